@@ -1,2 +1,11 @@
-//! Placeholder.
-fn main() {}
+//! A replicated Git host in one command: a router with the smart-HTTP proxy and three node
+//! processes on loopback, each with real bare repositories. What is decided here is decided by
+//! `tenon-quorum` and `tenon-refslog`; this program does, and tells them what happened.
+
+mod cli;
+
+use clap::Parser as _;
+
+fn main() {
+    let _asked = cli::Cli::parse();
+}
