@@ -3,6 +3,9 @@
 //! `tenon-quorum` and `tenon-refslog`; this program does, and tells them what happened.
 
 mod cli;
+mod home;
+mod router;
+mod supervise;
 
 use clap::Parser as _;
 

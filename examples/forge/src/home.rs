@@ -1,0 +1,99 @@
+//! The data folder: one lock, one token, one place for everything that must outlive the process.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// An open data folder. The lock is held as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Home {
+    path: PathBuf,
+    token: String,
+    _lock: File,
+}
+
+impl Home {
+    /// Opens the folder, makes it if it is not there, and takes its lock.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the data folder {}: choose another with --data", path.display()))?;
+        let path = fs::canonicalize(path)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!(
+                "another forge serves the data folder {}: stop it, or choose another folder with --data",
+                path.display()
+            );
+        }
+        let token = read_or_make_token(&path.join("token"))?;
+        Ok(Self { path, token, _lock: lock })
+    }
+
+    /// The secret that every call between router and nodes carries.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join("store.db")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A folder for bodies that are too large for memory; emptied at each start.
+    pub(crate) fn spool(&self) -> Result<PathBuf> {
+        let spool = self.path.join("spool");
+        match fs::remove_dir_all(&spool) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        fs::create_dir(&spool)?;
+        Ok(spool)
+    }
+
+    /// Tells where the router listens, for the commands that talk to it.
+    pub(crate) fn publish_address(&self, url: &str) -> Result<()> {
+        let partial = self.path.join("address.new");
+        fs::write(&partial, url)?;
+        Ok(fs::rename(partial, self.path.join("address"))?)
+    }
+}
+
+/// Where the router that serves `data` listens.
+pub(crate) fn published_address(data: &Path) -> Result<String> {
+    let file = data.join("address");
+    fs::read_to_string(&file).with_context(|| {
+        format!(
+            "no forge has served the folder {}: start one with `forge --data {}`, or name the server with --server",
+            data.display(),
+            data.display()
+        )
+    })
+}
+
+fn read_or_make_token(file: &Path) -> Result<String> {
+    match fs::read_to_string(file) {
+        Ok(token) if token.len() == 64 => return Ok(token),
+        Ok(_) => bail!("{} does not hold a token: remove it, a new one is made", file.display()),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(e.into()),
+    }
+    let token = format!("{:016x}{:016x}{:016x}{:016x}", random()?, random()?, random()?, random()?);
+    let mut out = OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
+    out.write_all(token.as_bytes())?;
+    out.sync_all()?;
+    Ok(token)
+}
+
+/// Sixty-four bits of the system's chance.
+pub(crate) fn random() -> Result<u64> {
+    getrandom::u64().map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))
+}

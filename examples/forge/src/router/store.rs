@@ -1,0 +1,99 @@
+//! The metadata store: names, the one row per repository that decides, the feed beside it, and
+//! what compaction made of old records.
+//!
+//! [`Store`] is what the router needs of a database; [`Sqlite`] is the embedded one. Its calls
+//! block: the router makes them on a blocking thread.
+
+mod sqlite;
+
+pub(crate) use sqlite::Sqlite;
+
+/// What went wrong in the store. After an error of [`Store::swap`] the outcome is *unknown*.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the store cannot be used: {0}")]
+    Database(#[from] rusqlite::Error),
+    #[error("the store was made by another version of forge (schema {found}, this one reads {known})")]
+    Schema { found: String, known: String },
+    #[error("the store holds a value that is none: {0}")]
+    Value(String),
+}
+
+/// A committed change, in the same transaction as the swap that committed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FeedRow {
+    pub(crate) version: u64,
+    pub(crate) digest: [u8; 16],
+    /// The fence that committed it: (generation, counter).
+    pub(crate) fence: (u32, u64),
+    /// Epoch of the version.
+    pub(crate) epoch: u32,
+    /// The encoded refs record; empty once compaction has folded it into a segment.
+    pub(crate) record: Vec<u8>,
+}
+
+/// What became of a compare-and-set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Swapped {
+    /// The row is now `next`.
+    Moved,
+    /// The row was another; nothing changed. Here it is.
+    Conflict(Option<Vec<u8>>),
+}
+
+/// A compacted part of a repository's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentRow {
+    pub(crate) base: u64,
+    pub(crate) end: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The log of one repository as stored: a snapshot, then segments, then records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogRows {
+    /// The refs at a version, encoded; absent while the log still begins at genesis.
+    pub(crate) snapshot: Option<(u64, Vec<u8>)>,
+    pub(crate) segments: Vec<SegmentRow>,
+    pub(crate) tail: Vec<FeedRow>,
+}
+
+/// One compaction, applied whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Compaction {
+    /// Replaces the snapshot, if one was made.
+    pub(crate) snapshot: Option<(u64, Vec<u8>)>,
+    /// Replaces all segments.
+    pub(crate) segments: Vec<SegmentRow>,
+    /// Records up to and with this version are held by the above, and dropped.
+    pub(crate) through: u64,
+}
+
+/// What the router keeps, and how it may change.
+pub(crate) trait Store: std::fmt::Debug + Send + Sync {
+    /// A value that belongs to the whole store; made by `make` if it is not there.
+    fn meta(&self, key: &str, make: &dyn Fn() -> String) -> Result<String, StoreError>;
+    /// The id of a name; a new one if `create` says so.
+    fn name(&self, name: &str) -> Result<Option<u64>, StoreError>;
+    /// The id of a new name, or of the one that is there.
+    fn add_name(&self, name: &str) -> Result<u64, StoreError>;
+    /// Every repository, by name.
+    fn names(&self) -> Result<Vec<(u64, String)>, StoreError>;
+    /// The row of a repository, whole.
+    fn row(&self, repo: u64) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Compare-and-set of the whole row; with it, and only with it, the feed grows.
+    /// `expect` is `None` for a row that must not be there yet.
+    fn swap(
+        &self,
+        repo: u64,
+        expect: Option<&[u8]>,
+        next: &[u8],
+        feed: Option<&FeedRow>,
+    ) -> Result<Swapped, StoreError>;
+    /// Committed changes with a version above `after`, oldest first.
+    fn feed(&self, repo: u64, after: u64, limit: usize) -> Result<Vec<FeedRow>, StoreError>;
+    /// What a reader that is at `from` needs: nothing that ends at or below it.
+    fn log(&self, repo: u64, from: u64) -> Result<LogRows, StoreError>;
+    /// Replaces records by what they were folded into, in one transaction.
+    fn compact(&self, repo: u64, done: &Compaction) -> Result<(), StoreError>;
+}

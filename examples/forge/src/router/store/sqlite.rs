@@ -1,0 +1,322 @@
+//! [`Store`] on SQLite: write-ahead log, every commit synced to disk before it is answered.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::{Compaction, FeedRow, LogRows, SegmentRow, Store, StoreError, Swapped};
+
+const SCHEMA: &str = "1";
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS repos(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE IF NOT EXISTS rows(repo INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS feed(
+  repo INTEGER NOT NULL, version INTEGER NOT NULL, epoch INTEGER NOT NULL, digest BLOB NOT NULL,
+  generation INTEGER NOT NULL, counter INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY(repo, version)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS segments(
+  repo INTEGER NOT NULL, base INTEGER NOT NULL, \"end\" INTEGER NOT NULL, bytes BLOB NOT NULL,
+  PRIMARY KEY(repo, base)) STRICT;
+CREATE TABLE IF NOT EXISTS snapshots(repo INTEGER PRIMARY KEY, version INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;
+";
+
+/// The embedded store: one file, one connection.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    connection: Mutex<Connection>,
+}
+
+impl Sqlite {
+    /// Opens the file, or makes it.
+    pub(crate) fn open(file: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(file)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        connection.execute_batch(TABLES)?;
+        let store = Self { connection: Mutex::new(connection) };
+        let found = store.meta("schema", &|| SCHEMA.to_owned())?;
+        if found != SCHEMA {
+            return Err(StoreError::Schema { found, known: SCHEMA.to_owned() });
+        }
+        Ok(store)
+    }
+
+    /// A panic while the lock was held cannot leave half a change: transactions roll back.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = change(&tx)?;
+        tx.commit()?;
+        Ok(done)
+    }
+}
+
+impl Store for Sqlite {
+    fn meta(&self, key: &str, make: &dyn Fn() -> String) -> Result<String, StoreError> {
+        self.write(|tx| {
+            let found: Option<String> =
+                tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |r| r.get(0)).optional()?;
+            if let Some(value) = found {
+                return Ok(value);
+            }
+            let value = make();
+            tx.execute("INSERT INTO meta(key, value) VALUES(?1, ?2)", params![key, value])?;
+            Ok(value)
+        })
+    }
+
+    fn name(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let id: Option<i64> = self
+            .lock()
+            .prepare_cached("SELECT id FROM repos WHERE name = ?1")?
+            .query_row([name], |r| r.get(0))
+            .optional()?;
+        id.map(unsigned).transpose()
+    }
+
+    fn add_name(&self, name: &str) -> Result<u64, StoreError> {
+        self.write(|tx| {
+            tx.execute("INSERT OR IGNORE INTO repos(name) VALUES(?1)", [name])?;
+            let id: i64 = tx.query_row("SELECT id FROM repos WHERE name = ?1", [name], |r| r.get(0))?;
+            unsigned(id)
+        })
+    }
+
+    fn names(&self) -> Result<Vec<(u64, String)>, StoreError> {
+        let connection = self.lock();
+        let mut query = connection.prepare_cached("SELECT id, name FROM repos ORDER BY name")?;
+        let rows = query.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get(1)?)))?;
+        rows.map(|row| {
+            let (id, name) = row?;
+            Ok((unsigned(id)?, name))
+        })
+        .collect()
+    }
+
+    fn row(&self, repo: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self
+            .lock()
+            .prepare_cached("SELECT body FROM rows WHERE repo = ?1")?
+            .query_row([signed(repo)?], |r| r.get(0))
+            .optional()?)
+    }
+
+    fn swap(
+        &self,
+        repo: u64,
+        expect: Option<&[u8]>,
+        next: &[u8],
+        feed: Option<&FeedRow>,
+    ) -> Result<Swapped, StoreError> {
+        let repo = signed(repo)?;
+        self.write(|tx| {
+            let changed = match expect {
+                Some(expect) => tx
+                    .prepare_cached("UPDATE rows SET body = ?2 WHERE repo = ?1 AND body = ?3")?
+                    .execute(params![repo, next, expect])?,
+                None => tx
+                    .prepare_cached("INSERT OR IGNORE INTO rows(repo, body) VALUES(?1, ?2)")?
+                    .execute(params![repo, next])?,
+            };
+            if changed == 0 {
+                let found = tx
+                    .prepare_cached("SELECT body FROM rows WHERE repo = ?1")?
+                    .query_row([repo], |r| r.get(0))
+                    .optional()?;
+                return Ok(Swapped::Conflict(found));
+            }
+            if let Some(row) = feed {
+                tx.prepare_cached(
+                    "INSERT INTO feed(repo, version, epoch, digest, generation, counter, record)
+                     VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?
+                .execute(params![
+                    repo,
+                    signed(row.version)?,
+                    row.epoch,
+                    row.digest,
+                    row.fence.0,
+                    signed(row.fence.1)?,
+                    row.record
+                ])?;
+            }
+            Ok(Swapped::Moved)
+        })
+    }
+
+    fn feed(&self, repo: u64, after: u64, limit: usize) -> Result<Vec<FeedRow>, StoreError> {
+        feed(&self.lock(), repo, after, limit)
+    }
+
+    fn log(&self, repo: u64, from: u64) -> Result<LogRows, StoreError> {
+        // One transaction: a compaction between the reads would leave a gap.
+        let mut connection = self.lock();
+        let tx = connection.transaction()?;
+        let id = signed(repo)?;
+        let snapshot: Option<(i64, Vec<u8>)> = tx
+            .prepare_cached("SELECT version, bytes FROM snapshots WHERE repo = ?1")?
+            .query_row([id], |r| Ok((r.get(0)?, r.get(1)?)))
+            .optional()?;
+        let mut log = LogRows::default();
+        let mut at = from;
+        if let Some((version, bytes)) = snapshot {
+            let version = unsigned(version)?;
+            if version > from {
+                log.snapshot = Some((version, bytes));
+                at = version;
+            }
+        }
+        for segment in segments(&tx, id)? {
+            if segment.end > at {
+                at = segment.end;
+                log.segments.push(segment);
+            }
+        }
+        log.tail = feed(&tx, repo, at, usize::MAX)?;
+        Ok(log)
+    }
+
+    fn compact(&self, repo: u64, done: &Compaction) -> Result<(), StoreError> {
+        let repo = signed(repo)?;
+        self.write(|tx| {
+            if let Some((version, bytes)) = &done.snapshot {
+                tx.execute(
+                    "INSERT OR REPLACE INTO snapshots(repo, version, bytes) VALUES(?1, ?2, ?3)",
+                    params![repo, signed(*version)?, bytes],
+                )?;
+            }
+            tx.execute("DELETE FROM segments WHERE repo = ?1", [repo])?;
+            for s in &done.segments {
+                tx.execute(
+                    "INSERT INTO segments(repo, base, \"end\", bytes) VALUES(?1, ?2, ?3, ?4)",
+                    params![repo, signed(s.base)?, signed(s.end)?, s.bytes],
+                )?;
+            }
+            // The rows stay (who committed what is still asked when an outcome is unknown); the
+            // records they carried go.
+            tx.execute(
+                "UPDATE feed SET record = x'' WHERE repo = ?1 AND version <= ?2",
+                params![repo, signed(done.through)?],
+            )?;
+            Ok(())
+        })
+    }
+}
+
+fn segments(connection: &Connection, repo: i64) -> Result<Vec<SegmentRow>, StoreError> {
+    let mut query =
+        connection.prepare_cached("SELECT base, \"end\", bytes FROM segments WHERE repo = ?1 ORDER BY base")?;
+    let rows = query.query_map([repo], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get(2)?)))?;
+    rows.map(|row| {
+        let (base, end, bytes) = row?;
+        Ok(SegmentRow { base: unsigned(base)?, end: unsigned(end)?, bytes })
+    })
+    .collect()
+}
+
+fn feed(connection: &Connection, repo: u64, after: u64, limit: usize) -> Result<Vec<FeedRow>, StoreError> {
+    let mut query = connection.prepare_cached(
+        "SELECT version, epoch, digest, generation, counter, record FROM feed
+         WHERE repo = ?1 AND version > ?2 ORDER BY version LIMIT ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = query.query_map(params![signed(repo)?, signed(after)?, limit], |r| {
+        Ok((r.get::<_, i64>(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?, r.get(5)?))
+    })?;
+    rows.map(|row| {
+        let (version, epoch, digest, generation, counter, record) = row?;
+        Ok(FeedRow { version: unsigned(version)?, epoch, digest, fence: (generation, unsigned(counter)?), record })
+    })
+    .collect()
+}
+
+/// SQLite's integers are signed; ids, versions and counters are not, and never grow that far.
+fn signed(value: u64) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| StoreError::Value(format!("{value} is too large")))
+}
+
+fn unsigned(value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| StoreError::Value(format!("{value} is negative")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Sqlite) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("store.db")).unwrap();
+        (dir, store)
+    }
+
+    fn change(version: u64) -> FeedRow {
+        FeedRow {
+            version,
+            digest: [7; 16],
+            fence: (1, version),
+            epoch: 1,
+            record: vec![u8::try_from(version).unwrap(); 3],
+        }
+    }
+
+    #[test]
+    fn a_swap_moves_the_whole_row_and_the_feed_or_nothing() {
+        let (_dir, store) = store();
+        let repo = store.add_name("a").unwrap();
+        assert_eq!(store.swap(repo, None, b"r0", None).unwrap(), Swapped::Moved);
+        assert_eq!(store.swap(repo, None, b"other", None).unwrap(), Swapped::Conflict(Some(b"r0".to_vec())));
+        assert_eq!(store.swap(repo, Some(b"r0"), b"r1", Some(&change(1))).unwrap(), Swapped::Moved);
+        assert_eq!(
+            store.swap(repo, Some(b"r0"), b"r2", Some(&change(2))).unwrap(),
+            Swapped::Conflict(Some(b"r1".to_vec()))
+        );
+        assert_eq!(store.row(repo).unwrap(), Some(b"r1".to_vec()));
+        assert_eq!(store.feed(repo, 0, 10).unwrap(), vec![change(1)]);
+        // A feed row that is there already rolls the whole swap back.
+        assert!(store.swap(repo, Some(b"r1"), b"r2", Some(&change(1))).is_err());
+        assert_eq!(store.row(repo).unwrap(), Some(b"r1".to_vec()));
+    }
+
+    #[test]
+    fn a_log_is_what_lies_above_the_reader() {
+        let (_dir, store) = store();
+        let repo = store.add_name("a").unwrap();
+        store.swap(repo, None, &[0], None).unwrap();
+        for v in 1..=6_u8 {
+            store.swap(repo, Some(&[v - 1]), &[v], Some(&change(v.into()))).unwrap();
+        }
+        let segment = |base, end| SegmentRow { base, end, bytes: vec![1] };
+        store
+            .compact(repo, &Compaction { snapshot: Some((2, vec![9])), segments: vec![segment(2, 4)], through: 4 })
+            .unwrap();
+        let log = store.log(repo, 0).unwrap();
+        assert_eq!(log.snapshot, Some((2, vec![9])));
+        assert_eq!(log.segments, vec![segment(2, 4)]);
+        assert_eq!(log.tail, vec![change(5), change(6)]);
+        let log = store.log(repo, 3).unwrap();
+        assert_eq!((log.snapshot, log.segments.len()), (None, 1));
+        let log = store.log(repo, 5).unwrap();
+        assert_eq!((log.segments.len(), log.tail), (0, vec![change(6)]));
+        assert_eq!(store.feed(repo, 1, 1).unwrap()[0].record, Vec::<u8>::new());
+    }
+
+    #[test]
+    fn names_keep_their_ids() {
+        let (dir, store) = store();
+        let a = store.add_name("a").unwrap();
+        assert_ne!(store.add_name("b").unwrap(), a);
+        assert_eq!(store.add_name("a").unwrap(), a);
+        drop(store);
+        let store = Sqlite::open(&dir.path().join("store.db")).unwrap();
+        assert_eq!(store.name("a").unwrap(), Some(a));
+        assert_eq!(store.name("c").unwrap(), None);
+    }
+}
