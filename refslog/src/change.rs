@@ -1,0 +1,248 @@
+//! What a ref holds, held, and comes to hold.
+
+use alloc::boxed::Box;
+use core::fmt;
+use core::hash::{Hash, Hasher};
+
+use crate::name::RefName;
+use crate::oid::{ObjectFormat, ObjectId};
+
+/// What a ref holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Value {
+    /// An object.
+    Direct(Target),
+    /// Another ref, which need not exist.
+    Symbolic(RefName),
+}
+
+impl Value {
+    /// The object of a direct ref.
+    #[must_use]
+    pub const fn id(&self) -> Option<ObjectId> {
+        match self {
+            Self::Direct(target) => Some(target.id),
+            Self::Symbolic(_) => None,
+        }
+    }
+
+    /// The ref that a symbolic ref names.
+    #[must_use]
+    pub const fn target_name(&self) -> Option<&RefName> {
+        match self {
+            Self::Direct(_) => None,
+            Self::Symbolic(name) => Some(name),
+        }
+    }
+
+    /// The value without what is derived from it.
+    pub(crate) fn without_peeled(self) -> Self {
+        match self {
+            Self::Direct(target) => Self::Direct(Target::from(target.id)),
+            Self::Symbolic(name) => Self::Symbolic(name),
+        }
+    }
+
+    /// Whether the value fits a repository of this format.
+    pub(crate) fn fits(&self, format: ObjectFormat) -> bool {
+        self.id().is_none_or(|id| id.format() == format)
+    }
+}
+
+impl From<ObjectId> for Value {
+    fn from(id: ObjectId) -> Self {
+        Self::Direct(Target::from(id))
+    }
+}
+
+impl From<Target> for Value {
+    fn from(target: Target) -> Self {
+        Self::Direct(target)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(target) => write!(f, "{}", target.id),
+            Self::Symbolic(name) => write!(f, "ref:{name}"),
+        }
+    }
+}
+
+/// An object and, for an annotated tag, the object at the end of its chain of tags, if known.
+///
+/// The peeled id is derived from the object, so it counts neither for equality nor for the checksum.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "TargetParts", into = "TargetParts"))]
+pub struct Target {
+    id: ObjectId,
+    /// Boxed: few refs are annotated tags.
+    peeled: Option<Box<ObjectId>>,
+}
+
+impl Target {
+    /// An annotated tag and the object that it peels to.
+    ///
+    /// # Errors
+    /// The two ids are of different formats.
+    pub fn peeled_to(id: ObjectId, peeled: ObjectId) -> Result<Self, MixedFormats> {
+        if id.format() != peeled.format() {
+            return Err(MixedFormats);
+        }
+        Ok(Self { id, peeled: Some(Box::new(peeled)) })
+    }
+
+    /// The object.
+    #[must_use]
+    pub const fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// What the object peels to, where that is known and another object.
+    #[must_use]
+    pub fn peeled(&self) -> Option<ObjectId> {
+        self.peeled.as_deref().copied()
+    }
+
+    pub(crate) const fn as_id_bytes(&self) -> &[u8] {
+        self.id.as_bytes()
+    }
+}
+
+impl From<ObjectId> for Target {
+    fn from(id: ObjectId) -> Self {
+        Self { id, peeled: None }
+    }
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Target {}
+
+impl Hash for Target {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
+struct TargetParts {
+    id: ObjectId,
+    peeled: Option<ObjectId>,
+}
+
+#[cfg(feature = "serde")]
+impl From<Target> for TargetParts {
+    fn from(target: Target) -> Self {
+        Self { id: target.id, peeled: target.peeled() }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<TargetParts> for Target {
+    type Error = MixedFormats;
+
+    fn try_from(parts: TargetParts) -> Result<Self, MixedFormats> {
+        match parts.peeled {
+            Some(peeled) => Self::peeled_to(parts.id, peeled),
+            None => Ok(Self::from(parts.id)),
+        }
+    }
+}
+
+/// SHA-1 and SHA-256 ids stand in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("SHA-1 and SHA-256 ids cannot be mixed")]
+pub struct MixedFormats;
+
+/// What a ref held before: as a command expects it, or as a change remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Old {
+    /// Whatever it was: no expectation in a command, no memory in a forward-only change.
+    Any,
+    /// The ref did not exist.
+    Absent,
+    /// The ref held this.
+    Is(Value),
+}
+
+impl Old {
+    /// `Absent` for `None`, `Is` for a value.
+    #[must_use]
+    pub fn known(value: Option<Value>) -> Self {
+        value.map_or(Self::Absent, Self::Is)
+    }
+
+    /// The value, where there was one and it is known.
+    #[must_use]
+    pub const fn value(&self) -> Option<&Value> {
+        match self {
+            Self::Any | Self::Absent => None,
+            Self::Is(value) => Some(value),
+        }
+    }
+
+    /// Whether a ref that now holds `current` is what was expected.
+    #[must_use]
+    pub fn matches(&self, current: Option<&Value>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Absent => current.is_none(),
+            Self::Is(value) => current == Some(value),
+        }
+    }
+}
+
+/// One ref's physical change: what it held and what it holds now. Symbolic refs are resolved before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Change {
+    name: RefName,
+    old: Old,
+    new: Option<Value>,
+}
+
+impl Change {
+    /// A change of `name` from `old` to `new` (`None` deletes). A peeled id in `old` is dropped: nothing needs it.
+    #[must_use]
+    pub fn new(name: RefName, old: Old, new: Option<Value>) -> Self {
+        let old = match old {
+            Old::Is(value) => Old::Is(value.without_peeled()),
+            Old::Any | Old::Absent => old,
+        };
+        Self { name, old, new }
+    }
+
+    /// The ref.
+    #[must_use]
+    pub const fn name(&self) -> &RefName {
+        &self.name
+    }
+
+    /// What it held before.
+    #[must_use]
+    pub const fn old(&self) -> &Old {
+        &self.old
+    }
+
+    /// What it holds after; `None` where it is gone.
+    #[must_use]
+    pub const fn new_value(&self) -> Option<&Value> {
+        self.new.as_ref()
+    }
+
+    /// Whether the ref is known to hold after what it held before.
+    #[must_use]
+    pub fn is_no_op(&self) -> bool {
+        self.old != Old::Any && self.old.matches(self.new.as_ref())
+    }
+}

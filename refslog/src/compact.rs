@@ -1,0 +1,328 @@
+//! Folding a stretch of the log into one segment.
+
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::iter::Peekable;
+
+use crate::change::{Change, Old};
+use crate::id::{LineageId, Point, Version};
+use crate::log::{Form, MalformedChanges, Record, check_changes, strip_old};
+use crate::name::RefName;
+use crate::oid::ObjectFormat;
+
+/// What a segment keeps, and so where it may be replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Mode {
+    /// Every name that was touched, even where it ends as it began, with tombstones: valid for a replica at any version
+    /// from base to end.
+    Cover,
+    /// Net changes only (`a → e → a` is dropped): smaller, valid at base alone.
+    Exact,
+}
+
+/// A stretch of the log, folded: each touched ref once, with what it held at base and what it holds at end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[must_use]
+pub struct Segment {
+    base: Point,
+    end: Point,
+    mode: Mode,
+    form: Form,
+    changes: Vec<Change>,
+}
+
+/// Why stretches of the log cannot be folded into one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum CompactError {
+    /// The stretches are of different logs.
+    #[error("log {found} cannot follow log {have}")]
+    LineageMismatch {
+        /// Log so far.
+        have: LineageId,
+        /// Log of what should follow.
+        found: LineageId,
+    },
+    /// The second does not start where the first ends.
+    #[error("what ends at version {end} cannot be followed by what starts at {base}")]
+    NotAdjacent {
+        /// Where the first ends.
+        end: Version,
+        /// Where the second starts.
+        base: Version,
+    },
+    /// The second starts at the same version as the first ends, but from other refs.
+    #[error("both meet at version {at}, but not in the same refs")]
+    Diverged {
+        /// Where they meet.
+        at: Version,
+    },
+    /// The second replaces another value than the first left.
+    #[error("'{name}' is left with one value and taken up with another")]
+    Broken {
+        /// The ref.
+        name: RefName,
+    },
+    /// Exact mode needs old values to tell what ends as it began.
+    #[error("exact compaction needs old values, and some were dropped")]
+    NeedsOldValues,
+    /// The two hold ids of different object formats.
+    #[error("'{name}' has an id of another object format")]
+    MixedFormats {
+        /// The ref.
+        name: RefName,
+    },
+}
+
+/// Why parts make no segment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// The end is of another log than the base.
+    #[error("the end is of another log than the base")]
+    LineageMismatch,
+    /// The end is not after the base, or, for an empty segment, not at it.
+    #[error("a segment cannot go from version {base} to {end}")]
+    Versions {
+        /// The base.
+        base: Version,
+        /// The end.
+        end: Version,
+    },
+    /// The changes break an invariant.
+    #[error(transparent)]
+    Changes(#[from] MalformedChanges),
+}
+
+impl Segment {
+    /// The segment of no record at a point: what every other composes with.
+    pub const fn empty(at: Point, mode: Mode) -> Self {
+        Self { base: at, end: at, mode, form: Form::Invertible, changes: Vec::new() }
+    }
+
+    /// A segment of one record, which starts at `base`.
+    ///
+    /// # Errors
+    /// The record does not start there, or exact mode was asked for and it has no old values.
+    pub fn of_record(base: Point, record: &Record, mode: Mode) -> Result<Self, CompactError> {
+        check_link(base, record.lineage(), record.base_version())?;
+        if mode == Mode::Exact && record.form() == Form::ForwardOnly {
+            return Err(CompactError::NeedsOldValues);
+        }
+        Ok(Self { base, end: record.after(), mode, form: record.form(), changes: record.changes().to_vec() })
+    }
+
+    /// A segment from its parts, for a host that keeps segments in a form of its own.
+    ///
+    /// # Errors
+    /// The first invariant that the parts break.
+    pub fn new(base: Point, end: Point, mode: Mode, form: Form, changes: Vec<Change>) -> Result<Self, SegmentError> {
+        if base.lineage != end.lineage {
+            return Err(SegmentError::LineageMismatch);
+        }
+        let still = base.version == end.version;
+        if base.version > end.version || (still && (!changes.is_empty() || base.checksum != end.checksum)) {
+            return Err(SegmentError::Versions { base: base.version, end: end.version });
+        }
+        let found = check_changes(&changes)?;
+        if !changes.is_empty() && found != form {
+            return Err(MalformedChanges::Form { at: 0 }.into());
+        }
+        if mode == Mode::Exact
+            && let Some(at) = changes.iter().position(Change::is_no_op)
+        {
+            return Err(MalformedChanges::NoOp { at }.into());
+        }
+        Ok(Self { base, end, mode, form, changes })
+    }
+
+    /// Where the segment starts.
+    #[must_use]
+    pub const fn base(&self) -> Point {
+        self.base
+    }
+
+    /// Where the segment ends.
+    #[must_use]
+    pub const fn end(&self) -> Point {
+        self.end
+    }
+
+    /// What the segment keeps.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether old values are kept.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The changes, in the order of names.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The same segment without old values.
+    pub fn forward_only(&self) -> Self {
+        Self { form: Form::ForwardOnly, changes: strip_old(&self.changes), ..*self }
+    }
+
+    /// The same segment without what ends as it began.
+    ///
+    /// # Errors
+    /// [`CompactError::NeedsOldValues`] for a forward-only segment that covers.
+    pub fn exact(mut self) -> Result<Self, CompactError> {
+        if self.mode == Mode::Cover {
+            if self.form == Form::ForwardOnly {
+                return Err(CompactError::NeedsOldValues);
+            }
+            self.changes.retain(|change| !change.is_no_op());
+            self.mode = Mode::Exact;
+        }
+        Ok(self)
+    }
+
+    /// This segment and the one that follows it, as one. Associative: how a stretch is cut does not show in the result.
+    ///
+    /// Cover and Cover make Cover; anything with Exact makes Exact. Without the old values of one, those of the other
+    /// are dropped too.
+    ///
+    /// # Errors
+    /// They are not adjacent, or one contradicts the other.
+    pub fn then(&self, next: &Self) -> Result<Self, CompactError> {
+        check_link(self.end, next.base.lineage, next.base.version)?;
+        if self.end.checksum != next.base.checksum {
+            return Err(CompactError::Diverged { at: self.end.version });
+        }
+        let mode = match (self.mode, next.mode) {
+            (Mode::Cover, Mode::Cover) => Mode::Cover,
+            (Mode::Exact, _) | (_, Mode::Exact) => Mode::Exact,
+        };
+        let form = match (self.form, next.form) {
+            (Form::Invertible, Form::Invertible) => Form::Invertible,
+            (Form::ForwardOnly, _) | (_, Form::ForwardOnly) => Form::ForwardOnly,
+        };
+        if mode == Mode::Exact && form == Form::ForwardOnly {
+            return Err(CompactError::NeedsOldValues);
+        }
+        let mut changes = merge(&self.changes, &next.changes, form)?;
+        if mode == Mode::Exact {
+            changes.retain(|change| !change.is_no_op());
+        }
+        Ok(Self { base: self.base, end: next.end, mode, form, changes })
+    }
+}
+
+/// Folds records, which must be adjacent and start at `base`, into one segment.
+///
+/// # Errors
+/// The records are not adjacent, contradict each other, or lack the old values that exact mode needs.
+pub fn compact<'a>(
+    base: Point,
+    mode: Mode,
+    records: impl IntoIterator<Item = &'a Record>,
+) -> Result<Segment, CompactError> {
+    let parts = records.into_iter().scan(base, |at, record| {
+        let part = Segment::of_record(*at, record, Mode::Cover);
+        *at = record.after();
+        Some(part)
+    });
+    let folded = fold(parts)?.unwrap_or_else(|| Segment::empty(base, mode));
+    match mode {
+        Mode::Cover => Ok(folded),
+        Mode::Exact => folded.exact(),
+    }
+}
+
+/// Folds adjacent segments into one; `None` for none.
+///
+/// # Errors
+/// As [`Segment::then`].
+pub fn compact_segments<'a>(segments: impl IntoIterator<Item = &'a Segment>) -> Result<Option<Segment>, CompactError> {
+    fold(segments.into_iter().cloned().map(Ok))
+}
+
+/// Folds like a binary counter, so that each change is merged a logarithmic number of times.
+fn fold(parts: impl Iterator<Item = Result<Segment, CompactError>>) -> Result<Option<Segment>, CompactError> {
+    let mut stack: Vec<(u32, Segment)> = Vec::new();
+    for part in parts {
+        let mut rank = 0;
+        let mut folded = part?;
+        while let Some((_, before)) = stack.pop_if(|(below, _)| *below == rank) {
+            folded = before.then(&folded)?;
+            rank += 1;
+        }
+        stack.push((rank, folded));
+    }
+    let mut folded: Option<Segment> = None;
+    while let Some((_, before)) = stack.pop() {
+        folded = Some(match folded {
+            Some(after) => before.then(&after)?,
+            None => before,
+        });
+    }
+    Ok(folded)
+}
+
+fn check_link(end: Point, lineage: LineageId, base: Version) -> Result<(), CompactError> {
+    if end.lineage != lineage {
+        return Err(CompactError::LineageMismatch { have: end.lineage, found: lineage });
+    }
+    if end.version != base {
+        return Err(CompactError::NotAdjacent { end: end.version, base });
+    }
+    Ok(())
+}
+
+/// The changes of two adjacent stretches, each name once: its first old value, its last new one.
+fn merge(first: &[Change], second: &[Change], form: Form) -> Result<Vec<Change>, CompactError> {
+    let mut merged = Vec::with_capacity(first.len().max(second.len()));
+    let mut first = first.iter().peekable();
+    let mut second = second.iter().peekable();
+    let mut format: Option<ObjectFormat> = None;
+    while let Some(change) = next_merged(&mut first, &mut second, form)? {
+        if let Some(id) = change.new_value().and_then(crate::Value::id)
+            && *format.get_or_insert(id.format()) != id.format()
+        {
+            return Err(CompactError::MixedFormats { name: change.name().clone() });
+        }
+        merged.push(change);
+    }
+    Ok(merged)
+}
+
+type Changes<'a> = Peekable<core::slice::Iter<'a, Change>>;
+
+fn next_merged(first: &mut Changes<'_>, second: &mut Changes<'_>, form: Form) -> Result<Option<Change>, CompactError> {
+    let order = match (first.peek(), second.peek()) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(a), Some(b)) => a.name().cmp(b.name()),
+    };
+    let (old_of, new_of) = match order {
+        Ordering::Less => (first.next(), None),
+        Ordering::Greater => (second.next(), None),
+        Ordering::Equal => (first.next(), second.next()),
+    };
+    let Some(old_of) = old_of else {
+        return Ok(None);
+    };
+    let new_of = new_of.unwrap_or(old_of);
+    if order == Ordering::Equal && !new_of.old().matches(old_of.new_value()) {
+        return Err(CompactError::Broken { name: old_of.name().clone() });
+    }
+    let old = match form {
+        Form::Invertible => old_of.old().clone(),
+        Form::ForwardOnly => Old::Any,
+    };
+    Ok(Some(Change::new(old_of.name().clone(), old, new_of.new_value().cloned())))
+}

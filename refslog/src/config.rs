@@ -1,0 +1,145 @@
+//! What a repository's refs are held to.
+
+use crate::digest::ChecksumKey;
+use crate::name::RefName;
+use crate::oid::ObjectFormat;
+
+/// When `a` and `a/b` stand in each other's way (a directory and a file, where refs are files).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum DfPolicy {
+    /// As Git: a new name conflicts with every ref there is and with every other name of the transaction, so "delete
+    /// `a`, create `a/b`" takes two transactions.
+    #[default]
+    GitCompat,
+    /// Only the refs that there are after the transaction must not conflict.
+    FinalState,
+}
+
+/// Which names outside of `refs/` a transaction may touch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum RootRefs {
+    /// `HEAD` alone: the one root ref that a served repository needs.
+    #[default]
+    HeadOnly,
+    /// All that `git update-ref` takes, such as `ORIG_HEAD` or `foo/bar`.
+    Any,
+}
+
+/// Whether a transaction may delete `HEAD` itself (not the branch that it names).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum HeadDeletion {
+    /// A repository without `HEAD` is none to Git: refused.
+    #[default]
+    Refuse,
+    /// As `git update-ref --no-deref -d HEAD`.
+    Allow,
+}
+
+/// The rules of one repository's refs. Built by [`Config::builder`]; cannot be invalid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) format: ObjectFormat,
+    pub(crate) key: ChecksumKey,
+    pub(crate) df: DfPolicy,
+    pub(crate) root_refs: RootRefs,
+    pub(crate) head_deletion: HeadDeletion,
+    pub(crate) max_commands: usize,
+    pub(crate) max_name_len: usize,
+}
+
+/// Why a configuration was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// No transaction could pass.
+    #[error("max_commands is 0")]
+    NoCommands,
+    /// No name, or more than can be represented.
+    #[error("max_name_len {given} is not within 1..={}", RefName::MAX_LEN)]
+    NameLen {
+        /// What was asked for.
+        given: usize,
+    },
+}
+
+impl Config {
+    /// Git's rules for a repository of this object format, with the secret key of its checksums.
+    pub const fn builder(format: ObjectFormat, key: ChecksumKey) -> ConfigBuilder {
+        ConfigBuilder(Self {
+            format,
+            key,
+            df: DfPolicy::GitCompat,
+            root_refs: RootRefs::HeadOnly,
+            head_deletion: HeadDeletion::Refuse,
+            max_commands: 1_000_000,
+            max_name_len: 4_096,
+        })
+    }
+
+    /// The repository's object format.
+    #[must_use]
+    pub const fn format(&self) -> ObjectFormat {
+        self.format
+    }
+
+    /// The key of its checksums.
+    #[must_use]
+    pub const fn key(&self) -> &ChecksumKey {
+        &self.key
+    }
+}
+
+/// Collects the fields of a [`Config`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ConfigBuilder(Config);
+
+impl ConfigBuilder {
+    /// How `a` and `a/b` exclude each other. Default: as Git.
+    pub const fn df(mut self, df: DfPolicy) -> Self {
+        self.0.df = df;
+        self
+    }
+
+    /// Which names outside of `refs/` may be touched. Default: `HEAD`.
+    pub const fn root_refs(mut self, root_refs: RootRefs) -> Self {
+        self.0.root_refs = root_refs;
+        self
+    }
+
+    /// Whether `HEAD` may be deleted. Default: no.
+    pub const fn head_deletion(mut self, head_deletion: HeadDeletion) -> Self {
+        self.0.head_deletion = head_deletion;
+        self
+    }
+
+    /// Most commands of one transaction. Default: 1,000,000.
+    pub const fn max_commands(mut self, max_commands: usize) -> Self {
+        self.0.max_commands = max_commands;
+        self
+    }
+
+    /// Longest name of a new ref, in bytes. Default: 4,096, a path's length on Linux.
+    pub const fn max_name_len(mut self, max_name_len: usize) -> Self {
+        self.0.max_name_len = max_name_len;
+        self
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// A limit that lets nothing through, or that cannot be represented.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let config = self.0;
+        if config.max_commands == 0 {
+            return Err(ConfigError::NoCommands);
+        }
+        if !(1..=RefName::MAX_LEN).contains(&config.max_name_len) {
+            return Err(ConfigError::NameLen { given: config.max_name_len });
+        }
+        Ok(config)
+    }
+}

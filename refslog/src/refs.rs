@@ -1,0 +1,168 @@
+//! All refs of a repository at one version of its log.
+
+use alloc::collections::BTreeMap;
+use core::ops::Bound;
+
+use crate::change::Value;
+use crate::config::Config;
+use crate::digest::Checksum;
+use crate::id::{LineageId, Point, Version};
+use crate::log::Record;
+use crate::name::RefName;
+
+/// All refs of a repository, at one [`Point`] of its log.
+///
+/// A plain value: [`Refs::admit`](Self::admit) asks what a transaction would do, [`Refs::apply`] tells that a record
+/// was appended, [`Refs::replay`](Self::replay) catches up over a compacted stretch of the log.
+#[derive(Clone, Debug)]
+pub struct Refs {
+    pub(crate) config: Config,
+    pub(crate) point: Point,
+    pub(crate) map: BTreeMap<RefName, Value>,
+}
+
+/// Why a set of refs cannot be taken as a state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum RefsError {
+    /// A name stands twice.
+    #[error("'{name}' stands twice")]
+    Duplicate {
+        /// The name.
+        name: RefName,
+    },
+    /// An id is not of the repository's object format.
+    #[error("the id of '{name}' is not of the repository's object format")]
+    Format {
+        /// The name.
+        name: RefName,
+    },
+    /// The refs are not those that the checksum was taken of, or the key is another.
+    #[error("the refs have checksum {found}, not {want}")]
+    Checksum {
+        /// What the source claims.
+        want: Checksum,
+        /// What the refs have under this key.
+        found: Checksum,
+    },
+}
+
+impl Refs {
+    /// No refs, at the start of a new log.
+    #[must_use]
+    pub const fn new(config: Config, lineage: LineageId) -> Self {
+        Self { config, point: Point::genesis(lineage), map: BTreeMap::new() }
+    }
+
+    /// The refs of a repository that exists already, as a host reads them from Git, at a version of its log.
+    ///
+    /// # Errors
+    /// A name stands twice, or an id is of another object format.
+    pub fn from_entries(
+        config: Config,
+        lineage: LineageId,
+        version: Version,
+        entries: impl IntoIterator<Item = (RefName, Value)>,
+    ) -> Result<Self, RefsError> {
+        let mut map = BTreeMap::new();
+        let mut checksum = Checksum::EMPTY;
+        for (name, value) in entries {
+            if !value.fits(config.format) {
+                return Err(RefsError::Format { name });
+            }
+            checksum = checksum.plus(config.key.entry(&name, &value));
+            if map.insert(name.clone(), value).is_some() {
+                return Err(RefsError::Duplicate { name });
+            }
+        }
+        Ok(Self { config, point: Point { lineage, version, checksum }, map })
+    }
+
+    /// The rules that the refs are held to.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where the refs stand.
+    #[must_use]
+    pub const fn point(&self) -> Point {
+        self.point
+    }
+
+    /// How many records the refs have seen.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.point.version
+    }
+
+    /// Which log they follow.
+    #[must_use]
+    pub const fn lineage(&self) -> LineageId {
+        self.point.lineage
+    }
+
+    /// The checksum of all refs: equal on two replicas with the same key if and only if their refs are.
+    #[must_use]
+    pub const fn checksum(&self) -> Checksum {
+        self.point.checksum
+    }
+
+    /// How many refs there are, symbolic ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// What a ref holds; symbolic refs are not followed.
+    #[must_use]
+    pub fn get(&self, name: &RefName) -> Option<Value> {
+        self.map.get(name).cloned()
+    }
+
+    /// All refs, in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (RefName, Value)> {
+        self.map.iter().map(|(name, value)| (name.clone(), value.clone()))
+    }
+
+    /// The refs whose names start with `prefix`, in the order of names.
+    pub fn iter_prefix<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (RefName, Value)> + 'a {
+        self.map
+            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(move |(name, _)| name.as_bytes().starts_with(prefix))
+            .map(|(name, value)| (name.clone(), value.clone()))
+    }
+
+    /// The ref at the end of the chain of symbolic refs that starts at `name`, which need not exist; `None` where the
+    /// chain loops or is longer than [`Refs::MAX_SYMREF_DEPTH`].
+    #[must_use]
+    pub fn resolve(&self, name: &RefName) -> Option<RefName> {
+        let mut at = name.clone();
+        for _ in 0..=Self::MAX_SYMREF_DEPTH {
+            match self.map.get(&at) {
+                Some(Value::Symbolic(target)) => at = target.clone(),
+                Some(Value::Direct(_)) | None => return Some(at),
+            }
+        }
+        None
+    }
+
+    /// Most symbolic refs in a chain, as in Git.
+    pub const MAX_SYMREF_DEPTH: usize = 5;
+
+    /// Takes a record's changes. The checksum is computed first: an error leaves the refs as they were.
+    ///
+    /// # Errors
+    /// See [`ReplayError`](crate::ReplayError); nothing is changed.
+    pub fn apply(&mut self, record: &Record) -> Result<crate::Replayed, crate::ReplayError> {
+        let stretch = crate::replay::Stretch::of_record(record);
+        self.take(&stretch)
+    }
+}

@@ -1,0 +1,180 @@
+//! What a host asks to change: commands, all or nothing.
+
+use alloc::vec::Vec;
+
+use crate::change::{Old, Value};
+use crate::name::RefName;
+use crate::oid::ObjectId;
+
+/// What a command does to its ref.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Action {
+    /// Makes it hold a value.
+    Set(Value),
+    /// Makes it go. A ref that does not exist is gone already, unless an old value was expected.
+    Delete,
+    /// Only checks the old value; [`Old::Any`] expects the ref not to exist, as Git's `verify` does.
+    Verify,
+}
+
+/// Whether a command on a symbolic ref acts on the ref that it names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Deref {
+    /// It does, as Git's commands do by default: "update `HEAD`" moves the branch.
+    #[default]
+    Follow,
+    /// It acts on the symbolic ref itself, as with `--no-deref`.
+    Never,
+}
+
+/// One ref's part of a transaction: what it should hold, provided that it now holds what is expected.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Command {
+    name: RefName,
+    old: Old,
+    action: Action,
+    deref: Deref,
+}
+
+impl Command {
+    /// Makes a ref that must not exist yet.
+    #[must_use]
+    pub fn create(name: RefName, new: impl Into<Value>) -> Self {
+        Self::with(name, Old::Absent, Action::Set(new.into()))
+    }
+
+    /// Makes a ref hold `new`, whatever it holds now; [`Command::expecting`] says otherwise.
+    #[must_use]
+    pub fn update(name: RefName, new: impl Into<Value>) -> Self {
+        Self::with(name, Old::Any, Action::Set(new.into()))
+    }
+
+    /// Makes a ref go, whatever it holds now; [`Command::expecting`] says otherwise.
+    #[must_use]
+    pub fn delete(name: RefName) -> Self {
+        Self::with(name, Old::Any, Action::Delete)
+    }
+
+    /// Checks that a ref holds what `old` says, and changes nothing.
+    #[must_use]
+    pub fn verify(name: RefName, old: Old) -> Self {
+        Self::with(name, old, Action::Verify)
+    }
+
+    /// A command as a push brings it: old id, new id, name, with `None` for the null id.
+    ///
+    /// ```
+    /// use tenon_refslog::{Command, ObjectId, RefName};
+    /// let name = RefName::new("refs/heads/main")?;
+    /// let new = ObjectId::from_hex("1111111111111111111111111111111111111111")?;
+    /// assert_eq!(Command::push(None, Some(new), name.clone()), Command::create(name, new));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn push(old: Option<ObjectId>, new: Option<ObjectId>, name: RefName) -> Self {
+        let action = new.map_or(Action::Delete, |id| Action::Set(id.into()));
+        Self::with(name, Old::known(old.map(Value::from)), action)
+    }
+
+    /// The same command, provided that the ref holds `old`.
+    #[must_use]
+    pub fn expecting(mut self, old: Old) -> Self {
+        self.old = old;
+        self
+    }
+
+    /// The same command on the ref itself, even where that is symbolic.
+    #[must_use]
+    pub fn no_deref(mut self) -> Self {
+        self.deref = Deref::Never;
+        self
+    }
+
+    /// The same command on the ref at the end of the chain of symbolic refs. Git's plain `symref-update` does that:
+    /// on a `HEAD` that names `main`, it makes `main` symbolic, which is rarely what was meant.
+    #[must_use]
+    pub fn follow(mut self) -> Self {
+        self.deref = Deref::Follow;
+        self
+    }
+
+    /// What makes a ref symbolic acts on that ref itself, unless [`Command::follow`] says otherwise.
+    fn with(name: RefName, old: Old, action: Action) -> Self {
+        let deref = match action {
+            Action::Set(Value::Symbolic(_)) => Deref::Never,
+            Action::Set(Value::Direct(_)) | Action::Delete | Action::Verify => Deref::Follow,
+        };
+        Self { name, old, action, deref }
+    }
+
+    /// The ref that the command names.
+    #[must_use]
+    pub const fn name(&self) -> &RefName {
+        &self.name
+    }
+
+    /// What the ref must hold for the command to pass.
+    #[must_use]
+    pub const fn old(&self) -> &Old {
+        &self.old
+    }
+
+    /// What the command does.
+    #[must_use]
+    pub const fn action(&self) -> &Action {
+        &self.action
+    }
+
+    /// Whether it acts on the ref that a symbolic ref names.
+    #[must_use]
+    pub const fn deref(&self) -> Deref {
+        self.deref
+    }
+}
+
+/// Commands that happen together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct Transaction {
+    commands: Vec<Command>,
+}
+
+impl Transaction {
+    /// A transaction of no command.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { commands: Vec::new() }
+    }
+
+    /// Adds a command; the order of commands makes no difference to what is admitted.
+    pub fn push(&mut self, command: Command) {
+        self.commands.push(command);
+    }
+
+    /// The commands, in the order in which they came.
+    #[must_use]
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+}
+
+impl FromIterator<Command> for Transaction {
+    fn from_iter<I: IntoIterator<Item = Command>>(commands: I) -> Self {
+        Self { commands: commands.into_iter().collect() }
+    }
+}
+
+impl Extend<Command> for Transaction {
+    fn extend<I: IntoIterator<Item = Command>>(&mut self, commands: I) {
+        self.commands.extend(commands);
+    }
+}
+
+impl From<Command> for Transaction {
+    fn from(command: Command) -> Self {
+        Self::from_iter([command])
+    }
+}
