@@ -1,0 +1,343 @@
+//! A job's row: plain data with a version, which any host can keep in any database.
+
+use crate::id::{
+    Attempt, CallId, Component, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Version, Worker, WriteId,
+};
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum State {
+    /// Created; no decision has been made about it.
+    #[default]
+    Unstart = 0,
+    /// Decided; waits in its tag's queue.
+    Pending = 1,
+    /// Given to a worker that has not acknowledged it.
+    Scheduled = 2,
+    /// A worker runs it.
+    Running = 3,
+    /// Waits for a callback or an approval, or is held; holds no resource.
+    Suspended = 4,
+    /// Waits for a time: back-off, snooze or a scheduled start.
+    Delayed = 5,
+    /// Waits for an external result that is polled; holds no resource.
+    Polling = 6,
+    /// The worker was told to stop and has not confirmed.
+    Aborting = 7,
+    /// Done.
+    Succeeded = 8,
+    /// Done badly.
+    Failed = 9,
+    /// Stopped on request.
+    Aborted = 10,
+    /// Ran, or waited for an answer, for too long.
+    TimedOut = 11,
+    /// Not wanted in this run.
+    Skipped = 12,
+    /// An earlier result stands for it.
+    Reused = 13,
+    /// Newer work took its place.
+    Superseded = 14,
+    /// Given up: it may crash its workers, or none wants it.
+    Dead = 15,
+}
+
+impl State {
+    /// Every state, in the order of the published table.
+    pub const ALL: [Self; 16] = [
+        Self::Unstart,
+        Self::Pending,
+        Self::Scheduled,
+        Self::Running,
+        Self::Suspended,
+        Self::Delayed,
+        Self::Polling,
+        Self::Aborting,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Aborted,
+        Self::TimedOut,
+        Self::Skipped,
+        Self::Reused,
+        Self::Superseded,
+        Self::Dead,
+    ];
+
+    /// Whether nothing can follow.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        self as u8 >= Self::Succeeded as u8
+    }
+
+    /// Whether a worker may be running the job.
+    #[must_use]
+    pub const fn is_leased(self) -> bool {
+        matches!(self, Self::Scheduled | Self::Running | Self::Aborting)
+    }
+
+    /// The state's stable number, as databases keep it.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The state with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+}
+
+/// How a job may end up failing its pipeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum OnFailure {
+    /// The pipeline fails with it.
+    #[default]
+    Fails,
+    /// The pipeline goes on as if it had succeeded; if the job is manual, nobody waits for it.
+    Allowed,
+}
+
+/// In which weather a job is wanted, by the failures so far of required jobs in its pipeline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum When {
+    /// Only when nothing has failed.
+    #[default]
+    OnSuccess,
+    /// Only when something has failed.
+    OnFailure,
+    /// Always.
+    Always,
+}
+
+/// What starts a job once its batch is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Start {
+    /// Nothing more.
+    #[default]
+    Auto,
+    /// An approval.
+    Manual,
+    /// This many milliseconds.
+    After(u32),
+}
+
+/// How long things may take and how often they are tried. Times in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Policy {
+    /// From delivery to acknowledgement.
+    pub ack_ms: u32,
+    /// From one heartbeat to the loss of the lease.
+    pub lease_ms: u32,
+    /// From acknowledgement to result, external result included; 0 is no limit.
+    pub timeout_ms: u32,
+    /// From the order to stop to its confirmation.
+    pub abort_ms: u32,
+    /// The first back-off, after a failed attempt or a nack; each further one doubles it. 0 is none.
+    pub backoff_ms: u32,
+    /// The largest back-off.
+    pub backoff_cap_ms: u32,
+    /// How many attempts there may be, 1 or more.
+    pub max_attempts: u16,
+    /// At how many leases lost after the acknowledgement the job is `Dead`, 1 or more.
+    pub max_crashes: u16,
+    /// At how many nacks the job is `Dead`, 1 or more.
+    pub max_nacks: u16,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            ack_ms: 10_000,
+            lease_ms: 60_000,
+            timeout_ms: 3_600_000,
+            abort_ms: 30_000,
+            backoff_ms: 1_000,
+            backoff_cap_ms: 60_000,
+            max_attempts: 1,
+            max_crashes: 3,
+            max_nacks: 100,
+        }
+    }
+}
+
+/// What never changes about a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct JobSpec {
+    /// Its place in the orchestration: equal numbers run in parallel, smaller ones before.
+    pub order: u32,
+    /// The operation it runs.
+    pub component: Component,
+    /// When it is wanted.
+    pub when: When,
+    /// What starts it.
+    pub start: Start,
+    /// What its failure means.
+    pub on_failure: OnFailure,
+    /// Times and tries.
+    pub policy: Policy,
+}
+
+/// What the next delivery asks of the worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Entry {
+    /// Begin.
+    #[default]
+    Run,
+    /// The callback, or the approval, that a running job waited for has come.
+    Callback,
+    /// Go on after a snooze.
+    Resume,
+}
+
+/// Who holds a job, and by which delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Delivery {
+    /// The worker.
+    pub worker: Worker,
+    /// The pool it pulled for.
+    pub pool: PoolId,
+    /// The pull that was answered with it.
+    pub pull: CallId,
+    /// The row's version at the delivery.
+    pub version: Version,
+    /// The write that delivered it.
+    pub write: WriteId,
+}
+
+/// What has gone wrong so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Tally {
+    /// Deliveries that were never acknowledged; they say nothing about the job.
+    pub unacked: u16,
+    /// Leases lost after the acknowledgement, over all attempts: the job may crash its workers.
+    pub crashes: u16,
+    /// Deliveries that a worker gave back.
+    pub nacks: u16,
+}
+
+/// What a worker says of its job's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Outcome {
+    /// It worked.
+    Succeeded,
+    /// It failed, and may be tried again as its policy says.
+    Failed {
+        /// The worker's own code, such as an exit status.
+        code: i32,
+    },
+    /// It failed, and trying again is of no use.
+    FailedForGood {
+        /// The worker's own code, such as an exit status.
+        code: i32,
+    },
+}
+
+/// A job's row.
+///
+/// The fields are public because a host maps them to its own columns. [`Job::check`] says whether a row that comes
+/// from outside can be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Job {
+    /// The row's primary key.
+    pub key: JobKey,
+    /// The pipeline it is part of.
+    pub pipeline: PipelineId,
+    /// How often the row was written.
+    pub version: Version,
+    /// Who wrote it last.
+    pub write: WriteId,
+    /// What never changes.
+    pub spec: JobSpec,
+    /// The queue it waits in.
+    pub tag: Tag,
+    /// Larger goes first.
+    pub priority: u8,
+    /// Where it stands.
+    pub state: State,
+    /// Why it stands there.
+    pub reason: Reason,
+    /// Since when it stands there.
+    pub since: Timestamp,
+    /// The state's own deadline: ack, lease, back-off, poll, wait or abort; [`Timestamp::MAX`] is none.
+    pub until: Timestamp,
+    /// When running and polling must have ended; [`Timestamp::MAX`] is no limit.
+    pub timeout_at: Timestamp,
+    /// Its number among the jobs that its engine took in; the last word in the order of a queue but for the id.
+    pub sequence: u64,
+    /// Who holds it; in `Suspended`, who last did.
+    pub delivery: Option<Delivery>,
+    /// What the next delivery asks of the worker.
+    pub entry: Entry,
+    /// What has gone wrong so far.
+    pub tally: Tally,
+    /// The worker's last word about the end, applied or only recorded.
+    pub outcome: Option<Outcome>,
+}
+
+impl Job {
+    /// The job's id.
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.key.job
+    }
+
+    /// The attempt this row is.
+    #[must_use]
+    pub const fn attempt(&self) -> Attempt {
+        self.key.attempt
+    }
+
+    /// The token of the delivery that the row remembers.
+    #[must_use]
+    pub fn token(&self) -> Option<LeaseToken> {
+        let delivery = self.delivery?;
+        Some(LeaseToken { key: self.key, version: delivery.version, write: delivery.write })
+    }
+
+    /// The next deadline that can pass, if any.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        let due = match self.state {
+            State::Scheduled | State::Suspended | State::Delayed | State::Aborting => self.until,
+            State::Running | State::Polling => self.until.min(self.timeout_at),
+            State::Unstart
+            | State::Pending
+            | State::Succeeded
+            | State::Failed
+            | State::Aborted
+            | State::TimedOut
+            | State::Skipped
+            | State::Reused
+            | State::Superseded
+            | State::Dead => Timestamp::MAX,
+        };
+        (due != Timestamp::MAX).then_some(due)
+    }
+
+    /// Whether the row can be true: numbered from 1, and held by a worker exactly where a state needs one.
+    #[must_use]
+    pub fn check(&self) -> bool {
+        let held = self.state.is_leased() || self.state == State::Polling;
+        let free = matches!(self.state, State::Unstart | State::Pending | State::Delayed);
+        self.key.attempt >= Attempt::FIRST
+            && self.version >= Version::FIRST
+            && (!held || self.delivery.is_some())
+            && (!free || self.delivery.is_none())
+            && self.delivery.is_none_or(|d| d.version <= self.version)
+    }
+}

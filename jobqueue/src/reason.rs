@@ -1,0 +1,235 @@
+//! Why a row stands where it stands, and why a request was refused.
+
+use crate::id::{Component, JobId};
+use crate::job::State;
+use crate::time::Timestamp;
+
+/// Why a job stands where it stands. The numbers are those that the decision was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Reason {
+    /// It was submitted.
+    Submitted,
+    /// Its batch, the smallest order not yet begun, was opened.
+    Batch {
+        /// The batch's order.
+        order: u32,
+    },
+    /// Its batch was opened and it starts later.
+    StartAt {
+        /// When.
+        at: Timestamp,
+    },
+    /// Its batch was opened and it waits for an approval.
+    Approval,
+    /// A filter holds it.
+    Held {
+        /// The filter's number.
+        filter: u32,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// This many required jobs have failed, and it is not wanted then.
+    NotWanted {
+        /// How many.
+        failed: u32,
+    },
+    /// The component is switched off, system-wide.
+    Degraded {
+        /// The component.
+        component: Component,
+    },
+    /// The user's condition said no.
+    Condition {
+        /// The filter's number.
+        filter: u32,
+    },
+    /// An earlier job with the same component, code and parameters has succeeded.
+    Unchanged {
+        /// That job.
+        result_of: JobId,
+    },
+    /// A worker pulled it.
+    Pulled,
+    /// The worker acknowledged it.
+    Acked,
+    /// A deadline that it waited for has come.
+    DelayOver {
+        /// The deadline.
+        due: Timestamp,
+    },
+    /// The worker did not acknowledge it in time.
+    NoAck {
+        /// The deadline.
+        due: Timestamp,
+        /// How often that has happened.
+        unacked: u16,
+    },
+    /// The worker fell silent.
+    LeaseLost {
+        /// The deadline.
+        due: Timestamp,
+        /// How often that has happened.
+        crashes: u16,
+    },
+    /// It took too long.
+    OverTime {
+        /// The deadline.
+        due: Timestamp,
+    },
+    /// The worker was told to stop and did not answer in time.
+    AbortUnanswered {
+        /// The deadline.
+        due: Timestamp,
+    },
+    /// The worker gave it back.
+    Nacked {
+        /// The back-off in milliseconds.
+        delay_ms: u64,
+        /// How often that has happened.
+        nacks: u16,
+    },
+    /// The worker asked to go on later.
+    Snoozed,
+    /// The worker waits for a callback.
+    Callback,
+    /// The worker waits for an external result.
+    External,
+    /// The callback came.
+    Called,
+    /// It was approved.
+    Approved,
+    /// The worker reported the end.
+    Reported,
+    /// Somebody asked for it to stop.
+    AbortAsked,
+    /// Its pipeline was aborted.
+    PipelineAborted,
+    /// The attempt before failed; this one starts after a back-off.
+    Retry {
+        /// The back-off in milliseconds.
+        delay_ms: u64,
+    },
+    /// Somebody asked for a new attempt.
+    Revived,
+    /// Newer work with the same key took its place.
+    Superseded {
+        /// That job.
+        by: JobId,
+    },
+}
+
+impl Reason {
+    /// The reason's stable number.
+    #[must_use]
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::Submitted => 1,
+            Self::Batch { .. } => 2,
+            Self::StartAt { .. } => 3,
+            Self::Approval => 4,
+            Self::Held { .. } => 5,
+            Self::NotWanted { .. } => 6,
+            Self::Degraded { .. } => 7,
+            Self::Condition { .. } => 8,
+            Self::Unchanged { .. } => 9,
+            Self::Pulled => 10,
+            Self::Acked => 11,
+            Self::DelayOver { .. } => 12,
+            Self::NoAck { .. } => 13,
+            Self::LeaseLost { .. } => 14,
+            Self::OverTime { .. } => 15,
+            Self::AbortUnanswered { .. } => 16,
+            Self::Nacked { .. } => 17,
+            Self::Snoozed => 18,
+            Self::Callback => 19,
+            Self::External => 20,
+            Self::Called => 21,
+            Self::Approved => 22,
+            Self::Reported => 23,
+            Self::AbortAsked => 24,
+            Self::PipelineAborted => 25,
+            Self::Retry { .. } => 26,
+            Self::Revived => 27,
+            Self::Superseded { .. } => 28,
+        }
+    }
+}
+
+/// Which rule refused a request. A refusal changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Refused {
+    /// The job was delivered again, or taken back, since this token was made.
+    #[error("the lease is no longer valid")]
+    StaleLease,
+    /// The job has ended.
+    #[error("the job has ended: {0:?}")]
+    Terminal(State),
+    /// The lease is another worker's, or another life's of the same worker.
+    #[error("the lease belongs to another worker")]
+    NotOwner,
+    /// There is no such row.
+    #[error("no such job or pipeline")]
+    Unknown,
+    /// A limit is reached: {used} of {limit}.
+    #[error("full: {used} of {limit}")]
+    Full {
+        /// How much there is.
+        used: u64,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// The pool is drained or unknown.
+    #[error("the pool takes no pulls")]
+    Disabled,
+    /// The event means nothing in this state.
+    #[error("not possible in state {0:?}")]
+    WrongState(State),
+    /// No deadline has passed.
+    #[error("no deadline has passed")]
+    NotDue,
+    /// The old attempt may still run.
+    #[error("the job is still open: {0:?}")]
+    StillOpen(State),
+    /// The row is not at the version that the caller expects; an answer of the row layer only.
+    #[error("the row has another version")]
+    StaleVersion,
+    /// A row with this id is there already.
+    #[error("the id is taken")]
+    Exists,
+    /// The request contradicts itself: no jobs, one job twice, or a policy that allows nothing.
+    #[error("the request cannot be meant")]
+    Invalid,
+    /// The row changed under the request again and again; it may be asked again.
+    #[error("too many conflicts")]
+    Contended,
+    /// The host withdrew the request.
+    #[error("withdrawn")]
+    Cancelled,
+}
+
+impl Refused {
+    /// The rule's stable number.
+    #[must_use]
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::StaleLease => 101,
+            Self::Terminal(_) => 102,
+            Self::NotOwner => 103,
+            Self::Unknown => 104,
+            Self::Full { .. } => 105,
+            Self::Disabled => 106,
+            Self::WrongState(_) => 107,
+            Self::NotDue => 108,
+            Self::StillOpen(_) => 109,
+            Self::StaleVersion => 110,
+            Self::Exists => 111,
+            Self::Invalid => 112,
+            Self::Contended => 113,
+            Self::Cancelled => 114,
+        }
+    }
+}

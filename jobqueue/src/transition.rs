@@ -1,0 +1,424 @@
+//! One job, one event: what the row becomes. A total, pure function.
+
+use crate::event::{Act, Event, Stopper, Verdict};
+use crate::id::{CallId, LeaseToken, PoolId, Version, Worker, WriteId};
+use crate::job::{Delivery, Entry, Job, Outcome, Policy, State};
+use crate::reason::{Reason, Refused};
+use crate::rng::mix;
+use crate::table::{Cell, Rule, cell};
+use crate::time::Timestamp;
+
+/// What a change is signed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// The change's write id, unique for ever.
+    pub write: WriteId,
+    /// Chance for jitter, from a seed.
+    pub chance: u64,
+}
+
+/// What must be done once a change is committed, and not before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Nothing more than the row says.
+    None,
+    /// Give the job to the worker that the row names.
+    Assign,
+    /// Tell the worker that the row names to stop.
+    Abort,
+    /// Ask for the external result.
+    Poll,
+}
+
+/// A change of a job that may be proposed: write both rows, or neither, if the job's row still has its old version.
+#[must_use = "a transition happens only once it is persisted"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Transition {
+    /// The row as it becomes; equal to the old one, version included, if nothing changes.
+    pub row: Job,
+    /// The next attempt's row, to be inserted.
+    pub next: Option<Job>,
+    /// What follows the commit.
+    pub action: Action,
+}
+
+impl Transition {
+    const fn to(row: Job) -> Self {
+        Self { row, next: None, action: Action::None }
+    }
+
+    /// Whether there is anything to persist.
+    #[must_use]
+    pub fn changes(&self, old: &Job) -> bool {
+        self.next.is_some() || self.row.version != old.version
+    }
+}
+
+/// What `event` makes of `job` at `now`.
+///
+/// The result's row has the next version and `stamp`'s write id. Whether the job's pipeline still allows it is not
+/// asked here: see [`Pipeline::absorb`](crate::Pipeline::absorb), whose row goes into the same write.
+///
+/// # Errors
+///
+/// The rule that refuses the event: the [table](crate::table::cell)'s, or [`Refused::Unknown`],
+/// [`Refused::StaleLease`], [`Refused::NotOwner`] for a token that is another row's, another delivery's, another
+/// worker's, and [`Refused::NotDue`] before the row's deadline.
+pub fn transition(now: Timestamp, job: &Job, event: &Event, stamp: &Stamp) -> Result<Transition, Refused> {
+    let allowed = admit(job, event)?;
+    let mut row = *job;
+    row.version = job.version.next();
+    row.write = stamp.write;
+    let change = match *event {
+        Event::Decide(verdict) => decide(now, row, verdict),
+        Event::Deliver { worker, pool, pull } => deliver(now, row, worker, pool, pull),
+        Event::Work { act, .. } => work(now, job, row, act, stamp),
+        Event::Callback { .. } => {
+            row.entry = Entry::Callback;
+            release(now, row, State::Pending, Reason::Called)
+        }
+        Event::Approve => {
+            if !matches!(job.reason, Reason::Approval | Reason::Held { .. }) {
+                return Err(Refused::WrongState(job.state));
+            }
+            release(now, row, State::Pending, Reason::Approved)
+        }
+        Event::Supersede { by } => release(now, row, State::Superseded, Reason::Superseded { by }),
+        Event::Expire => expire(now, job, row, stamp)?,
+        Event::Abort(stopper) => abort(now, job, row, stopper),
+        Event::Retry => {
+            Transition { row: *job, next: Some(attempt(now, job, stamp, 0, Reason::Revived)), action: Action::None }
+        }
+    };
+    debug_assert!(match allowed {
+        Cell::To(states) => states.contains(&change.row.state),
+        Cell::New => change.next.is_some() && change.row == *job,
+        Cell::No(_) => false,
+    });
+    Ok(change)
+}
+
+/// The rules that need no clock: tokens first, then the table.
+fn admit(job: &Job, event: &Event) -> Result<Cell, Refused> {
+    let state = job.state;
+    let allowed = cell(state, event.kind());
+    let claim = match *event {
+        Event::Work { worker, token, .. } => Some((Some(worker), token)),
+        Event::Callback { token } => Some((None, token)),
+        Event::Decide(_)
+        | Event::Deliver { .. }
+        | Event::Approve
+        | Event::Supersede { .. }
+        | Event::Expire
+        | Event::Abort(_)
+        | Event::Retry => None,
+    };
+    if let Some((worker, token)) = claim {
+        check_token(job, worker, token)?;
+    }
+    match allowed {
+        Cell::To(_) | Cell::New => Ok(allowed),
+        Cell::No(Rule::Terminal) => Err(Refused::Terminal(state)),
+        Cell::No(Rule::StaleLease) => Err(Refused::StaleLease),
+        Cell::No(Rule::WrongState) => Err(Refused::WrongState(state)),
+        Cell::No(Rule::NotDue) => Err(Refused::NotDue),
+        Cell::No(Rule::StillOpen) => Err(Refused::StillOpen(state)),
+    }
+}
+
+fn check_token(job: &Job, worker: Option<Worker>, token: LeaseToken) -> Result<(), Refused> {
+    if token.key != job.key {
+        return Err(Refused::Unknown);
+    }
+    if job.state.is_terminal() {
+        return Err(Refused::Terminal(job.state));
+    }
+    if job.token() != Some(token) {
+        return Err(Refused::StaleLease);
+    }
+    // Whoever polls an external result is not the worker that began it: the token alone speaks.
+    let owner = job.delivery.map(|d| d.worker);
+    if job.state != State::Polling && worker.is_some() && worker != owner {
+        return Err(Refused::NotOwner);
+    }
+    Ok(())
+}
+
+/// The row moves to `state`, with no deadline.
+fn enter(now: Timestamp, mut row: Job, state: State, reason: Reason) -> Job {
+    row.state = state;
+    row.reason = reason;
+    row.since = now;
+    row.until = Timestamp::MAX;
+    row.timeout_at = Timestamp::MAX;
+    row
+}
+
+/// The row moves to a state in which nobody holds it.
+fn release(now: Timestamp, mut row: Job, state: State, reason: Reason) -> Transition {
+    row.delivery = None;
+    Transition::to(enter(now, row, state, reason))
+}
+
+/// The row waits without a worker until a time.
+fn wait(now: Timestamp, row: Job, state: State, until: Timestamp, reason: Reason) -> Transition {
+    let mut change = release(now, row, state, reason);
+    change.row.until = until.max(now);
+    change
+}
+
+fn decide(now: Timestamp, mut row: Job, verdict: Verdict) -> Transition {
+    // A suspended job that is sent on without its callback begins anew.
+    row.entry = Entry::Run;
+    match verdict {
+        Verdict::Enqueue(reason) => release(now, row, State::Pending, reason),
+        Verdict::Delay(until, reason) => wait(now, row, State::Delayed, until, reason),
+        Verdict::Await(until, reason) => wait(now, row, State::Suspended, until, reason),
+        Verdict::Skip(reason) => release(now, row, State::Skipped, reason),
+        Verdict::Reuse(reason) => release(now, row, State::Reused, reason),
+    }
+}
+
+fn deliver(now: Timestamp, row: Job, worker: Worker, pool: PoolId, pull: CallId) -> Transition {
+    let mut row = enter(now, row, State::Scheduled, Reason::Pulled);
+    row.delivery = Some(Delivery { worker, pool, pull, version: row.version, write: row.write });
+    row.until = now.after_millis(u64::from(row.spec.policy.ack_ms));
+    Transition { row, next: None, action: Action::Assign }
+}
+
+/// The row runs, if it did not before.
+fn start(now: Timestamp, row: Job) -> Job {
+    if row.state == State::Running {
+        return row;
+    }
+    let policy = row.spec.policy;
+    let mut row = enter(now, row, State::Running, Reason::Acked);
+    row.until = now.after_millis(u64::from(policy.lease_ms));
+    row.timeout_at = match policy.timeout_ms {
+        0 => Timestamp::MAX,
+        limit => now.after_millis(u64::from(limit)),
+    };
+    row
+}
+
+fn work(now: Timestamp, job: &Job, row: Job, act: Act, stamp: &Stamp) -> Transition {
+    let lease = now.after_millis(u64::from(job.spec.policy.lease_ms));
+    match act {
+        // A repeated ack is fine, and changes nothing.
+        Act::Ack if job.state != State::Scheduled => Transition::to(*job),
+        Act::Ack => Transition::to(start(now, row)),
+        Act::Heartbeat if job.state == State::Aborting => Transition::to(*job),
+        Act::Heartbeat => {
+            let mut row = row;
+            row.until = row.until.max(lease);
+            Transition::to(row)
+        }
+        Act::Pause(until) => {
+            let mut row = unpause(now, row, lease);
+            let longer = until.millis_since(lease);
+            row.until = lease.after_millis(longer);
+            if row.timeout_at != Timestamp::MAX {
+                row.timeout_at = row.timeout_at.after_millis(longer);
+            }
+            Transition::to(row)
+        }
+        Act::Resume => Transition::to(unpause(now, row, lease)),
+        Act::Nack => nack(now, job, row, stamp),
+        Act::Snooze(until) => {
+            let mut row = row;
+            row.entry = Entry::Resume;
+            wait(now, row, State::Delayed, until, Reason::Snoozed)
+        }
+        Act::Suspend(until) => {
+            let mut row = enter(now, row, State::Suspended, Reason::Callback);
+            row.until = until.max(now);
+            Transition::to(row)
+        }
+        Act::Poll(at) => {
+            let mut row = start(now, row);
+            if row.state != State::Polling {
+                let limit = row.timeout_at;
+                row = enter(now, row, State::Polling, Reason::External);
+                row.timeout_at = limit;
+            }
+            row.until = at.max(now);
+            Transition::to(row)
+        }
+        Act::Report(outcome) => report(now, job, row, outcome, stamp),
+    }
+}
+
+/// The pause ends: its unspent part is taken off the time limit again. Without a pause the lease is just extended.
+fn unpause(now: Timestamp, mut row: Job, lease: Timestamp) -> Job {
+    if row.timeout_at != Timestamp::MAX {
+        let unspent = row.until.millis_since(lease);
+        let limit = row.timeout_at.as_millis().saturating_sub(unspent);
+        row.timeout_at = Timestamp::from_millis(limit).max(now);
+    }
+    row.until = lease;
+    row
+}
+
+fn nack(now: Timestamp, job: &Job, mut row: Job, stamp: &Stamp) -> Transition {
+    if job.state == State::Aborting {
+        return stopped(now, job, row, Reason::Reported, stamp);
+    }
+    row.tally.nacks = row.tally.nacks.saturating_add(1);
+    let nacks = row.tally.nacks;
+    if nacks >= row.spec.policy.max_nacks {
+        return release(now, row, State::Dead, Reason::Nacked { delay_ms: 0, nacks });
+    }
+    let delay_ms = backoff(&row.spec.policy, nacks, stamp.chance);
+    let until = now.after_millis(delay_ms);
+    wait(now, row, State::Delayed, until, Reason::Nacked { delay_ms, nacks })
+}
+
+fn report(now: Timestamp, job: &Job, mut row: Job, outcome: Outcome, stamp: &Stamp) -> Transition {
+    row.outcome = Some(outcome);
+    if job.state == State::Aborting {
+        // Recorded, not applied: the abort came first.
+        return stopped(now, job, row, job.reason, stamp);
+    }
+    match outcome {
+        Outcome::Succeeded => release(now, row, State::Succeeded, Reason::Reported),
+        Outcome::Failed { .. } => failed(now, row, State::Failed, Reason::Reported, stamp),
+        Outcome::FailedForGood { .. } => release(now, row, State::Failed, Reason::Reported),
+    }
+}
+
+/// An attempt ends badly; another follows if the policy has one left.
+fn failed(now: Timestamp, row: Job, state: State, reason: Reason, stamp: &Stamp) -> Transition {
+    let mut change = release(now, row, state, reason);
+    let policy = row.spec.policy;
+    let spent = row.key.attempt.get();
+    if spent < u32::from(policy.max_attempts) {
+        let count = u16::try_from(spent).unwrap_or(u16::MAX);
+        let delay_ms = backoff(&policy, count, stamp.chance);
+        change.next = Some(attempt(now, &change.row, stamp, delay_ms, Reason::Retry { delay_ms }));
+    }
+    change
+}
+
+/// An abort is over: `TimedOut` if it was the time limit's, which may be tried again, else `Aborted`.
+fn stopped(now: Timestamp, job: &Job, row: Job, reason: Reason, stamp: &Stamp) -> Transition {
+    if matches!(job.reason, Reason::OverTime { .. }) {
+        failed(now, row, State::TimedOut, job.reason, stamp)
+    } else {
+        release(now, row, State::Aborted, reason)
+    }
+}
+
+fn expire(now: Timestamp, job: &Job, mut row: Job, stamp: &Stamp) -> Result<Transition, Refused> {
+    let due = job.due().filter(|due| *due <= now).ok_or(Refused::NotDue)?;
+    let over = job.timeout_at <= now;
+    Ok(match job.state {
+        State::Scheduled => {
+            row.tally.unacked = row.tally.unacked.saturating_add(1);
+            let unacked = row.tally.unacked;
+            release(now, row, State::Pending, Reason::NoAck { due, unacked })
+        }
+        State::Running if over => {
+            let due = job.timeout_at;
+            stop(now, row, Reason::OverTime { due })
+        }
+        State::Running => {
+            row.tally.crashes = row.tally.crashes.saturating_add(1);
+            let crashes = row.tally.crashes;
+            let reason = Reason::LeaseLost { due, crashes };
+            if crashes >= row.spec.policy.max_crashes {
+                release(now, row, State::Dead, reason)
+            } else {
+                failed(now, row, State::Failed, reason, stamp)
+            }
+        }
+        State::Polling if over => {
+            let due = job.timeout_at;
+            failed(now, row, State::TimedOut, Reason::OverTime { due }, stamp)
+        }
+        State::Polling => {
+            // Asked for again should the answer be lost.
+            row.until = now.after_millis(u64::from(row.spec.policy.lease_ms));
+            Transition { row, next: None, action: Action::Poll }
+        }
+        State::Suspended if !matches!(job.reason, Reason::Held { .. }) => {
+            release(now, row, State::TimedOut, Reason::OverTime { due })
+        }
+        State::Suspended | State::Delayed => release(now, row, State::Pending, Reason::DelayOver { due }),
+        State::Aborting => stopped(now, job, row, Reason::AbortUnanswered { due }, stamp),
+        State::Unstart
+        | State::Pending
+        | State::Succeeded
+        | State::Failed
+        | State::Aborted
+        | State::TimedOut
+        | State::Skipped
+        | State::Reused
+        | State::Superseded
+        | State::Dead => return Err(Refused::NotDue),
+    })
+}
+
+/// The worker is told to stop.
+fn stop(now: Timestamp, row: Job, reason: Reason) -> Transition {
+    let mut row = enter(now, row, State::Aborting, reason);
+    row.until = now.after_millis(u64::from(row.spec.policy.abort_ms));
+    Transition { row, next: None, action: Action::Abort }
+}
+
+fn abort(now: Timestamp, job: &Job, mut row: Job, stopper: Stopper) -> Transition {
+    let reason = match stopper {
+        Stopper::User => Reason::AbortAsked,
+        Stopper::Pipeline => Reason::PipelineAborted,
+    };
+    match job.state {
+        State::Running | State::Polling => stop(now, row, reason),
+        State::Aborting if matches!(job.reason, Reason::OverTime { .. }) => {
+            // The time limit was first, but somebody wants no further attempt.
+            row.reason = reason;
+            Transition::to(row)
+        }
+        State::Aborting => Transition::to(*job),
+        State::Unstart
+        | State::Pending
+        | State::Scheduled
+        | State::Suspended
+        | State::Delayed
+        | State::Succeeded
+        | State::Failed
+        | State::Aborted
+        | State::TimedOut
+        | State::Skipped
+        | State::Reused
+        | State::Superseded
+        | State::Dead => release(now, row, State::Aborted, reason),
+    }
+}
+
+/// The row of the attempt after `job`'s, to be inserted.
+fn attempt(now: Timestamp, job: &Job, stamp: &Stamp, delay_ms: u64, reason: Reason) -> Job {
+    let state = if delay_ms == 0 { State::Pending } else { State::Delayed };
+    let mut row = enter(now, *job, state, reason);
+    row.key.attempt = job.key.attempt.next();
+    row.version = Version::FIRST;
+    row.write = stamp.write;
+    row.delivery = None;
+    row.entry = Entry::Run;
+    row.outcome = None;
+    if delay_ms > 0 {
+        row.until = now.after_millis(delay_ms);
+    }
+    // Lost leases are remembered over attempts, as they speak of the job; a revival forgives them.
+    let crashes = if reason == Reason::Revived { 0 } else { job.tally.crashes };
+    row.tally = crate::job::Tally { unacked: 0, crashes, nacks: 0 };
+    row
+}
+
+/// The `count`-th back-off in milliseconds: doubled each time, capped, and a part of its upper half left to chance
+/// ("equal jitter": Brooker, "Exponential Backoff And Jitter", 2015).
+#[must_use]
+pub fn backoff(policy: &Policy, count: u16, chance: u64) -> u64 {
+    let doublings = u32::from(count.saturating_sub(1)).min(31);
+    let full = (u64::from(policy.backoff_ms) << doublings).min(u64::from(policy.backoff_cap_ms));
+    let half = full / 2;
+    full - mix(chance) % (half + 1)
+}
