@@ -1,3 +1,188 @@
-//! Placeholder.
+//! Decides which replica of a repository serves a read or takes a write, and what is repaired.
+//!
+//! `tenon-quorum` is the router of a replicated, sharded platform as a plain value: no socket, file, thread, clock or
+//! hidden chance is in it. It knows repositories by number, nodes, versions and digests; it does *not* know what a
+//! repository holds, does not move bytes, does not store anything, and does not elect a leader. Your server asks it,
+//! does what it says, and tells it what happened.
+//!
+//! # Where truth lives
+//!
+//! * **One row per repository** ([`Row`]) in *your* metadata store, changed only by compare-and-set of the whole row.
+//!   A write is committed when that row moved, and only then. Beside it a change feed ([`FeedEntry`]).
+//! * **One gate per repository on every node** ([`FenceGate`]), persisted by *your* node server, asked before every
+//!   read, vote and copy.
+//!
+//! The router itself may be lost at any time, and several may share one store: what they know is a cache that the row
+//! and the gates correct.
+//!
+//! # The loop
+//!
+//! ```text
+//!             begin_read, route_read, begin_write, abort_write, create          (ask)
+//!   host  ───────────────────────────────────────────────────────────►  Router
+//!         ◄───────────────────────────────────────────────────────────
+//!             poll_effect: SwapRow, FetchRow, FetchFeed (to the store)            (do)
+//!                          Grant, RaiseGate, Probe, Sync, Initialise (to nodes)
+//!                          Answer, Changed (to callers)
+//!         ───────────────────────────────────────────────────────────►
+//!             handle_row, handle_feed, handle_swap, handle_report,               (tell)
+//!             handle_declined, handle_synced, handle_node, handle_timeout
+//! ```
+//!
+//! * **A write.** `begin_write` → `SwapRow` (raises the fence) → `Grant` to one node, which raises its gate and admits
+//!   the client → the node has every member stage the write ([`Grant::stage`], [`FenceGate::stage`]) → each report
+//!   that shows the staged record is a vote → W equal votes → `SwapRow` (moves `newest`, with its feed entry) →
+//!   `Answer`, and `RaiseGate` to all members, which apply what they had staged. The client is answered on `Answer`,
+//!   never before.
+//! * **A write that fails** after its grant is closed first: the fence is raised in the row, then on N − W + 1 gates.
+//!   Only then is it answered `NotApplied`. If the store's answer was lost, the row and the feed say what happened.
+//! * **A read.** `begin_read` when the request arrives → `route_read`: fetch the row and ask again, or wait and ask
+//!   again, or a [`Route`]. The node's gate checks the route; if it refuses, tell its report and ask again.
+//! * **A node that is behind** is found by reads, reports and probes, and brought up by `Sync`.
+//!
+//! Here is the whole of it, with a store, three nodes and their transport in memory:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use tenon_quorum::*;
+//!
+//! let (repo, now) = (RepoId(7), Timestamp::from_millis(1));
+//! let mut router = Router::new(Config::builder().seed(1).build()?);
+//! let mut store: BTreeMap<RepoId, Row> = BTreeMap::new(); // yours: a table
+//! let mut feed: Vec<FeedEntry> = Vec::new(); // yours: a table, written in the same transaction
+//! let mut gates: BTreeMap<NodeId, FenceGate> = BTreeMap::new(); // yours: one durable record per node and repository
+//! for node in (1..=3).map(NodeId) {
+//!     router.handle_node(now, node, NodeState::up(Incarnation(1)));
+//!     gates.insert(node, FenceGate::new(repo, node, Incarnation(1)));
+//! }
+//!
+//! // Ask.
+//! let members = gates.keys().map(|node| Member::voter(*node, Incarnation(1))).collect();
+//! router.create(now, &CreateRequest::new(repo, ShardId(1), members, Digest([0; 16])))?;
+//! let mut answer = None;
+//! let mut write = None;
+//! for _ in 0..2 {
+//!     // Do, and tell.
+//!     while let Some(effect) = router.poll_effect() {
+//!         match effect {
+//!             Effect::SwapRow { ticket, expect, next, feed: entry } => {
+//!                 let found = store.get(&repo).cloned();
+//!                 let result = if found == expect {
+//!                     store.insert(repo, next);
+//!                     feed.extend(entry);
+//!                     SwapResult::Moved
+//!                 } else {
+//!                     SwapResult::Conflict(found)
+//!                 };
+//!                 router.handle_swap(now, ticket, &result);
+//!             }
+//!             Effect::FetchRow { ask, repo } => router.handle_row(now, ask, repo, store.get(&repo)),
+//!             Effect::FetchFeed { ask, repo, version } => {
+//!                 let entry = feed.iter().find(|entry| entry.version() == version).copied();
+//!                 router.handle_feed(now, ask, repo, entry);
+//!             }
+//!             Effect::Initialise { task, target, proof, .. } | Effect::Sync { task, target, proof, .. } => {
+//!                 let raised = gates[&target].raise(&proof)?; // persist, then copy, then:
+//!                 gates.insert(target, raised.install(&proof)?); // persist
+//!                 router.handle_synced(now, task, &SyncResult::Done(gates[&target].report()));
+//!             }
+//!             Effect::Grant(grant) => {
+//!                 // On the writer's node: admit the client, run the write, ship it to every member; there:
+//!                 let order = grant.stage(Digest([9; 16]));
+//!                 for member in &grant.members {
+//!                     let staged = gates[&member.node].stage(&order)?; // persist
+//!                     gates.insert(member.node, staged);
+//!                     router.handle_report(now, &staged.report());
+//!                 }
+//!             }
+//!             Effect::RaiseGate { node, proof, .. } => {
+//!                 let mut gate = gates[&node].raise(&proof)?; // persist
+//!                 if gate.proves_staged(&proof) {
+//!                     gate = gate.apply(&proof)?; // make the write visible, persist
+//!                 }
+//!                 gates.insert(node, gate);
+//!                 router.handle_report(now, &gate.report());
+//!             }
+//!             Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
+//!             Effect::Answer { outcome, .. } => answer = Some(outcome),
+//!             Effect::Changed { result, .. } => assert_eq!(result, Ok(())),
+//!         }
+//!     }
+//!     if write.is_none() {
+//!         write = Some(router.begin_write(now, &WriteRequest::new(repo, RequestId(1)))?);
+//!     }
+//! }
+//! assert!(matches!(answer, Some(Outcome::Applied(stamp)) if stamp.version == Version(1)));
+//!
+//! // A read that sees it.
+//! let read = ReadRequest::linearizable(repo, router.begin_read());
+//! let route = loop {
+//!     match router.route_read(now, &read)? {
+//!         ReadStep::Serve(route) => break route,
+//!         ReadStep::First(First::FetchRow(ask)) => router.handle_row(now, ask, repo, store.get(&repo)),
+//!         ReadStep::First(First::Wait { .. }) => unreachable!("nothing is out"),
+//!     }
+//! };
+//! assert_eq!(gates[&route.node].admit_read(&route), Ok(Admission::Serve));
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! # What you must persist, and when
+//!
+//! | what | where | when |
+//! |---|---|---|
+//! | the row and its feed entry | the metadata store, one transaction | on `SwapRow`, before telling `Moved` |
+//! | the gate that `raise` gives | the node | before anything is admitted under it, or its report is sent |
+//! | the gate that `stage` gives, with objects and ref record | the node | before the report (the vote) is sent |
+//! | the gate that `apply` gives | the node | with or after making the write visible |
+//! | the gate that `install` gives | the node | after the copy is durable |
+//! | the node's incarnation | the node, *on the same disk as the data* | at the disk's first use: a new disk draws a larger one |
+//! | the router | nowhere | never: [`Router::snapshot`] is for hand-over and replay |
+//!
+//! # Safety
+//!
+//! * W counts *assigned* voters. A node of which nothing is known counts in nothing.
+//! * A vote is durable, invisible, and not the node's version until the row proves it committed.
+//! * The fence protects, not the clock: time ends leases and waits, and decides nothing else.
+//! * Staleness is never widened. With every good node ailing, an ailing one that is *fresh* serves.
 #![no_std]
+
 extern crate alloc;
+
+mod change;
+mod commit;
+mod config;
+mod effect;
+mod error;
+mod fence;
+mod id;
+mod node;
+mod quorum;
+mod read;
+mod repair;
+mod rng;
+mod router;
+mod row;
+mod snapshot;
+mod state;
+mod time;
+mod write;
+
+pub use change::CreateRequest;
+pub use config::{Config, ConfigBuilder};
+pub use effect::Effect;
+pub use error::{ConfigError, GateRefusal, Reason, Refusal, RestoreError};
+pub use fence::{Admission, FenceGate, Report, StageOrder, Staged};
+pub use id::{
+    Ask, ChangeId, Digest, DomainId, Epoch, Fence, Generation, Incarnation, NodeId, RepoId, RequestId, Revision,
+    ShardId, Stamp, TaskId, Ticket, Version, WriteId,
+};
+pub use node::{Health, NodeState, Tally, Verdict};
+pub use quorum::{Availability, Quorum};
+pub use read::{First, Freshness, ReadRequest, ReadStep, Route};
+pub use repair::SyncResult;
+pub use router::{Counters, Router, SwapResult};
+pub use row::{FeedEntry, Member, Proof, Role, Row, RowState};
+pub use snapshot::Snapshot;
+pub use time::Timestamp;
+pub use write::{GiveUp, Grant, Outcome, WritePhase, WriteRequest, WriteView};

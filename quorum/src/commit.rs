@@ -1,0 +1,464 @@
+//! The course of one write, from its request to an answer that is known.
+//!
+//! Every fact about a repository makes its writes look again at what is known ([`Router::advance_write`]): what a
+//! write does next depends on the state, never on the order in which facts came.
+
+use alloc::vec::Vec;
+
+use crate::effect::Effect;
+use crate::error::Reason;
+use crate::fence::Report;
+use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Stamp, Ticket, Version, WriteId};
+use crate::node::{Health, Verdict};
+use crate::router::{Router, SwapResult};
+use crate::row::{FeedEntry, Proof, Row};
+use crate::state::{Cell, Owner};
+use crate::time::Timestamp;
+use crate::write::{GiveUp, Grant, Outcome, WritePhase, WriteView};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Phase {
+    Locating(Ask),
+    Gathering,
+    Raising(Ticket),
+    Voting,
+    Committing(Ticket, u32),
+    Resolving(Ask),
+    ReadingFeed(Ask, Version),
+    Closing(Ticket),
+    Fencing(Fence),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Write {
+    pub(crate) repo: RepoId,
+    pub(crate) request: RequestId,
+    pub(crate) writer: Option<NodeId>,
+    pub(crate) phase: Phase,
+    /// The row that granted it.
+    pub(crate) grant: Option<Proof>,
+    pub(crate) declined: Vec<NodeId>,
+    pub(crate) failing: Option<Reason>,
+    pub(crate) answered: bool,
+    pub(crate) deadline: Timestamp,
+    pub(crate) lease_end: Timestamp,
+    /// When to ask again for what was asked for.
+    pub(crate) retry: Timestamp,
+    pub(crate) retries: u32,
+    /// How often a row was lost to others before the grant.
+    pub(crate) attempts: u32,
+    pub(crate) timer: Timestamp,
+}
+
+enum Flow {
+    /// Look again.
+    Again,
+    /// Wait for a fact.
+    Stay,
+    /// The write is over.
+    End(Outcome, Reason),
+}
+
+impl Write {
+    pub(crate) fn view(&self) -> WriteView {
+        let phase = match self.phase {
+            Phase::Locating(_) => WritePhase::Locating,
+            Phase::Gathering => WritePhase::Gathering,
+            Phase::Raising(_) => WritePhase::Raising,
+            Phase::Voting => WritePhase::Voting,
+            Phase::Committing(..) => WritePhase::Committing,
+            Phase::Resolving(_) => WritePhase::Resolving,
+            Phase::ReadingFeed(..) => WritePhase::ReadingFeed,
+            Phase::Closing(_) => WritePhase::Closing,
+            Phase::Fencing(_) => WritePhase::Fencing,
+        };
+        let Self { repo, request, grant, answered, failing, .. } = *self;
+        WriteView { repo, request, phase, grant, answered, failing }
+    }
+}
+
+impl Router {
+    /// Starts a write whose request was accepted.
+    pub(crate) fn start_write(&mut self, write: Write) -> WriteId {
+        let id = WriteId(self.state.next_id());
+        self.state.work.insert((write.repo, Owner::Write(id)));
+        self.state.writes.insert(id, write);
+        self.advance_write(id);
+        id
+    }
+
+    /// Takes the write as far as what is known lets it go.
+    pub(crate) fn advance_write(&mut self, id: WriteId) {
+        self.with_write(id, |_, _| Flow::Again);
+    }
+
+    /// Does `first` to the write, then takes it as far as it goes, and keeps its timer and its answer in step.
+    fn with_write(&mut self, id: WriteId, first: impl FnOnce(&mut Self, &mut Write) -> Flow) {
+        let Some(mut write) = self.state.writes.remove(&id) else {
+            return;
+        };
+        let mut flow = first(self, &mut write);
+        let (outcome, reason) = loop {
+            match flow {
+                Flow::Again => flow = self.step(id, &mut write),
+                Flow::Stay => {
+                    let wake = if write.answered { write.retry } else { write.retry.min(write.deadline) };
+                    let wake = if matches!(write.phase, Phase::Voting) { wake.min(write.lease_end) } else { wake };
+                    self.state.set_timer(Owner::Write(id), &mut write.timer, wake);
+                    self.state.writes.insert(id, write);
+                    return;
+                }
+                Flow::End(outcome, reason) => break (outcome, reason),
+            }
+        };
+        self.state.set_timer(Owner::Write(id), &mut write.timer, Timestamp::MAX);
+        self.state.work.remove(&(write.repo, Owner::Write(id)));
+        if !(write.answered && outcome == Outcome::Unknown) {
+            self.answer(id, &write, outcome, reason);
+        }
+    }
+
+    fn answer(&mut self, id: WriteId, write: &Write, outcome: Outcome, reason: Reason) {
+        let (request, repo) = (write.request, write.repo);
+        self.state.effects.push_back(Effect::Answer { write: id, request, repo, outcome, reason });
+    }
+
+    fn step(&mut self, id: WriteId, write: &mut Write) -> Flow {
+        match write.phase {
+            Phase::Locating(ask) => self.locate(write, ask),
+            Phase::Gathering => self.gather(id, write),
+            Phase::Voting => self.count_votes(id, write),
+            Phase::Resolving(ask) => match self.state.cells.get(&write.repo) {
+                Some(cell) if cell.fetched >= ask => self.resolve(id, write),
+                Some(_) | None => Flow::Stay,
+            },
+            Phase::Fencing(fence) => self.count_gates(write, fence),
+            Phase::Raising(_) | Phase::Committing(..) | Phase::Closing(_) | Phase::ReadingFeed(..) => Flow::Stay,
+        }
+    }
+
+    fn wait(&self, write: &mut Write) {
+        write.retry = self.now.after_millis(self.config.retry_ms);
+        write.retries = 0;
+    }
+
+    fn locate(&mut self, write: &mut Write, ask: Ask) -> Flow {
+        if let Some(cell) = self.state.cells.get(&write.repo) {
+            if cell.fetched < ask {
+                return Flow::Stay;
+            }
+            write.phase = Phase::Gathering;
+            self.wait(write);
+            return Flow::Again;
+        }
+        match self.state.absent.get(&write.repo) {
+            Some(&(as_of, reason)) if as_of >= ask => Flow::End(Outcome::NotApplied, reason),
+            Some(_) | None => Flow::Stay,
+        }
+    }
+
+    /// Waits until W voters are known to be able to vote; fails as soon as they cannot be.
+    fn gather(&mut self, id: WriteId, write: &mut Write) -> Flow {
+        let Some(cell) = self.state.cells.get(&write.repo) else {
+            return self.refetch(write);
+        };
+        if let Err(reason) = self.writable(cell, write.writer) {
+            return Flow::End(Outcome::NotApplied, reason);
+        }
+        let voters = || cell.standings.iter().filter(|standing| standing.is_voter());
+        if voters().any(|standing| cell.verdict(standing) == Verdict::RowOld) {
+            return self.refetch(write);
+        }
+        let tally = self.state.nodes.tally(cell);
+        let writer_ready = write.writer.is_none_or(|node| self.is_able(cell, node));
+        if tally.able() >= self.config.quorum.write() && writer_ready {
+            let (row, next) = (cell.row.clone(), cell.row.raised());
+            write.phase = Phase::Raising(self.state.swap(Owner::Write(id), Some(row), next, None));
+            self.wait(write);
+            return Flow::Stay;
+        }
+        self.probe(write.repo);
+        Flow::Stay
+    }
+
+    /// Fetches the row again, a bounded number of times, and decides on what comes.
+    fn refetch(&mut self, write: &mut Write) -> Flow {
+        write.attempts = write.attempts.saturating_add(1);
+        if write.attempts > self.config.attempts {
+            return Flow::End(Outcome::NotApplied, Reason::Contended { attempts: self.config.attempts });
+        }
+        write.phase = Phase::Locating(self.state.fetch(write.repo));
+        self.wait(write);
+        Flow::Stay
+    }
+
+    /// The most votes for one state, that state, and how many voters may still vote.
+    fn votes(&self, cell: &Cell, write: &Write, base: &Proof) -> (u32, Option<Stamp>, u32) {
+        let voters = || cell.standings.iter().filter(|standing| standing.is_voter());
+        let (mut most, mut stamp) = (0, None);
+        for standing in voters() {
+            let Some(candidate) = vote(standing.report(), base) else {
+                continue;
+            };
+            let alike = voters().filter(|other| vote(other.report(), base) == Some(candidate)).count();
+            let alike = u32::try_from(alike).unwrap_or(u32::MAX);
+            if alike > most {
+                (most, stamp) = (alike, Some(candidate));
+            }
+        }
+        let open = voters().filter(|standing| {
+            let member = &standing.member;
+            let reachable = self.state.nodes.alive(member.node, member.incarnation);
+            vote(standing.report(), base).is_none()
+                && reachable.is_some_and(|state| state.health != Health::Down)
+                && !write.declined.contains(&member.node)
+        });
+        (most, stamp, u32::try_from(open.count()).unwrap_or(u32::MAX))
+    }
+
+    fn count_votes(&mut self, id: WriteId, write: &mut Write) -> Flow {
+        let (Some(cell), Some(base)) = (self.state.cells.get(&write.repo), write.grant) else {
+            return Flow::Stay;
+        };
+        if cell.row.proof() != base {
+            return self.resolve(id, write);
+        }
+        let needed = self.config.quorum.write();
+        let (votes, stamp, open) = self.votes(cell, write, &base);
+        if let Some(stamp) = stamp.filter(|_| votes >= needed) {
+            let next = cell.row.committed(stamp);
+            let feed = FeedEntry { stamp, fence: base.fence };
+            let expect = Some(cell.row.clone());
+            let ticket = self.state.swap(Owner::Write(id), expect, next, Some(feed));
+            write.phase = Phase::Committing(ticket, votes);
+            self.wait(write);
+            return Flow::Stay;
+        }
+        if votes + open < needed {
+            write.failing = Some(Reason::VotesCannotAddUp { votes, open, needed });
+        } else if self.now >= write.lease_end {
+            write.failing = Some(Reason::LeaseEnded { votes, needed });
+        } else {
+            return Flow::Stay;
+        }
+        self.close(id, write)
+    }
+
+    /// Raises the fence of the row that granted the write, so that its commit cannot happen any more.
+    fn close(&mut self, id: WriteId, write: &mut Write) -> Flow {
+        let Some(cell) = self.state.cells.get(&write.repo) else {
+            return Flow::Stay;
+        };
+        let (row, next) = (cell.row.clone(), cell.row.raised());
+        write.phase = Phase::Closing(self.state.swap(Owner::Write(id), Some(row), next, None));
+        self.wait(write);
+        Flow::Stay
+    }
+
+    /// Finds out, from a row that the store held after the write's last swap was sent, what became of the write.
+    fn resolve(&mut self, id: WriteId, write: &mut Write) -> Flow {
+        let (Some(cell), Some(base)) = (self.state.cells.get(&write.repo), write.grant) else {
+            return Flow::Stay;
+        };
+        let row = &cell.row;
+        if row.fence == base.fence {
+            if row.newest == base.newest {
+                // The commit may still be on its way to the store.
+                write.failing = write.failing.or(Some(Reason::Deadline));
+                return self.close(id, write);
+            }
+            let (newest, reason) = (row.newest, Reason::FoundCommitted { fence: base.fence });
+            self.show_row(write.repo);
+            return Flow::End(Outcome::Applied(newest), reason);
+        }
+        let fence = row.fence;
+        write.failing = write.failing.or(Some(Reason::Overtaken { fence }));
+        if row.newest.version == base.newest.version {
+            return self.begin_fencing(write, fence);
+        }
+        let version = base.newest.version.next();
+        let ask = self.state.draw();
+        self.state.effects.push_back(Effect::FetchFeed { ask, repo: write.repo, version });
+        write.phase = Phase::ReadingFeed(ask, version);
+        self.wait(write);
+        Flow::Stay
+    }
+
+    fn begin_fencing(&mut self, write: &mut Write, fence: Fence) -> Flow {
+        write.phase = Phase::Fencing(fence);
+        self.wait(write);
+        self.show_row(write.repo);
+        Flow::Again
+    }
+
+    /// The fence is above the write's, at the write's base: it is over once every quorum of votes meets a raised gate,
+    /// or another write took its version.
+    fn count_gates(&mut self, write: &Write, fence: Fence) -> Flow {
+        let (Some(cell), Some(base)) = (self.state.cells.get(&write.repo), write.grant) else {
+            return Flow::Stay;
+        };
+        let voters = cell.standings.iter().filter(|standing| standing.is_voter());
+        let raised = voters.filter(|standing| standing.report().is_some_and(|report| report.fence >= fence)).count();
+        let blocked = u32::try_from(raised).unwrap_or(u32::MAX) >= self.config.quorum.blocking();
+        if blocked || cell.row.newest.version > base.newest.version {
+            return Flow::End(Outcome::NotApplied, write.failing.unwrap_or(Reason::Overtaken { fence }));
+        }
+        Flow::Stay
+    }
+
+    /// What the feed says about the version after the write's base.
+    pub(crate) fn feed_told(&mut self, id: WriteId, entry: Option<FeedEntry>) {
+        self.with_write(id, |_, write| {
+            let (Phase::ReadingFeed(_, version), Some(base)) = (write.phase, write.grant) else {
+                return Flow::Stay;
+            };
+            match entry {
+                Some(entry) if entry.fence == base.fence => {
+                    Flow::End(Outcome::Applied(entry.stamp), Reason::FoundCommitted { fence: base.fence })
+                }
+                // Another fence committed this version, on W voters whose gates therefore stand above the write's.
+                Some(entry) => {
+                    let reason = write.failing.unwrap_or(Reason::Overtaken { fence: entry.fence });
+                    Flow::End(Outcome::NotApplied, reason)
+                }
+                None => Flow::End(Outcome::Unknown, Reason::FeedGap { version }),
+            }
+        });
+    }
+
+    /// The host gives the write up.
+    pub(crate) fn give_up(&mut self, id: WriteId, claim: GiveUp) {
+        self.with_write(id, |router, write| match write.phase {
+            Phase::Locating(_) | Phase::Gathering | Phase::Raising(_) => {
+                Flow::End(Outcome::NotApplied, Reason::Aborted)
+            }
+            Phase::Voting if claim == GiveUp::NothingStaged => Flow::End(Outcome::NotApplied, Reason::Aborted),
+            Phase::Voting => {
+                write.failing = Some(Reason::Aborted);
+                router.close(id, write)
+            }
+            Phase::Committing(..)
+            | Phase::Resolving(_)
+            | Phase::ReadingFeed(..)
+            | Phase::Closing(_)
+            | Phase::Fencing(_) => Flow::Stay,
+        });
+    }
+
+    /// What became of a swap that a write asked for. The row, if one was told, is taken in already.
+    pub(crate) fn write_swapped(&mut self, id: WriteId, ticket: Ticket, next: &Row, result: &SwapResult) {
+        self.with_write(id, |router, write| match (write.phase, result) {
+            (Phase::Raising(out), SwapResult::Moved) if out == ticket => router.grant(id, write, next),
+            // No grant went out, so nothing can be staged: the decision is simply made again.
+            (Phase::Raising(out), SwapResult::Conflict(_) | SwapResult::Unknown) if out == ticket => {
+                router.refetch(write)
+            }
+            (Phase::Committing(out, votes), SwapResult::Moved) if out == ticket => {
+                router.show_row(next.repo);
+                let reason = Reason::Committed { votes, needed: router.config.quorum.write() };
+                Flow::End(Outcome::Applied(next.newest), reason)
+            }
+            (Phase::Closing(out), SwapResult::Moved) if out == ticket => router.begin_fencing(write, next.fence),
+            (Phase::Committing(out, _) | Phase::Closing(out), SwapResult::Conflict(Some(_))) if out == ticket => {
+                router.resolve(id, write)
+            }
+            (Phase::Committing(out, _) | Phase::Closing(out), SwapResult::Conflict(None) | SwapResult::Unknown)
+                if out == ticket =>
+            {
+                router.look_again(write)
+            }
+            _ => Flow::Stay,
+        });
+    }
+
+    /// After a swap without an answer the row must be fetched.
+    fn look_again(&mut self, write: &mut Write) -> Flow {
+        write.phase = Phase::Resolving(self.state.fetch(write.repo));
+        self.wait(write);
+        Flow::Stay
+    }
+
+    /// The fence is raised: the grant goes out, unless the row has moved on meanwhile.
+    fn grant(&mut self, id: WriteId, write: &mut Write, raised: &Row) -> Flow {
+        let base = raised.proof();
+        let still = self.state.cells.get(&write.repo).is_some_and(|cell| cell.row.proof() == base);
+        let writer = if still { self.choose_writer(write.repo, write.writer) } else { None };
+        let Some(writer) = writer else {
+            write.phase = Phase::Gathering;
+            return Flow::Again;
+        };
+        write.grant = Some(base);
+        write.phase = Phase::Voting;
+        write.lease_end = self.now.after_millis(self.config.lease_ms);
+        write.retry = Timestamp::MAX;
+        self.state.effects.push_back(Effect::Grant(Grant {
+            write: id,
+            request: write.request,
+            writer: writer.node,
+            incarnation: writer.incarnation,
+            base,
+            members: raised.members.clone(),
+            lease_ms: self.config.lease_ms,
+        }));
+        Flow::Again
+    }
+
+    /// A time of the write has come: its deadline, the end of its lease, or the time to ask again.
+    pub(crate) fn write_timer(&mut self, id: WriteId) {
+        self.with_write(id, |router, write| {
+            if !write.answered && router.now >= write.deadline {
+                if write.grant.is_none() {
+                    return Flow::End(Outcome::NotApplied, Reason::Deadline);
+                }
+                write.answered = true;
+                router.answer(id, write, Outcome::Unknown, Reason::Deadline);
+            }
+            if router.now < write.retry {
+                return Flow::Again;
+            }
+            write.retries = write.retries.saturating_add(1);
+            let pause = router.config.retry_ms.saturating_mul(1 << write.retries.min(6));
+            let flow = router.ask_again(write);
+            write.retry = router.now.after_millis(pause);
+            flow
+        });
+    }
+
+    fn ask_again(&mut self, write: &mut Write) -> Flow {
+        let repo = write.repo;
+        match write.phase {
+            Phase::Locating(_) => write.phase = Phase::Locating(self.state.fetch(repo)),
+            Phase::Resolving(_) => write.phase = Phase::Resolving(self.state.fetch(repo)),
+            Phase::ReadingFeed(_, version) => {
+                let ask = self.state.draw();
+                self.state.effects.push_back(Effect::FetchFeed { ask, repo, version });
+                write.phase = Phase::ReadingFeed(ask, version);
+            }
+            Phase::Raising(ticket) => {
+                self.state.swaps.remove(&ticket);
+                return self.refetch(write);
+            }
+            Phase::Committing(ticket, _) | Phase::Closing(ticket) => {
+                self.state.swaps.remove(&ticket);
+                return self.look_again(write);
+            }
+            Phase::Fencing(_) => self.show_row(repo),
+            Phase::Gathering | Phase::Voting => {}
+        }
+        Flow::Again
+    }
+}
+
+/// The state that `report` holds a vote for under the grant that `base` is: every part of it must match.
+fn vote(report: Option<&Report>, base: &Proof) -> Option<Stamp> {
+    let report = report?;
+    let staged = report.staged?;
+    let matches = staged.fence == base.fence
+        && staged.revision == base.revision
+        && staged.stamp.epoch == base.newest.epoch
+        && staged.stamp.version == base.newest.version.next()
+        && report.applied == base.newest;
+    matches.then_some(staged.stamp)
+}

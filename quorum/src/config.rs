@@ -1,0 +1,148 @@
+//! Configuration: every limit and time has a field and a safe default, and cannot be invalid once built.
+
+use crate::error::ConfigError;
+use crate::id::Generation;
+use crate::quorum::Quorum;
+
+/// How a [`crate::Router`] decides; built by [`Config::builder`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Config {
+    pub(crate) quorum: Quorum,
+    pub(crate) generation: Generation,
+    pub(crate) seed: u64,
+    pub(crate) lease_ms: u64,
+    pub(crate) write_ms: u64,
+    pub(crate) retry_ms: u64,
+    pub(crate) attempts: u32,
+    pub(crate) most_repositories: u32,
+    pub(crate) most_nodes: u32,
+    pub(crate) most_members: u8,
+    pub(crate) most_writes: u32,
+    pub(crate) most_changes: u32,
+    pub(crate) most_tasks: u32,
+    pub(crate) syncs_per_node: u32,
+    pub(crate) sync_ms: u64,
+}
+
+impl Config {
+    /// The defaults, to be changed.
+    pub const fn builder() -> ConfigBuilder {
+        ConfigBuilder {
+            config: Self {
+                quorum: Quorum::THREE,
+                generation: Generation(1),
+                seed: 0,
+                lease_ms: 60_000,
+                write_ms: 90_000,
+                retry_ms: 1_000,
+                attempts: 8,
+                most_repositories: 16_000_000,
+                most_nodes: 4_096,
+                most_members: 8,
+                most_writes: 16_384,
+                most_changes: 4_096,
+                most_tasks: 65_536,
+                syncs_per_node: 4,
+                sync_ms: 600_000,
+            },
+        }
+    }
+
+    /// The quorum of every repository.
+    #[must_use]
+    pub const fn quorum(&self) -> Quorum {
+        self.quorum
+    }
+
+    /// The life of the store.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
+/// Builds a [`Config`].
+#[derive(Clone, Debug)]
+#[must_use = "call `build`"]
+pub struct ConfigBuilder {
+    config: Config,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $ty:ty;)*) => {$(
+        $(#[$doc])*
+        pub const fn $name(mut self, $name: $ty) -> Self {
+            self.config.$name = $name;
+            self
+        }
+    )*};
+}
+
+impl ConfigBuilder {
+    setters! {
+        /// N, R and W of every repository (default 3/2/2).
+        quorum: Quorum;
+        /// The life of the store: larger after every restore from a backup (default 1).
+        generation: Generation;
+        /// Where chance starts (default 0).
+        seed: u64;
+        /// Milliseconds from grant to the last vote that counts (default 60 000).
+        lease_ms: u64;
+        /// Milliseconds from `begin_write` to its first answer; longer than the lease (default 90 000).
+        write_ms: u64;
+        /// Milliseconds to wait for an answer of the store or of a node before asking again (default 1 000).
+        retry_ms: u64;
+        /// How often a write or a change tries to get hold of a row that others keep moving, and a copy is asked
+        /// again (default 8).
+        attempts: u32;
+        /// Repositories whose rows are held (default 16 million).
+        most_repositories: u32;
+        /// Nodes (default 4 096).
+        most_nodes: u32;
+        /// Members of a repository, learners too; at least one more than its voters, at most 32 (default 8).
+        most_members: u8;
+        /// Writes under way, those whose outcome is still being found out too (default 16 384).
+        most_writes: u32;
+        /// Changes under way (default 4 096).
+        most_changes: u32;
+        /// Copies under way or waiting (default 65 536).
+        most_tasks: u32;
+        /// Copies that a node takes part in at once (default 4).
+        syncs_per_node: u32;
+        /// Milliseconds after which a copy that nothing was heard of is given up (default 600 000).
+        sync_ms: u64;
+    }
+
+    /// The configuration, if it can work.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: a limit or a time is zero, there is no room for a learner, or a write would end with its lease.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let config = self.config;
+        for (value, name) in [
+            (config.lease_ms, "lease_ms"),
+            (config.retry_ms, "retry_ms"),
+            (config.sync_ms, "sync_ms"),
+            (config.attempts.into(), "attempts"),
+            (config.most_repositories.into(), "most_repositories"),
+            (config.most_nodes.into(), "most_nodes"),
+            (config.most_writes.into(), "most_writes"),
+            (config.most_changes.into(), "most_changes"),
+            (config.most_tasks.into(), "most_tasks"),
+            (config.syncs_per_node.into(), "syncs_per_node"),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+        }
+        let least = u8::try_from(config.quorum.voters()).unwrap_or(u8::MAX).saturating_add(1);
+        if config.most_members < least || config.most_members > 32 {
+            return Err(ConfigError::Members { most: config.most_members, least });
+        }
+        if config.write_ms <= config.lease_ms {
+            return Err(ConfigError::Lease { write_ms: config.write_ms, lease_ms: config.lease_ms });
+        }
+        Ok(config)
+    }
+}

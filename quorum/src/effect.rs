@@ -1,0 +1,114 @@
+//! Effects: what the host must do.
+
+use crate::error::Reason;
+use crate::id::{Ask, ChangeId, Incarnation, NodeId, RepoId, RequestId, TaskId, Ticket, Version, WriteId};
+use crate::row::{FeedEntry, Proof, Row};
+use crate::write::{Grant, Outcome};
+
+/// An order to the host, from [`crate::Router::poll_effect`].
+///
+/// Several may be carried out at once, in any order: what must wait for something is emitted after it. Each says what
+/// to tell the router afterwards; where nothing can be told (the reply was lost), tell nothing: a time-out follows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[must_use = "an effect nobody carries out stalls the router until a time-out"]
+pub enum Effect {
+    /// In one transaction of the store: if the row is `expect` (`None`: absent), make it `next` and append `feed`.
+    /// Tell [`crate::Router::handle_swap`].
+    SwapRow {
+        /// Names the swap.
+        ticket: Ticket,
+        /// The whole row that this was decided on. Comparing its fence and version is enough.
+        expect: Option<Row>,
+        /// The whole new row.
+        next: Row,
+        /// What to append to the feed of the repository.
+        feed: Option<FeedEntry>,
+    },
+    /// Fetch the row from the store, now. Tell [`crate::Router::handle_row`].
+    FetchRow {
+        /// Names the fetch.
+        ask: Ask,
+        /// Of which repository.
+        repo: RepoId,
+    },
+    /// Fetch one entry of the change feed. Tell [`crate::Router::handle_feed`].
+    FetchFeed {
+        /// Names the fetch.
+        ask: Ask,
+        /// Of which repository.
+        repo: RepoId,
+        /// Of which version.
+        version: Version,
+    },
+    /// Hand the grant to its writer's node, which raises its gate to `base` and admits the client. Votes come in by
+    /// [`crate::Router::handle_report`]; a node that cannot vote by [`crate::Router::handle_declined`]; a write that
+    /// came to nothing by [`crate::Router::abort_write`].
+    Grant(Grant),
+    /// Show the row to a node's gate: it raises itself, drops a dead vote, applies a proven one. Tell its report:
+    /// [`crate::Router::handle_report`].
+    RaiseGate {
+        /// The node.
+        node: NodeId,
+        /// The life of its disk; another one must not answer.
+        incarnation: Incarnation,
+        /// What the row proves.
+        proof: Proof,
+    },
+    /// Ask a node for its report. Tell [`crate::Router::handle_report`].
+    Probe {
+        /// The node.
+        node: NodeId,
+        /// Of which repository.
+        repo: RepoId,
+    },
+    /// Start a repository on a node, empty: raise the gate to the proof, make the empty state durable, then
+    /// [`crate::FenceGate::install`]. Tell [`crate::Router::handle_synced`].
+    Initialise {
+        /// Names the task.
+        task: TaskId,
+        /// The node.
+        target: NodeId,
+        /// The life of its disk.
+        incarnation: Incarnation,
+        /// What the row proves; `newest` is the empty state.
+        proof: Proof,
+    },
+    /// Copy exactly the state that the proof shows, applied state only, from one node to another: raise the target's
+    /// gate to the proof, copy, make it durable, then [`crate::FenceGate::install`].
+    /// Tell [`crate::Router::handle_synced`].
+    Sync {
+        /// Names the task.
+        task: TaskId,
+        /// The node that is behind.
+        target: NodeId,
+        /// The life of its disk.
+        incarnation: Incarnation,
+        /// The node that has the state.
+        source: NodeId,
+        /// What the row proves; `newest` is the state to copy.
+        proof: Proof,
+    },
+    /// Answer the caller of a write. A write that was answered `Unknown` is answered once more when it is known.
+    Answer {
+        /// Which write.
+        write: WriteId,
+        /// The caller's name for it.
+        request: RequestId,
+        /// To which repository.
+        repo: RepoId,
+        /// How it ended.
+        outcome: Outcome,
+        /// Why.
+        reason: Reason,
+    },
+    /// Answer the caller of a change (a creation, a removal, a change of members), once.
+    Changed {
+        /// Which change.
+        change: ChangeId,
+        /// Of which repository.
+        repo: RepoId,
+        /// `Ok` if the row shows it; else why not.
+        result: Result<(), Reason>,
+    },
+}

@@ -1,0 +1,342 @@
+//! Why: every refusal and every outcome carries a [`Reason`] whose numbers recompute the decision.
+
+use crate::id::{Fence, Generation, Incarnation, NodeId, RepoId, Revision, Stamp, Version, WriteId};
+use crate::node::Tally;
+
+/// Why a configuration was not built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The quorum does not meet itself.
+    #[error("quorum {n}/{r}/{w}: needs 1 <= r, w <= n <= 15, r + w > n and 2w > n")]
+    Quorum {
+        /// Voters.
+        n: u8,
+        /// To read.
+        r: u8,
+        /// To write.
+        w: u8,
+    },
+    /// A limit or a time that must not be zero is.
+    #[error("{0} must not be zero")]
+    Zero(&'static str),
+    /// The members allowed per repository are fewer than its voters, or more than 32.
+    #[error("most_members is {most}: needs {least} to 32")]
+    Members {
+        /// As configured.
+        most: u8,
+        /// One more than the voters: a replacement needs room for a learner.
+        least: u8,
+    },
+    /// A write would end before its grant does.
+    #[error("write_ms {write_ms} leaves no time to settle a write after its lease of {lease_ms} ms")]
+    Lease {
+        /// The whole time of a write.
+        write_ms: u64,
+        /// The time to gather votes.
+        lease_ms: u64,
+    },
+}
+
+/// Why a decision is as it is. Codes are stable: a code is never used again for anything else.
+///
+/// 1xx explain an answer, 2xx refuse a command, 3xx end a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Reason {
+    /// Served by a healthy node at the newest state.
+    #[error("one of {} healthy voters at the newest state of {}", .0.usable, .0.voters)]
+    AtNewest(Tally),
+    /// No node at the newest state is in good health: health was widened, freshness was not.
+    #[error("no healthy voter at the newest state; served by one of {} in poor health", .0.ailing)]
+    HealthWidened(Tally),
+    /// The store holds no row for the repository.
+    #[error("{repo} does not exist")]
+    NoSuchRepository {
+        /// Which.
+        repo: RepoId,
+    },
+    /// The row breaks the rules of rows; somebody else wrote it.
+    #[error("the row of {repo} is not one that a router writes")]
+    BadRow {
+        /// Whose.
+        repo: RepoId,
+    },
+    /// The repository was deleted; its tombstone remains.
+    #[error("deleted at {at}")]
+    Deleted {
+        /// Its last version.
+        at: Version,
+    },
+    /// The row is of an older life of the store, and was not recovered since.
+    #[error("the row is of generation {}, the store is in {}: recover it first", .row.0, .store.0)]
+    NotRecovered {
+        /// The row's generation.
+        row: Generation,
+        /// The store's.
+        store: Generation,
+    },
+    /// No node that can be reached has applied the newest state.
+    #[error("nobody to serve: {0}")]
+    NobodyCurrent(Tally),
+    /// Too few voters can take part.
+    #[error("{needed} voters needed: {tally}")]
+    TooFewVoters {
+        /// How the voters stand.
+        tally: Tally,
+        /// W.
+        needed: u32,
+    },
+    /// A write of the same repository is under way: one at a time.
+    #[error("busy with {write}")]
+    Busy {
+        /// That write.
+        write: WriteId,
+    },
+    /// The repository moves to another shard: reads only.
+    #[error("the repository is moving: read only")]
+    Moving,
+    /// Pinned to one node, and the request names another or that one cannot take it.
+    #[error("pinned to {node}")]
+    Pinned {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node that the request names cannot take the write.
+    #[error("{node} cannot take the write: {tally}")]
+    WriterUnusable {
+        /// As asked.
+        node: NodeId,
+        /// How the voters stand.
+        tally: Tally,
+    },
+    /// A limit of the configuration is reached.
+    #[error("full: the limit {limit} is reached")]
+    Full {
+        /// The limit.
+        limit: u32,
+    },
+    /// The command names something impossible (members that break the rules, a foreign token).
+    #[error("the command breaks the rules of {repo}")]
+    BadCommand {
+        /// For which repository.
+        repo: RepoId,
+    },
+    /// The repository exists already.
+    #[error("{repo} exists")]
+    Exists {
+        /// Which.
+        repo: RepoId,
+    },
+    /// Committed: the row moved.
+    #[error("committed after {votes} votes of {needed} needed")]
+    Committed {
+        /// Voters that held it.
+        votes: u32,
+        /// W.
+        needed: u32,
+    },
+    /// Found to be committed after the answer of the store was lost.
+    #[error("found committed under {fence}")]
+    FoundCommitted {
+        /// The fence of the grant.
+        fence: Fence,
+    },
+    /// The time of the request ended.
+    #[error("no answer by the deadline")]
+    Deadline,
+    /// The grant ended before enough votes came.
+    #[error("the lease ended with {votes} votes of {needed} needed")]
+    LeaseEnded {
+        /// Votes for the same state.
+        votes: u32,
+        /// W.
+        needed: u32,
+    },
+    /// Votes can no longer add up.
+    #[error("votes cannot add up: {votes} alike, {open} open, {needed} needed")]
+    VotesCannotAddUp {
+        /// The most votes for one state.
+        votes: u32,
+        /// Voters that may still vote.
+        open: u32,
+        /// W.
+        needed: u32,
+    },
+    /// Somebody else moved the row.
+    #[error("overtaken by {fence}")]
+    Overtaken {
+        /// The fence now in force.
+        fence: Fence,
+    },
+    /// The host gave the write up.
+    #[error("given up by the host")]
+    Aborted,
+    /// The row was swapped again and again by others.
+    #[error("lost the row {attempts} times")]
+    Contended {
+        /// How often.
+        attempts: u32,
+    },
+    /// The change feed has no entry for a version that the row says was committed.
+    #[error("the feed has no entry for {version}")]
+    FeedGap {
+        /// Which.
+        version: Version,
+    },
+}
+
+impl Reason {
+    /// The stable number of this reason.
+    #[must_use]
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::AtNewest(_) => 100,
+            Self::HealthWidened(_) => 101,
+            Self::NoSuchRepository { .. } => 200,
+            Self::BadRow { .. } => 201,
+            Self::Deleted { .. } => 202,
+            Self::NotRecovered { .. } => 203,
+            Self::NobodyCurrent(_) => 204,
+            Self::TooFewVoters { .. } => 205,
+            Self::Busy { .. } => 206,
+            Self::Moving => 207,
+            Self::Pinned { .. } => 208,
+            Self::WriterUnusable { .. } => 209,
+            Self::Full { .. } => 210,
+            Self::BadCommand { .. } => 211,
+            Self::Exists { .. } => 212,
+            Self::Committed { .. } => 300,
+            Self::FoundCommitted { .. } => 301,
+            Self::Deadline => 302,
+            Self::LeaseEnded { .. } => 303,
+            Self::VotesCannotAddUp { .. } => 304,
+            Self::Overtaken { .. } => 305,
+            Self::Aborted => 306,
+            Self::Contended { .. } => 307,
+            Self::FeedGap { .. } => 308,
+        }
+    }
+}
+
+/// A command that was refused; nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[error("{reason} (Q{code})", code = .reason.code())]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason }
+    }
+}
+
+/// Why a node's gate refused; the gate is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum GateRefusal {
+    /// The message is for another repository's gate.
+    #[error("this is the gate of {mine}")]
+    OtherRepository {
+        /// The gate's.
+        mine: RepoId,
+    },
+    /// The message is for another node, or another life of this disk.
+    #[error("this is {mine}")]
+    OtherIncarnation {
+        /// The gate's.
+        mine: Incarnation,
+    },
+    /// A higher fence was shown to the gate.
+    #[error("stale: the gate stands at {gate}")]
+    StaleFence {
+        /// That fence.
+        gate: Fence,
+    },
+    /// A newer configuration was shown to the gate.
+    #[error("stale: the gate stands at {gate}")]
+    StaleRevision {
+        /// That configuration.
+        gate: Revision,
+    },
+    /// The node has not applied what the message builds on.
+    #[error("not applied: the node is at {applied}")]
+    NotApplied {
+        /// What it has applied.
+        applied: Stamp,
+    },
+    /// The message proves the staged write committed: apply it, then ask again.
+    #[error("the staged write is committed: apply it first")]
+    ApplyFirst,
+    /// The node has another state at the same version.
+    #[error("divergent: the node is at {applied}")]
+    Divergent {
+        /// What it has applied.
+        applied: Stamp,
+    },
+    /// The node voted for another state under the same fence.
+    #[error("voted for {staged} under this fence")]
+    VotedOtherwise {
+        /// That state.
+        staged: Stamp,
+    },
+    /// A copy came before the raise that must precede it.
+    #[error("raise the gate first: it stands at {fence}")]
+    NotRaised {
+        /// The gate's fence.
+        fence: Fence,
+    },
+    /// A copy would take the node back.
+    #[error("would go back from {applied}")]
+    Downgrade {
+        /// What it has applied.
+        applied: Stamp,
+    },
+}
+
+impl GateRefusal {
+    /// The stable number of this refusal.
+    #[must_use]
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::OtherRepository { .. } => 400,
+            Self::OtherIncarnation { .. } => 401,
+            Self::StaleFence { .. } => 402,
+            Self::StaleRevision { .. } => 403,
+            Self::NotApplied { .. } => 404,
+            Self::ApplyFirst => 405,
+            Self::Divergent { .. } => 406,
+            Self::VotedOtherwise { .. } => 407,
+            Self::NotRaised { .. } => 408,
+            Self::Downgrade { .. } => 409,
+        }
+    }
+}
+
+/// Why a snapshot was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The snapshot is of another format.
+    #[error("snapshot format {found}; this is {known}")]
+    Format {
+        /// Its format.
+        found: u16,
+        /// This crate's.
+        known: u16,
+    },
+    /// The snapshot is larger than the configuration allows.
+    #[error("the snapshot holds more than the limit {limit}")]
+    Limit {
+        /// The limit.
+        limit: u32,
+    },
+    /// The snapshot contradicts itself.
+    #[error("the snapshot contradicts itself: {0}")]
+    Broken(&'static str),
+}

@@ -1,0 +1,267 @@
+//! The gate: what each node holds per repository, and the only judge of what it admits.
+//!
+//! A gate is a value. Each method answers with the gate to *persist*; only then may the node act on it. A node that
+//! keeps its gate on disk and asks it before every read, vote and copy cannot be talked into anything by a late, a
+//! repeated or a paused message: no clock is in it.
+
+use crate::error::GateRefusal;
+use crate::id::{Digest, Fence, Incarnation, NodeId, RepoId, Revision, Stamp, Version};
+use crate::read::Route;
+use crate::row::Proof;
+
+/// A vote: a write that is durable on a node, invisible to readers, and not the node's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Staged {
+    /// The grant it was staged under.
+    pub fence: Fence,
+    /// The configuration of that grant.
+    pub revision: Revision,
+    /// The state it would lead to.
+    pub stamp: Stamp,
+}
+
+/// An order to stage a write, from the node that holds the grant to every voter (itself too).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct StageOrder {
+    /// What the row that granted the write proves; its `newest` is the state that the write goes on from.
+    pub base: Proof,
+    /// What the state hashes to after the write.
+    pub digest: Digest,
+}
+
+impl StageOrder {
+    /// The state that the write leads to.
+    #[must_use]
+    pub const fn stamp(&self) -> Stamp {
+        self.base.newest.next(self.digest)
+    }
+}
+
+/// What a node says of itself, for one repository: its gate, read out.
+///
+/// A `staged` record in a report *is* the node's vote: it attests that objects and ref record are durable there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[must_use = "a report is for the router: `Router::handle_report`"]
+pub struct Report {
+    /// Of which repository.
+    pub repo: RepoId,
+    /// Who speaks.
+    pub node: NodeId,
+    /// In which life of its disk.
+    pub incarnation: Incarnation,
+    /// How often the gate changed in that life: puts a node's reports in order.
+    pub serial: u64,
+    /// The state that readers see.
+    pub applied: Stamp,
+    /// The vote, if one is open.
+    pub staged: Option<Staged>,
+    /// The highest fence that the gate was raised to.
+    pub fence: Fence,
+    /// The version that the row had when that fence was first shown to the gate.
+    pub base: Version,
+    /// The newest configuration that the gate was shown.
+    pub revision: Revision,
+}
+
+/// What a gate answers to a read that it admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[must_use]
+pub enum Admission {
+    /// Serve it.
+    Serve,
+    /// The read proves that the staged write was committed: apply it ([`FenceGate::apply`]), then serve.
+    ApplyFirst,
+}
+
+/// One node's gate for one repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[must_use = "persist the gate before acting on it"]
+pub struct FenceGate {
+    report: Report,
+}
+
+impl FenceGate {
+    /// The gate of a node that holds nothing of `repo`.
+    pub const fn new(repo: RepoId, node: NodeId, incarnation: Incarnation) -> Self {
+        let fence = Fence { generation: crate::id::Generation(0), counter: 0 };
+        let (applied, base, revision) = (Stamp::BLANK, Version(0), Revision(0));
+        Self { report: Report { repo, node, incarnation, serial: 0, applied, staged: None, fence, base, revision } }
+    }
+
+    /// What to send to the router. Only of a gate that is persisted.
+    pub const fn report(&self) -> Report {
+        self.report
+    }
+
+    /// The state that readers see.
+    #[must_use]
+    pub const fn applied(&self) -> Stamp {
+        self.report.applied
+    }
+
+    /// The open vote.
+    #[must_use]
+    pub const fn staged(&self) -> Option<Staged> {
+        self.report.staged
+    }
+
+    /// Whether the staged write is the one that `proof` shows as committed: make it visible, then [`Self::apply`].
+    #[must_use]
+    pub fn proves_staged(&self, proof: &Proof) -> bool {
+        self.report.staged.is_some_and(|staged| staged.stamp == proof.newest) && self.report.applied != proof.newest
+    }
+
+    /// Raises the gate to what `proof` shows. A vote that the proof shows to be dead is dropped: its fence is older,
+    /// and the row did not take it.
+    ///
+    /// # Errors
+    /// [`GateRefusal`], with the gate as it was, if the proof is of another repository, or older than the gate.
+    pub fn raise(self, proof: &Proof) -> Result<Self, GateRefusal> {
+        self.not_older(proof)?;
+        let mut next = self.report;
+        if proof.fence > next.fence {
+            next.fence = proof.fence;
+            next.base = proof.newest.version;
+        }
+        next.revision = proof.revision;
+        next.staged = next.staged.filter(|staged| !is_dead(staged, proof));
+        Ok(self.changed(next))
+    }
+
+    /// Raises the gate and stages a write, in one value to persist. Call it once objects and ref record are durable,
+    /// and report the gate once it is persisted too: that report is the vote.
+    ///
+    /// # Errors
+    /// [`GateRefusal`], with the gate as it was: the order is older than the gate, the node has not applied exactly
+    /// the state that the write goes on from, or it voted otherwise under this very fence.
+    pub fn stage(self, order: &StageOrder) -> Result<Self, GateRefusal> {
+        let raised = self.raise(&order.base)?;
+        let mut next = raised.report;
+        if next.applied != order.base.newest {
+            return Err(raised.behind(&order.base));
+        }
+        let vote = Staged { fence: order.base.fence, revision: order.base.revision, stamp: order.stamp() };
+        if let Some(old) = next.staged.filter(|old| old.fence >= vote.fence && *old != vote) {
+            return Err(GateRefusal::VotedOtherwise { staged: old.stamp });
+        }
+        next.staged = Some(vote);
+        Ok(self.changed(next))
+    }
+
+    /// Whether this node may serve a routed read. Nothing to persist: a read changes nothing that a fence guards, so
+    /// a read that knows of a higher fence does not raise the gate.
+    ///
+    /// # Errors
+    /// [`GateRefusal`]: the route is older than the gate, meant for another life of the disk, or must see what the
+    /// node has not applied. Send the report back with the refusal: the router learns from it.
+    pub fn admit_read(&self, route: &Route) -> Result<Admission, GateRefusal> {
+        let (mine, proof) = (&self.report, &route.proof);
+        if route.node != mine.node || route.incarnation != mine.incarnation {
+            return Err(GateRefusal::OtherIncarnation { mine: mine.incarnation });
+        }
+        self.not_older(proof)?;
+        if mine.applied == proof.newest {
+            return Ok(Admission::Serve);
+        }
+        if self.proves_staged(proof) {
+            return Ok(Admission::ApplyFirst);
+        }
+        // What is applied was committed: a later state of the same lineage holds all that must be seen.
+        if mine.applied.epoch == proof.newest.epoch && mine.applied.version > proof.newest.version {
+            return Ok(Admission::Serve);
+        }
+        Err(self.behind(proof))
+    }
+
+    /// Makes the staged write the node's state, on proof that it was committed. Call it once readers can see the
+    /// write (or will, before any is admitted). Of a write that is applied already it changes nothing.
+    ///
+    /// # Errors
+    /// [`GateRefusal`], with the gate as it was: the proof is older than the gate, or is not of the staged write.
+    pub fn apply(self, proof: &Proof) -> Result<Self, GateRefusal> {
+        let raised = self.raise(proof)?;
+        if raised.report.applied == proof.newest {
+            return Ok(raised);
+        }
+        if !raised.proves_staged(proof) {
+            return Err(raised.behind(proof));
+        }
+        Ok(self.changed(Report { applied: proof.newest, staged: None, ..raised.report }))
+    }
+
+    /// Takes over a copy of exactly what `proof` shows as committed, from another node or (for a new lineage) from
+    /// nothing. [`Self::raise`] to the proof *before* copying; call this once the copy is durable. A vote beyond the
+    /// copy is kept.
+    ///
+    /// # Errors
+    /// [`GateRefusal`], with the gate as it was: the gate was not raised first, or the copy would take the node back
+    /// or over to another history.
+    pub fn install(self, proof: &Proof) -> Result<Self, GateRefusal> {
+        let mine = self.report;
+        if proof.repo != mine.repo {
+            return Err(GateRefusal::OtherRepository { mine: mine.repo });
+        }
+        // A fence that rose meanwhile does not make committed history wrong; another generation might.
+        if mine.fence < proof.fence || mine.revision < proof.revision || mine.fence.generation != proof.fence.generation
+        {
+            return Err(GateRefusal::NotRaised { fence: mine.fence });
+        }
+        if mine.applied == proof.newest {
+            return Ok(self);
+        }
+        let (from, to) = (mine.applied, proof.newest);
+        if from.epoch > to.epoch || from.version > to.version {
+            return Err(GateRefusal::Downgrade { applied: from });
+        }
+        if from.version == to.version && from != Stamp::BLANK {
+            return Err(GateRefusal::Divergent { applied: from });
+        }
+        let staged = mine.staged.filter(|staged| staged.stamp.is_beyond(to));
+        Ok(self.changed(Report { applied: to, staged, ..mine }))
+    }
+
+    fn changed(self, next: Report) -> Self {
+        if next == self.report {
+            return self;
+        }
+        Self { report: Report { serial: self.report.serial.saturating_add(1), ..next } }
+    }
+
+    fn not_older(&self, proof: &Proof) -> Result<(), GateRefusal> {
+        if proof.repo != self.report.repo {
+            return Err(GateRefusal::OtherRepository { mine: self.report.repo });
+        }
+        if proof.fence < self.report.fence {
+            return Err(GateRefusal::StaleFence { gate: self.report.fence });
+        }
+        if proof.revision < self.report.revision {
+            return Err(GateRefusal::StaleRevision { gate: self.report.revision });
+        }
+        Ok(())
+    }
+
+    /// Why a node that has not applied `proof.newest` cannot do as if.
+    fn behind(&self, proof: &Proof) -> GateRefusal {
+        let applied = self.report.applied;
+        if self.proves_staged(proof) {
+            return GateRefusal::ApplyFirst;
+        }
+        if applied.version == proof.newest.version && applied != Stamp::BLANK {
+            return GateRefusal::Divergent { applied };
+        }
+        GateRefusal::NotApplied { applied }
+    }
+}
+
+/// Whether the row that `proof` was read from rules the vote out for ever: it holds a later fence, and did not take
+/// the vote. (A vote for a version that the row has long passed may have been committed: it stays until a copy
+/// replaces it.)
+fn is_dead(staged: &Staged, proof: &Proof) -> bool {
+    staged.fence < proof.fence
+        && staged.stamp != proof.newest
+        && (staged.stamp.version >= proof.newest.version || staged.stamp.epoch != proof.newest.epoch)
+}

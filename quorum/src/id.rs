@@ -1,0 +1,149 @@
+//! Names of things: a newtype each, so that no two can be mixed up.
+
+use core::fmt;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident($inner:ty) $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A repository, by number: a rename moves nothing.
+    RepoId(u64) "repo ";
+    /// A machine that holds replicas.
+    NodeId(u32) "node ";
+    /// A group of nodes that hold the same repositories.
+    ShardId(u32) "shard ";
+    /// A failure domain: what fails together (a rack, a datacentre).
+    DomainId(u32) "domain ";
+    /// One life of a node's disk. A node whose disk was wiped comes back under a *larger* number; a restart keeps it.
+    Incarnation(u64) "incarnation ";
+    /// The caller's own name for a request; it is only handed back.
+    RequestId(u64) "request ";
+    /// A write that this router was asked for; never used twice by one router.
+    WriteId(u64) "write ";
+    /// A change of a row that is not a write (a creation, a removal, a change of members).
+    ChangeId(u64) "change ";
+    /// A copy of a repository from one node to another.
+    TaskId(u64) "task ";
+    /// One life of the metadata store. A store restored from a backup starts a larger one.
+    Generation(u32) "generation ";
+    /// A lineage of a repository: it grows when history was accepted as lost, and when a deleted id is used again.
+    Epoch(u32) "epoch ";
+    /// A configuration of a repository's members; it grows with every change of them.
+    Revision(u32) "revision ";
+    /// How many writes a repository has taken.
+    Version(u64) "v";
+    /// A point in the router's own order of events. A row fetched under an `Ask` shows the store as it was *after*
+    /// that point: this order, never a clock, says whether a row is fresh enough for a read.
+    Ask(u64) "ask ";
+    /// A swap that the router asked for and waits to be told about; it is an [`Ask`] too.
+    Ticket(u64) "ticket ";
+}
+
+impl Version {
+    /// The version after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl Ticket {
+    /// The point in the router's order at which the swap was asked for.
+    #[must_use]
+    pub const fn ask(self) -> Ask {
+        Ask(self.0)
+    }
+}
+
+/// What a repository's state hashes to; two replicas are alike if and only if these are equal.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct Digest(pub [u8; 16]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The right to change one repository. A row holds one fence; who raised it last may write, and nobody else.
+///
+/// Ordered by generation, then counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Fence {
+    /// The life of the store in which it was raised.
+    pub generation: Generation,
+    /// How often it was raised in that life.
+    pub counter: u64,
+}
+
+impl Fence {
+    /// The next fence of the same generation.
+    #[must_use]
+    pub const fn raised(self) -> Self {
+        Self { generation: self.generation, counter: self.counter.saturating_add(1) }
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fence {}.{}", self.generation.0, self.counter)
+    }
+}
+
+/// One state of a repository: lineage, version, digest. A version alone proves nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Stamp {
+    /// The lineage.
+    pub epoch: Epoch,
+    /// How many writes led here.
+    pub version: Version,
+    /// What the state hashes to.
+    pub digest: Digest,
+}
+
+impl Stamp {
+    /// The state of a node that holds nothing. No row has it: lineages start at 1.
+    pub const BLANK: Self = Self { epoch: Epoch(0), version: Version(0), digest: Digest([0; 16]) };
+
+    /// The state one write later, which hashes to `digest`.
+    #[must_use]
+    pub const fn next(self, digest: Digest) -> Self {
+        Self { epoch: self.epoch, version: self.version.next(), digest }
+    }
+
+    /// Whether this state lies beyond `other` in the same or a later lineage, by its numbers.
+    #[must_use]
+    pub fn is_beyond(self, other: Self) -> bool {
+        self.epoch > other.epoch || (self.epoch == other.epoch && self.version > other.version)
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [head, ..] = self.digest.0.as_chunks::<4>().0 else {
+            return Ok(());
+        };
+        write!(f, "{} (epoch {}, {:08x}…)", self.version, self.epoch.0, u32::from_be_bytes(*head))
+    }
+}

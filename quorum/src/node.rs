@@ -1,0 +1,212 @@
+//! Nodes: how each is, and how it stands to a row.
+
+use core::fmt;
+
+use crate::fence::Report;
+use crate::id::{Ask, DomainId, Incarnation, Stamp};
+use crate::row::{Member, Role, Row};
+use crate::time::Timestamp;
+
+/// How well a node does, as its host sees it. Health is preference: it never makes a stale node fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Health {
+    /// Serves and votes.
+    Up,
+    /// Slow or failing now and then: used only where nobody better is at the newest state. It votes.
+    Ailing,
+    /// Being emptied for an upgrade: as `Ailing`.
+    Draining,
+    /// Not reached: used for nothing.
+    Down,
+}
+
+/// A node, as its host sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct NodeState {
+    /// The life of its disk.
+    pub incarnation: Incarnation,
+    /// How well it does.
+    pub health: Health,
+    /// What it fails together with.
+    pub domain: DomainId,
+}
+
+impl NodeState {
+    /// A healthy node in domain 0.
+    #[must_use]
+    pub const fn up(incarnation: Incarnation) -> Self {
+        Self { incarnation, health: Health::Up, domain: DomainId(0) }
+    }
+
+    /// The same node in another health.
+    #[must_use]
+    pub const fn health(self, health: Health) -> Self {
+        Self { health, ..self }
+    }
+
+    /// The same node in another domain.
+    #[must_use]
+    pub const fn domain(self, domain: DomainId) -> Self {
+        Self { domain, ..self }
+    }
+}
+
+/// How a member stands to the row that the router holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Verdict {
+    /// It holds exactly the newest state: applied, or staged and proven by the row.
+    Current,
+    /// It holds an earlier state of the lineage.
+    Lagging {
+        /// What it has applied.
+        applied: Stamp,
+    },
+    /// It holds another state at the same version, or a history that the row's lineage does not contain.
+    Divergent {
+        /// What it has applied.
+        applied: Stamp,
+    },
+    /// It was beyond the row when it spoke, and it spoke after the row was fetched: the row may be old. Fetch it
+    /// again before deciding.
+    RowOld,
+    /// It is beyond a row that was fetched after it spoke: the store does not know what it holds. No candidate.
+    Ahead {
+        /// What it has applied.
+        applied: Stamp,
+    },
+    /// Nothing is known: it has not spoken, or the machine is in another life of its disk than the row says.
+    Unknown,
+}
+
+/// How many voters stand how; the sum of all but `voters` and `ailing` is `voters`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Tally {
+    /// Assigned voters.
+    pub voters: u32,
+    /// At the newest state, and up.
+    pub usable: u32,
+    /// At the newest state, but ailing or draining.
+    pub ailing: u32,
+    /// Down.
+    pub down: u32,
+    /// Behind.
+    pub lagging: u32,
+    /// Divergent, ahead of the store, or beyond the row that the router holds.
+    pub suspect: u32,
+    /// Unknown.
+    pub unknown: u32,
+}
+
+impl Tally {
+    /// Voters that can take part in a write now.
+    #[must_use]
+    pub const fn able(&self) -> u32 {
+        self.usable + self.ailing
+    }
+
+    pub(crate) const fn count(&mut self, verdict: Verdict, health: Health) {
+        self.voters += 1;
+        match (verdict, health) {
+            (Verdict::Unknown, _) => self.unknown += 1,
+            (_, Health::Down) => self.down += 1,
+            (Verdict::Current, Health::Up) => self.usable += 1,
+            (Verdict::Current, Health::Ailing | Health::Draining) => self.ailing += 1,
+            (Verdict::Lagging { .. }, _) => self.lagging += 1,
+            (Verdict::Divergent { .. } | Verdict::RowOld | Verdict::Ahead { .. }, _) => {
+                self.suspect += 1;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { voters, usable, ailing, down, lagging, suspect, unknown } = self;
+        write!(f, "of {voters} voters {usable} usable, {ailing} ailing, {down} down, {lagging} lagging, ")?;
+        write!(f, "{suspect} suspect, {unknown} unknown")
+    }
+}
+
+/// What the router knows of one member of one repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Standing {
+    pub(crate) member: Member,
+    pub(crate) known: Option<Known>,
+    /// A probe is out until then.
+    pub(crate) probing: Timestamp,
+}
+
+/// A report, and when it came in the router's own order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Known {
+    pub(crate) report: Report,
+    pub(crate) seen: Ask,
+}
+
+impl Standing {
+    pub(crate) const fn new(member: Member) -> Self {
+        Self { member, known: None, probing: Timestamp::ZERO }
+    }
+
+    pub(crate) fn is_voter(&self) -> bool {
+        self.member.role == Role::Voter
+    }
+
+    pub(crate) const fn report(&self) -> Option<&Report> {
+        match &self.known {
+            Some(known) => Some(&known.report),
+            None => None,
+        }
+    }
+
+    /// Takes in what the member said at the point `seen`.
+    pub(crate) fn hear(&mut self, report: &Report, seen: Ask) -> Heard {
+        if let Some(known) = &mut self.known {
+            if report.serial < known.report.serial {
+                return Heard::Late;
+            }
+            if report.serial == known.report.serial && *report != known.report {
+                return Heard::Contradiction;
+            }
+        }
+        self.known = Some(Known { report: *report, seen });
+        self.probing = Timestamp::ZERO;
+        Heard::Taken
+    }
+
+    /// Judges this member against `row`, which was fetched at `fetched`.
+    pub(crate) fn judge(&self, row: &Row, fetched: Ask) -> Verdict {
+        let Some(known) = &self.known else {
+            return Verdict::Unknown;
+        };
+        let (report, newest) = (&known.report, row.newest);
+        let applied = report.applied;
+        if report.fence > row.fence || report.revision > row.revision || applied.is_beyond(newest) {
+            return if known.seen > fetched { Verdict::RowOld } else { Verdict::Ahead { applied } };
+        }
+        if applied == newest || report.staged.is_some_and(|staged| staged.stamp == newest) {
+            return Verdict::Current;
+        }
+        if applied.version >= newest.version && applied != Stamp::BLANK {
+            return Verdict::Divergent { applied };
+        }
+        Verdict::Lagging { applied }
+    }
+}
+
+/// What was made of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Taken,
+    /// The member has said something later.
+    Late,
+    /// The member said something else under the same serial number.
+    Contradiction,
+}

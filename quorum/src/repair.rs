@@ -1,0 +1,188 @@
+//! Repair: whom to bring up to the row, from which source, each copy once, within a budget per node.
+
+use crate::effect::Effect;
+use crate::fence::Report;
+use crate::id::{Incarnation, NodeId, RepoId, TaskId};
+use crate::node::{Health, Verdict};
+use crate::router::Router;
+use crate::state::Owner;
+use crate::time::Timestamp;
+
+/// How a copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum SyncResult {
+    /// Installed and durable; the target's report afterwards.
+    Done(Report),
+    /// It came to nothing.
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Copying {
+    Queued,
+    /// From which node; `None` starts the repository empty.
+    Running(Option<NodeId>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Task {
+    pub(crate) repo: RepoId,
+    pub(crate) target: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) copying: Copying,
+    pub(crate) attempts: u32,
+    pub(crate) timer: Timestamp,
+}
+
+impl Router {
+    /// Queues a copy for every member that is known to be behind the row, then starts what the budget lets start.
+    pub(crate) fn schedule_repairs(&mut self, repo: RepoId) {
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return;
+        };
+        let mut found = alloc::vec::Vec::new();
+        for standing in &cell.standings {
+            let member = standing.member;
+            let heard_since = standing.known.is_some_and(|known| known.seen > cell.since);
+            let (verdict, health) = self.state.nodes.verdict(cell, standing);
+            let behind = matches!(verdict, Verdict::Lagging { .. }) && heard_since && health != Health::Down;
+            if behind && !self.state.targets.contains_key(&(repo, member.node)) {
+                found.push(member);
+            }
+        }
+        for member in found {
+            self.queue_task(repo, member.node, member.incarnation, 0);
+        }
+        self.start_tasks();
+    }
+
+    /// A repository was created: its members are to start it.
+    pub(crate) fn init_members(&mut self, repo: RepoId) {
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return;
+        };
+        for member in cell.row.members.clone() {
+            let up = self.state.nodes.alive(member.node, member.incarnation).is_some_and(|s| s.health != Health::Down);
+            if up && !self.state.targets.contains_key(&(repo, member.node)) {
+                self.queue_task(repo, member.node, member.incarnation, 0);
+            }
+        }
+        self.start_tasks();
+    }
+
+    fn queue_task(&mut self, repo: RepoId, target: NodeId, incarnation: Incarnation, attempts: u32) {
+        if self.state.tasks.len() >= self.config.most_tasks as usize {
+            return;
+        }
+        let id = TaskId(self.state.next_id());
+        let task = Task { repo, target, incarnation, copying: Copying::Queued, attempts, timer: Timestamp::MAX };
+        self.state.targets.insert((repo, target), id);
+        self.state.queue.insert(id);
+        self.state.tasks.insert(id, task);
+    }
+
+    /// Starts queued copies, oldest first, while their nodes have room.
+    pub(crate) fn start_tasks(&mut self) {
+        let queued: alloc::vec::Vec<TaskId> = self.state.queue.iter().copied().collect();
+        for id in queued {
+            self.start_task(id);
+        }
+    }
+
+    fn has_room(&self, node: NodeId) -> bool {
+        self.state.copying.get(&node).copied().unwrap_or(0) < self.config.syncs_per_node
+    }
+
+    fn start_task(&mut self, id: TaskId) {
+        let Some(task) = self.state.tasks.get(&id) else {
+            return;
+        };
+        let (repo, target, incarnation) = (task.repo, task.target, task.incarnation);
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return self.drop_task(id);
+        };
+        let standing = cell.standings.iter().find(|standing| standing.member.node == target);
+        let alive = self.state.nodes.alive(target, incarnation).is_some_and(|state| state.health != Health::Down);
+        let wanted = standing.is_some_and(|standing| {
+            standing.member.incarnation == incarnation
+                && matches!(cell.verdict(standing), Verdict::Lagging { .. } | Verdict::Unknown)
+        });
+        if !alive || !wanted {
+            return self.drop_task(id);
+        }
+        if !self.has_room(target) {
+            return;
+        }
+        let proof = cell.row.proof();
+        let is_empty = cell.row.newest.version == cell.row.born;
+        let source = if is_empty { None } else { self.source(repo) };
+        if !is_empty && source.is_none() {
+            return;
+        }
+        *self.state.copying.entry(target).or_insert(0) += 1;
+        self.state.queue.remove(&id);
+        let effect = match source {
+            None => Effect::Initialise { task: id, target, incarnation, proof },
+            Some(source) => {
+                *self.state.copying.entry(source).or_insert(0) += 1;
+                Effect::Sync { task: id, target, incarnation, source, proof }
+            }
+        };
+        self.state.effects.push_back(effect);
+        let until = self.now.after_millis(self.config.sync_ms);
+        if let Some(mut task) = self.state.tasks.remove(&id) {
+            task.copying = Copying::Running(source);
+            self.state.set_timer(Owner::Task(id), &mut task.timer, until);
+            self.state.tasks.insert(id, task);
+        }
+    }
+
+    /// The member to copy from: it holds exactly the row's state. Never a majority, never the next best.
+    fn source(&self, repo: RepoId) -> Option<NodeId> {
+        let cell = self.state.cells.get(&repo)?;
+        let exact = cell.standings.iter().filter(|standing| {
+            let (verdict, health) = self.state.nodes.verdict(cell, standing);
+            let applied = standing.report().is_some_and(|report| report.applied == cell.row.newest);
+            verdict == Verdict::Current && applied && health != Health::Down && self.has_room(standing.member.node)
+        });
+        let load = |node: NodeId| self.state.copying.get(&node).copied().unwrap_or(0);
+        exact.map(|standing| standing.member.node).min_by_key(|node| (load(*node), *node))
+    }
+
+    /// Forgets a copy and gives its room back.
+    fn drop_task(&mut self, id: TaskId) {
+        let Some(mut task) = self.state.tasks.remove(&id) else {
+            return;
+        };
+        self.state.queue.remove(&id);
+        self.state.targets.remove(&(task.repo, task.target));
+        self.state.set_timer(Owner::Task(id), &mut task.timer, Timestamp::MAX);
+        let Copying::Running(source) = task.copying else {
+            return;
+        };
+        for node in core::iter::once(task.target).chain(source) {
+            if let Some(count) = self.state.copying.get_mut(&node) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.state.copying.remove(&node);
+                }
+            }
+        }
+    }
+
+    /// A copy ended, well or not. An overtaken one is asked once more: the report shows that the target still lags.
+    pub(crate) fn task_ended(&mut self, id: TaskId, done: bool) {
+        let Some(task) = self.state.tasks.get(&id) else {
+            return;
+        };
+        let (repo, target, incarnation, attempts) = (task.repo, task.target, task.incarnation, task.attempts);
+        self.drop_task(id);
+        if !done && attempts + 1 < self.config.attempts {
+            self.queue_task(repo, target, incarnation, attempts + 1);
+        }
+        self.schedule_repairs(repo);
+    }
+}

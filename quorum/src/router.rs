@@ -1,0 +1,618 @@
+//! The face: commands, facts, effects, views.
+
+use alloc::vec::Vec;
+
+use crate::change::{CreateRequest, Goal};
+use crate::commit::{Phase, Write};
+use crate::config::Config;
+use crate::effect::Effect;
+use crate::error::{Reason, Refusal, RestoreError};
+use crate::fence::Report;
+use crate::id::{Ask, ChangeId, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
+use crate::node::{Health, Heard, NodeState, Standing, Tally, Verdict};
+use crate::read::{First, Freshness, ReadRequest, ReadStep, Route};
+use crate::repair::SyncResult;
+use crate::row::{FeedEntry, Member, Row, RowState};
+use crate::snapshot::Snapshot;
+use crate::state::{Cell, Owner, State};
+use crate::time::Timestamp;
+use crate::write::{GiveUp, WriteRequest, WriteView};
+
+/// What became of a swap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum SwapResult {
+    /// The row is `next` now.
+    Moved,
+    /// The row was not `expect`, and nothing was changed; this is what it is (`None`: absent).
+    Conflict(Option<Row>),
+    /// No answer came, or one that does not say: the swap may have happened, may still happen, or not.
+    Unknown,
+}
+
+/// How often what was told changed nothing. Never part of a decision or a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Facts about what the router does not (or no longer) wait for, repeated ones too.
+    pub stale_facts: u64,
+    /// Facts that name what the router never asked for.
+    pub unknown_facts: u64,
+    /// Rows that break the rules of rows, or went backwards.
+    pub bad_rows: u64,
+    /// Reports that contradict an earlier one of the same serial number.
+    pub contradictions: u64,
+}
+
+/// Decides, for many repositories, where reads and writes go and what is repaired. See the crate's page.
+///
+/// Two routers are equal, and hash alike, if they decide alike: counters and the clock do not matter.
+#[derive(Clone, Debug)]
+pub struct Router {
+    pub(crate) config: Config,
+    pub(crate) state: State,
+    pub(crate) now: Timestamp,
+    counters: Counters,
+}
+
+impl PartialEq for Router {
+    fn eq(&self, other: &Self) -> bool {
+        self.config == other.config && self.state == other.state
+    }
+}
+
+impl Eq for Router {}
+
+impl core::hash::Hash for Router {
+    fn hash<H: core::hash::Hasher>(&self, hasher: &mut H) {
+        self.config.hash(hasher);
+        self.state.hash(hasher);
+    }
+}
+
+/// Commands.
+impl Router {
+    /// A router that knows nothing: rows, nodes and reports are told as they are needed.
+    #[must_use]
+    pub const fn new(config: Config) -> Self {
+        let state = State::new(config.seed);
+        let counters = Counters { stale_facts: 0, unknown_facts: 0, bad_rows: 0, contradictions: 0 };
+        Self { config, state, now: Timestamp::ZERO, counters }
+    }
+
+    /// Marks where a read begins; call it when the request arrives, and route with it until the read is served.
+    #[must_use = "route the read with it"]
+    pub const fn begin_read(&mut self) -> Ask {
+        self.state.draw()
+    }
+
+    /// Where a read goes, or what must happen first.
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: the repository does not exist, is deleted, is of an older generation of the
+    /// store, or no node that can be reached holds its newest state.
+    pub fn route_read(&mut self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        self.lift(now);
+        let Freshness::Linearizable { began } = request.freshness;
+        let Some(cell) = self.state.cells.get(&request.repo) else {
+            return match self.state.absent.get(&request.repo) {
+                Some(&(as_of, reason)) if as_of >= began => Err(reason.into()),
+                Some(_) | None => Ok(ReadStep::First(First::FetchRow(self.state.draw()))),
+            };
+        };
+        let needed = cell.doubted_since().map_or(began, |seen| seen.max(began));
+        if cell.fetched < needed {
+            return Ok(ReadStep::First(self.join_fetch(request.repo, needed)));
+        }
+        if let Some(reason) = self.unreadable(&cell.row) {
+            return Err(reason.into());
+        }
+        let tally = self.state.nodes.tally(cell);
+        let (proof, pending) = (cell.row.proof(), self.answers_pending(cell));
+        if let Some(member) = self.choose(request.repo, &tally) {
+            let reason = if tally.usable > 0 { Reason::AtNewest(tally) } else { Reason::HealthWidened(tally) };
+            let Member { node, incarnation, .. } = member;
+            if tally.usable < tally.voters {
+                self.probe(request.repo);
+                self.schedule_repairs(request.repo);
+            }
+            return Ok(ReadStep::Serve(Route { node, incarnation, proof, reason }));
+        }
+        if pending == 0 {
+            return Err(Reason::NobodyCurrent(tally).into());
+        }
+        self.probe(request.repo);
+        self.schedule_repairs(request.repo);
+        Ok(ReadStep::First(First::Wait { until: self.now.after_millis(self.config.retry_ms) }))
+    }
+
+    /// Starts a write. It ends in an [`Effect::Answer`] by its deadline; a grant may come before.
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: the repository has a write under way, a limit is reached, or what was
+    /// learned just now rules the write out (too few voters, deleted, moving).
+    pub fn begin_write(&mut self, now: Timestamp, request: &WriteRequest) -> Result<WriteId, Refusal> {
+        self.lift(now);
+        if self.state.writes.len() >= self.config.most_writes as usize {
+            return Err(Reason::Full { limit: self.config.most_writes }.into());
+        }
+        let open = |id: &WriteId| self.state.writes.get(id).is_some_and(|write| !write.answered);
+        if let Some(write) = self.state.writes_of(request.repo).find(open) {
+            return Err(Reason::Busy { write }.into());
+        }
+        let cell = self.state.cells.get(&request.repo);
+        // What an old row says is no ground for a refusal: another router may have changed it since.
+        let fresh = cell.filter(|cell| self.now.millis_since(cell.told) <= self.config.retry_ms);
+        if let Some(cell) = fresh {
+            self.writable(cell, request.writer)?;
+        }
+        let deadline = self.now.after_millis(self.config.write_ms);
+        let phase = if fresh.is_some() || cell.is_some_and(|cell| self.writable(cell, request.writer).is_ok()) {
+            Phase::Gathering
+        } else {
+            Phase::Locating(self.state.fetch(request.repo))
+        };
+        Ok(self.start_write(Write {
+            repo: request.repo,
+            request: request.request,
+            writer: request.writer,
+            phase,
+            grant: None,
+            declined: Vec::new(),
+            failing: None,
+            answered: false,
+            deadline,
+            lease_end: Timestamp::MAX,
+            retry: self.now.after_millis(self.config.retry_ms),
+            retries: 0,
+            attempts: 0,
+            timer: Timestamp::MAX,
+        }))
+    }
+
+    /// Gives a write up before its commit: the client went away, or its change was refused. Ends in an
+    /// [`Effect::Answer`]; a write whose commit is on its way is not stopped. Of an unknown write it changes nothing.
+    pub fn abort_write(&mut self, now: Timestamp, write: WriteId, claim: GiveUp) {
+        self.lift(now);
+        if self.state.writes.contains_key(&write) {
+            self.give_up(write, claim);
+        } else {
+            self.counters.stale_facts += 1;
+        }
+    }
+
+    /// Creates a repository: its row first, then its empty state on every member. Ends in an [`Effect::Changed`].
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: a limit is reached, or the members are not N voters, each node once.
+    pub fn create(&mut self, now: Timestamp, request: &CreateRequest) -> Result<ChangeId, Refusal> {
+        self.lift(now);
+        if self.state.changes.len() >= self.config.most_changes as usize {
+            return Err(Reason::Full { limit: self.config.most_changes }.into());
+        }
+        if self.state.cells.len() >= self.config.most_repositories as usize {
+            return Err(Reason::Full { limit: self.config.most_repositories }.into());
+        }
+        let goal = Goal::Create(request.clone());
+        if !request.is_sound(self.config.quorum) {
+            return Err(Reason::BadCommand { repo: request.repo }.into());
+        }
+        Ok(self.start_change(request.repo, goal))
+    }
+}
+
+/// Facts. What is late, repeated, unknown or early changes nothing and is counted.
+impl Router {
+    /// A node is, or is now, like this. The first news of a node brings it into play.
+    pub fn handle_node(&mut self, now: Timestamp, node: NodeId, state: NodeState) {
+        self.lift(now);
+        let old = self.state.nodes.0.get(&node).copied();
+        let full = old.is_none() && self.state.nodes.0.len() >= self.config.most_nodes as usize;
+        if full || old.is_some_and(|old| old.incarnation > state.incarnation) || old == Some(state) {
+            self.counters.stale_facts += 1;
+            return;
+        }
+        self.state.nodes.0.insert(node, state);
+        let writes: Vec<WriteId> = self.state.writes.keys().copied().collect();
+        for id in writes {
+            self.advance_write(id);
+        }
+        self.start_tasks();
+    }
+
+    /// The store's row of `repo` (`None`: there is none), fetched after the router gave out `ask`.
+    pub fn handle_row(&mut self, now: Timestamp, ask: Ask, repo: RepoId, row: Option<&Row>) {
+        self.lift(now);
+        if ask.0 > self.state.point || row.is_some_and(|row| row.repo != repo) {
+            self.counters.unknown_facts += 1;
+            return;
+        }
+        self.learn_row(repo, ask, row);
+        self.advance_repo(repo);
+        let changes: Vec<ChangeId> = self.state.changes_of(repo).collect();
+        for id in changes {
+            self.change_row_told(id, ask, row);
+        }
+    }
+
+    /// One entry of the change feed of `repo` (`None`: the feed has none of that version).
+    pub fn handle_feed(&mut self, now: Timestamp, ask: Ask, repo: RepoId, entry: Option<FeedEntry>) {
+        self.lift(now);
+        let waits = |id: &WriteId| {
+            let phase = self.state.writes.get(id).map(|write| write.phase);
+            let Some(Phase::ReadingFeed(wanted, version)) = phase else {
+                return false;
+            };
+            wanted == ask && entry.is_none_or(|entry: FeedEntry| entry.version() == version)
+        };
+        let waiting = self.state.writes_of(repo).find(waits);
+        match waiting {
+            Some(id) => self.feed_told(id, entry),
+            None => self.counters.stale_facts += 1,
+        }
+    }
+
+    /// What became of the swap that `ticket` names.
+    pub fn handle_swap(&mut self, now: Timestamp, ticket: Ticket, result: &SwapResult) {
+        self.lift(now);
+        let Some(swap) = self.state.swaps.remove(&ticket) else {
+            self.counters.stale_facts += 1;
+            return;
+        };
+        let repo = swap.next.repo;
+        match result {
+            SwapResult::Moved => self.learn_row(repo, ticket.ask(), Some(&swap.next)),
+            SwapResult::Conflict(Some(row)) if row.repo == repo => {
+                self.learn_row(repo, ticket.ask(), Some(row));
+            }
+            SwapResult::Conflict(_) | SwapResult::Unknown => {}
+        }
+        match swap.owner {
+            Owner::Write(id) => self.write_swapped(id, ticket, &swap.next, result),
+            Owner::Change(id) => self.change_swapped(id, result),
+            Owner::Task(_) => {}
+        }
+        self.advance_repo(repo);
+    }
+
+    /// What a node says of itself for one repository: after a probe, a raise, a vote, a refusal, or unasked.
+    ///
+    /// A report that holds a staged record is a vote. Reports of one gate are put in order by their serial number.
+    pub fn handle_report(&mut self, now: Timestamp, report: &Report) {
+        self.lift(now);
+        let seen = self.state.draw();
+        let Some(cell) = self.state.cells.get_mut(&report.repo) else {
+            self.counters.unknown_facts += 1;
+            return;
+        };
+        let of = |standing: &&mut Standing| {
+            standing.member.node == report.node && standing.member.incarnation == report.incarnation
+        };
+        let Some(standing) = cell.standings.iter_mut().find(of) else {
+            self.counters.unknown_facts += 1;
+            return;
+        };
+        match standing.hear(report, seen) {
+            Heard::Taken => {}
+            Heard::Late => {
+                self.counters.stale_facts += 1;
+                return;
+            }
+            Heard::Contradiction => {
+                self.counters.contradictions += 1;
+                return;
+            }
+        }
+        self.advance_repo(report.repo);
+        self.schedule_repairs(report.repo);
+    }
+
+    /// `node` cannot vote under the grant whose fence is `fence`; the write fails as soon as votes cannot add up.
+    pub fn handle_declined(&mut self, now: Timestamp, repo: RepoId, node: NodeId, fence: Fence) {
+        self.lift(now);
+        let concerns = |write: &&mut Write| {
+            let granted = write.grant.is_some_and(|base| base.fence == fence);
+            write.repo == repo && granted && !write.declined.contains(&node)
+        };
+        let most = usize::from(self.config.most_members);
+        match self.state.writes.values_mut().find(concerns) {
+            Some(write) if write.declined.len() < most => write.declined.push(node),
+            Some(_) | None => {
+                self.counters.stale_facts += 1;
+                return;
+            }
+        }
+        self.advance_repo(repo);
+    }
+
+    /// How a copy that [`Effect::Sync`] or [`Effect::Initialise`] asked for ended.
+    pub fn handle_synced(&mut self, now: Timestamp, task: TaskId, result: &SyncResult) {
+        self.lift(now);
+        if !self.state.tasks.contains_key(&task) {
+            self.counters.stale_facts += 1;
+            return;
+        }
+        if let SyncResult::Done(report) = result {
+            self.handle_report(now, report);
+        }
+        self.task_ended(task, matches!(result, SyncResult::Done(_)));
+    }
+
+    /// It is `now`: whatever was to happen by now happens. Before [`Router::next_deadline`] it changes nothing.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.lift(now);
+        // Every timer that fires is set again, if at all, later than now.
+        while let Some(&(due, owner)) = self.state.timers.first() {
+            if due > self.now {
+                return;
+            }
+            self.state.timers.remove(&(due, owner));
+            match owner {
+                Owner::Write(id) => self.write_timer(id),
+                Owner::Change(id) => self.change_timer(id),
+                Owner::Task(id) => self.task_ended(id, false),
+            }
+        }
+    }
+}
+
+/// Effects, views, snapshots.
+impl Router {
+    /// The next order to the host, oldest first.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.state.effects.pop_front()
+    }
+
+    /// When to call [`Router::handle_timeout`] at the latest; `None` while nothing waits.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.state.timers.first().map(|(due, _)| *due)
+    }
+
+    /// The newest row that the router was told of.
+    #[must_use]
+    pub fn row(&self, repo: RepoId) -> Option<&Row> {
+        self.state.cells.get(&repo).map(|cell| &cell.row)
+    }
+
+    /// How each member stands to that row, in the row's order, with its health if it is in the row's life of its disk.
+    pub fn members(&self, repo: RepoId) -> impl Iterator<Item = (Member, Verdict, Option<Health>)> {
+        self.state.cells.get(&repo).into_iter().flat_map(move |cell| {
+            cell.standings.iter().map(move |standing| {
+                let member = standing.member;
+                let health = self.state.nodes.alive(member.node, member.incarnation).map(|state| state.health);
+                (member, self.state.nodes.verdict(cell, standing).0, health)
+            })
+        })
+    }
+
+    /// How many voters stand how.
+    #[must_use]
+    pub fn tally(&self, repo: RepoId) -> Option<Tally> {
+        self.state.cells.get(&repo).map(|cell| self.state.nodes.tally(cell))
+    }
+
+    /// Where a write stands; `None` once its outcome is known.
+    #[must_use]
+    pub fn write(&self, write: WriteId) -> Option<WriteView> {
+        self.state.writes.get(&write).map(Write::view)
+    }
+
+    /// The copies under way or waiting: task, repository, target.
+    pub fn tasks(&self) -> impl Iterator<Item = (TaskId, RepoId, NodeId)> {
+        self.state.tasks.iter().map(|(id, task)| (*id, task.repo, task.target))
+    }
+
+    /// How a node is, as last told.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> Option<NodeState> {
+        self.state.nodes.0.get(&node).copied()
+    }
+
+    /// How often what was told changed nothing.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Everything that decides, as plain data. A router needs none of it to be safe: the truth is in rows and gates.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.state)
+    }
+
+    /// The router that `snapshot` was taken of, under `config`.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: the snapshot is of another format, too large for the configuration, or contradicts itself.
+    pub fn restore(config: Config, snapshot: Snapshot) -> Result<Self, RestoreError> {
+        let state = snapshot.checked(&config)?;
+        let mut router = Self::new(config);
+        router.state = state;
+        Ok(router)
+    }
+}
+
+/// What commands and facts share.
+impl Router {
+    fn lift(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+    }
+
+    fn advance_repo(&mut self, repo: RepoId) {
+        let writes: Vec<WriteId> = self.state.writes_of(repo).collect();
+        for id in writes {
+            self.advance_write(id);
+        }
+    }
+
+    /// Takes in what the store held after `ask`.
+    pub(crate) fn learn_row(&mut self, repo: RepoId, ask: Ask, row: Option<&Row>) {
+        let point = self.state.draw();
+        let checked = row
+            .ok_or(Reason::NoSuchRepository { repo })
+            .and_then(|row| row.check(self.config.quorum, usize::from(self.config.most_members)).map(|()| row));
+        let room = self.state.cells.len() < self.config.most_repositories as usize;
+        match (self.state.cells.get_mut(&repo), checked) {
+            (Some(cell), Ok(row)) => cell.learn(row, ask, self.now, point),
+            (None, Ok(row)) if room => {
+                self.state.absent.remove(&repo);
+                self.state.cells.insert(repo, Cell::new(row.clone(), ask, self.now, point));
+            }
+            (None, Ok(_)) => self.note_absent(repo, ask, Reason::Full { limit: self.config.most_repositories }),
+            (None, Err(reason)) => self.note_absent(repo, ask, reason),
+            (Some(_), Err(_)) => self.counters.bad_rows += 1,
+        }
+    }
+
+    fn note_absent(&mut self, repo: RepoId, ask: Ask, reason: Reason) {
+        const MOST: usize = 1024;
+        if self.state.absent.len() >= MOST && !self.state.absent.contains_key(&repo) {
+            self.state.absent.pop_first();
+        }
+        let as_of = self.state.absent.get(&repo).map_or(ask, |(old, _)| ask.max(*old));
+        self.state.absent.insert(repo, (as_of, reason));
+    }
+
+    /// A fetch that begins at or after `needed`: one that is out, or a new one.
+    fn join_fetch(&mut self, repo: RepoId, needed: Ask) -> First {
+        let now = self.now;
+        let until = now.after_millis(self.config.retry_ms);
+        let ask = self.state.draw();
+        let Some(cell) = self.state.cells.get_mut(&repo) else {
+            return First::FetchRow(ask);
+        };
+        let (out, expires) = cell.fetching;
+        if out >= needed && out > cell.fetched && expires > now {
+            return First::Wait { until: expires };
+        }
+        cell.fetching = (ask, until);
+        First::FetchRow(ask)
+    }
+
+    fn unreadable(&self, row: &Row) -> Option<Reason> {
+        if row.state == RowState::Deleted {
+            return Some(Reason::Deleted { at: row.newest.version });
+        }
+        let (row, store) = (row.fence.generation, self.config.generation);
+        (row < store).then_some(Reason::NotRecovered { row, store })
+    }
+
+    /// Whether a write can be granted, or could be once answers that may come have come.
+    pub(crate) fn writable(&self, cell: &Cell, writer: Option<NodeId>) -> Result<(), Reason> {
+        if let Some(reason) = self.unreadable(&cell.row) {
+            return Err(reason);
+        }
+        match cell.row.state {
+            RowState::Moving { .. } => return Err(Reason::Moving),
+            RowState::Pinned { node } if writer.is_some_and(|writer| writer != node) => {
+                return Err(Reason::Pinned { node });
+            }
+            RowState::Live | RowState::Deleted | RowState::Pinned { .. } => {}
+        }
+        let (tally, needed) = (self.state.nodes.tally(cell), self.config.quorum.write());
+        if tally.able() + self.answers_pending(cell) < needed {
+            return Err(Reason::TooFewVoters { tally, needed });
+        }
+        if let Some(node) = writer.filter(|node| !self.is_able(cell, *node) && !self.may_answer(cell, *node)) {
+            return Err(Reason::WriterUnusable { node, tally });
+        }
+        Ok(())
+    }
+
+    /// Whether the voter `node` is at the newest state and not down.
+    pub(crate) fn is_able(&self, cell: &Cell, node: NodeId) -> bool {
+        cell.standings.iter().any(|standing| {
+            let (verdict, health) = self.state.nodes.verdict(cell, standing);
+            let able = verdict == Verdict::Current && health != Health::Down;
+            able && standing.is_voter() && standing.member.node == node
+        })
+    }
+
+    fn may_answer(&self, cell: &Cell, node: NodeId) -> bool {
+        cell.standings
+            .iter()
+            .any(|standing| standing.is_voter() && standing.member.node == node && self.could_change(cell, standing))
+    }
+
+    /// Whether hearing from the member could change how it counts: it was never heard, or not since the row moved.
+    fn could_change(&self, cell: &Cell, standing: &Standing) -> bool {
+        let alive = self.state.nodes.alive(standing.member.node, standing.member.incarnation);
+        if alive.is_none_or(|state| state.health == Health::Down) {
+            return false;
+        }
+        match cell.verdict(standing) {
+            Verdict::Unknown | Verdict::RowOld => true,
+            Verdict::Lagging { .. } => standing.known.is_some_and(|known| known.seen <= cell.since),
+            Verdict::Current | Verdict::Divergent { .. } | Verdict::Ahead { .. } => false,
+        }
+    }
+
+    fn answers_pending(&self, cell: &Cell) -> u32 {
+        let pending = cell.standings.iter().filter(|s| s.is_voter() && self.could_change(cell, s));
+        u32::try_from(pending.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Asks every member whose answer could matter for its report, each once at a time.
+    pub(crate) fn probe(&mut self, repo: RepoId) {
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return;
+        };
+        let ripe = |standing: &&Standing| standing.probing <= self.now && self.could_change(cell, standing);
+        let asked: Vec<NodeId> = cell.standings.iter().filter(ripe).map(|standing| standing.member.node).collect();
+        let until = self.now.after_millis(self.config.retry_ms);
+        for node in asked {
+            self.state.effects.push_back(Effect::Probe { node, repo });
+            let cell = self.state.cells.get_mut(&repo);
+            if let Some(s) = cell.and_then(|cell| cell.standings.iter_mut().find(|s| s.member.node == node)) {
+                s.probing = until;
+            }
+        }
+    }
+
+    /// Shows the row to the gates of all members that can be reached.
+    pub(crate) fn show_row(&mut self, repo: RepoId) {
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return;
+        };
+        let proof = cell.row.proof();
+        for &Member { node, incarnation, .. } in &cell.row.members {
+            let alive = self.state.nodes.alive(node, incarnation);
+            if alive.is_some_and(|state| state.health != Health::Down) {
+                self.state.effects.push_back(Effect::RaiseGate { node, incarnation, proof });
+            }
+        }
+    }
+
+    /// One voter at the newest state: a healthy one, or where there is none, an ailing one.
+    fn choose(&mut self, repo: RepoId, tally: &Tally) -> Option<Member> {
+        let (count, healthy) = if tally.usable > 0 { (tally.usable, true) } else { (tally.ailing, false) };
+        if count == 0 {
+            return None;
+        }
+        let nth = usize::try_from(self.state.rng.below(count.into())).unwrap_or(0);
+        let cell = self.state.cells.get(&repo)?;
+        let fits = |standing: &&Standing| {
+            let (verdict, health) = self.state.nodes.verdict(cell, standing);
+            let well = if healthy { health == Health::Up } else { health != Health::Down };
+            standing.is_voter() && verdict == Verdict::Current && well
+        };
+        cell.standings.iter().filter(fits).nth(nth).map(|standing| standing.member)
+    }
+
+    /// The node that gets a grant: the one asked for, or any that is best.
+    pub(crate) fn choose_writer(&mut self, repo: RepoId, wanted: Option<NodeId>) -> Option<Member> {
+        let cell = self.state.cells.get(&repo)?;
+        let pinned = if let RowState::Pinned { node } = cell.row.state { Some(node) } else { None };
+        if let Some(node) = wanted.or(pinned) {
+            return cell.row.member(node).copied().filter(|member| self.is_able(cell, member.node));
+        }
+        let tally = self.state.nodes.tally(cell);
+        self.choose(repo, &tally)
+    }
+}

@@ -1,0 +1,180 @@
+//! The row: one compare-and-set register per repository, the only place where a commit happens.
+
+use alloc::vec::Vec;
+
+use crate::error::Reason;
+use crate::id::{Epoch, Fence, Incarnation, NodeId, RepoId, Revision, ShardId, Stamp, Version};
+use crate::quorum::Quorum;
+
+/// What a member does for a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Role {
+    /// Its vote counts.
+    Voter,
+    /// It gets every write, but neither counts nor raises what counts.
+    Learner,
+}
+
+/// One replica: a node in one life of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Member {
+    /// The machine.
+    pub node: NodeId,
+    /// The life of its disk. Under any other, the machine counts in nothing.
+    pub incarnation: Incarnation,
+    /// What it does here.
+    pub role: Role,
+}
+
+impl Member {
+    /// A voter.
+    #[must_use]
+    pub const fn voter(node: NodeId, incarnation: Incarnation) -> Self {
+        Self { node, incarnation, role: Role::Voter }
+    }
+
+    /// A learner.
+    #[must_use]
+    pub const fn learner(node: NodeId, incarnation: Incarnation) -> Self {
+        Self { node, incarnation, role: Role::Learner }
+    }
+}
+
+/// What may be done with a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum RowState {
+    /// Reads and writes.
+    Live,
+    /// Nothing: the row stays as a tombstone, so that no node that comes back can bring the repository back.
+    Deleted,
+    /// Reads only, while its learners on another shard catch up.
+    Moving {
+        /// Where to.
+        to: ShardId,
+    },
+    /// Reads and writes on one node only: what is committed there cannot be verified elsewhere.
+    Pinned {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// The whole register of one repository, as the host's metadata store holds it.
+///
+/// It is read and written *whole*: every change is a compare-and-set of the row that it was decided on. A commit
+/// keeps the fence and moves `newest`; every other change raises the fence. So (`fence`, `newest.version`) grows with
+/// every change of a row and names one state of it: a store may compare those two columns alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Row {
+    /// Whose row it is.
+    pub repo: RepoId,
+    /// The fork family: the id of the repository that all of it was forked from, at any distance; its own id if none.
+    pub family: RepoId,
+    /// The shard; a family is on one.
+    pub shard: ShardId,
+    /// The configuration that `members` is.
+    pub revision: Revision,
+    /// N voters and any learners, each node once.
+    pub members: Vec<Member>,
+    /// The newest committed state.
+    pub newest: Stamp,
+    /// The version at which this lineage of the repository began: a node without it starts it empty there.
+    pub born: Version,
+    /// Who may write. Its generation is the life of the store in which the repository was created or recovered.
+    pub fence: Fence,
+    /// What may be done.
+    pub state: RowState,
+}
+
+impl Row {
+    /// What this row proves to a node.
+    #[must_use]
+    pub const fn proof(&self) -> Proof {
+        Proof { repo: self.repo, fence: self.fence, revision: self.revision, newest: self.newest }
+    }
+
+    /// The place of this state among all states of the row: larger is later.
+    #[must_use]
+    pub const fn order(&self) -> (Fence, Version) {
+        (self.fence, self.newest.version)
+    }
+
+    /// The members whose votes count.
+    pub fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.role == Role::Voter)
+    }
+
+    /// The member that `node` is, in whichever life of its disk.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.node == node)
+    }
+
+    /// The same row with the fence raised: voids every grant.
+    #[must_use]
+    pub(crate) fn raised(&self) -> Self {
+        Self { fence: self.fence.raised(), ..self.clone() }
+    }
+
+    /// The same row with `stamp` committed.
+    #[must_use]
+    pub(crate) fn committed(&self, stamp: Stamp) -> Self {
+        Self { newest: stamp, ..self.clone() }
+    }
+
+    /// Refuses what no router can have written.
+    pub(crate) fn check(&self, quorum: Quorum, most_members: usize) -> Result<(), Reason> {
+        let bad = Err(Reason::BadRow { repo: self.repo });
+        if self.members.len() > most_members || self.newest.epoch == Epoch(0) || self.born > self.newest.version {
+            return bad;
+        }
+        let voters = self.voters().count();
+        if u32::try_from(voters) != Ok(quorum.voters()) {
+            return bad;
+        }
+        let twice =
+            self.members.iter().enumerate().any(|(i, a)| self.members.iter().skip(i + 1).any(|b| b.node == a.node));
+        if twice { bad } else { Ok(()) }
+    }
+}
+
+/// What a row, as somebody read it, proves: the fence and revision in force, and what is committed.
+///
+/// It travels with routed reads, grants, raises and copies. A proof can be old, never wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Proof {
+    /// Whose row.
+    pub repo: RepoId,
+    /// The fence in force.
+    pub fence: Fence,
+    /// The configuration in force.
+    pub revision: Revision,
+    /// The newest committed state.
+    pub newest: Stamp,
+}
+
+/// One committed change, written to the host's change feed in the same transaction as the row that commits it.
+///
+/// Other systems follow it; the router reads it to learn which fence committed which version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct FeedEntry {
+    /// The state that was committed; its version is the entry's key within the repository.
+    pub stamp: Stamp,
+    /// The fence that committed it.
+    pub fence: Fence,
+}
+
+impl FeedEntry {
+    /// The version that was committed.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.stamp.version
+    }
+}

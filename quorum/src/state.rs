@@ -1,0 +1,218 @@
+//! What a router holds. Every collection has a limit in the configuration.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use crate::effect::Effect;
+use crate::error::Reason;
+use crate::id::{Ask, ChangeId, Incarnation, NodeId, RepoId, TaskId, Ticket, WriteId};
+use crate::node::{NodeState, Standing, Tally, Verdict};
+use crate::rng::Rng;
+use crate::row::Row;
+use crate::time::Timestamp;
+
+/// What the router knows of one repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Cell {
+    pub(crate) row: Row,
+    /// The store held `row`, or a later one, at some time after this point.
+    pub(crate) fetched: Ask,
+    /// When that was told.
+    pub(crate) told: Timestamp,
+    /// Where the router learned of `row.newest`: what a node said before proves no lag.
+    pub(crate) since: Ask,
+    /// A read's fetch that is out, and until when others wait for it.
+    pub(crate) fetching: (Ask, Timestamp),
+    /// One per member, in the row's order.
+    pub(crate) standings: Vec<Standing>,
+}
+
+impl Cell {
+    pub(crate) fn new(row: Row, fetched: Ask, told: Timestamp, since: Ask) -> Self {
+        let standings = row.members.iter().map(|member| Standing::new(*member)).collect();
+        let fetching = (Ask(0), Timestamp::ZERO);
+        Self { row, fetched, told, since, fetching, standings }
+    }
+
+    /// Takes in a row that the store held after `fetched`. Rows of one repository are totally ordered, so an older
+    /// row says only that the newer one is still good.
+    pub(crate) fn learn(&mut self, row: &Row, fetched: Ask, told: Timestamp, point: Ask) {
+        self.fetched = self.fetched.max(fetched);
+        self.told = self.told.max(told);
+        if row.order() <= self.row.order() {
+            return;
+        }
+        if row.newest != self.row.newest {
+            self.since = point;
+        }
+        if row.members != self.row.members {
+            let old = core::mem::take(&mut self.standings);
+            let keep = |member| old.iter().find(|standing| standing.member == member).cloned();
+            let fresh = row.members.iter().map(|member| keep(*member).unwrap_or(Standing::new(*member)));
+            self.standings = fresh.collect();
+        }
+        self.row.clone_from(row);
+    }
+
+    pub(crate) fn verdict(&self, standing: &Standing) -> Verdict {
+        standing.judge(&self.row, self.fetched)
+    }
+
+    /// The point after which the row must be fetched before it is decided on: a member spoke of what lies beyond it.
+    pub(crate) fn doubted_since(&self) -> Option<Ask> {
+        let beyond = self.standings.iter().filter(|standing| self.verdict(standing) == Verdict::RowOld);
+        beyond.filter_map(|standing| standing.known.map(|known| known.seen)).max()
+    }
+}
+
+/// The nodes, and how voters stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub(crate) struct Nodes(pub(crate) BTreeMap<NodeId, NodeState>);
+
+impl Nodes {
+    /// The state of a node in that life of its disk.
+    pub(crate) fn alive(&self, node: NodeId, incarnation: Incarnation) -> Option<&NodeState> {
+        self.0.get(&node).filter(|state| state.incarnation == incarnation)
+    }
+
+    /// How `standing` counts: a machine in another life of its disk, or never told of, is unknown.
+    pub(crate) fn verdict(&self, cell: &Cell, standing: &Standing) -> (Verdict, crate::node::Health) {
+        match self.alive(standing.member.node, standing.member.incarnation) {
+            Some(state) => (cell.verdict(standing), state.health),
+            None => (Verdict::Unknown, crate::node::Health::Down),
+        }
+    }
+
+    pub(crate) fn tally(&self, cell: &Cell) -> Tally {
+        let mut tally = Tally::default();
+        for standing in cell.standings.iter().filter(|standing| standing.is_voter()) {
+            let (verdict, health) = self.verdict(cell, standing);
+            tally.count(verdict, health);
+        }
+        tally
+    }
+}
+
+/// Who waits for a swap, or owns a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Owner {
+    Write(WriteId),
+    Change(ChangeId),
+    Task(TaskId),
+}
+
+/// A swap that is out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Swap {
+    pub(crate) owner: Owner,
+    pub(crate) next: Row,
+}
+
+/// Everything that decides; counters and the clock stand beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct State {
+    /// The last point of the router's order.
+    pub(crate) point: u64,
+    /// The last id given to a write, a change or a task.
+    pub(crate) last_id: u64,
+    pub(crate) rng: Rng,
+    pub(crate) nodes: Nodes,
+    pub(crate) cells: BTreeMap<RepoId, Cell>,
+    /// Repositories that were looked for and could not be taken in, and as of when.
+    pub(crate) absent: BTreeMap<RepoId, (Ask, Reason)>,
+    pub(crate) swaps: BTreeMap<Ticket, Swap>,
+    pub(crate) writes: BTreeMap<WriteId, crate::commit::Write>,
+    pub(crate) changes: BTreeMap<ChangeId, crate::change::Change>,
+    pub(crate) tasks: BTreeMap<TaskId, crate::repair::Task>,
+    /// The task of each replica that has one.
+    pub(crate) targets: BTreeMap<(RepoId, NodeId), TaskId>,
+    /// Copies that wait for room.
+    pub(crate) queue: BTreeSet<TaskId>,
+    /// Copies under way per node.
+    pub(crate) copying: BTreeMap<NodeId, u32>,
+    /// The writes and changes of each repository; at most one write of each is unanswered.
+    pub(crate) work: BTreeSet<(RepoId, Owner)>,
+    pub(crate) timers: BTreeSet<(Timestamp, Owner)>,
+    pub(crate) effects: VecDeque<Effect>,
+}
+
+impl State {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self {
+            point: 0,
+            last_id: 0,
+            rng: Rng::new(seed),
+            nodes: Nodes(BTreeMap::new()),
+            cells: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            swaps: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            copying: BTreeMap::new(),
+            work: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// A new point, later than all before.
+    pub(crate) const fn draw(&mut self) -> Ask {
+        self.point = self.point.saturating_add(1);
+        Ask(self.point)
+    }
+
+    pub(crate) const fn next_id(&mut self) -> u64 {
+        self.last_id = self.last_id.saturating_add(1);
+        self.last_id
+    }
+
+    /// The writes of `repo` under way.
+    pub(crate) fn writes_of(&self, repo: RepoId) -> impl Iterator<Item = WriteId> {
+        let range = (repo, Owner::Write(WriteId(0)))..=(repo, Owner::Write(WriteId(u64::MAX)));
+        self.work.range(range).filter_map(|(_, owner)| if let Owner::Write(id) = owner { Some(*id) } else { None })
+    }
+
+    /// The changes of `repo` under way.
+    pub(crate) fn changes_of(&self, repo: RepoId) -> impl Iterator<Item = ChangeId> {
+        let range = (repo, Owner::Change(ChangeId(0)))..=(repo, Owner::Change(ChangeId(u64::MAX)));
+        self.work.range(range).filter_map(|(_, owner)| if let Owner::Change(id) = owner { Some(*id) } else { None })
+    }
+
+    /// Moves the one timer of `owner` from `old` to `new`.
+    pub(crate) fn set_timer(&mut self, owner: Owner, old: &mut Timestamp, new: Timestamp) {
+        self.timers.remove(&(*old, owner));
+        *old = new;
+        if new != Timestamp::MAX {
+            self.timers.insert((new, owner));
+        }
+    }
+
+    /// Emits a swap of `expect` (absent if `None`) to `next`.
+    pub(crate) fn swap(
+        &mut self,
+        owner: Owner,
+        expect: Option<Row>,
+        next: Row,
+        feed: Option<crate::row::FeedEntry>,
+    ) -> Ticket {
+        let ticket = Ticket(self.draw().0);
+        self.swaps.insert(ticket, Swap { owner, next: next.clone() });
+        self.effects.push_back(Effect::SwapRow { ticket, expect, next, feed });
+        ticket
+    }
+
+    /// Emits a fetch of a row.
+    pub(crate) fn fetch(&mut self, repo: RepoId) -> Ask {
+        let ask = self.draw();
+        self.effects.push_back(Effect::FetchRow { ask, repo });
+        ask
+    }
+}
