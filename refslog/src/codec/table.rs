@@ -1,0 +1,376 @@
+//! A sorted table of entries in blocks, with an index above them: what segments and snapshots are made of.
+//!
+//! ```text
+//! file    magic | tag | data blocks | index nodes, level by level | footer
+//! block   payload | CRC32C of the payload
+//! data    count | run (names start anew every 32 entries) | offset in the payload of each restart but the first (2 each)
+//! node    see `index`
+//! footer  entries (8) | root offset (8) | root length (4) | levels (1) | meta | CRC32C | tag | magic
+//! ```
+//!
+//! A block holds 128 entries, or fewer where their names and values exceed 8 KiB: so the cut is a function of the
+//! entries. Opening reads the footer only; a look-up reads one block per level, and checks each.
+
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use bytes::Bytes;
+
+use super::error::{DecodeError, DecodeErrorKind as Kind};
+use super::index::{self, Child};
+use super::run::{Entry, RESTART, RawEntry, Restarts, RunReader, put_run};
+use super::{Reader, put_len};
+use crate::change::Value;
+use crate::oid::ObjectFormat;
+
+const MAGIC: &[u8; 4] = b"TNRF";
+const HEAD: usize = 5;
+const BLOCK_ENTRIES: usize = 128;
+const BLOCK_BYTES: usize = 8_192;
+/// More levels than any table that fits an address space has.
+const MAX_LEVELS: u8 = 10;
+
+/// Writes a table entry by entry, a block at a time.
+#[derive(Debug)]
+pub(crate) struct TableBuilder {
+    out: Vec<u8>,
+    tag: u8,
+    blocks: Vec<Child>,
+    count: u64,
+}
+
+impl TableBuilder {
+    pub(crate) fn new(tag: u8, expected_bytes: usize) -> Self {
+        let mut out = Vec::with_capacity(expected_bytes);
+        out.extend_from_slice(MAGIC);
+        out.push(tag);
+        Self { out, tag, blocks: Vec::new(), count: 0 }
+    }
+
+    /// Adds entries in the order of names; all of a table's entries in one call, or blocks of [`block_len`] each.
+    pub(crate) fn push_all(&mut self, mut entries: &[Entry<'_>]) {
+        while !entries.is_empty() {
+            let (block, rest) = entries.split_at(block_len(entries));
+            self.push_block(block);
+            entries = rest;
+        }
+    }
+
+    pub(crate) fn push_block(&mut self, block: &[Entry<'_>]) {
+        let Some(first) = block.first() else { return };
+        let start = self.out.len();
+        put_len(&mut self.out, block.len());
+        let restarts = put_run(&mut self.out, block, Restarts::Every32);
+        for restart in restarts.iter().skip(1) {
+            // All but the last entry of a block fit 8 KiB and their overhead, so a restart's offset fits two bytes.
+            let offset = u16::try_from(restart - start).unwrap_or(u16::MAX);
+            self.out.extend_from_slice(&offset.to_le_bytes());
+        }
+        let start_of = index::seal(&mut self.out, start);
+        self.blocks.push(Child { first: first.name.to_vec(), start: start_of, end: self.out.len() });
+        self.count += block.len() as u64;
+    }
+
+    /// The table's bytes.
+    pub(crate) fn finish(self, meta: &[u8]) -> Bytes {
+        self.finish_open(meta).bytes
+    }
+
+    /// The table, as opening its bytes would give it.
+    pub(crate) fn finish_open(mut self, meta: &[u8]) -> Table {
+        let mut levels = 0_u8;
+        let mut nodes = self.blocks;
+        while nodes.len() > 1 {
+            nodes = index::put_level(&mut self.out, &nodes);
+            levels = levels.saturating_add(1);
+        }
+        let (start, end) = nodes.first().map_or((0, 0), |root| (root.start, root.end));
+        let footer = self.out.len();
+        self.out.extend_from_slice(&self.count.to_le_bytes());
+        self.out.extend_from_slice(&(start as u64).to_le_bytes());
+        // A root is a node of at most 128 names, or a block.
+        self.out.extend_from_slice(&u32::try_from(end - start).unwrap_or(u32::MAX).to_le_bytes());
+        self.out.push(levels);
+        self.out.extend_from_slice(meta);
+        let crc = crc32c::crc32c(&[self.tag]);
+        let crc = crc32c::crc32c_append(crc, self.out.get(footer..).unwrap_or_default());
+        self.out.extend_from_slice(&crc.to_le_bytes());
+        self.out.push(self.tag);
+        self.out.extend_from_slice(MAGIC);
+        Table {
+            bytes: self.out.into(),
+            format: super::record::format_from_bit(self.tag),
+            count: self.count,
+            root: Span { start, end },
+            levels,
+        }
+    }
+}
+
+/// How many of these entries make the next block.
+pub(crate) fn block_len(entries: &[Entry<'_>]) -> usize {
+    let mut bytes = 0_usize;
+    let full = entries.iter().take(BLOCK_ENTRIES).position(|entry| {
+        let over = bytes >= BLOCK_BYTES;
+        bytes = bytes.saturating_add(weight(entry));
+        over
+    });
+    full.unwrap_or(entries.len().min(BLOCK_ENTRIES))
+}
+
+fn weight(entry: &Entry<'_>) -> usize {
+    let value = |value: &Value| match value {
+        Value::Direct(_) => 32,
+        Value::Symbolic(name) => name.as_bytes().len(),
+    };
+    entry.name.len() + entry.old.value().map_or(0, value) + entry.new.map_or(0, value)
+}
+
+/// A table in bytes, opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    bytes: Bytes,
+    pub(crate) format: ObjectFormat,
+    count: u64,
+    root: Span,
+    levels: u8,
+}
+
+/// Where a block with its checksum stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// The first name that the index gives a block (the root has none), and the block.
+type Indexed = (Option<Vec<u8>>, Span);
+
+/// An opened table, and what its footer says besides.
+pub(crate) struct Opened<const META: usize> {
+    pub(crate) table: Table,
+    pub(crate) meta: [u8; META],
+}
+
+impl Table {
+    /// Reads the footer. `known` says which tags are of this kind; their lowest bit is the object format.
+    pub(crate) fn open<const META: usize>(
+        bytes: Bytes,
+        known: impl Fn(u8) -> bool,
+    ) -> Result<Opened<META>, DecodeError> {
+        let len = bytes.len();
+        let tail = 21 + META + 4 + HEAD;
+        let footer = len.checked_sub(tail).filter(|at| *at >= HEAD).ok_or(DecodeError::new(len, Kind::Truncated))?;
+        let mut reader = Reader::new(bytes.get(footer..).unwrap_or_default(), footer);
+        let count = u64::from_le_bytes(reader.array()?);
+        let start = u64::from_le_bytes(reader.array()?);
+        let root_len = u32::from_le_bytes(reader.array()?);
+        let levels = reader.byte()?;
+        let meta = reader.array::<META>()?;
+        let crc_at = reader.offset();
+        let crc = u32::from_le_bytes(reader.array()?);
+        let tag = reader.byte()?;
+        let magic: [u8; 4] = reader.array()?;
+        if magic != *MAGIC || bytes.get(..4) != Some(MAGIC) {
+            return Err(DecodeError::new(len - 4, Kind::Unsupported { tag: magic[0] }));
+        }
+        if !known(tag) {
+            return Err(DecodeError::new(len - HEAD, Kind::Unsupported { tag }));
+        }
+        let body = bytes.get(footer..crc_at).unwrap_or_default();
+        let found = crc32c::crc32c_append(crc32c::crc32c(&[tag]), body);
+        if found != crc || bytes.get(4) != Some(&tag) {
+            return Err(DecodeError::new(footer, Kind::Corrupt));
+        }
+        let wrong = DecodeError::new(footer, Kind::Field);
+        let start = usize::try_from(start).map_err(|_| wrong.clone())?;
+        let end = usize::try_from(root_len).ok().and_then(|len| start.checked_add(len)).ok_or_else(|| wrong.clone())?;
+        let fits = if count == 0 { start == 0 && end == 0 && footer == HEAD } else { start >= HEAD && end == footer };
+        if !fits || levels > MAX_LEVELS {
+            return Err(wrong);
+        }
+        let format = super::record::format_from_bit(tag);
+        let table = Self { bytes, format, count, root: Span { start, end }, levels };
+        Ok(Opened { table, meta })
+    }
+
+    pub(crate) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The payload of a block whose checksum fits.
+    fn block(&self, span: Span) -> Result<&[u8], DecodeError> {
+        let wrong = || DecodeError::new(span.start, Kind::Corrupt);
+        let whole = self.bytes.get(span.start..span.end).ok_or_else(wrong)?;
+        let (payload, crc) = whole.split_last_chunk::<4>().ok_or_else(wrong)?;
+        if crc32c::crc32c(payload) == u32::from_le_bytes(*crc) { Ok(payload) } else { Err(wrong()) }
+    }
+
+    fn data(&self, span: Span) -> Result<DataBlock<'_>, DecodeError> {
+        DataBlock::new(self.block(span)?, span.start, self.format)
+    }
+
+    /// The entry of a name, handed to `read` with the offset at which it stands.
+    pub(crate) fn find<T>(
+        &self,
+        name: &[u8],
+        read: impl FnOnce(RawEntry<'_>, usize) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, DecodeError> {
+        if self.count == 0 {
+            return Ok(None);
+        }
+        let mut span = self.root;
+        for _ in 0..self.levels {
+            let node = index::Node::new(self.block(span)?, span.start)?;
+            let Some(child) = node.child_of(name)? else { return Ok(None) };
+            span = child;
+        }
+        let block = self.data(span)?;
+        let mut run = block.seek(name)?;
+        loop {
+            let offset = run.offset();
+            let Some(entry) = run.next_entry()? else { return Ok(None) };
+            match run.name().cmp(name) {
+                Ordering::Less => {}
+                Ordering::Equal => return read(entry, offset).map(Some),
+                Ordering::Greater => return Ok(None),
+            }
+        }
+    }
+
+    /// Hands every entry to `each` in the order of names, and checks that blocks and index fit together.
+    pub(crate) fn scan(
+        &self,
+        mut each: impl FnMut(&[u8], RawEntry<'_>, usize) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let mut count = 0_u64;
+        let mut last: Vec<u8> = Vec::new();
+        let mut next = HEAD;
+        for (first, span) in self.spans()? {
+            let wrong = DecodeError::new(span.start, Kind::NotCanonical);
+            if span.start != next {
+                return Err(wrong);
+            }
+            next = span.end;
+            let block = self.data(span)?;
+            let mut run = block.run()?;
+            let mut seen: Vec<u8> = Vec::new();
+            loop {
+                let offset = run.offset();
+                if let Some(restart) = run.restart_ahead()
+                    && block.restart(restart).and_then(|at| at.checked_add(span.start)) != Some(offset)
+                {
+                    return Err(DecodeError::new(offset, Kind::NotCanonical));
+                }
+                let Some(entry) = run.next_entry()? else { break };
+                if seen.is_empty() {
+                    seen.extend_from_slice(run.name());
+                    if (count > 0 && last.as_slice() >= run.name())
+                        || first.as_ref().is_some_and(|first| *first != seen)
+                    {
+                        return Err(wrong);
+                    }
+                } else if run.at_restart() && last.as_slice() >= run.name() {
+                    return Err(DecodeError::new(offset, Kind::NotCanonical));
+                }
+                each(run.name(), entry, offset)?;
+                count += 1;
+                if run.before_restart() {
+                    last.clear();
+                    last.extend_from_slice(run.name());
+                }
+            }
+            block.check_tail(&run.finish(&seen)?)?;
+        }
+        if count == self.count { Ok(()) } else { Err(DecodeError::new(self.root.end, Kind::Field)) }
+    }
+
+    /// The data blocks in order, with the first name that the index gives each.
+    fn spans(&self) -> Result<Vec<Indexed>, DecodeError> {
+        let mut level = Vec::new();
+        if self.count > 0 {
+            level.push((None, self.root));
+        }
+        for _ in 0..self.levels {
+            let mut below = Vec::new();
+            for (first, span) in level {
+                let node = index::Node::new(self.block(span)?, span.start)?;
+                let children = node.children()?;
+                if first.is_some() && first.as_ref() != children.first().map(|(name, _)| name) {
+                    return Err(DecodeError::new(span.start, Kind::NotCanonical));
+                }
+                below.extend(children.into_iter().map(|(name, child)| (Some(name), child)));
+            }
+            level = below;
+        }
+        Ok(level)
+    }
+}
+
+/// A data block whose checksum was found right.
+struct DataBlock<'a> {
+    payload: &'a [u8],
+    base: usize,
+    format: ObjectFormat,
+    count: usize,
+    run_at: usize,
+    /// Offsets of the restarts but the first, two bytes each.
+    restarts: &'a [u8],
+}
+
+impl<'a> DataBlock<'a> {
+    fn new(payload: &'a [u8], base: usize, format: ObjectFormat) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(payload, base);
+        let count = reader.len()?;
+        let wrong = || DecodeError::new(base, Kind::Field);
+        let restarts = 2 * (count.checked_sub(1).ok_or_else(wrong)? / RESTART);
+        let at = payload.len().checked_sub(restarts).filter(|at| *at >= reader.at()).ok_or_else(wrong)?;
+        let (run, restarts) = payload.split_at(at);
+        Ok(Self { payload: run, base, format, count, run_at: reader.at(), restarts })
+    }
+
+    fn reader_at(&self, at: usize) -> Reader<'a> {
+        Reader::new(self.payload.get(at..).unwrap_or_default(), self.base + at)
+    }
+
+    fn run(&self) -> Result<RunReader<'a>, DecodeError> {
+        RunReader::new(self.reader_at(self.run_at), self.format, self.count, Restarts::Every32)
+    }
+
+    fn restart(&self, index: usize) -> Option<usize> {
+        let at = 2 * index.checked_sub(1)?;
+        self.restarts.get(at..at + 2)?.try_into().ok().map(|pair| usize::from(u16::from_le_bytes(pair)))
+    }
+
+    /// The run, to be read from the last restart whose name is not after `name`.
+    fn seek(&self, name: &[u8]) -> Result<RunReader<'a>, DecodeError> {
+        let mut run = self.run()?;
+        let mut probe = run.clone();
+        let (mut low, mut high) = (0, self.restarts.len() / 2);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            let at = self.restart(middle).unwrap_or(usize::MAX);
+            probe.seek(self.reader_at(at), middle * RESTART);
+            let before = probe.next_entry()?.is_some() && probe.name() <= name;
+            if before {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        if let Some(at) = self.restart(low) {
+            run.seek(self.reader_at(at), low * RESTART);
+        }
+        Ok(run)
+    }
+
+    /// That nothing stands between the run and the offsets.
+    fn check_tail(&self, behind: &Reader<'_>) -> Result<(), DecodeError> {
+        debug_assert!(behind.offset() <= self.base + self.payload.len(), "a run ends within its block");
+        behind.finish()
+    }
+}
