@@ -1,0 +1,280 @@
+//! Which pools give and which get back: tier by tier, evenly over the data centres.
+
+use smallvec::SmallVec;
+
+use crate::Timestamp;
+use crate::group::Traffic;
+use crate::id::{IdcId, PoolId, VersionId};
+use crate::pool::{Cause, Ledger, PoolKind};
+
+/// What a group has in one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Holding {
+    /// The pool.
+    pub pool: PoolId,
+    /// Instances asked for and not there yet.
+    pub starting: u32,
+    /// Instances that serve.
+    pub ready: u32,
+    /// Instances asked to go and not gone yet.
+    pub leaving: u32,
+    /// When these counts last changed: an older census says nothing about them.
+    pub since: Timestamp,
+}
+
+impl Holding {
+    pub(crate) fn all(&self) -> u32 {
+        self.starting + self.ready + self.leaving
+    }
+}
+
+/// How a decision's change is split over pools, and what is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Allotment {
+    /// The image that the new instances run; `None` where there are none, or their release group has none.
+    pub version: Option<VersionId>,
+    /// How many each pool lends.
+    pub lent: SmallVec<[(PoolId, u32); 2]>,
+    /// How many each pool gets back.
+    pub returned: SmallVec<[(PoolId, u32); 2]>,
+    /// How many instances no pool could lend.
+    pub missing: u32,
+    /// Why not, for each pool that was asked.
+    pub causes: SmallVec<[(PoolId, Cause); 2]>,
+    /// Why not, where it is not for a pool to say.
+    pub refusal: Option<Refusal>,
+    /// How many instances are to go that have not started yet: they go once they are there.
+    pub waiting: u32,
+}
+
+/// Why a group gets nothing, whatever pools have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No pool that the group may use has its shape.
+    NoPool,
+    /// Its release group runs no image.
+    NoVersion,
+    /// As many requests are open as the configuration allows.
+    Busy,
+}
+
+impl Refusal {
+    /// A number that stays the same in every version.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::NoPool => 210,
+            Self::NoVersion => 211,
+            Self::Busy => 212,
+        }
+    }
+}
+
+/// One data centre, as a split sees it.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    idc: IdcId,
+    /// What the group has there, in all tiers.
+    held: u64,
+    /// What can be moved there, in this tier.
+    room: u64,
+}
+
+const TIERS: u8 = 3;
+
+fn tier(kind: PoolKind, traffic: &Traffic) -> Option<u8> {
+    match kind {
+        PoolKind::Dedicated(tenant) => (tenant == traffic.tenant).then_some(0),
+        PoolKind::Resident => Some(1),
+        PoolKind::Emergency { .. } => Some(2),
+    }
+}
+
+/// Chooses the pools that lend `count` instances: what is dedicated first, then resident, then emergency; within a tier
+/// evenly over the data centres, and within one of those the cheapest first.
+pub(crate) fn grow(
+    ledger: &Ledger,
+    traffic: &Traffic,
+    holdings: &[Holding],
+    count: u32,
+    now: Timestamp,
+    out: &mut Allotment,
+) {
+    let mut left = u64::from(count);
+    for wanted in 0..TIERS {
+        let mut offers: SmallVec<[(IdcId, u64, PoolId, u32); 4]> = SmallVec::new();
+        for account in &ledger.accounts {
+            let pool = &account.pool;
+            let allowed = traffic.idcs.is_empty() || traffic.idcs.contains(&pool.idc);
+            if !allowed || tier(pool.kind, traffic) != Some(wanted) {
+                continue;
+            }
+            let Some((available, cause)) = account.available(traffic.shape, now) else {
+                continue;
+            };
+            offers.push((pool.idc, pool.price, pool.id, available));
+            out.causes.push((pool.id, cause));
+        }
+        let mut places = places(ledger, holdings, &offers);
+        offers.sort_unstable();
+        left -= pour(&mut places, left, |idc, share| hand_out(&offers, idc, share, &mut out.lent));
+        if left == 0 {
+            break;
+        }
+    }
+    if left == 0 {
+        out.causes.clear();
+    } else if out.causes.is_empty() {
+        out.refusal = Some(Refusal::NoPool);
+    }
+    out.missing = u32::try_from(left).unwrap_or(u32::MAX);
+}
+
+/// Chooses the pools that get `count` ready instances back: emergency first, then resident, then dedicated; within a tier
+/// so that what is left is even over the data centres, and within one of those the dearest first.
+pub(crate) fn shrink(ledger: &Ledger, traffic: &Traffic, holdings: &[Holding], count: u32, out: &mut Allotment) {
+    let mut left = u64::from(count);
+    for wanted in (0..TIERS).rev() {
+        let mut offers: SmallVec<[(IdcId, u64, PoolId, u32); 4]> = SmallVec::new();
+        for holding in holdings.iter().filter(|holding| holding.ready > 0) {
+            let Some(account) = ledger.account(holding.pool) else {
+                continue;
+            };
+            // A dedicated zone that is no longer the tenant's own is left like one that is.
+            if tier(account.pool.kind, traffic).unwrap_or(0) == wanted {
+                offers.push((account.pool.idc, u64::MAX - account.pool.price, holding.pool, holding.ready));
+            }
+        }
+        let mut places = places(ledger, holdings, &offers);
+        offers.sort_unstable();
+        left -= drain(&mut places, left, |idc, share| hand_out(&offers, idc, share, &mut out.returned));
+        if left == 0 {
+            break;
+        }
+    }
+    out.waiting = u32::try_from(left).unwrap_or(u32::MAX);
+}
+
+fn places(ledger: &Ledger, holdings: &[Holding], offers: &[(IdcId, u64, PoolId, u32)]) -> SmallVec<[Place; 4]> {
+    let mut places: SmallVec<[Place; 4]> = SmallVec::new();
+    for (idc, _, _, room) in offers {
+        match places.iter_mut().find(|place| place.idc == *idc) {
+            Some(place) => place.room += u64::from(*room),
+            None => places.push(Place { idc: *idc, held: 0, room: u64::from(*room) }),
+        }
+    }
+    for holding in holdings {
+        let idc = ledger.account(holding.pool).map(|account| account.pool.idc);
+        if let Some(place) = places.iter_mut().find(|place| Some(place.idc) == idc) {
+            place.held += u64::from(holding.starting) + u64::from(holding.ready);
+        }
+    }
+    places
+}
+
+/// Pours `count` over the places as water would stand: up to one level, as far as each has room. Returns how many found
+/// room.
+fn pour(places: &mut [Place], count: u64, mut give: impl FnMut(IdcId, u64)) -> u64 {
+    let fill = |places: &[Place], level: u64| -> u64 {
+        places.iter().map(|place| level.saturating_sub(place.held).min(place.room)).sum()
+    };
+    let count = count.min(places.iter().map(|place| place.room).sum());
+    let (mut low, mut high) = (0, places.iter().map(|place| place.held).max().unwrap_or(0) + count + 1);
+    // The highest level that needs no more than there is.
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if fill(places, middle) <= count { low = middle } else { high = middle }
+    }
+    let mut rest = count - fill(places, low);
+    places.sort_unstable_by_key(|place| (place.held, place.idc));
+    for place in places {
+        let mut share = low.saturating_sub(place.held).min(place.room);
+        if rest > 0 && place.held <= low && share < place.room {
+            share += 1;
+            rest -= 1;
+        }
+        if share > 0 {
+            give(place.idc, share);
+        }
+    }
+    count
+}
+
+/// Drains `count` from the places so that the fullest go down to one level. Returns how many were there.
+fn drain(places: &mut [Place], count: u64, mut give: impl FnMut(IdcId, u64)) -> u64 {
+    let above = |places: &[Place], level: u64| -> u64 {
+        places.iter().map(|place| place.held.saturating_sub(level).min(place.room)).sum()
+    };
+    let count = count.min(places.iter().map(|place| place.room).sum());
+    let (mut low, mut high) = (0, places.iter().map(|place| place.held).max().unwrap_or(0));
+    // The lowest level that frees no more than is asked.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if above(places, middle) <= count { high = middle } else { low = middle + 1 }
+    }
+    let mut rest = count - above(places, low);
+    places.sort_unstable_by_key(|place| (core::cmp::Reverse(place.held), place.idc));
+    for place in places {
+        let mut share = place.held.saturating_sub(low).min(place.room);
+        if rest > 0 && place.held >= low && share < place.room {
+            share += 1;
+            rest -= 1;
+        }
+        if share > 0 {
+            give(place.idc, share);
+        }
+    }
+    count
+}
+
+fn hand_out(offers: &[(IdcId, u64, PoolId, u32)], idc: IdcId, mut share: u64, out: &mut SmallVec<[(PoolId, u32); 2]>) {
+    for (_, _, pool, room) in offers.iter().filter(|offer| offer.0 == idc) {
+        let part = u32::try_from(share).unwrap_or(u32::MAX).min(*room);
+        if part > 0 {
+            out.push((*pool, part));
+            share -= u64::from(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn place(idc: u16, held: u64, room: u64) -> Place {
+        Place { idc: IdcId(idc), held, room }
+    }
+
+    fn shares(run: impl FnOnce(&mut dyn FnMut(IdcId, u64)) -> u64) -> (u64, Vec<(u16, u64)>) {
+        let mut out = Vec::new();
+        let moved = run(&mut |idc, share| out.push((idc.0, share)));
+        out.sort_unstable();
+        (moved, out)
+    }
+
+    #[test]
+    fn water_stands_level_where_there_is_room() {
+        let pour = |places: &mut [Place], count| shares(|give| super::pour(places, count, give));
+        assert_eq!(
+            pour(&mut [place(1, 0, 9), place(2, 0, 9), place(3, 0, 9)], 7),
+            (7, [(1, 3), (2, 2), (3, 2)].into())
+        );
+        assert_eq!(pour(&mut [place(1, 4, 9), place(2, 0, 9)], 6), (6, [(1, 1), (2, 5)].into()));
+        assert_eq!(pour(&mut [place(1, 0, 1), place(2, 0, 9)], 6), (6, [(1, 1), (2, 5)].into()));
+        assert_eq!(pour(&mut [place(1, 0, 1), place(2, 0, 2)], 6), (3, [(1, 1), (2, 2)].into()));
+        assert_eq!(pour(&mut [], 6), (0, [].into()));
+    }
+
+    #[test]
+    fn the_fullest_go_down_first() {
+        let drain = |places: &mut [Place], count| shares(|give| super::drain(places, count, give));
+        assert_eq!(drain(&mut [place(1, 5, 5), place(2, 2, 2)], 3), (3, [(1, 3)].into()));
+        assert_eq!(drain(&mut [place(1, 5, 5), place(2, 2, 2)], 5), (5, [(1, 4), (2, 1)].into()));
+        assert_eq!(drain(&mut [place(1, 5, 1), place(2, 2, 2)], 9), (3, [(1, 1), (2, 2)].into()));
+    }
+}

@@ -1,0 +1,173 @@
+//! What timed rules say at an instant: windows that hold, deltas with the share that each was given, steps that have fallen
+//! due.
+
+use crate::Timestamp;
+use crate::group::{Binding, Group, GroupState, RuleKind, RuleState};
+use crate::id::RuleId;
+use crate::record::{TimedLine, Trace};
+
+/// What the clock says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timed {
+    pub(crate) deltas: i64,
+    pub(crate) floor: Option<(RuleId, u32)>,
+    pub(crate) cap: Option<(RuleId, u32)>,
+}
+
+/// As many missed steps as one decision catches up with.
+const MAX_CATCH_UP: usize = 1000;
+
+pub(crate) fn run_clock<T: Trace>(
+    group: &Group,
+    state: &mut GroupState,
+    now: Timestamp,
+    trace: &mut T,
+    next: &mut Timestamp,
+) -> Timed {
+    let mut timed = Timed::default();
+    let mut entered = false;
+    let mut stepped = false;
+    for (at, (rule, binding)) in group.rules().enumerate() {
+        let Binding::Zone(zone) = binding else {
+            continue;
+        };
+        match &rule.kind {
+            RuleKind::Metric(..) => {}
+            RuleKind::Step(point, _) => {
+                let due = if let RuleState::Point(due) = state.rules[at] {
+                    due
+                } else {
+                    point
+                        .next_after(zone, Timestamp::from_millis(now.as_millis().saturating_sub(1)))
+                        .unwrap_or(Timestamp::MAX)
+                };
+                state.rules[at] = RuleState::Point(due);
+                stepped |= due <= now;
+                *next = due.min(*next);
+            }
+            RuleKind::Floor(window, _) | RuleKind::Cap(window, _) | RuleKind::Delta(window, _) => {
+                if let RuleState::Window { inside, until, share } = state.rules[at]
+                    && now < until
+                {
+                    *next = until.min(*next);
+                    note_window(&rule.kind, rule.id, inside, &mut timed);
+                    timed.deltas += i64::from(share);
+                    continue;
+                }
+                let (was_inside, share) = if let RuleState::Window { inside, share, .. } = state.rules[at] {
+                    (inside, share)
+                } else {
+                    (false, 0)
+                };
+                let standing = window.standing(zone, now);
+                let share = if standing.inside { share } else { 0 };
+                entered |= standing.inside && !was_inside;
+                state.rules[at] = RuleState::Window { inside: standing.inside, until: standing.until, share };
+                timed.deltas += i64::from(share);
+                *next = standing.until.min(*next);
+                note_window(&rule.kind, rule.id, standing.inside, &mut timed);
+            }
+        }
+    }
+    if stepped {
+        *next = run_steps(group, state, now, &timed, trace).min(*next);
+    }
+    if entered {
+        enter_deltas(group, state, &mut timed);
+    }
+    if T::ON {
+        trace_deltas(group, state, trace);
+    }
+    timed
+}
+
+fn note_window(kind: &RuleKind, rule: RuleId, inside: bool, timed: &mut Timed) {
+    if !inside {
+        return;
+    }
+    if let RuleKind::Floor(_, count) = kind
+        && timed.floor.is_none_or(|(_, held)| held < *count)
+    {
+        timed.floor = Some((rule, *count));
+    }
+    if let RuleKind::Cap(_, count) = kind
+        && timed.cap.is_none_or(|(_, held)| held > *count)
+    {
+        timed.cap = Some((rule, *count));
+    }
+}
+
+/// Gives deltas whose window has begun their share: all of what they add, and as much of what they take as there is.
+fn enter_deltas(group: &Group, state: &mut GroupState, timed: &mut Timed) {
+    for (at, (rule, _)) in group.rules().enumerate() {
+        let (RuleKind::Delta(_, by), RuleState::Window { inside: true, until, share: 0 }) =
+            (&rule.kind, state.rules[at])
+        else {
+            continue;
+        };
+        let spare = i64::from(state.base) + i64::from(state.steps) + timed.deltas - i64::from(group.policy().min);
+        let given =
+            if *by >= 0 { *by } else { -i32::try_from(spare.clamp(0, i64::from(by.unsigned_abs()))).unwrap_or(0) };
+        state.rules[at] = RuleState::Window { inside: true, until, share: given };
+        timed.deltas += i64::from(given);
+    }
+}
+
+fn trace_deltas<T: Trace>(group: &Group, state: &GroupState, trace: &mut T) {
+    for ((rule, _), held) in group.rules().zip(&state.rules) {
+        if let (RuleKind::Delta(_, asked), RuleState::Window { inside: true, share, .. }) = (&rule.kind, held) {
+            trace.timed(TimedLine::Delta { rule: rule.id, asked: *asked, given: *share });
+        }
+    }
+}
+
+/// Takes the steps that have fallen due, in the order of their instants; returns when the next one does.
+fn run_steps<T: Trace>(
+    group: &Group,
+    state: &mut GroupState,
+    now: Timestamp,
+    timed: &Timed,
+    trace: &mut T,
+) -> Timestamp {
+    for _ in 0..MAX_CATCH_UP {
+        let due = state
+            .rules
+            .iter()
+            .enumerate()
+            .filter_map(|(at, held)| if let RuleState::Point(due) = held { Some((*due, at)) } else { None });
+        let Some((due, at)) = due.min() else {
+            return Timestamp::MAX;
+        };
+        if due > now {
+            return due;
+        }
+        let Some((rule, Binding::Zone(zone))) = group.rules().nth(at) else {
+            return Timestamp::MAX;
+        };
+        let RuleKind::Step(point, by) = &rule.kind else {
+            return Timestamp::MAX;
+        };
+        state.rules[at] = RuleState::Point(point.next_after(zone, due).unwrap_or(Timestamp::MAX));
+        let given = take_step(group, state, *by, timed);
+        trace.timed(TimedLine::Step { rule: rule.id, at: due, asked: *by, given });
+    }
+    now.after_millis(1)
+}
+
+/// Adds to the steps, or takes from them first and from the base next, never below the minimum.
+fn take_step(group: &Group, state: &mut GroupState, by: i32, timed: &Timed) -> i32 {
+    if by >= 0 {
+        let room = u32::MAX - state.steps;
+        let given = by.unsigned_abs().min(room);
+        state.steps += given;
+        return i32::try_from(given).unwrap_or(i32::MAX);
+    }
+    let asked = by.unsigned_abs();
+    let from_steps = asked.min(state.steps);
+    state.steps -= from_steps;
+    let spare = i64::from(state.base) + i64::from(state.steps) + timed.deltas - i64::from(group.policy().min);
+    let spare = u32::try_from(spare.max(0)).unwrap_or(u32::MAX).min(state.base - group.policy().min.min(state.base));
+    let from_base = (asked - from_steps).min(spare);
+    state.base -= from_base;
+    -i32::try_from(from_steps + from_base).unwrap_or(i32::MAX)
+}

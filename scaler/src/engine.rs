@@ -1,0 +1,324 @@
+//! The face: many groups, their pools, and one tick over all of them.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
+use crate::Timestamp;
+use crate::allot::Holding;
+use crate::config::{Config, Records};
+use crate::decide::decide;
+use crate::effect::{Counters, Effect, Request};
+use crate::error::Refused;
+use crate::group::{Group, GroupState, Inputs, Override, Policy, Traffic};
+use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, VersionId};
+use crate::metric::Sample;
+use crate::pool::{Ledger, Pool, Stock};
+use crate::record::{Decision, Record};
+
+/// Sizes many groups from shared pools: ask with a tick, do the [`Effect`]s, tell with facts.
+///
+/// A plain value: cloning it forks it, and a fork answers as the original would.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(crate) config: Config,
+    pub(crate) now: Timestamp,
+    pub(crate) last_tick: Option<Timestamp>,
+    pub(crate) next_tick: Timestamp,
+    /// In the order of their ids.
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) ledger: Ledger,
+    pub(crate) releases: BTreeMap<ReleaseId, VersionId>,
+    pub(crate) requests: BTreeMap<RequestId, Request>,
+    pub(crate) next_request: u64,
+    pub(crate) effects: VecDeque<Effect>,
+    pub(crate) counters: Counters,
+    /// What the last tick changed; it says nothing about what comes next, and is in no snapshot.
+    pub(crate) moves: Vec<Move>,
+}
+
+/// A target that a tick has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The group.
+    pub group: GroupId,
+    /// Its target before.
+    pub before: u32,
+    /// Its target now.
+    pub after: u32,
+}
+
+/// One group, with all that belongs to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) traffic: Traffic,
+    pub(crate) group: Group,
+    pub(crate) state: GroupState,
+    pub(crate) samples: SmallVec<[Option<Sample>; 2]>,
+    pub(crate) holdings: SmallVec<[Holding; 2]>,
+    /// When it has to be decided again.
+    pub(crate) due: Timestamp,
+    pub(crate) record: Option<Box<Record>>,
+}
+
+impl Slot {
+    pub(crate) fn inputs(&self) -> Inputs<'_> {
+        inputs(&self.holdings, &self.samples)
+    }
+
+    pub(crate) fn id(&self) -> GroupId {
+        self.traffic.id
+    }
+}
+
+/// What a group with these holdings and samples is decided by.
+pub(crate) fn inputs<'a>(holdings: &[Holding], samples: &'a [Option<Sample>]) -> Inputs<'a> {
+    let (mut ready, mut starting) = (0, 0);
+    for holding in holdings {
+        ready += holding.ready;
+        starting += holding.starting;
+    }
+    Inputs { ready, starting, samples }
+}
+
+impl Engine {
+    /// An engine without groups or pools.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Timestamp::ZERO,
+            last_tick: None,
+            next_tick: Timestamp::ZERO,
+            slots: Vec::new(),
+            ledger: Ledger::default(),
+            releases: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            effects: VecDeque::new(),
+            counters: Counters::default(),
+            moves: Vec::new(),
+        }
+    }
+
+    pub(crate) fn lift(&mut self, now: Timestamp) -> Timestamp {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    pub(crate) fn place(&self, group: GroupId) -> Result<usize, usize> {
+        self.slots.binary_search_by_key(&group, Slot::id)
+    }
+
+    fn slot_mut(&mut self, group: GroupId) -> Result<&mut Slot, Refused> {
+        match self.place(group) {
+            Ok(at) => Ok(&mut self.slots[at]),
+            Err(_) => Err(Refused::NoGroup(group)),
+        }
+    }
+
+    /// Adds a pool, or changes one: its stock, its price, its lease, its marks.
+    ///
+    /// # Errors
+    /// [`Refused::StockBelowLent`], [`Refused::PoolInUse`], [`Refused::PoolShape`] or [`Refused::Full`]; nothing has
+    /// changed.
+    pub fn put_pool(&mut self, now: Timestamp, pool: Pool) -> Result<(), Refused> {
+        self.lift(now);
+        self.ledger.put(pool, self.config.max_pools)
+    }
+
+    /// Says which image a release group runs from now on. Instances that run keep theirs.
+    pub fn put_release(&mut self, now: Timestamp, release: ReleaseId, version: VersionId) {
+        self.lift(now);
+        self.releases.insert(release, version);
+    }
+
+    /// Makes the elastic group of a traffic group, or changes one that is there.
+    ///
+    /// A rule that stays the same keeps what it remembers; a delta that goes takes its share with it.
+    ///
+    /// # Errors
+    /// [`Refused::Policy`], [`Refused::Draining`], [`Refused::InUse`] or [`Refused::Full`]; nothing has changed.
+    pub fn put_group(&mut self, now: Timestamp, traffic: Traffic, policy: Policy) -> Result<(), Refused> {
+        self.lift(now);
+        let group = Group::new(policy, &self.config.zones, self.config.limits)?;
+        match self.place(traffic.id) {
+            Ok(at) => {
+                self.check_move(at, &traffic)?;
+                let slot = &mut self.slots[at];
+                let kept = group.policy().metrics.iter().map(|metric| {
+                    slot.group.metric_index(metric.id).and_then(|at| slot.samples.get(at).copied().flatten())
+                });
+                slot.samples = kept.collect();
+                slot.state.carry_over(&slot.group, &group);
+                (slot.traffic, slot.group, slot.due) = (traffic, group, Timestamp::ZERO);
+            }
+            Err(_) if self.slots.len() >= self.config.max_groups => {
+                return Err(Refused::Full(self.config.max_groups));
+            }
+            Err(at) => {
+                let slot = Slot {
+                    state: GroupState::new(&group, 0),
+                    samples: SmallVec::from_elem(None, group.policy().metrics.len()),
+                    holdings: SmallVec::new(),
+                    due: Timestamp::ZERO,
+                    record: None,
+                    traffic,
+                    group,
+                };
+                self.slots.insert(at, slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// A group with instances keeps its shape, and every data centre that they stand in.
+    fn check_move(&self, at: usize, traffic: &Traffic) -> Result<(), Refused> {
+        let slot = &self.slots[at];
+        if slot.state.is_draining() {
+            return Err(Refused::Draining(traffic.id));
+        }
+        for holding in slot.holdings.iter().filter(|holding| holding.all() > 0) {
+            let Some(account) = self.ledger.account(holding.pool) else {
+                continue;
+            };
+            let idc = account.pool.idc;
+            let outside = !traffic.idcs.is_empty() && !traffic.idcs.contains(&idc);
+            if outside || slot.traffic.shape != traffic.shape {
+                return Err(Refused::InUse(traffic.id, idc));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells that a traffic group is gone: its elastic group goes down to nothing over the configured time, and is
+    /// forgotten when its last instance is.
+    ///
+    /// # Errors
+    /// [`Refused::NoGroup`]; nothing has changed.
+    pub fn drop_traffic(&mut self, now: Timestamp, group: GroupId) -> Result<(), Refused> {
+        let now = self.lift(now);
+        let over_ms = self.config.drain_ms;
+        let slot = self.slot_mut(group)?;
+        slot.state.drain(now, over_ms);
+        slot.due = Timestamp::ZERO;
+        Ok(())
+    }
+
+    /// Sets a group's size by hand until an instant, or hands it back to its rules.
+    ///
+    /// # Errors
+    /// [`Refused::NoGroup`]; nothing has changed.
+    pub fn set_by_hand(&mut self, now: Timestamp, group: GroupId, by_hand: Option<Override>) -> Result<(), Refused> {
+        self.lift(now);
+        let slot = self.slot_mut(group)?;
+        slot.state.set_by_hand(by_hand);
+        slot.due = Timestamp::ZERO;
+        Ok(())
+    }
+
+    /// Holds a group's target as it is.
+    ///
+    /// # Errors
+    /// [`Refused::NoGroup`]; nothing has changed.
+    pub fn pause(&mut self, now: Timestamp, group: GroupId) -> Result<(), Refused> {
+        self.lift(now);
+        let slot = self.slot_mut(group)?;
+        slot.state.pause();
+        slot.due = Timestamp::ZERO;
+        Ok(())
+    }
+
+    /// Ends a pause.
+    ///
+    /// # Errors
+    /// [`Refused::NoGroup`]; nothing has changed.
+    pub fn resume(&mut self, now: Timestamp, group: GroupId) -> Result<(), Refused> {
+        self.lift(now);
+        let slot = self.slot_mut(group)?;
+        slot.state.resume();
+        slot.due = Timestamp::ZERO;
+        Ok(())
+    }
+
+    /// The next thing for the host to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When to call [`Engine::handle_timeout`] next; `None` while there is no group.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        (!self.slots.is_empty()).then_some(self.next_tick)
+    }
+
+    /// What a tick would decide for a group now, and why; nothing changes.
+    #[must_use]
+    pub fn explain(&self, now: Timestamp, group: GroupId) -> Option<Decision> {
+        let slot = self.place(group).ok().map(|at| &self.slots[at])?;
+        Some(decide(&slot.group, &slot.state, &slot.inputs(), now.max(self.now)).0)
+    }
+
+    /// The record of a group's last change, where [`Records::Last`] is kept.
+    #[must_use]
+    pub fn record(&self, group: GroupId) -> Option<&Record> {
+        self.place(group).ok().and_then(|at| self.slots[at].record.as_deref())
+    }
+
+    /// The groups, in the order of their ids.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.slots.iter().map(Slot::id)
+    }
+
+    /// A group's state.
+    #[must_use]
+    pub fn state(&self, group: GroupId) -> Option<&GroupState> {
+        self.place(group).ok().map(|at| &self.slots[at].state)
+    }
+
+    /// What a group has in each pool.
+    #[must_use]
+    pub fn holdings(&self, group: GroupId) -> &[Holding] {
+        self.place(group).ok().map_or(&[], |at| &self.slots[at].holdings)
+    }
+
+    /// What a pool has of a shape.
+    #[must_use]
+    pub fn stock(&self, pool: PoolId, shape: ShapeId) -> Option<&Stock> {
+        self.ledger.account(pool)?.stock.iter().find(|stock| stock.shape == shape)
+    }
+
+    /// The pools, in the order of their ids.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.ledger.accounts.iter().map(|account| &account.pool)
+    }
+
+    /// The requests whose end has not been told: what a host asks its cloud about after a restart.
+    pub fn requests(&self) -> impl Iterator<Item = (RequestId, &Request)> {
+        self.requests.iter().map(|(id, request)| (*id, request))
+    }
+
+    /// The targets that the last tick changed, in the order of the groups' ids.
+    #[must_use]
+    pub fn moves(&self) -> &[Move] {
+        &self.moves
+    }
+
+    /// Facts that changed nothing, by why.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn keeps_records(&self) -> bool {
+        self.config.records == Records::Last
+    }
+}

@@ -1,0 +1,126 @@
+//! What can be wrong with what a host passes in.
+
+use crate::id::{GroupId, IdcId, MetricId, PoolId, RuleId, ShapeId, ZoneId};
+
+/// Why a time zone was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ZoneError {
+    /// No such name in the data that the crate carries.
+    #[error("no such time zone in the bundled data")]
+    Unknown,
+    /// Not the bytes of a `TZif` file.
+    #[error("not the bytes of a TZif file")]
+    Malformed,
+    /// All 65,536 ids are given out.
+    #[error("no zone id is left")]
+    Full,
+}
+
+/// Why a configuration was not built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A limit, a period or a back-off of zero.
+    #[error("{0} must be above zero")]
+    Zero(&'static str),
+    /// A back-off whose cap is below its start.
+    #[error("the longest back-off is shorter than the first")]
+    BackOff,
+}
+
+/// Why a policy is none: it could be read in two ways, or never holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// The minimum is above the maximum.
+    #[error("the minimum is above the maximum")]
+    MinAboveMax,
+    /// The maximum is above what a group may have by the configuration.
+    #[error("a maximum above the limit of {0}")]
+    MaxAboveLimit(u32),
+    /// More rules or metrics than the configuration allows.
+    #[error("more than {0} rules or metrics")]
+    TooMany(usize),
+    /// Two rules, or two metrics, of one id.
+    #[error("rule id {0} is used twice")]
+    RuleTwice(RuleId),
+    /// Two metrics of one id.
+    #[error("metric id {0} is used twice")]
+    MetricTwice(MetricId),
+    /// A rule names a metric that the policy does not declare.
+    #[error("rule {0} names metric {1}, which the policy does not declare")]
+    NoMetric(RuleId, MetricId),
+    /// A rule names a zone that the configuration does not hold.
+    #[error("rule {0} names zone {1}, which the configuration does not hold")]
+    NoZone(RuleId, ZoneId),
+    /// A rule whose days never come.
+    #[error("the days of rule {0} never come")]
+    Never(RuleId),
+    /// A target or a share per instance of zero or less.
+    #[error("rule {0} has a target that is not above zero")]
+    Target(RuleId),
+    /// `n` of `m` samples with `n` of 0, above `m`, or `m` above 64.
+    #[error("rule {0} asks for n of m samples, where 1 <= n <= m <= 64 does not hold")]
+    Samples(RuleId),
+    /// A threshold that fires out at or below where it fires in, or never.
+    #[error("rule {0} fires out at or below where it fires in, or never fires")]
+    Bounds(RuleId),
+    /// A metric that is stale as soon as it is seen.
+    #[error("metric {0} is stale as soon as it is seen")]
+    Staleness(MetricId),
+}
+
+/// Why a command was refused; nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// No such group.
+    #[error("no group {0}")]
+    NoGroup(GroupId),
+    /// No such pool.
+    #[error("no pool {0}")]
+    NoPool(PoolId),
+    /// The group is being drained: it takes no new rules.
+    #[error("group {0} is being drained")]
+    Draining(GroupId),
+    /// As many groups or pools as the configuration allows.
+    #[error("no more than {0} of them")]
+    Full(usize),
+    /// Less stock than is lent.
+    #[error("pool {pool} has {lent} instances of shape {shape} lent: its stock cannot be {total}")]
+    StockBelowLent {
+        /// The pool.
+        pool: PoolId,
+        /// The shape.
+        shape: ShapeId,
+        /// What is lent of it.
+        lent: u32,
+        /// What its stock was to be.
+        total: u32,
+    },
+    /// A release of what was never lent.
+    #[error("pool {pool} lent {lent} instances of shape {shape}: {asked} cannot come back")]
+    NeverLent {
+        /// The pool.
+        pool: PoolId,
+        /// The shape.
+        shape: ShapeId,
+        /// What is lent of it.
+        lent: u32,
+        /// What was to come back.
+        asked: u32,
+    },
+    /// A pool that has instances lent keeps its kind and its place.
+    #[error("pool {0} has instances lent: it keeps its kind, data centre and tenant")]
+    PoolInUse(PoolId),
+    /// A pool with one shape twice, a mark above 1000 per mille, or marks the wrong way round.
+    #[error("pool {0} names a shape twice or has marks out of order")]
+    PoolShape(PoolId),
+    /// A traffic group that is moved while it has instances.
+    #[error("group {0} has instances in data centre {1}, which it would no longer name")]
+    InUse(GroupId, IdcId),
+    /// The policy is none.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}

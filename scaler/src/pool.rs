@@ -1,0 +1,283 @@
+//! Pools and their ledger: what is lent, what is free, and that the two always add up.
+
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
+use crate::Timestamp;
+use crate::error::Refused;
+use crate::id::{IdcId, PoolId, ShapeId, TenantId};
+
+/// What a pool is, which decides when it is drawn on: dedicated, resident, emergency; and given back to in the other order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum PoolKind {
+    /// A zone of one tenant's own.
+    Dedicated(TenantId),
+    /// Machines that are always there, for all.
+    Resident,
+    /// Machines that are leased: from the first instant to the second, at which all of them go back.
+    Emergency {
+        /// The first instant of the lease.
+        from: Timestamp,
+        /// The end of the lease; the instant itself is outside.
+        until: Timestamp,
+    },
+}
+
+/// How full a pool may become, in thousandths of its stock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Watermark {
+    /// Nothing is lent past this mark, and a pool that reaches it closes.
+    pub high_permille: u16,
+    /// A closed pool opens again at or below this mark.
+    pub low_permille: u16,
+}
+
+impl Default for Watermark {
+    fn default() -> Self {
+        Self { high_permille: 1000, low_permille: 1000 }
+    }
+}
+
+/// A pool of machines, as the host declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Pool {
+    /// Its name.
+    pub id: PoolId,
+    /// What it is.
+    pub kind: PoolKind,
+    /// Where its machines stand.
+    pub idc: IdcId,
+    /// What an instance costs, in thousandths of the host's currency, per hour.
+    pub price: u64,
+    /// How full it may become.
+    pub watermark: Watermark,
+    /// How many instances of each shape it has in all.
+    pub stock: Vec<(ShapeId, u32)>,
+}
+
+/// Why a pool gave less than was asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Cause {
+    /// All of its stock is lent.
+    Stock,
+    /// It is at its watermark, or has not come down from it.
+    Watermark,
+    /// Its last launches failed; it is asked again later.
+    BackOff,
+    /// Its lease has not begun, or is over.
+    Lease,
+}
+
+impl Cause {
+    /// A number that stays the same in every version.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Stock => 200,
+            Self::Watermark => 201,
+            Self::BackOff => 202,
+            Self::Lease => 203,
+        }
+    }
+}
+
+/// What a pool holds of one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Stock {
+    /// The shape.
+    pub shape: ShapeId,
+    /// All that there is: lent and free.
+    pub total: u32,
+    /// What groups have of it: starting, ready and leaving.
+    pub lent: u32,
+    /// Whether it has reached the high mark and not yet come down to the low one.
+    pub closed: bool,
+    /// How many launches have failed since one succeeded.
+    pub strikes: u8,
+    /// Nothing is asked of it before this instant.
+    pub blocked_until: Timestamp,
+}
+
+impl Stock {
+    /// What is not lent.
+    #[must_use]
+    pub const fn free(&self) -> u32 {
+        self.total - self.lent
+    }
+
+    fn mark(&self, permille: u16) -> u32 {
+        u32::try_from(u64::from(self.total) * u64::from(permille) / 1000).unwrap_or(self.total)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Account {
+    pub(crate) pool: Pool,
+    pub(crate) stock: SmallVec<[Stock; 1]>,
+}
+
+/// Who has what: the sums of every pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Ledger {
+    /// In the order of their ids.
+    pub(crate) accounts: Vec<Account>,
+}
+
+/// How a pool that fails is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BackOff {
+    pub(crate) first_ms: u64,
+    pub(crate) longest_ms: u64,
+}
+
+impl Ledger {
+    /// Adds a pool, or changes one.
+    pub(crate) fn put(&mut self, pool: Pool, limit: usize) -> Result<(), Refused> {
+        let Watermark { high_permille, low_permille } = pool.watermark;
+        let twice =
+            pool.stock.iter().enumerate().any(|(at, (shape, _))| pool.stock[..at].iter().any(|(s, _)| s == shape));
+        if twice || high_permille > 1000 || low_permille > high_permille {
+            return Err(Refused::PoolShape(pool.id));
+        }
+        let place = self.accounts.binary_search_by_key(&pool.id, |account| account.pool.id);
+        if place.is_err() && self.accounts.len() >= limit {
+            return Err(Refused::Full(limit));
+        }
+        let held = place.ok().map(|at| &self.accounts[at]);
+        if let Some(held) = held {
+            let lent: u32 = held.stock.iter().map(|stock| stock.lent).max().unwrap_or(0);
+            let same_kind = match (held.pool.kind, pool.kind) {
+                (PoolKind::Emergency { .. }, PoolKind::Emergency { .. }) => true,
+                (before, after) => before == after,
+            };
+            if lent > 0 && (held.pool.idc != pool.idc || !same_kind) {
+                return Err(Refused::PoolInUse(pool.id));
+            }
+            for stock in &held.stock {
+                let total = pool.stock.iter().find(|(shape, _)| *shape == stock.shape).map_or(0, |(_, total)| *total);
+                if total < stock.lent {
+                    return Err(Refused::StockBelowLent { pool: pool.id, shape: stock.shape, lent: stock.lent, total });
+                }
+            }
+        }
+        let stock = pool.stock.iter().map(|(shape, total)| {
+            let fresh = Stock {
+                shape: *shape,
+                total: *total,
+                lent: 0,
+                closed: false,
+                strikes: 0,
+                blocked_until: Timestamp::ZERO,
+            };
+            let before = held.and_then(|held| held.stock.iter().find(|stock| stock.shape == *shape));
+            let mut now = Stock { total: *total, ..before.copied().unwrap_or(fresh) };
+            now.closed = reaches(&now, pool.watermark, now.closed);
+            now
+        });
+        let account = Account { stock: stock.collect(), pool };
+        match place {
+            Ok(at) => self.accounts[at] = account,
+            Err(at) => self.accounts.insert(at, account),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn account(&self, pool: PoolId) -> Option<&Account> {
+        self.accounts.binary_search_by_key(&pool, |account| account.pool.id).ok().map(|at| &self.accounts[at])
+    }
+
+    fn stock_mut(&mut self, pool: PoolId, shape: ShapeId) -> Option<(&mut Stock, Watermark)> {
+        let at = self.accounts.binary_search_by_key(&pool, |account| account.pool.id).ok()?;
+        let account = &mut self.accounts[at];
+        let marks = account.pool.watermark;
+        account.stock.iter_mut().find(|stock| stock.shape == shape).map(|stock| (stock, marks))
+    }
+
+    /// Lends what [`Account::available`] has promised.
+    pub(crate) fn lend(&mut self, pool: PoolId, shape: ShapeId, count: u32) {
+        if let Some((stock, marks)) = self.stock_mut(pool, shape) {
+            debug_assert!(count <= stock.free(), "only what is free is lent");
+            stock.lent += count.min(stock.free());
+            stock.closed = reaches(stock, marks, stock.closed);
+        }
+    }
+
+    /// Takes back what was lent.
+    ///
+    /// # Errors
+    /// [`Refused::NeverLent`]; nothing has changed.
+    pub(crate) fn take_back(&mut self, pool: PoolId, shape: ShapeId, count: u32) -> Result<(), Refused> {
+        let (stock, marks) = self.stock_mut(pool, shape).ok_or(Refused::NoPool(pool))?;
+        if count > stock.lent {
+            return Err(Refused::NeverLent { pool, shape, lent: stock.lent, asked: count });
+        }
+        stock.lent -= count;
+        stock.closed = reaches(stock, marks, stock.closed);
+        Ok(())
+    }
+
+    /// Leaves a shape of a pool alone for a while, longer with each failure in a row.
+    pub(crate) fn strike(&mut self, pool: PoolId, shape: ShapeId, now: Timestamp, back_off: BackOff) {
+        if let Some((stock, _)) = self.stock_mut(pool, shape) {
+            let factor = 1_u64 << stock.strikes.min(32);
+            stock.strikes = stock.strikes.saturating_add(1);
+            let wait = back_off.first_ms.saturating_mul(factor).min(back_off.longest_ms);
+            stock.blocked_until = stock.blocked_until.max(now.after_millis(wait));
+        }
+    }
+
+    pub(crate) fn forgive(&mut self, pool: PoolId, shape: ShapeId) {
+        if let Some((stock, _)) = self.stock_mut(pool, shape) {
+            stock.strikes = 0;
+        }
+    }
+
+    /// Whether some emergency lease is over while instances of it are out.
+    pub(crate) fn has_overdue(&self, now: Timestamp) -> bool {
+        self.accounts.iter().any(|account| account.is_over(now) && account.stock.iter().any(|stock| stock.lent > 0))
+    }
+}
+
+fn reaches(stock: &Stock, marks: Watermark, closed: bool) -> bool {
+    if marks.low_permille >= marks.high_permille {
+        return false;
+    }
+    if closed { stock.lent > stock.mark(marks.low_permille) } else { stock.lent >= stock.mark(marks.high_permille) }
+}
+
+impl Account {
+    /// What it has lent, over all shapes.
+    pub(crate) fn lent(&self) -> u64 {
+        self.stock.iter().map(|stock| u64::from(stock.lent)).sum()
+    }
+
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        matches!(self.pool.kind, PoolKind::Emergency { until, .. } if until <= now)
+    }
+
+    /// What it can lend of a shape now, and why not more; `None` where it has no such shape.
+    pub(crate) fn available(&self, shape: ShapeId, now: Timestamp) -> Option<(u32, Cause)> {
+        let stock = self.stock.iter().find(|stock| stock.shape == shape)?;
+        if matches!(self.pool.kind, PoolKind::Emergency { from, until } if now < from || until <= now) {
+            return Some((0, Cause::Lease));
+        }
+        if now < stock.blocked_until {
+            return Some((0, Cause::BackOff));
+        }
+        if stock.closed {
+            return Some((0, Cause::Watermark));
+        }
+        let below_mark = stock.mark(self.pool.watermark.high_permille).saturating_sub(stock.lent);
+        let cause = if below_mark < stock.free() { Cause::Watermark } else { Cause::Stock };
+        Some((below_mark.min(stock.free()), cause))
+    }
+}

@@ -1,0 +1,90 @@
+//! Why a decision came out as it did.
+
+use crate::id::RuleId;
+
+/// A direction of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Direction {
+    /// Growing.
+    Out,
+    /// Shrinking.
+    In,
+}
+
+/// What a decision's target is bound by: the last thing that changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Reason {
+    /// No rule wants another size.
+    Steady,
+    /// A metric rule wants this size.
+    Metric(RuleId),
+    /// A broken metric forbids shrinking.
+    Broken,
+    /// The last move in this direction is too recent.
+    Cooldown(Direction),
+    /// Not every decision of the stabilisation window agrees.
+    Stabilized,
+    /// The minimum.
+    Minimum,
+    /// The maximum.
+    Maximum,
+    /// Timed deltas or steps.
+    Timed,
+    /// A timed floor.
+    Floor(RuleId),
+    /// A timed cap.
+    Cap(RuleId),
+    /// Decisions are paused.
+    Paused,
+    /// An operator's override.
+    ByHand,
+    /// The group's traffic is gone.
+    Draining,
+}
+
+impl Reason {
+    /// A number that stays the same in every version.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Steady => 100,
+            Self::Metric(_) => 101,
+            Self::Broken => 110,
+            Self::Cooldown(Direction::Out) => 120,
+            Self::Cooldown(Direction::In) => 121,
+            Self::Stabilized => 122,
+            Self::Minimum => 130,
+            Self::Maximum => 131,
+            Self::Timed => 140,
+            Self::Floor(_) => 141,
+            Self::Cap(_) => 142,
+            Self::Paused => 150,
+            Self::ByHand => 151,
+            Self::Draining => 160,
+        }
+    }
+}
+
+impl core::fmt::Display for Reason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Steady => f.write_str("no rule wants another size"),
+            Self::Metric(rule) => write!(f, "rule {rule} wants it"),
+            Self::Broken => f.write_str("a broken metric forbids shrinking"),
+            Self::Cooldown(Direction::Out) => f.write_str("the last growth is too recent"),
+            Self::Cooldown(Direction::In) => f.write_str("the last shrinking is too recent"),
+            Self::Stabilized => f.write_str("the stabilisation window does not agree yet"),
+            Self::Minimum => f.write_str("the minimum"),
+            Self::Maximum => f.write_str("the maximum"),
+            Self::Timed => f.write_str("timed deltas and steps"),
+            Self::Floor(rule) => write!(f, "the timed floor of rule {rule}"),
+            Self::Cap(rule) => write!(f, "the timed cap of rule {rule}"),
+            Self::Paused => f.write_str("decisions are paused"),
+            Self::ByHand => f.write_str("an operator's override"),
+            Self::Draining => f.write_str("the group's traffic is gone"),
+        }
+    }
+}

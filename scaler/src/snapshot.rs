@@ -1,0 +1,219 @@
+//! All that an engine knows, as versioned plain data; and the checks that it is whole.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
+use crate::Timestamp;
+use crate::allot::Holding;
+use crate::config::Config;
+use crate::effect::{Effect, Request, RequestKind};
+use crate::engine::{Engine, Slot};
+use crate::error::PolicyError;
+use crate::group::{Group, GroupState, Policy, Traffic};
+use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, VersionId};
+use crate::metric::Sample;
+use crate::pool::Ledger;
+use crate::record::Record;
+
+/// The version that [`Engine::snapshot`] writes, and the only one that [`Engine::restore`] reads.
+pub const SNAPSHOT_VERSION: u16 = 1;
+
+/// All that an [`Engine`] knows, without its configuration, its counters and its clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Snapshot {
+    version: u16,
+    last_tick: Option<Timestamp>,
+    next_tick: Timestamp,
+    groups: Vec<Saved>,
+    ledger: Ledger,
+    releases: BTreeMap<ReleaseId, VersionId>,
+    requests: BTreeMap<RequestId, Request>,
+    next_request: u64,
+    effects: VecDeque<Effect>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct Saved {
+    traffic: Traffic,
+    policy: Policy,
+    state: GroupState,
+    samples: SmallVec<[Option<Sample>; 2]>,
+    holdings: SmallVec<[Holding; 2]>,
+    record: Option<Box<Record>>,
+}
+
+/// Why a snapshot was not restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// Written by another version.
+    #[error("snapshot version {0} is not {SNAPSHOT_VERSION}")]
+    Version(u16),
+    /// Groups, pools or effects that are out of order, twice, or more than the configuration allows.
+    #[error("groups, pools or effects are out of order or too many")]
+    Order,
+    /// A policy that the configuration refuses.
+    #[error("the policy of group {0}: {1}")]
+    Policy(GroupId, PolicyError),
+    /// A state that the group's policy cannot have led to.
+    #[error("the state of group {0} does not fit its policy")]
+    State(GroupId),
+    /// What groups hold of a pool is not what it has lent, or more than it has.
+    #[error("what groups hold of shape {1} in pool {0} is not what it has lent")]
+    Ledger(PoolId, ShapeId),
+    /// What requests have under way is not what groups have starting and leaving.
+    #[error("the open requests of group {0} are not what it has starting and leaving")]
+    Requests(GroupId),
+}
+
+impl Engine {
+    /// All that the engine knows. Restored, it answers as this one will.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let saved = |slot: &Slot| {
+            let mut state = slot.state.clone();
+            if let Some(last) = self.last_tick {
+                state.coast(last);
+            }
+            Saved {
+                traffic: slot.traffic.clone(),
+                policy: slot.group.policy().clone(),
+                state,
+                samples: slot.samples.clone(),
+                holdings: slot.holdings.clone(),
+                record: slot.record.clone(),
+            }
+        };
+        Snapshot {
+            version: SNAPSHOT_VERSION,
+            last_tick: self.last_tick,
+            next_tick: self.next_tick,
+            groups: self.slots.iter().map(saved).collect(),
+            ledger: self.ledger.clone(),
+            releases: self.releases.clone(),
+            requests: self.requests.clone(),
+            next_request: self.next_request,
+            effects: self.effects.clone(),
+        }
+    }
+
+    /// Rebuilds an engine, after checking that the snapshot is whole.
+    ///
+    /// # Errors
+    /// A [`RestoreError`] that names what does not fit; there is no engine then.
+    pub fn restore(config: Config, snapshot: Snapshot) -> Result<Self, RestoreError> {
+        if snapshot.version != SNAPSHOT_VERSION {
+            return Err(RestoreError::Version(snapshot.version));
+        }
+        let mut engine = Self::new(config);
+        for saved in snapshot.groups {
+            let id = saved.traffic.id;
+            let group = Group::new(saved.policy, &engine.config.zones, engine.config.limits)
+                .map_err(|error| RestoreError::Policy(id, error))?;
+            if !saved.state.is_sound(&group) || saved.samples.len() != group.policy().metrics.len() {
+                return Err(RestoreError::State(id));
+            }
+            if engine.slots.last().is_some_and(|last| last.id() >= id) {
+                return Err(RestoreError::Order);
+            }
+            engine.slots.push(Slot {
+                traffic: saved.traffic,
+                group,
+                state: saved.state,
+                samples: saved.samples,
+                holdings: saved.holdings,
+                due: Timestamp::ZERO,
+                record: saved.record,
+            });
+        }
+        engine.ledger = snapshot.ledger;
+        engine.releases = snapshot.releases;
+        engine.requests = snapshot.requests;
+        engine.next_request = snapshot.next_request;
+        engine.effects = snapshot.effects;
+        (engine.last_tick, engine.next_tick) = (snapshot.last_tick, snapshot.next_tick);
+        engine.check_order()?;
+        engine.check_ledger()?;
+        engine.check_requests()?;
+        Ok(engine)
+    }
+
+    fn check_order(&self) -> Result<(), RestoreError> {
+        let Self { config, slots, ledger, requests, effects, next_request, .. } = self;
+        let pools = &ledger.accounts;
+        let next = RequestId(*next_request);
+        let sound = slots.len() <= config.max_groups
+            && pools.len() <= config.max_pools
+            && requests.len() <= config.max_requests
+            && pools.windows(2).all(|two| two[0].pool.id < two[1].pool.id)
+            && pools.iter().all(|account| {
+                account.stock.len() == account.pool.stock.len()
+                    && account
+                        .stock
+                        .iter()
+                        .zip(&account.pool.stock)
+                        .all(|(held, (shape, total))| (held.shape, held.total) == (*shape, *total))
+            })
+            && requests.keys().next_back().is_none_or(|last| *last < next)
+            && effects.iter().zip(effects.iter().skip(1)).all(|(one, other)| one.request() < other.request())
+            && effects.iter().all(|effect| requests.contains_key(&effect.request()));
+        if sound { Ok(()) } else { Err(RestoreError::Order) }
+    }
+
+    /// Lent + free = total, and lent is what groups hold.
+    fn check_ledger(&self) -> Result<(), RestoreError> {
+        let mut held: BTreeMap<(PoolId, ShapeId), u64> = BTreeMap::new();
+        for slot in &self.slots {
+            for holding in &slot.holdings {
+                let all = u64::from(holding.starting) + u64::from(holding.ready) + u64::from(holding.leaving);
+                *held.entry((holding.pool, slot.traffic.shape)).or_default() += all;
+            }
+        }
+        for account in &self.ledger.accounts {
+            for stock in &account.stock {
+                let key = (account.pool.id, stock.shape);
+                let sum = held.remove(&key).unwrap_or(0);
+                if sum != u64::from(stock.lent) || stock.lent > stock.total {
+                    return Err(RestoreError::Ledger(key.0, key.1));
+                }
+            }
+        }
+        match held.into_iter().find(|(_, sum)| *sum > 0) {
+            Some(((pool, shape), _)) => Err(RestoreError::Ledger(pool, shape)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is starting and leaving is what requests have under way.
+    fn check_requests(&self) -> Result<(), RestoreError> {
+        let mut open: BTreeMap<(GroupId, PoolId), (u64, u64)> = BTreeMap::new();
+        for request in self.requests.values() {
+            let done = u64::from(request.done) + u64::from(request.failed);
+            if done >= u64::from(request.count) {
+                return Err(RestoreError::Requests(request.group));
+            }
+            let sums = open.entry((request.group, request.pool)).or_default();
+            match request.kind {
+                RequestKind::Launch => sums.0 += u64::from(request.open()),
+                RequestKind::Release => sums.1 += u64::from(request.open()),
+            }
+        }
+        for slot in &self.slots {
+            for holding in &slot.holdings {
+                let (starting, leaving) = open.remove(&(slot.id(), holding.pool)).unwrap_or_default();
+                if (starting, leaving) != (u64::from(holding.starting), u64::from(holding.leaving)) {
+                    return Err(RestoreError::Requests(slot.id()));
+                }
+            }
+        }
+        match open.into_keys().next() {
+            Some((group, _)) => Err(RestoreError::Requests(group)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Metric rules: how a measurement becomes a wanted count.
+//!
+//! A strategy's rule of arithmetic stands in its *evidence*: the numbers it read, with one pure function from them to the
+//! verdict. The live decision calls that function, and so does whoever verifies the record of it.
+
+mod target;
+mod threshold;
+
+pub use target::{QueueEvidence, QueueLength, Target, TargetEvidence};
+pub use threshold::{Change, Side, Threshold, ThresholdEvidence, Trigger};
+
+pub(crate) use threshold::Breaches;
+
+use crate::error::PolicyError;
+use crate::id::RuleId;
+use crate::num::Milli;
+
+/// How a metric becomes a wanted count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Strategy {
+    /// So many more or fewer when `n` of the last `m` samples are past a bound.
+    Threshold(Threshold),
+    /// As many as bring the average per instance to its target.
+    Target(Target),
+    /// One instance for so much of a total: queued jobs, requests a second.
+    QueueLength(QueueLength),
+    /// The metric is the wanted count itself, by a formula of the host's own.
+    Given,
+}
+
+/// What one rule says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Verdict {
+    /// This many.
+    Want(u32),
+    /// As many as there are; this too is a say, and keeps another rule from shrinking the group.
+    Hold,
+    /// No say.
+    Abstain,
+    /// The metric is broken: no shrinking.
+    Broken,
+}
+
+/// The numbers that a metric rule's verdict follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Evidence {
+    /// Of a [`Threshold`].
+    Threshold(ThresholdEvidence),
+    /// Of a [`Target`].
+    Target(TargetEvidence),
+    /// Of a [`QueueLength`].
+    QueueLength(QueueEvidence),
+    /// Of [`Strategy::Given`]: the count that the host's formula gave.
+    Given(Milli),
+    /// No fresh sample, and the rule has no say.
+    Silent,
+    /// No fresh sample, and nothing may shrink.
+    Broken,
+}
+
+impl Evidence {
+    /// What follows from these numbers.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Threshold(evidence) => evidence.verdict(),
+            Self::Target(evidence) => evidence.verdict(),
+            Self::QueueLength(evidence) => evidence.verdict(),
+            Self::Given(count) => Verdict::Want(crate::num::mul_div_ceil(count.at_least_zero(), 1, 1000)),
+            Self::Silent => Verdict::Abstain,
+            Self::Broken => Verdict::Broken,
+        }
+    }
+}
+
+impl Strategy {
+    /// Whether the numbers of this strategy can be read in one way only.
+    pub(crate) fn check(&self, rule: RuleId) -> Result<(), PolicyError> {
+        match self {
+            Self::Threshold(threshold) => threshold.check(rule),
+            Self::Target(Target { target: value, .. }) | Self::QueueLength(QueueLength { per_instance: value }) => {
+                if *value > Milli::ZERO {
+                    Ok(())
+                } else {
+                    Err(PolicyError::Target(rule))
+                }
+            }
+            Self::Given => Ok(()),
+        }
+    }
+}

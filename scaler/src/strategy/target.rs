@@ -1,0 +1,67 @@
+//! *Target tracking* (an average per instance) and *queue length* (a total).
+
+use super::Verdict;
+use crate::num::{Milli, mul_div_ceil};
+
+/// As many instances as bring the average per instance to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Target {
+    /// The average per instance to aim for.
+    pub target: Milli,
+    /// How far above the target the average may be before the group grows, in thousandths of the target.
+    pub tolerance_out_permille: u32,
+    /// How far below the target the average may be before the group shrinks, in thousandths of the target.
+    pub tolerance_in_permille: u32,
+}
+
+/// The numbers that a target's verdict follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct TargetEvidence {
+    /// The average per instance.
+    pub value: Milli,
+    /// Over how many ready instances.
+    pub over: u32,
+    /// The rule.
+    pub rule: Target,
+}
+
+impl TargetEvidence {
+    pub(super) fn verdict(&self) -> Verdict {
+        let value = u128::from(self.value.at_least_zero()) * 1000;
+        let target = u128::from(self.rule.target.at_least_zero());
+        let upper = target * (1000 + u128::from(self.rule.tolerance_out_permille));
+        let lower = target * (1000 - u128::from(self.rule.tolerance_in_permille.min(1000)));
+        if lower <= value && value <= upper {
+            return Verdict::Hold;
+        }
+        // Load on a group without one ready instance still wants one.
+        let over = u64::from(self.over.max(1));
+        Verdict::Want(mul_div_ceil(over, self.value.at_least_zero(), self.rule.target.at_least_zero()))
+    }
+}
+
+/// One instance for so much of a total.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct QueueLength {
+    /// What one instance carries.
+    pub per_instance: Milli,
+}
+
+/// The numbers that a queue length's verdict follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct QueueEvidence {
+    /// The total.
+    pub total: Milli,
+    /// The rule.
+    pub rule: QueueLength,
+}
+
+impl QueueEvidence {
+    pub(super) fn verdict(&self) -> Verdict {
+        Verdict::Want(mul_div_ceil(self.total.at_least_zero(), 1, self.rule.per_instance.at_least_zero()))
+    }
+}
