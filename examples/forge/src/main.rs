@@ -2,6 +2,8 @@
 //! processes on loopback, each with real bare repositories. What is decided here is decided by
 //! `tenon-quorum` and `tenon-refslog`; this program does, and tells them what happened.
 
+#[expect(dead_code, reason = "joins the router with its store")]
+mod ci;
 mod cli;
 mod home;
 mod router;

@@ -1,0 +1,4 @@
+//! Pipelines: what a push to a repository with a CI file starts, the workers that run it, the fleet they
+//! form, and the page that shows it all.
+
+pub(crate) mod file;
