@@ -1,0 +1,210 @@
+//! A bare repository as a folder: made whole or not at all, kept to its settings, freed of what a killed Git left behind.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Git, GitError};
+
+/// The only configuration a repository of forge has; every other setting comes with each process.
+const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n";
+
+/// Makes the bare repository `folder`, or leaves it as it is when it is there.
+///
+/// It is made beside its place and moved there, so that a half-made one is never seen.
+///
+/// # Errors
+/// Git or the file system failed; `folder` is then absent.
+pub(crate) async fn make(git: &Git, folder: &Path) -> Result<(), GitError> {
+    if folder.join("HEAD").is_file() {
+        return Ok(());
+    }
+    let io = |source| GitError::Io { what: "init", source };
+    let draft = folder.with_extension("making");
+    remove(&draft).map_err(io)?;
+    fs::create_dir_all(&draft).map_err(io)?;
+    git.bare("init")
+        .args(["--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main"])
+        .arg(&draft)
+        .run(&[])
+        .await?;
+    fs::write(draft.join("config"), CONFIG).map_err(io)?;
+    fs::create_dir_all(draft.join("objects/pack")).map_err(io)?;
+    for part in ["objects/pack", "objects", "refs", ""] {
+        sync_folder(&draft.join(part)).map_err(io)?;
+    }
+    fs::rename(&draft, folder).map_err(io)?;
+    sync_folder(folder.parent().unwrap_or(folder)).map_err(io)
+}
+
+/// Removes a folder and all in it, if it is there.
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes the names in a folder durable: Git syncs files, never folders.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Makes freshly migrated packs durable by name.
+pub(crate) fn sync_objects(repository: &Path) -> io::Result<()> {
+    sync_folder(&repository.join("objects/pack"))?;
+    sync_folder(&repository.join("objects"))
+}
+
+/// Puts back the repository's own `config` and takes its hooks away if somebody changed them; tells whether that was needed.
+pub(crate) fn settle_config(repository: &Path) -> io::Result<Settled> {
+    let config = repository.join("config");
+    if fs::read(&config).is_ok_and(|found| found == CONFIG.as_bytes()) {
+        return Ok(Settled::AsMade);
+    }
+    let draft = repository.join("config.making");
+    fs::write(&draft, CONFIG)?;
+    fs::rename(&draft, &config)?;
+    Ok(Settled::PutBack)
+}
+
+/// What [`settle_config`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settled {
+    AsMade,
+    PutBack,
+}
+
+/// Deletes what one killed `receive-pack` left: its quarantine, and the `.keep` file that would make a retry of the same pack fail.
+/// Neither it nor another one may be running in the repository; other Git processes may.
+pub(crate) fn clean_push(repository: &Path) -> io::Result<()> {
+    let objects = repository.join("objects");
+    for entry in list(&objects)?.iter().filter(|entry| name(entry).starts_with("tmp_objdir-incoming-")) {
+        remove(entry)?;
+    }
+    for entry in list(&objects.join("pack"))?.iter().filter(|entry| name(entry).ends_with(".keep")) {
+        fs::remove_file(entry)?;
+    }
+    Ok(())
+}
+
+/// Deletes what Git processes that were killed left in a repository. None may be running in it.
+///
+/// Quarantines, temporary packs, lock files of refs (one of which blocks its ref for ever) and `.keep` files (which make a
+/// retry of the same pack fail). Returns what was deleted.
+pub(crate) fn clean(repository: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut gone = Vec::new();
+    let objects = repository.join("objects");
+    for entry in list(&objects)? {
+        if name(&entry).starts_with("tmp_objdir-") {
+            fs::remove_dir_all(&entry)?;
+            gone.push(entry);
+        } else if name(&entry).starts_with("tmp_obj_") {
+            fs::remove_file(&entry)?;
+            gone.push(entry);
+        }
+    }
+    for entry in list(&objects.join("pack"))? {
+        let file = name(&entry);
+        if file.starts_with("tmp_") || file.starts_with(".tmp-") || file.ends_with(".keep") {
+            fs::remove_file(&entry)?;
+            gone.push(entry);
+        }
+    }
+    for entry in list(repository)? {
+        let file = name(&entry);
+        if file.ends_with(".lock") || file.ends_with(".making") {
+            fs::remove_file(&entry)?;
+            gone.push(entry);
+        }
+    }
+    for folder in ["refs", "reftable"] {
+        clean_locks(&repository.join(folder), &mut gone)?;
+    }
+    Ok(gone)
+}
+
+fn clean_locks(folder: &Path, gone: &mut Vec<PathBuf>) -> io::Result<()> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in list(&folder)? {
+            if fs::symlink_metadata(&entry)?.is_dir() {
+                folders.push(entry);
+            } else if name(&entry).ends_with(".lock") {
+                fs::remove_file(&entry)?;
+                gone.push(entry);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn leftovers_go_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join("1.git");
+        let git = Git::find(Duration::from_secs(20)).await.unwrap();
+        make(&git, &repository).await.unwrap();
+        let before = tree(&repository);
+        fs::create_dir_all(repository.join("objects/tmp_objdir-incoming-ab12/pack")).unwrap();
+        fs::create_dir_all(repository.join("refs/heads/deep")).unwrap();
+        for leftover in [
+            "objects/tmp_objdir-incoming-ab12/pack/x",
+            "objects/pack/tmp_pack_Q",
+            "objects/pack/pack-1.keep",
+            "refs/heads/deep/main.lock",
+            "packed-refs.lock",
+            "HEAD.lock",
+        ] {
+            fs::write(repository.join(leftover), "x").unwrap();
+        }
+        assert_eq!(clean(&repository).unwrap().len(), 6);
+        fs::remove_dir(repository.join("refs/heads/deep")).unwrap();
+        assert_eq!(tree(&repository), before);
+        assert!(clean(&repository).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_changed_config_is_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join("1.git");
+        let git = Git::find(Duration::from_secs(20)).await.unwrap();
+        make(&git, &repository).await.unwrap();
+        assert_eq!(settle_config(&repository).unwrap(), Settled::AsMade);
+        fs::write(repository.join("config"), "[core]\n\thooksPath = /tmp\n").unwrap();
+        assert_eq!(settle_config(&repository).unwrap(), Settled::PutBack);
+        assert_eq!(settle_config(&repository).unwrap(), Settled::AsMade);
+    }
+
+    fn tree(folder: &Path) -> Vec<PathBuf> {
+        let mut folders = vec![folder.to_owned()];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in list(&folder).unwrap() {
+                if entry.is_dir() {
+                    folders.push(entry.clone());
+                }
+                found.push(entry);
+            }
+        }
+        found.sort();
+        found
+    }
+}

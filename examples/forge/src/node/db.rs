@@ -1,0 +1,109 @@
+//! What a node must not forget: who it is, and per repository its gate and the record it voted for, in one transaction.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tenon_quorum::{FenceGate, Incarnation, RepoId};
+
+/// The node's own database. A call returns once what it says is on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Db {
+    connection: Arc<Mutex<Connection>>,
+    incarnation: Incarnation,
+}
+
+/// A gate as it stands on disk, and the frame of the record it voted for.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) gate: FenceGate,
+    pub(crate) record: Option<Vec<u8>>,
+}
+
+/// Why the database did not do its work. The transaction did not happen, or (on a failing disk) its end is unknown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DbError {
+    #[error("node.db: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("node.db holds a gate that cannot be read: {0}")]
+    Gate(#[from] serde_json::Error),
+    #[error("node.db: the task that used it ended")]
+    Task,
+}
+
+impl Db {
+    /// Opens the database; a new one gets the node's incarnation, larger than any before it had.
+    pub(crate) fn open(file: &Path) -> Result<Db, DbError> {
+        let connection = Connection::open(file)?;
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.execute_batch(
+            "CREATE TABLE IF NOT EXISTS node (id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL) STRICT;
+             CREATE TABLE IF NOT EXISTS gates (repo INTEGER PRIMARY KEY, gate TEXT NOT NULL, record BLOB) STRICT;",
+        )?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        connection.execute("INSERT OR IGNORE INTO node (id, incarnation) VALUES (1, ?1)", params![now])?;
+        let incarnation: i64 = connection.query_row("SELECT incarnation FROM node", [], |row| row.get(0))?;
+        let incarnation = Incarnation(u64::try_from(incarnation).unwrap_or_default());
+        Ok(Db { connection: Arc::new(Mutex::new(connection)), incarnation })
+    }
+
+    /// The life of this disk.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// What is kept of a repository.
+    pub(crate) async fn load(&self, repo: RepoId) -> Result<Option<Kept>, DbError> {
+        self.with(move |connection| {
+            let found: Option<(String, Option<Vec<u8>>)> = connection
+                .query_row("SELECT gate, record FROM gates WHERE repo = ?1", params![key(repo)], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            found.map(|(gate, record)| Ok(Kept { gate: serde_json::from_str(&gate)?, record })).transpose()
+        })
+        .await
+    }
+
+    /// Keeps a gate and the record it voted for (none, if it has no open vote) in one transaction.
+    pub(crate) async fn keep(&self, repo: RepoId, gate: &FenceGate, record: Option<Vec<u8>>) -> Result<(), DbError> {
+        let gate = serde_json::to_string(gate)?;
+        self.with(move |connection| {
+            connection.execute(
+                "INSERT INTO gates (repo, gate, record) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (repo) DO UPDATE SET gate = excluded.gate, record = excluded.record",
+                params![key(repo), gate, record],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many repositories the node has a gate for.
+    pub(crate) async fn count(&self) -> Result<usize, DbError> {
+        self.with(|connection| {
+            let count: i64 = connection.query_row("SELECT count(*) FROM gates", [], |row| row.get(0))?;
+            Ok(usize::try_from(count).unwrap_or_default())
+        })
+        .await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
+    ) -> Result<T, DbError> {
+        let connection = Arc::clone(&self.connection);
+        tokio::task::spawn_blocking(move || work(&connection.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
+            .map_err(|_| DbError::Task)?
+    }
+}
+
+/// SQLite's integers are signed; every id maps to one of its own.
+fn key(repo: RepoId) -> i64 {
+    i64::from_ne_bytes(repo.0.to_ne_bytes())
+}

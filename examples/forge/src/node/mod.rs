@@ -1,0 +1,191 @@
+//! A node process: real bare repositories, a gate for each, and no will of its own.
+//!
+//! The router asks; the gate of the repository judges; Git does; the gate on disk says what is so.
+
+mod db;
+mod drill;
+pub(crate) mod hook;
+mod pre_receive;
+mod proc_receive;
+mod push;
+mod replica;
+mod serve;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use tenon_quorum::{NodeId, RepoId};
+use tenon_refslog::{ChecksumKey, Config, ObjectFormat};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::OnceCell;
+
+use crate::cli::{CLUSTER_TOKEN_ENV, Limits, NodeArgs};
+use crate::git::Git;
+use crate::wire::{Register, Registered};
+use replica::{Replica, ReplicaError};
+
+/// How long a node that starts waits for the Git processes of its former life to end.
+const FORMER_LIFE: Duration = Duration::from_secs(30);
+/// How long a member that did not answer in time is not waited for again.
+const SUSPICION: Duration = Duration::from_secs(20);
+
+/// What all of a node's work shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    pub(crate) folder: PathBuf,
+    /// The router's address.
+    pub(crate) router: String,
+    pub(crate) token: String,
+    pub(crate) limits: Limits,
+    pub(crate) git: Git,
+    pub(crate) db: db::Db,
+    pub(crate) desk: hook::Desk,
+    pub(crate) drills: drill::Drills,
+    pub(crate) http: reqwest::Client,
+    /// What the refs of every repository are held to.
+    pub(crate) rules: Config,
+    replicas: Mutex<BTreeMap<RepoId, Arc<OnceCell<Arc<Replica>>>>>,
+    suspects: Mutex<BTreeMap<NodeId, Instant>>,
+}
+
+impl Shared {
+    pub(crate) fn repository_folder(&self, id: RepoId) -> PathBuf {
+        self.folder.join("repos").join(format!("{}.git", id.0))
+    }
+
+    pub(crate) fn hooks_folder(&self) -> PathBuf {
+        self.folder.join("hooks")
+    }
+
+    pub(crate) fn spool_folder(&self) -> PathBuf {
+        self.folder.join("spool")
+    }
+
+    /// The repository, opened when it is first asked for.
+    pub(crate) async fn replica(self: &Arc<Self>, id: RepoId) -> Result<Arc<Replica>, ReplicaError> {
+        let cell = Arc::clone(self.replicas.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
+        let open = async || Ok::<_, ReplicaError>(Arc::new(Replica::open(Arc::clone(self), id).await?));
+        cell.get_or_try_init(open).await.cloned()
+    }
+
+    /// Whether all of `nodes` were late not long ago.
+    pub(crate) fn suspects(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.iter().all(|node| suspects.get(node).is_some_and(|since| since.elapsed() < SUSPICION))
+    }
+
+    /// Remembers who was late; whoever is not named was in time.
+    pub(crate) fn suspect(&self, nodes: BTreeSet<NodeId>) {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.retain(|node, _| nodes.contains(node));
+        for node in nodes {
+            suspects.entry(node).or_insert_with(Instant::now);
+        }
+    }
+}
+
+/// Runs a node until its standard input ends: whoever started it is gone then.
+///
+/// # Errors
+/// What it needs is not there, with what to do about it.
+pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
+    let token = std::env::var(CLUSTER_TOKEN_ENV)
+        .with_context(|| format!("{CLUSTER_TOKEN_ENV} is not set: nodes are started by `forge`, not by hand"))?;
+    let folder = prepare_folder(&args.data)?;
+    let _alone = alone(&folder).await?;
+    let git = Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
+    let db = db::Db::open(&folder.join("node.db"))?;
+    hook::install(&folder.join("hooks")).context("the hooks cannot be written")?;
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .tcp_nodelay(true)
+        .connect_timeout(Duration::from_secs(5))
+        .build()?;
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("node {} cannot listen on {}: is the port taken? choose others with --node-port-base", args.id, args.listen))?;
+    let node = NodeId(args.id);
+    let register = Register { node, incarnation: db.incarnation(), url: format!("http://{}", listener.local_addr()?) };
+    let registered = announce(&http, &args.router, &token, &register).await?;
+    let rules = Config::builder(ObjectFormat::Sha1, ChecksumKey::new(registered.checksum_key)).build()?;
+    let shared = Arc::new(Shared {
+        node,
+        router: args.router.clone(),
+        token,
+        limits: args.limits,
+        git,
+        desk: hook::Desk::open().await?,
+        drills: drill::Drills::from_environment(&folder),
+        http,
+        rules,
+        db,
+        folder,
+        replicas: Mutex::default(),
+        suspects: Mutex::default(),
+    });
+    tracing::info!(%node, incarnation = %register.incarnation, url = register.url, "node is up");
+    tokio::select! {
+        served = serve::run(listener, shared) => served.context("the node's server ended"),
+        () = parent_gone() => Ok(()),
+    }
+}
+
+fn prepare_folder(data: &Path) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(data.join("repos")).with_context(|| format!("cannot make the folder {}", data.display()))?;
+    let folder = data.canonicalize()?;
+    crate::git::repository::remove(&folder.join("spool"))?;
+    fs::create_dir_all(folder.join("spool"))?;
+    Ok(folder)
+}
+
+/// Makes sure that no other node, and no Git process of a former life of this one, is at work in the folder.
+///
+/// The lock belongs to the open file, which every child inherits: it is free once the last of them has ended. So whoever gets it may
+/// remove what killed processes left.
+async fn alone(folder: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join("lock"))?;
+    let until = Instant::now() + FORMER_LIFE;
+    while file.try_lock().is_err() {
+        if Instant::now() > until {
+            bail!("{} is in use by another node, or by a git process that does not end; stop it first", folder.display());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    fcntl(file.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(file)
+}
+
+/// Tells the router where this node listens, until it answers.
+async fn announce(http: &reqwest::Client, router: &str, token: &str, register: &Register) -> anyhow::Result<Registered> {
+    let mut waited = Duration::from_millis(20);
+    loop {
+        let answer = http.post(format!("{router}/internal/register")).bearer_auth(token).json(register).send().await;
+        match answer.and_then(reqwest::Response::error_for_status) {
+            Ok(answer) => return answer.json().await.context("the router's answer cannot be read"),
+            Err(error) if error.status().is_some_and(|status| status.is_client_error()) => {
+                bail!("the router refuses this node: {error}");
+            }
+            Err(error) if waited > Duration::from_secs(2) => tracing::warn!(%error, "the router does not answer yet"),
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(waited) => waited = (waited * 2).min(Duration::from_secs(3)),
+            () = parent_gone() => bail!("the router is gone"),
+        }
+    }
+}
+
+/// Waits for the end of standard input.
+async fn parent_gone() {
+    let mut stdin = tokio::io::stdin();
+    let mut block = [0; 64];
+    while stdin.read(&mut block).await.is_ok_and(|count| count > 0) {}
+}

@@ -1,0 +1,435 @@
+//! The node's HTTP face. Only the cluster's own token opens it; users talk to the router.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use serde::Deserialize;
+use tenon_quorum::{Proof, RepoId, Route, Stamp, StageOrder};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::push::Push;
+use super::replica::{Replica, ReplicaError};
+use super::{Shared, sync};
+use crate::git::objects::{self, PackKind};
+use crate::git::{GitError, refs as git_refs, repository};
+use crate::wire::{self, Health, Refused, RefsView, Shipment, SyncAsk, WriteOrder};
+
+/// The most a request of `upload-pack` may have, packed and unpacked: wants, haves and shallow lines, no objects.
+const NEGOTIATION_LIMIT: usize = 64 << 20;
+/// The most that leads a pack: the names of its tips.
+const SHIPMENT_LIMIT: usize = 64 << 20;
+/// The longest record of the refs log that is taken in.
+const RECORD_LIMIT: usize = 64 << 20;
+
+/// Serves until the listener fails.
+pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+    use axum::serve::ListenerExt as _;
+    let app = Router::new()
+        .route("/health", get(health))
+        .route("/repos/{id}/info/refs", get(info_refs))
+        .route("/repos/{id}/git-upload-pack", post(upload_pack))
+        .route("/repos/{id}/git-receive-pack", post(receive_pack))
+        .route("/repos/{id}/objects", post(take_objects))
+        .route("/repos/{id}/stage", post(stage))
+        .route("/repos/{id}/apply", post(apply))
+        .route("/repos/{id}/raise", post(raise))
+        .route("/repos/{id}/sync", post(sync_replica))
+        .route("/repos/{id}/report", get(report))
+        .route("/repos/{id}/refs", get(refs))
+        .route("/repos/{id}/rebuild", post(rebuild))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), authorise))
+        .with_state(shared);
+    let listener = listener.tap_io(|stream| {
+        // Small packets both ways: waiting to fill them costs tens of milliseconds an operation.
+        let _ = stream.set_nodelay(true);
+    });
+    axum::serve(listener, app).await
+}
+
+async fn authorise(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    let wanted = format!("Bearer {}", shared.token);
+    // In time that does not depend on where they differ.
+    let differs = given.len() != wanted.len() || given.iter().zip(wanted.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b)) != 0;
+    if differs {
+        return (StatusCode::UNAUTHORIZED, "this is a node of forge; users talk to its router\n").into_response();
+    }
+    next.run(request).await
+}
+
+/// An answer other than success.
+enum Failure {
+    Replica(Option<Arc<Replica>>, ReplicaError),
+    Plain(StatusCode, String),
+}
+
+impl Failure {
+    fn bad(what: impl Into<String>) -> Failure {
+        Failure::Plain(StatusCode::BAD_REQUEST, what.into())
+    }
+}
+
+type Answer<T = Response> = Result<T, Failure>;
+
+/// Turns an error into a 409 with the node's report if the gate spoke, else into a 500.
+async fn explained(answer: Answer) -> Response {
+    match answer {
+        Ok(response) => response,
+        Err(Failure::Plain(status, text)) => (status, text).into_response(),
+        Err(Failure::Replica(replica, error)) => {
+            let status = match &error {
+                ReplicaError::Gate(_) | ReplicaError::Refused(_) => StatusCode::CONFLICT,
+                ReplicaError::Git(_) | ReplicaError::Db(_) | ReplicaError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            let report = match &replica {
+                Some(replica) => Some(replica.report().await),
+                None => None,
+            };
+            tracing::debug!(%error, ?report, "refused");
+            (status, Json(Refused { reason: error.to_string(), report })).into_response()
+        }
+    }
+}
+
+/// Does what concerns one repository in a task of its own: a caller that hangs up must not leave memory and disk apart.
+async fn with<F, Fut>(shared: Arc<Shared>, id: u64, work: F) -> Response
+where
+    F: FnOnce(Arc<Replica>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Response, ReplicaError>> + Send,
+{
+    let task = tokio::spawn(async move {
+        let replica = shared.replica(RepoId(id)).await.map_err(|error| Failure::Replica(None, error))?;
+        work(Arc::clone(&replica)).await.map_err(|error| Failure::Replica(Some(replica), error))
+    });
+    let answer = task.await.unwrap_or_else(|error| Err(Failure::Plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())));
+    explained(answer).await
+}
+
+async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.db.count().await {
+        Ok(repositories) => {
+            Json(Health { node: shared.node, incarnation: shared.db.incarnation(), repositories }).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn report(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
+    with(shared, id, async |replica| Ok(Json(replica.report().await).into_response())).await
+}
+
+async fn raise(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(proof): Json<Proof>) -> Response {
+    with(shared, id, async move |replica| Ok(Json(replica.settle(&proof).await?).into_response())).await
+}
+
+async fn stage(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+    let asked = asked::<StageOrder>(&headers, body).await;
+    let (order, frame) = match asked {
+        Ok(asked) => asked,
+        Err(failure) => return explained(Err(failure)).await,
+    };
+    with(shared, id, async move |replica| Ok(Json(replica.stage(&order, frame).await?).into_response())).await
+}
+
+async fn apply(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+    let asked = asked::<Proof>(&headers, body).await;
+    let (proof, frame) = match asked {
+        Ok(asked) => asked,
+        Err(failure) => return explained(Err(failure)).await,
+    };
+    with(shared, id, async move |replica| Ok(Json(replica.apply(&proof, frame).await?).into_response())).await
+}
+
+/// The question in the header, and the body.
+async fn asked<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: Body) -> Answer<(T, Bytes)> {
+    let question = wire::from_header(headers, wire::ASK).ok_or_else(|| Failure::bad(format!("{} is missing", wire::ASK)))?;
+    let frame = axum::body::to_bytes(body, RECORD_LIMIT).await.map_err(|error| Failure::bad(error.to_string()))?;
+    Ok((question, frame))
+}
+
+async fn sync_replica(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(ask): Json<SyncAsk>) -> Response {
+    let this = Arc::clone(&shared);
+    with(shared, id, async move |replica| Ok(Json(sync::run(&this, &replica, &ask).await?).into_response())).await
+}
+
+/// What is in the repository, apart from what its gate says.
+async fn refs(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
+    let this = Arc::clone(&shared);
+    with(shared, id, async move |replica| {
+        let shared_listing = replica.refs_lock.read().await;
+        let listing = if replica.folder.join("HEAD").is_file() {
+            git_refs::list(&this.git, &replica.folder).await?
+        } else {
+            git_refs::Listing::new()
+        };
+        let report = replica.report().await;
+        drop(shared_listing);
+        let found = this.refs_with(RepoId(id), report.applied, &listing);
+        let checksum = match found {
+            Some(refs) => refs.checksum(),
+            None => this.checksum(RepoId(id), report.applied, &listing),
+        };
+        let digest = checksum.prefix16().iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = |(name, value): (&tenon_refslog::RefName, &tenon_refslog::Value)| {
+            format!("{value} {}\n", String::from_utf8_lossy(name.as_bytes()))
+        };
+        Ok(Json(RefsView { report, digest, refs: listing.iter().map(line).collect() }).into_response())
+    })
+    .await
+}
+
+/// Throws the repository away, to be repaired from the log and another node. The gate stays, and says that nothing is held.
+async fn rebuild(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
+    with(shared, id, async move |replica| {
+        let turn = replica.turn().await;
+        if replica.state().await.gate.staged().is_some() {
+            return Err(ReplicaError::Refused("a vote is open; ask again when it is settled".into()));
+        }
+        let report = replica.lose().await?;
+        let alone = replica.refs_lock.write().await;
+        repository::remove(&replica.folder)?;
+        drop((alone, turn));
+        Ok(Json(report).into_response())
+    })
+    .await
+}
+
+/// Takes a pack in for a push on another node: 200 once it is durable, 412 if all objects are needed instead of the newest.
+async fn take_objects(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+    let Some(base) = wire::from_header::<Proof>(&headers, wire::ASK) else {
+        return explained(Err(Failure::bad(format!("{} is missing", wire::ASK)))).await;
+    };
+    let this = Arc::clone(&shared);
+    with(shared, id, async move |replica| {
+        replica.raise(&base).await?;
+        replica.make().await?;
+        let mut blocks = body.into_data_stream();
+        let Some((shipment, rest)) = lead(&mut blocks).await else {
+            return Err(ReplicaError::Refused("what leads the pack cannot be read".into()));
+        };
+        let tips = shipment.ids().ok_or_else(|| ReplicaError::Refused("a tip is no object id".into()))?;
+        let pack = stream::iter([Ok(rest)]).chain(blocks);
+        match objects::take_in(&this.git, &replica.folder, &tips, Box::pin(pack)).await {
+            Ok(()) => {
+                replica.note_connected(&tips).await;
+                Ok(StatusCode::OK.into_response())
+            }
+            Err(error @ GitError::Failed { .. }) => {
+                tracing::info!(repo = id, kind = ?shipment.kind, %error, "a pack does not fit");
+                let status = match shipment.kind {
+                    PackKind::Thin => StatusCode::PRECONDITION_FAILED,
+                    PackKind::Full => StatusCode::UNPROCESSABLE_ENTITY,
+                };
+                Ok((status, error.to_string()).into_response())
+            }
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+}
+
+/// Reads what leads a pack; the bytes of the pack that came with it.
+async fn lead(blocks: &mut (impl futures_util::Stream<Item = Result<Bytes, axum::Error>> + Unpin)) -> Option<(Shipment, Bytes)> {
+    let mut have = BytesMut::new();
+    loop {
+        if have.len() >= 4 {
+            let length = usize::try_from((&have[..4]).get_u32()).ok().filter(|length| *length <= SHIPMENT_LIMIT)?;
+            if have.len() >= 4 + length {
+                let json = have.split_to(4 + length);
+                return Some((serde_json::from_slice(&json[4..]).ok()?, have.freeze()));
+            }
+        }
+        have.extend_from_slice(&blocks.next().await?.ok()?);
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    service: String,
+}
+
+/// The advertisement that begins every fetch and push.
+async fn info_refs(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<u64>,
+    Query(Service { service }): Query<Service>,
+    headers: HeaderMap,
+) -> Response {
+    let what = match service.as_str() {
+        "git-upload-pack" => "upload-pack",
+        "git-receive-pack" => "receive-pack",
+        _ => return (StatusCode::FORBIDDEN, "only git-upload-pack and git-receive-pack are served\n").into_response(),
+    };
+    let this = Arc::clone(&shared);
+    with(shared, id, async move |replica| {
+        admit(&replica, &headers).await?;
+        let protocol = protocol(&headers).filter(|_| what == "upload-pack");
+        let mut invocation = this.git.within(&replica.folder, what);
+        if let Some(protocol) = &protocol {
+            invocation.env("GIT_PROTOCOL", protocol);
+        }
+        let listed = replica.refs_lock.read().await;
+        let output = invocation.args(["--stateless-rpc", "--advertise-refs", "."]).run(&[]).await?;
+        drop(listed);
+        let mut body = Vec::with_capacity(output.stdout.len() + 64);
+        // In the second version of the protocol nothing leads the advertisement.
+        if !output.stdout.starts_with(b"000eversion 2\n") {
+            crate::git::pkt::put(&mut body, format!("# service={service}\n").as_bytes());
+            crate::git::pkt::flush(&mut body);
+        }
+        body.extend_from_slice(&output.stdout);
+        Ok(git_response(&service, "advertisement", Body::from(body)))
+    })
+    .await
+}
+
+/// A routed read passes the gate. A repair's fetch, which carries a proof instead, needs none: its target checks what it got.
+async fn admit(replica: &Replica, headers: &HeaderMap) -> Result<(), ReplicaError> {
+    repository::settle_config(&replica.folder)?;
+    match wire::from_header::<Route>(headers, wire::ROUTE) {
+        Some(route) => replica.admit(&route).await,
+        None if wire::from_header::<Proof>(headers, wire::ASK).is_some() => {
+            if replica.state().await.gate.applied() == Stamp::BLANK {
+                return Err(ReplicaError::Refused("nothing is here to copy".into()));
+            }
+            Ok(())
+        }
+        None => Err(ReplicaError::Refused(format!("{} is missing", wire::ROUTE))),
+    }
+}
+
+/// The protocol that the client asks for, if it is one.
+fn protocol(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("git-protocol")?.to_str().ok()?;
+    let fit = text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=:-._".contains(&byte));
+    fit.then(|| text.to_owned())
+}
+
+fn git_response(service: &str, kind: &str, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, format!("application/x-{service}-{kind}")),
+        (header::CACHE_CONTROL, "no-cache, max-age=0, must-revalidate".to_owned()),
+    ];
+    (headers, body).into_response()
+}
+
+/// A clone's or fetch's exchange.
+async fn upload_pack(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+    let request = match negotiation(&headers, body).await {
+        Ok(request) => request,
+        Err(failure) => return explained(Err(failure)).await,
+    };
+    let this = Arc::clone(&shared);
+    with(shared, id, async move |replica| {
+        admit(&replica, &headers).await?;
+        let mut invocation = this.git.within(&replica.folder, "upload-pack");
+        if let Some(protocol) = protocol(&headers) {
+            invocation.env("GIT_PROTOCOL", protocol);
+        }
+        invocation.args(["--stateless-rpc", "."]);
+        // A listing sees refs at one moment; a fetch reads objects, which do not change.
+        if request.starts_with(b"0014command=ls-refs") {
+            let listed = replica.refs_lock.read().await;
+            let output = invocation.run(&request).await?;
+            drop(listed);
+            return Ok(git_response("git-upload-pack", "result", Body::from(output.stdout)));
+        }
+        let running = invocation.spawn()?;
+        let (to, mut from) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(8);
+        tokio::spawn(stream_out(running, request, to));
+        let blocks = stream::poll_fn(move |context| from.poll_recv(context));
+        Ok(git_response("git-upload-pack", "result", Body::from_stream(blocks)))
+    })
+    .await
+}
+
+/// Runs an `upload-pack` for one client; it ends with the client, and a failing one breaks the client's connection.
+async fn stream_out(
+    mut running: crate::git::Running,
+    request: Bytes,
+    to: tokio::sync::mpsc::Sender<std::io::Result<Bytes>>,
+) {
+    let limit = running.limit();
+    let work = async {
+        let (stdin, stdout) = (running.stdin.take(), running.stdout.take());
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                let _ = stdin.write_all(&request).await;
+            }
+        };
+        let read = async {
+            let Some(mut stdout) = stdout else { return Ok(()) };
+            let mut block = vec![0; 64 << 10];
+            loop {
+                let count = stdout.read(&mut block).await?;
+                if count == 0 || to.send(Ok(Bytes::copy_from_slice(&block[..count]))).await.is_err() {
+                    return std::io::Result::Ok(());
+                }
+            }
+        };
+        let ((), read) = tokio::join!(write, read);
+        read.map_err(|error| running.io(error))?;
+        running.succeed().await
+    };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(limit, work) => ended,
+        () = to.closed() => return,
+    };
+    let broken = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("took longer than {} s", limit.as_secs()),
+    };
+    tracing::info!(broken, "an upload-pack broke off");
+    let _ = to.send(Err(std::io::Error::other(broken))).await;
+}
+
+/// The client's request, unpacked if it is packed.
+async fn negotiation(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
+    let body =
+        axum::body::to_bytes(body, NEGOTIATION_LIMIT).await.map_err(|error| Failure::bad(error.to_string()))?;
+    match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
+        None | Some(b"identity") => Ok(body),
+        Some(b"gzip" | b"x-gzip") => {
+            let mut plain = Vec::new();
+            let limit = u64::try_from(NEGOTIATION_LIMIT).unwrap_or(u64::MAX);
+            let read = flate2::read::GzDecoder::new(body.as_ref()).take(limit + 1).read_to_end(&mut plain);
+            match read {
+                Ok(count) if count <= NEGOTIATION_LIMIT => Ok(plain.into()),
+                Ok(_) => Err(Failure::Plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large unpacked".into())),
+                Err(error) => Err(Failure::bad(format!("gzip: {error}"))),
+            }
+        }
+        Some(other) => Err(Failure::Plain(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("content-encoding {} is not understood", String::from_utf8_lossy(other)),
+        )),
+    }
+}
+
+/// A push under its grant; or the probe by which a client finds out whether it may talk at all.
+async fn receive_pack(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+    let Some(order) = wire::from_header::<WriteOrder>(&headers, wire::GRANT) else {
+        let probe = axum::body::to_bytes(body, 4).await;
+        if probe.is_ok_and(|bytes| bytes.as_ref() == b"0000") {
+            return git_response("git-receive-pack", "result", Body::empty());
+        }
+        return (StatusCode::FORBIDDEN, "a push needs a grant\n").into_response();
+    };
+    let this = Arc::clone(&shared);
+    with(shared, id, async move |replica| {
+        let mut reply = Push::start(this, replica, order, body).await?;
+        let blocks = stream::poll_fn(move |context| reply.poll_recv(context));
+        Ok(git_response("git-receive-pack", "result", Body::from_stream(blocks)))
+    })
+    .await
+}
