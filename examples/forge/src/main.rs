@@ -5,9 +5,12 @@
 #[expect(dead_code, reason = "joins the router with its store")]
 mod ci;
 mod cli;
+mod git;
 mod home;
+mod node;
 mod router;
 mod supervise;
+mod wire;
 
 use clap::Parser as _;
 

@@ -12,7 +12,7 @@ pub(crate) mod repository;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use process::{Invocation, Output, Running};
+pub(crate) use process::{Invocation, Running};
 
 /// The oldest Git that has all forge needs: settings by `GIT_CONFIG_COUNT`.
 const OLDEST: (u32, u32) = (2, 31);
@@ -42,7 +42,8 @@ impl GitError {
     /// What Git itself said, in one line fit for a client: without `fatal: ` and its like.
     pub(crate) fn in_one_line(&self) -> String {
         let text = self.to_string();
-        let mut line: String = text.lines().next_back().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+        let mut line: String =
+            text.lines().next_back().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
         if let GitError::Failed { message, .. } = self {
             line = last_line(message);
         }
@@ -68,8 +69,10 @@ impl Git {
     /// Finds Git on `PATH` and checks its version.
     pub(crate) async fn find(limit: Duration) -> Result<Git, GitError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let program =
-            std::env::split_paths(&path).map(|folder| folder.join("git")).find(|file| file.is_file()).ok_or(GitError::Missing)?;
+        let program = std::env::split_paths(&path)
+            .map(|folder| folder.join("git"))
+            .find(|file| file.is_file())
+            .ok_or(GitError::Missing)?;
         let git = Git { program, limit };
         let output = git.bare("--version").run(&[]).await?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

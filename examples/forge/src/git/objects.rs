@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use futures_util::{Stream, StreamExt as _};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use tenon_refslog::ObjectId;
 use tokio::io::AsyncWriteExt as _;
 
@@ -73,7 +73,12 @@ pub(crate) async fn pack(
 ///
 /// # Errors
 /// Something is missing (Git's line says what) or Git failed.
-pub(crate) async fn connected(git: &Git, repository: &Path, folders: &ObjectFolders, tips: &[ObjectId]) -> Result<(), GitError> {
+pub(crate) async fn connected(
+    git: &Git,
+    repository: &Path,
+    folders: &ObjectFolders,
+    tips: &[ObjectId],
+) -> Result<(), GitError> {
     if tips.is_empty() {
         return Ok(());
     }
@@ -97,8 +102,7 @@ pub(crate) async fn take_in<E: std::fmt::Display>(
 ) -> Result<(), GitError> {
     let io = |source| GitError::Io { what: "index-pack", source };
     let objects = repository.join("objects");
-    let quarantine =
-        tempfile::Builder::new().prefix(QUARANTINE).tempdir_in(&objects).map_err(io)?;
+    let quarantine = tempfile::Builder::new().prefix(QUARANTINE).tempdir_in(&objects).map_err(io)?;
     fs::create_dir(quarantine.path().join("pack")).map_err(io)?;
     let folders = ObjectFolders { own: Some(quarantine.path().into()), behind: Some(objects.clone().into()) };
     let mut invocation = git.within(repository, "index-pack");
@@ -146,7 +150,8 @@ async fn pour<E: std::fmt::Display>(
 
 /// Moves the files of a pack, the index last: a pack is there once its index is.
 fn migrate(from: &Path, to: &Path) -> io::Result<()> {
-    let mut files: Vec<PathBuf> = fs::read_dir(from)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(from)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
     files.sort_by_key(|file| (file.extension().is_some_and(|extension| extension == "idx"), file.clone()));
     for file in files {
         let Some(name) = file.file_name() else { continue };
@@ -164,7 +169,13 @@ fn migrate(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// The source could not give it all.
-pub(crate) async fn fetch(git: &Git, repository: &Path, url: &str, headers: &[String], ids: &[ObjectId]) -> Result<(), GitError> {
+pub(crate) async fn fetch(
+    git: &Git,
+    repository: &Path,
+    url: &str,
+    headers: &[String],
+    ids: &[ObjectId],
+) -> Result<(), GitError> {
     if ids.is_empty() {
         return Ok(());
     }

@@ -107,7 +107,15 @@ impl Invocation {
         let mut child = self.command.spawn().map_err(|source| GitError::Io { what: self.what, source })?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let stderr = child.stderr.take().map(|stderr| tokio::spawn(keep_stderr(stderr)));
-        Ok(Running { what: self.what, limit: self.limit, stdin: child.stdin.take(), stdout: child.stdout.take(), stderr, child, group })
+        Ok(Running {
+            what: self.what,
+            limit: self.limit,
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr,
+            child,
+            group,
+        })
     }
 
     /// Runs the process with `input` on standard input until it succeeds.
@@ -116,7 +124,11 @@ impl Invocation {
     /// It could not be started, ran too long, wrote too much, or ended with another status than 0.
     pub(crate) async fn run(&mut self, input: &[u8]) -> Result<Output, GitError> {
         let output = self.run_to_end(input).await?;
-        if output.status.success() { Ok(output) } else { Err(GitError::Failed { what: self.what, message: failure(&output) }) }
+        if output.status.success() {
+            Ok(output)
+        } else {
+            Err(GitError::Failed { what: self.what, message: failure(&output) })
+        }
     }
 
     /// Runs the process with `input` on standard input to its end, whatever its status.
@@ -200,7 +212,9 @@ impl Running {
         self.group = None;
         let stderr = match self.stderr.take() {
             // A grandchild may hold the pipe open; what it would still say is not waited for.
-            Some(task) => tokio::time::timeout(Duration::from_secs(1), task).await.ok().and_then(Result::ok).unwrap_or_default(),
+            Some(task) => {
+                tokio::time::timeout(Duration::from_secs(1), task).await.ok().and_then(Result::ok).unwrap_or_default()
+            }
             None => String::new(),
         };
         Ok((status, stderr))

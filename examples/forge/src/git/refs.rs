@@ -124,11 +124,8 @@ pub(crate) async fn list(git: &Git, repository: &Path) -> Result<Listing, GitErr
         message: format!("cannot read {:?}", String::from_utf8_lossy(line)),
     };
     let mut listing = Listing::new();
-    let output = git
-        .within(repository, "for-each-ref")
-        .arg("--format=%(objectname) %(symref) %(refname)")
-        .run(&[])
-        .await?;
+    let output =
+        git.within(repository, "for-each-ref").arg("--format=%(objectname) %(symref) %(refname)").run(&[]).await?;
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let mut words = line.splitn(3, |byte| *byte == b' ');
         let (Some(id), Some(target), Some(name)) = (words.next(), words.next(), words.next()) else {
@@ -190,7 +187,8 @@ impl Moves {
     /// The difference that makes `is` the same as `wanted`.
     pub(crate) fn between(is: &Listing, wanted: &Listing) -> Moves {
         let gone = is.keys().filter(|name| !wanted.contains_key(*name)).map(|name| (name, None));
-        let new = wanted.iter().filter(|(name, value)| is.get(*name) != Some(value)).map(|(name, value)| (name, Some(value)));
+        let new =
+            wanted.iter().filter(|(name, value)| is.get(*name) != Some(value)).map(|(name, value)| (name, Some(value)));
         Moves::to(gone.chain(new))
     }
 

@@ -55,7 +55,10 @@ pub(crate) fn run(name: &str) -> ExitCode {
 }
 
 fn pipe(name: &str) -> io::Result<u8> {
-    let env = |name: &str| std::env::var(name).map_err(|_| io::Error::other(format!("{name} is not set; hooks are run by forge's own nodes")));
+    let env = |name: &str| {
+        std::env::var(name)
+            .map_err(|_| io::Error::other(format!("{name} is not set; hooks are run by forge's own nodes")))
+    };
     let address: SocketAddr = env(ADDRESS)?.parse().map_err(io::Error::other)?;
     let hello = Hello {
         secret: env(SECRET)?,

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,6 @@ use anyhow::{Context as _, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tenon_quorum::{NodeId, RepoId};
 use tenon_refslog::{ChecksumKey, Config, ObjectFormat};
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::OnceCell;
 
 use crate::cli::{CLUSTER_TOKEN_ENV, Limits, NodeArgs};
@@ -104,17 +104,21 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
     let git = Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
     let db = db::Db::open(&folder.join("node.db"))?;
     hook::install(&folder.join("hooks")).context("the hooks cannot be written")?;
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(5))
-        .build()?;
-    let listener = tokio::net::TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("node {} cannot listen on {}: is the port taken? choose others with --node-port-base", args.id, args.listen))?;
+    let http =
+        reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(Duration::from_secs(5)).build()?;
+    let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| {
+        format!(
+            "node {} cannot listen on {}: is the port taken? choose others with --node-port-base",
+            args.id, args.listen
+        )
+    })?;
     let node = NodeId(args.id);
     let register = Register { node, incarnation: db.incarnation(), url: format!("http://{}", listener.local_addr()?) };
-    let registered = announce(&http, &args.router, &token, &register).await?;
+    let mut parent = pin!(parent_gone());
+    let registered = tokio::select! {
+        registered = announce(&http, &args.router, &token, &register) => registered?,
+        () = &mut parent => return Ok(()),
+    };
     let rules = Config::builder(ObjectFormat::Sha1, ChecksumKey::new(registered.checksum_key)).build()?;
     let shared = Arc::new(Shared {
         node,
@@ -134,7 +138,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
     tracing::info!(%node, incarnation = %register.incarnation, url = register.url, "node is up");
     tokio::select! {
         served = serve::run(listener, shared) => served.context("the node's server ended"),
-        () = parent_gone() => Ok(()),
+        () = parent => Ok(()),
     }
 }
 
@@ -155,7 +159,10 @@ async fn alone(folder: &Path) -> anyhow::Result<File> {
     let until = Instant::now() + FORMER_LIFE;
     while file.try_lock().is_err() {
         if Instant::now() > until {
-            bail!("{} is in use by another node, or by a git process that does not end; stop it first", folder.display());
+            bail!(
+                "{} is in use by another node, or by a git process that does not end; stop it first",
+                folder.display()
+            );
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -164,7 +171,12 @@ async fn alone(folder: &Path) -> anyhow::Result<File> {
 }
 
 /// Tells the router where this node listens, until it answers.
-async fn announce(http: &reqwest::Client, router: &str, token: &str, register: &Register) -> anyhow::Result<Registered> {
+async fn announce(
+    http: &reqwest::Client,
+    router: &str,
+    token: &str,
+    register: &Register,
+) -> anyhow::Result<Registered> {
     let mut waited = Duration::from_millis(20);
     loop {
         let answer = http.post(format!("{router}/internal/register")).bearer_auth(token).json(register).send().await;
@@ -176,16 +188,19 @@ async fn announce(http: &reqwest::Client, router: &str, token: &str, register: &
             Err(error) if waited > Duration::from_secs(2) => tracing::warn!(%error, "the router does not answer yet"),
             Err(_) => {}
         }
-        tokio::select! {
-            () = tokio::time::sleep(waited) => waited = (waited * 2).min(Duration::from_secs(3)),
-            () = parent_gone() => bail!("the router is gone"),
-        }
+        tokio::time::sleep(waited).await;
+        waited = (waited * 2).min(Duration::from_secs(3));
     }
 }
 
-/// Waits for the end of standard input.
-async fn parent_gone() {
-    let mut stdin = tokio::io::stdin();
-    let mut block = [0; 64];
-    while stdin.read(&mut block).await.is_ok_and(|count| count > 0) {}
+/// Waits for the end of standard input. The thread that reads it ends with the process.
+fn parent_gone() -> impl Future<Output = ()> {
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(tell);
+    });
+    async {
+        let _ = told.await;
+    }
 }

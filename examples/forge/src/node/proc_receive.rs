@@ -55,12 +55,14 @@ async fn converse(push: &Push, turn: &Turn, call: &mut Call) -> Result<(), Strin
     pkt::flush(&mut out);
     call.stdout(&out).await.map_err(|error| error.to_string())?;
     // One more than is allowed is read, so that the refusal is a clean one.
-    let lines = pkt::section(&mut call.input, push.shared.limits.max_refs_per_push.saturating_add(1)).await.map_err(text)?;
+    let lines =
+        pkt::section(&mut call.input, push.shared.limits.max_refs_per_push.saturating_add(1)).await.map_err(text)?;
     if options {
         let options = pkt::section(&mut call.input, 1024).await.map_err(text)?;
         tracing::debug!(repo = %push.replica.id, count = options.len(), "push options");
     }
-    let lines: Vec<Line> = lines.iter().map(|line| parse(line)).collect::<Option<_>>().ok_or("Git's commands cannot be read")?;
+    let lines: Vec<Line> =
+        lines.iter().map(|line| parse(line)).collect::<Option<_>>().ok_or("Git's commands cannot be read")?;
     let verdicts = decide(push, turn, &lines).await;
     let mut out = Vec::new();
     for (line, verdict) in lines.iter().zip(verdicts) {
@@ -79,7 +81,11 @@ async fn converse(push: &Push, turn: &Turn, call: &mut Call) -> Result<(), Strin
 fn parse(line: &[u8]) -> Option<Line> {
     let mut words = line.splitn(3, |byte| *byte == b' ');
     let (old, new, name) = (words.next()?, words.next()?, words.next()?);
-    Some(Line { name: name.to_vec(), old: ObjectId::from_hex_or_null(old).ok()?, new: ObjectId::from_hex_or_null(new).ok()? })
+    Some(Line {
+        name: name.to_vec(),
+        old: ObjectId::from_hex_or_null(old).ok()?,
+        new: ObjectId::from_hex_or_null(new).ok()?,
+    })
 }
 
 /// All refs of a push together: every one is moved, or none and each says why.
@@ -90,7 +96,9 @@ async fn decide(push: &Push, turn: &Turn, lines: &[Line]) -> Verdicts {
             Ok(()) => lines.iter().map(|_| None).collect(),
             Err(reason) => lines.iter().map(|_| Some(reason.clone())).collect(),
         },
-        Err(verdicts) => verdicts.into_iter().map(|verdict| Some(verdict.unwrap_or_else(|| NOT_ALONE.into()))).collect(),
+        Err(verdicts) => {
+            verdicts.into_iter().map(|verdict| Some(verdict.unwrap_or_else(|| NOT_ALONE.into()))).collect()
+        }
     }
 }
 
@@ -139,7 +147,10 @@ fn said(verdict: &Verdict) -> Option<String> {
 /// The host's own rules, beyond what Git can hold.
 fn policy(refs: &Refs, line: &Line) -> Option<String> {
     let deletes_default = line.new.is_none()
-        && refs.get(&head_name()).and_then(|head| head.target_name().map(|name| name.as_bytes() == line.name)).unwrap_or(false);
+        && refs
+            .get(&head_name())
+            .and_then(|head| head.target_name().map(|name| name.as_bytes() == line.name))
+            .unwrap_or(false);
     if deletes_default && line.old.is_some() {
         return Some("the default branch (HEAD) cannot be deleted".into());
     }
@@ -180,7 +191,8 @@ async fn carry_through(push: &Push, turn: &Turn, record: Record) -> Result<(), S
     shared.drills.at(Point::AfterPrepare).await;
     // Git has moved the objects out of quarantine by now, and syncs files, but no folders.
     let durable = repository::sync_objects(&replica.folder).map_err(|error| error.to_string());
-    let tips: Vec<ObjectId> = record.changes().iter().filter_map(|change| change.new_value().and_then(Value::id)).collect();
+    let tips: Vec<ObjectId> =
+        record.changes().iter().filter_map(|change| change.new_value().and_then(Value::id)).collect();
     replica.note_connected(&tips).await;
     let outcome = match durable {
         Ok(()) if push.begin_proposing() => propose(push, &record).await,

@@ -151,7 +151,7 @@ impl Push {
                     let task = tokio::spawn(proc_receive::answer(push, turn, call));
                     *proposal.lock().await = Some(task);
                 }
-                other => refuse(call, other).await,
+                _ => refuse(call).await,
             }
         }
         std::future::pending().await
@@ -163,8 +163,8 @@ impl Push {
     }
 }
 
-async fn refuse(mut call: Call, hook: &str) {
-    let _ = call.say(&format!("forge: there is no hook {hook}")).await;
+async fn refuse(mut call: Call) {
+    let _ = call.say("forge: there is no such hook").await;
     let _ = call.exit(1).await;
 }
 
@@ -176,7 +176,12 @@ async fn raised(fence: &mut watch::Receiver<Fence>, mine: Fence) {
 }
 
 /// Both directions at once, until Git has said all.
-async fn exchange(stdin: Option<ChildStdin>, body: Body, stdout: Option<ChildStdout>, to: &ReplyTo) -> std::io::Result<()> {
+async fn exchange(
+    stdin: Option<ChildStdin>,
+    body: Body,
+    stdout: Option<ChildStdout>,
+    to: &ReplyTo,
+) -> std::io::Result<()> {
     match select(pin!(pump(stdout, to)), pin!(feed(stdin, body))).await {
         Either::Left((done, _)) => done,
         Either::Right(((), pump)) => pump.await,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tenon_quorum::{Admission, Fence, FenceGate, GateRefusal, Proof, RepoId, Report, Route, Stamp, StageOrder};
+use tenon_quorum::{Admission, Fence, FenceGate, GateRefusal, Proof, RepoId, Report, Route, StageOrder, Stamp};
 use tenon_refslog::{Change, Checksum, Config, ObjectId, Record, Refs, Replayed, Value, Version};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, RwLock, watch};
 
@@ -106,14 +106,22 @@ impl Replica {
             None if gate.applied() == Stamp::BLANK => blank,
             None => {
                 tracing::error!(%id, applied = %gate.applied(), "the refs are not what the gate says; waiting for a repair");
-                gate = gate.lost();
+                gate = lost(gate)?;
                 shared.db.keep(id, &gate, staged.as_ref().map(|(_, frame)| frame.to_vec())).await?;
                 blank
             }
         };
         let fence = watch::Sender::new(gate.report().fence);
         let state = State { gate, staged, refs, connected: Vec::new() };
-        Ok(Replica { id, folder, shared, turn: Arc::default(), refs_lock: RwLock::new(()), state: Mutex::new(state), fence })
+        Ok(Replica {
+            id,
+            folder,
+            shared,
+            turn: Arc::default(),
+            refs_lock: RwLock::new(()),
+            state: Mutex::new(state),
+            fence,
+        })
     }
 
     /// The fence of the gate, for whoever works under an older one.
@@ -172,7 +180,8 @@ impl Replica {
     /// Votes for a record: its objects are here with all they need, it leads to the digest that is claimed, and both record and gate
     /// are on disk once this returns.
     pub(crate) async fn stage(&self, order: &StageOrder, frame: Bytes) -> Result<Report, ReplicaError> {
-        self.settle(&order.base).await?;
+        // The state that the vote builds on may itself be a vote so far: the order proves it.
+        let _before = self.settle(&order.base).await?;
         let record = self.shared.decode(&frame)?;
         self.has_objects_of(&record).await?;
         let mut state = self.state().await;
@@ -263,7 +272,7 @@ impl Replica {
     /// The repository is found not to hold what its gate says: from now on the gate says so.
     pub(crate) async fn lose(&self) -> Result<Report, ReplicaError> {
         let mut state = self.state().await;
-        let gate = state.gate.lost();
+        let gate = lost(state.gate)?;
         self.keep(&mut state, gate, None).await?;
         state.refs = self.shared.empty(self.id, Stamp::BLANK);
         state.connected.clear();
@@ -280,7 +289,8 @@ impl Replica {
     }
 
     async fn has_objects_of(&self, record: &Record) -> Result<(), ReplicaError> {
-        let new: Vec<ObjectId> = record.changes().iter().filter_map(|change| change.new_value().and_then(Value::id)).collect();
+        let new: Vec<ObjectId> =
+            record.changes().iter().filter_map(|change| change.new_value().and_then(Value::id)).collect();
         let state = self.state().await;
         let unknown: Vec<ObjectId> = new.into_iter().filter(|id| !state.connected.contains(id)).collect();
         drop(state);
@@ -296,7 +306,12 @@ impl Replica {
     }
 
     /// Persists a gate, with a new vote's record or else with the one that is still open; then it is the node's gate.
-    async fn keep(&self, state: &mut State, gate: FenceGate, vote: Option<(Record, Bytes)>) -> Result<(), ReplicaError> {
+    async fn keep(
+        &self,
+        state: &mut State,
+        gate: FenceGate,
+        vote: Option<(Record, Bytes)>,
+    ) -> Result<(), ReplicaError> {
         let staged = if gate.staged().is_none() { None } else { vote.or_else(|| state.staged.clone()) };
         if gate != state.gate {
             self.shared.db.keep(self.id, &gate, staged.as_ref().map(|(_, frame)| frame.to_vec())).await?;
@@ -309,15 +324,27 @@ impl Replica {
     }
 }
 
+/// A gate that holds nothing, and has forgotten no fence.
+fn lost(gate: FenceGate) -> Result<FenceGate, GateRefusal> {
+    let Report { repo, node, incarnation, fence, revision, base, .. } = gate.report();
+    let newest = Stamp { version: base, ..Stamp::BLANK };
+    FenceGate::new(repo, node, incarnation).raise(&Proof { repo, fence, revision, newest })
+}
+
 /// Whether `record` leads from `refs` to exactly `stamp`.
 fn leads_to(refs: &Refs, record: &Record, stamp: Stamp, lineage: tenon_refslog::LineageId) -> Result<(), ReplicaError> {
     let after = record.after();
-    if record.lineage() != lineage || after.version != Version(stamp.version.0) || after.checksum.prefix16() != stamp.digest.0 {
+    if record.lineage() != lineage
+        || after.version != Version(stamp.version.0)
+        || after.checksum.prefix16() != stamp.digest.0
+    {
         return Err(ReplicaError::Refused(format!("the record leads to version {}, not to {stamp}", after.version)));
     }
-    match refs.check(record) {
+    match refs.clone().apply(record) {
         Ok(Replayed::Applied) => Ok(()),
-        Ok(Replayed::AlreadyApplied) => Err(ReplicaError::Refused(format!("the refs are past version {}", after.version))),
+        Ok(Replayed::AlreadyApplied) => {
+            Err(ReplicaError::Refused(format!("the refs are past version {}", after.version)))
+        }
         Err(error) => Err(ReplicaError::Refused(error.to_string())),
     }
 }
@@ -358,7 +385,8 @@ fn default_head() -> Value {
 impl Shared {
     /// No refs, at `stamp`.
     pub(crate) fn empty(&self, id: RepoId, stamp: Stamp) -> Refs {
-        self.refs_of(id, stamp, Listing::new()).unwrap_or_else(|| Refs::new(self.rules.clone(), wire::lineage(id, stamp.epoch)))
+        self.refs_of(id, stamp, Listing::new())
+            .unwrap_or_else(|| Refs::new(self.rules.clone(), wire::lineage(id, stamp.epoch)))
     }
 
     /// The refs that `listing` is, if they have the stamp's digest. Git cannot do without a `HEAD`; the log can, at its start.

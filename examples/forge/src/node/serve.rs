@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
-use tenon_quorum::{Proof, RepoId, Route, Stamp, StageOrder};
+use tenon_quorum::{Proof, RepoId, Route, StageOrder, Stamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::push::Push;
@@ -21,7 +21,7 @@ use super::replica::{Replica, ReplicaError};
 use super::{Shared, sync};
 use crate::git::objects::{self, PackKind};
 use crate::git::{GitError, refs as git_refs, repository};
-use crate::wire::{self, Health, Refused, RefsView, Shipment, SyncAsk, WriteOrder};
+use crate::wire::{self, Health, RefsView, Refused, Shipment, SyncAsk, WriteOrder};
 
 /// The most a request of `upload-pack` may have, packed and unpacked: wants, haves and shallow lines, no objects.
 const NEGOTIATION_LIMIT: usize = 64 << 20;
@@ -59,7 +59,8 @@ async fn authorise(State(shared): State<Arc<Shared>>, request: Request, next: Ne
     let given = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     let wanted = format!("Bearer {}", shared.token);
     // In time that does not depend on where they differ.
-    let differs = given.len() != wanted.len() || given.iter().zip(wanted.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b)) != 0;
+    let differs =
+        given.len() != wanted.len() || given.iter().zip(wanted.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b)) != 0;
     if differs {
         return (StatusCode::UNAUTHORIZED, "this is a node of forge; users talk to its router\n").into_response();
     }
@@ -110,7 +111,8 @@ where
         let replica = shared.replica(RepoId(id)).await.map_err(|error| Failure::Replica(None, error))?;
         work(Arc::clone(&replica)).await.map_err(|error| Failure::Replica(Some(replica), error))
     });
-    let answer = task.await.unwrap_or_else(|error| Err(Failure::Plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())));
+    let answer =
+        task.await.unwrap_or_else(|error| Err(Failure::Plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())));
     explained(answer).await
 }
 
@@ -151,7 +153,8 @@ async fn apply(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: 
 
 /// The question in the header, and the body.
 async fn asked<T: serde::de::DeserializeOwned>(headers: &HeaderMap, body: Body) -> Answer<(T, Bytes)> {
-    let question = wire::from_header(headers, wire::ASK).ok_or_else(|| Failure::bad(format!("{} is missing", wire::ASK)))?;
+    let question =
+        wire::from_header(headers, wire::ASK).ok_or_else(|| Failure::bad(format!("{} is missing", wire::ASK)))?;
     let frame = axum::body::to_bytes(body, RECORD_LIMIT).await.map_err(|error| Failure::bad(error.to_string()))?;
     Ok((question, frame))
 }
@@ -204,7 +207,12 @@ async fn rebuild(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Resp
 }
 
 /// Takes a pack in for a push on another node: 200 once it is durable, 412 if all objects are needed instead of the newest.
-async fn take_objects(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+async fn take_objects(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let Some(base) = wire::from_header::<Proof>(&headers, wire::ASK) else {
         return explained(Err(Failure::bad(format!("{} is missing", wire::ASK)))).await;
     };
@@ -238,7 +246,9 @@ async fn take_objects(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, he
 }
 
 /// Reads what leads a pack; the bytes of the pack that came with it.
-async fn lead(blocks: &mut (impl futures_util::Stream<Item = Result<Bytes, axum::Error>> + Unpin)) -> Option<(Shipment, Bytes)> {
+async fn lead(
+    blocks: &mut (impl futures_util::Stream<Item = Result<Bytes, axum::Error>> + Unpin),
+) -> Option<(Shipment, Bytes)> {
     let mut have = BytesMut::new();
     loop {
         if have.len() >= 4 {
@@ -323,7 +333,12 @@ fn git_response(service: &str, kind: &str, body: Body) -> Response {
 }
 
 /// A clone's or fetch's exchange.
-async fn upload_pack(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+async fn upload_pack(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let request = match negotiation(&headers, body).await {
         Ok(request) => request,
         Err(failure) => return explained(Err(failure)).await,
@@ -395,8 +410,7 @@ async fn stream_out(
 
 /// The client's request, unpacked if it is packed.
 async fn negotiation(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
-    let body =
-        axum::body::to_bytes(body, NEGOTIATION_LIMIT).await.map_err(|error| Failure::bad(error.to_string()))?;
+    let body = axum::body::to_bytes(body, NEGOTIATION_LIMIT).await.map_err(|error| Failure::bad(error.to_string()))?;
     match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
         None | Some(b"identity") => Ok(body),
         Some(b"gzip" | b"x-gzip") => {
@@ -417,7 +431,12 @@ async fn negotiation(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
 }
 
 /// A push under its grant; or the probe by which a client finds out whether it may talk at all.
-async fn receive_pack(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
+async fn receive_pack(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let Some(order) = wire::from_header::<WriteOrder>(&headers, wire::GRANT) else {
         let probe = axum::body::to_bytes(body, 4).await;
         if probe.is_ok_and(|bytes| bytes.as_ref() == b"0000") {

@@ -66,9 +66,7 @@ async fn check_direction(replica: &Replica, proof: &Proof) -> Result<(), GateRef
 async fn wanted(shared: &Shared, replica: &Replica, proof: &Proof) -> Result<Refs, ReplicaError> {
     let state = replica.state().await;
     let applied = state.gate.applied();
-    let near = applied != Stamp::BLANK
-        && applied.epoch == proof.newest.epoch
-        && applied.version < proof.newest.version;
+    let near = applied != Stamp::BLANK && applied.epoch == proof.newest.epoch && applied.version < proof.newest.version;
     let base = near.then(|| state.refs.clone());
     drop(state);
     if let Some(refs) = base {
@@ -80,11 +78,13 @@ async fn wanted(shared: &Shared, replica: &Replica, proof: &Proof) -> Result<Ref
     let born = Stamp { version: tenon_quorum::Version(0), ..proof.newest };
     let start = shared.empty(replica.id, born);
     let parts = log(shared, replica, Version::GENESIS, proof).await?;
-    replay(shared, start, &parts).map_err(|reason| ReplicaError::Refused(format!("the log cannot be replayed: {reason}")))
+    replay(shared, start, &parts)
+        .map_err(|reason| ReplicaError::Refused(format!("the log cannot be replayed: {reason}")))
 }
 
 async fn log(shared: &Shared, replica: &Replica, from: Version, proof: &Proof) -> Result<Vec<LogPart>, ReplicaError> {
-    let url = format!("{}/internal/repos/{}/log?from={}&to={}", shared.router, replica.id.0, from.0, proof.newest.version.0);
+    let url =
+        format!("{}/internal/repos/{}/log?from={}&to={}", shared.router, replica.id.0, from.0, proof.newest.version.0);
     let failed = |error: reqwest::Error| ReplicaError::Refused(format!("the log: {}", without_url(error)));
     let answer = shared.http.get(url).bearer_auth(&shared.token).send().await.map_err(failed)?;
     let body: Bytes = answer.error_for_status().map_err(failed)?.bytes().await.map_err(failed)?;
