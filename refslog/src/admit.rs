@@ -86,7 +86,7 @@ pub enum Reason {
         /// The other ref.
         with: RefName,
     },
-    /// Symbolic refs that name each other in a circle, or a chain of more than [`Refs::MAX_SYMREF_DEPTH`].
+    /// Symbolic refs that name each other in a circle, or a chain longer than the configuration allows.
     #[error("a chain of symbolic refs has no end within {max}")]
     SymrefLoop {
         /// Longest chain followed.
@@ -270,8 +270,8 @@ impl<'a> Admission<'a> {
             let mut depth = 0;
             while let Some(Value::Symbolic(target)) = current {
                 depth += 1;
-                if depth > Refs::MAX_SYMREF_DEPTH {
-                    let max = Refs::MAX_SYMREF_DEPTH;
+                let max = self.refs.config.max_symref_depth;
+                if depth > max {
                     verdict = verdict.and(Err(Reason::SymrefLoop { max }));
                     break;
                 }
@@ -338,11 +338,13 @@ impl<'a> Admission<'a> {
             (Action::Verify, Old::Any) => &Old::Absent,
             (_, old) => old,
         };
-        // Like Git, an expected id is compared with what a symbolic ref resolves to, even where the command acts on
-        // the symbolic ref itself.
         let resolved = match (expected, step.current) {
-            (Old::Absent | Old::Is(Value::Direct(_)), Some(Value::Symbolic(_))) => {
-                self.refs.resolve(&step.name).and_then(|name| self.refs.map.get(&name))
+            (Old::Any, _) => return Ok(()),
+            // Like Git, an expected id is compared with what a symbolic ref resolves to, even where the command acts on
+            // the symbolic ref itself, which must then resolve.
+            (_, Some(Value::Symbolic(_))) => {
+                let end = self.refs.resolve(&step.name).ok_or(Reason::SymrefLoop { max: Refs::READ_DEPTH })?;
+                if matches!(expected, Old::Is(Value::Symbolic(_))) { step.current } else { self.refs.map.get(&end) }
             }
             _ => step.current,
         };

@@ -48,6 +48,7 @@ pub struct Config {
     pub(crate) head_deletion: HeadDeletion,
     pub(crate) max_commands: usize,
     pub(crate) max_name_len: usize,
+    pub(crate) max_symref_depth: usize,
 }
 
 /// Why a configuration was refused.
@@ -76,6 +77,7 @@ impl Config {
             head_deletion: HeadDeletion::Refuse,
             max_commands: 1_000_000,
             max_name_len: 4_096,
+            max_symref_depth: crate::Refs::READ_DEPTH,
         })
     }
 
@@ -125,6 +127,13 @@ impl ConfigBuilder {
     /// Longest name of a new ref, in bytes. Default: 4,096, a path's length on Linux.
     pub const fn max_name_len(mut self, max_name_len: usize) -> Self {
         self.0.max_name_len = max_name_len;
+        self
+    }
+
+    /// Most symbolic refs in a chain that a command may go through. Default: 4, as many as Git reads through; Git itself
+    /// updates through longer ones, which it then cannot read.
+    pub const fn max_symref_depth(mut self, max_symref_depth: usize) -> Self {
+        self.0.max_symref_depth = max_symref_depth;
         self
     }
 

@@ -141,11 +141,11 @@ impl Refs {
     }
 
     /// The ref at the end of the chain of symbolic refs that starts at `name`, which need not exist; `None` where the
-    /// chain loops or is longer than [`Refs::MAX_SYMREF_DEPTH`].
+    /// chain loops or is longer than [`Refs::READ_DEPTH`].
     #[must_use]
     pub fn resolve(&self, name: &RefName) -> Option<RefName> {
         let mut at = name.clone();
-        for _ in 0..=Self::MAX_SYMREF_DEPTH {
+        for _ in 0..=Self::READ_DEPTH {
             match self.map.get(&at) {
                 Some(Value::Symbolic(target)) => at = target.clone(),
                 Some(Value::Direct(_)) | None => return Some(at),
@@ -154,8 +154,8 @@ impl Refs {
         None
     }
 
-    /// Most symbolic refs in a chain, as in Git.
-    pub const MAX_SYMREF_DEPTH: usize = 5;
+    /// Most symbolic refs in a chain that Git reads through.
+    pub const READ_DEPTH: usize = 4;
 
     /// Takes a record's changes. The checksum is computed first: an error leaves the refs as they were.
     ///

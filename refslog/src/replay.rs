@@ -1,6 +1,8 @@
 //! Bringing a state forward along its log.
 
-use crate::change::Change;
+use alloc::vec::Vec;
+
+use crate::change::{Change, Old};
 use crate::compact::{Mode, Segment};
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
@@ -113,7 +115,40 @@ impl Refs {
         self.take(&Stretch::of_segment(segment))
     }
 
+    /// What [`Refs::replay`] would change here, each with what it replaces: for a replica that replays into a store of its
+    /// own, such as Git. Empty where all was seen already.
+    ///
+    /// # Errors
+    /// As [`Refs::replay`].
+    pub fn pending(&self, segment: &Segment) -> Result<Vec<Change>, ReplayError> {
+        let stretch = Stretch::of_segment(segment);
+        if self.check(&stretch)? == Replayed::AlreadyApplied {
+            return Ok(Vec::new());
+        }
+        let net = stretch.changes.iter().filter_map(|change| {
+            let current = self.map.get(change.name());
+            (current != change.new_value())
+                .then(|| Change::new(change.name().clone(), Old::known(current.cloned()), change.new_value().cloned()))
+        });
+        Ok(net.collect())
+    }
+
     pub(crate) fn take(&mut self, stretch: &Stretch<'_>) -> Result<Replayed, ReplayError> {
+        if self.check(stretch)? == Replayed::AlreadyApplied {
+            return Ok(Replayed::AlreadyApplied);
+        }
+        for change in stretch.changes {
+            match change.new_value() {
+                Some(value) => self.map.insert(change.name().clone(), value.clone()),
+                None => self.map.remove(change.name()),
+            };
+        }
+        self.point = stretch.after;
+        Ok(Replayed::Applied)
+    }
+
+    /// Whether the stretch can be taken from here, and would lead where it says; `AlreadyApplied` where it is behind.
+    fn check(&self, stretch: &Stretch<'_>) -> Result<Replayed, ReplayError> {
         let have = self.point.version;
         if self.point.lineage != stretch.after.lineage {
             return Err(ReplayError::LineageMismatch { have: self.point.lineage, found: stretch.after.lineage });
@@ -141,13 +176,6 @@ impl Refs {
                 found,
             });
         }
-        for change in stretch.changes {
-            match change.new_value() {
-                Some(value) => self.map.insert(change.name().clone(), value.clone()),
-                None => self.map.remove(change.name()),
-            };
-        }
-        self.point = stretch.after;
         Ok(Replayed::Applied)
     }
 
