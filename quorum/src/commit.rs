@@ -444,7 +444,11 @@ impl Router {
                 self.state.swaps.remove(&ticket);
                 return self.look_again(write);
             }
-            Phase::Fencing(_) => self.show_row(repo),
+            // Gates may stand higher than the row that is known here: another router moved it.
+            Phase::Fencing(_) => {
+                self.state.fetch(repo);
+                self.show_row(repo);
+            }
             Phase::Gathering | Phase::Voting => {}
         }
         Flow::Again

@@ -22,6 +22,8 @@ pub enum SyncResult {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Copying {
     Queued,
+    /// It failed; it is queued again after a pause.
+    Pausing,
     /// From which node; `None` starts the repository empty.
     Running(Option<NodeId>),
 }
@@ -54,7 +56,7 @@ impl Router {
             }
         }
         for member in found {
-            self.queue_task(repo, member.node, member.incarnation, 0);
+            self.queue_task(repo, member.node, member.incarnation);
         }
         self.start_tasks();
     }
@@ -67,20 +69,32 @@ impl Router {
         for member in cell.row.members.clone() {
             let up = self.state.nodes.alive(member.node, member.incarnation).is_some_and(|s| s.health != Health::Down);
             if up && !self.state.targets.contains_key(&(repo, member.node)) {
-                self.queue_task(repo, member.node, member.incarnation, 0);
+                self.queue_task(repo, member.node, member.incarnation);
             }
         }
         self.start_tasks();
     }
 
-    fn queue_task(&mut self, repo: RepoId, target: NodeId, incarnation: Incarnation, attempts: u32) {
+    fn queue_task(&mut self, repo: RepoId, target: NodeId, incarnation: Incarnation) {
         if self.state.tasks.len() >= self.config.most_tasks as usize {
             return;
         }
         let id = TaskId(self.state.next_id());
-        let task = Task { repo, target, incarnation, copying: Copying::Queued, attempts, timer: Timestamp::MAX };
+        let task = Task { repo, target, incarnation, copying: Copying::Queued, attempts: 0, timer: Timestamp::MAX };
         self.state.targets.insert((repo, target), id);
+        self.requeue(id, task);
+    }
+
+    /// Puts a task into the queue; if it still waits there after a pause, what is known may be old.
+    fn requeue(&mut self, id: TaskId, task: Task) {
         self.state.queue.insert(id);
+        self.pause(id, task, Copying::Queued);
+    }
+
+    fn pause(&mut self, id: TaskId, mut task: Task, copying: Copying) {
+        task.copying = copying;
+        let pause = self.config.retry_ms.saturating_mul(1 << task.attempts.min(6));
+        self.state.set_timer(Owner::Task(id), &mut task.timer, self.now.after_millis(pause));
         self.state.tasks.insert(id, task);
     }
 
@@ -152,17 +166,17 @@ impl Router {
         exact.map(|standing| standing.member.node).min_by_key(|node| (load(*node), *node))
     }
 
-    /// Forgets a copy and gives its room back.
+    /// Forgets a copy.
     fn drop_task(&mut self, id: TaskId) {
-        let Some(mut task) = self.state.tasks.remove(&id) else {
-            return;
-        };
+        let Some(mut task) = self.state.tasks.remove(&id) else { return };
+        self.give_room_back(&task);
         self.state.queue.remove(&id);
         self.state.targets.remove(&(task.repo, task.target));
         self.state.set_timer(Owner::Task(id), &mut task.timer, Timestamp::MAX);
-        let Copying::Running(source) = task.copying else {
-            return;
-        };
+    }
+
+    fn give_room_back(&mut self, task: &Task) {
+        let Copying::Running(source) = task.copying else { return };
         for node in core::iter::once(task.target).chain(source) {
             if let Some(count) = self.state.copying.get_mut(&node) {
                 *count = count.saturating_sub(1);
@@ -173,16 +187,44 @@ impl Router {
         }
     }
 
-    /// A copy ended, well or not. An overtaken one is asked once more: the report shows that the target still lags.
-    pub(crate) fn task_ended(&mut self, id: TaskId, done: bool) {
-        let Some(task) = self.state.tasks.get(&id) else {
-            return;
-        };
-        let (repo, target, incarnation, attempts) = (task.repo, task.target, task.incarnation, task.attempts);
+    /// A copy is installed. An overtaken one is asked once more: the report shows that the target still lags.
+    pub(crate) fn task_done(&mut self, id: TaskId) {
+        let Some(repo) = self.state.tasks.get(&id).map(|task| task.repo) else { return };
         self.drop_task(id);
-        if !done && attempts + 1 < self.config.attempts {
-            self.queue_task(repo, target, incarnation, attempts + 1);
-        }
         self.schedule_repairs(repo);
+    }
+
+    /// A copy failed, or nothing was heard of it: it is tried again after a pause, a bounded number of times.
+    pub(crate) fn task_failed(&mut self, id: TaskId) {
+        let Some(mut task) = self.state.tasks.remove(&id) else { return };
+        self.give_room_back(&task);
+        self.state.queue.remove(&id);
+        task.attempts = task.attempts.saturating_add(1);
+        let over = task.attempts >= self.config.attempts;
+        self.pause(id, task, Copying::Pausing);
+        if over {
+            self.drop_task(id);
+        }
+        self.start_tasks();
+    }
+
+    /// A task has waited long enough. What the router knows may be old: the row is fetched and shown to the members.
+    pub(crate) fn task_timer(&mut self, id: TaskId) {
+        let Some(task) = self.state.tasks.get(&id) else { return };
+        let (repo, target) = (task.repo, task.target);
+        match task.copying {
+            Copying::Running(_) => self.task_failed(id),
+            Copying::Queued if self.has_room(target) => self.task_failed(id),
+            Copying::Queued | Copying::Pausing => {
+                if let Some(task) = self.state.tasks.remove(&id) {
+                    self.requeue(id, task);
+                }
+                if !self.has_room(target) {
+                    return;
+                }
+            }
+        }
+        self.state.fetch(repo);
+        self.show_row(repo);
     }
 }

@@ -233,6 +233,7 @@ impl Router {
         for id in changes {
             self.change_row_told(id, ask, row);
         }
+        self.start_tasks();
     }
 
     /// One entry of the change feed of `repo` (`None`: the feed has none of that version).
@@ -335,7 +336,10 @@ impl Router {
         if let SyncResult::Done(report) = result {
             self.handle_report(now, report);
         }
-        self.task_ended(task, matches!(result, SyncResult::Done(_)));
+        match result {
+            SyncResult::Done(_) => self.task_done(task),
+            SyncResult::Failed => self.task_failed(task),
+        }
     }
 
     /// It is `now`: whatever was to happen by now happens. Before [`Router::next_deadline`] it changes nothing.
@@ -350,7 +354,7 @@ impl Router {
             match owner {
                 Owner::Write(id) => self.write_timer(id),
                 Owner::Change(id) => self.change_timer(id),
-                Owner::Task(id) => self.task_ended(id, false),
+                Owner::Task(id) => self.task_timer(id),
             }
         }
     }

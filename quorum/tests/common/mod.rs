@@ -1,0 +1,442 @@
+//! A world in memory: a store, nodes with gates, a network that loses, repeats and reorders, and routers.
+//!
+//! It holds one repository and checks, at every step, what must never be broken: see [`World::check`].
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "shared by test files, each of which uses a part of it"
+)]
+
+use std::collections::BTreeMap;
+use tenon_quorum::*;
+
+pub const REPO: RepoId = RepoId(7);
+
+/// A small generator for tests (`SplitMix64`).
+#[derive(Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
+    }
+
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    Row(Ask, Option<Row>),
+    Feed(Ask, Option<FeedEntry>),
+    Swap(Ticket, SwapResult),
+    Report(Report),
+    Declined(NodeId, Fence),
+    Synced(TaskId, SyncResult),
+    Node(NodeId, NodeState),
+    Timeout,
+}
+
+/// Something under way.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// An order of a router's `life` to the store or to a node.
+    Do(usize, Effect),
+    /// A fact on its way to a router.
+    Tell(usize, Fact),
+    /// From a writer's node to a member.
+    Stage(usize, NodeId, Incarnation, StageOrder),
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub incarnation: Incarnation,
+    pub gate: FenceGate,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    pub router: usize,
+    pub request: ReadRequest,
+    /// What had been committed when it began.
+    pub floor: Version,
+}
+
+pub struct World {
+    pub routers: Vec<Router>,
+    pub config: Config,
+    pub now: Timestamp,
+    pub row: Option<Row>,
+    pub feed: Vec<FeedEntry>,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub net: Vec<Message>,
+    pub answers: Vec<(usize, WriteId, RequestId, Outcome, Reason)>,
+    pub changes: Vec<Result<(), Reason>>,
+    /// The fence of each request's grant: at most one.
+    pub granted: BTreeMap<RequestId, Fence>,
+    pub finals: BTreeMap<RequestId, Outcome>,
+    pub served: Vec<(Version, Reason)>,
+    pub wiped: bool,
+    pub log: Vec<String>,
+}
+
+pub fn config() -> ConfigBuilder {
+    Config::builder().lease_ms(5_000).write_ms(20_000).retry_ms(500).sync_ms(3_000)
+}
+
+pub fn digest_of(request: RequestId, fence: Fence) -> Digest {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&request.0.to_be_bytes());
+    bytes[8..].copy_from_slice(&fence.counter.to_be_bytes());
+    Digest(bytes)
+}
+
+impl World {
+    /// `routers` routers over one store; `nodes` nodes, the first N of them voters of the repository, created.
+    pub fn new(config: Config, routers: usize, nodes: u32) -> Self {
+        let mut world = Self::bare(config, routers, nodes);
+        world.create();
+        world
+    }
+
+    pub fn bare(config: Config, routers: usize, nodes: u32) -> Self {
+        let now = Timestamp::from_millis(1_000);
+        let mut world = Self {
+            routers: vec![Router::new(config.clone()); routers],
+            config,
+            now,
+            row: None,
+            feed: Vec::new(),
+            nodes: BTreeMap::new(),
+            net: Vec::new(),
+            answers: Vec::new(),
+            changes: Vec::new(),
+            granted: BTreeMap::new(),
+            finals: BTreeMap::new(),
+            served: Vec::new(),
+            wiped: false,
+            log: Vec::new(),
+        };
+        for node in (1..=nodes).map(NodeId) {
+            let incarnation = Incarnation(1);
+            world.nodes.insert(node, Node { incarnation, gate: FenceGate::new(REPO, node, incarnation) });
+            world.health(node, Health::Up);
+        }
+        world
+    }
+
+    pub fn voters(&self) -> Vec<Member> {
+        let n = self.config.quorum().voters() as usize;
+        self.nodes.iter().take(n).map(|(node, state)| Member::voter(*node, state.incarnation)).collect()
+    }
+
+    pub fn create(&mut self) {
+        let request = CreateRequest::new(REPO, ShardId(1), self.voters(), Digest([0; 16]));
+        self.routers[0].create(self.now, &request).expect("created");
+        self.settle();
+        assert_eq!(self.changes.pop(), Some(Ok(())));
+    }
+
+    pub fn health(&mut self, node: NodeId, health: Health) {
+        let state = NodeState::up(self.nodes[&node].incarnation).health(health);
+        for router in &mut self.routers {
+            router.handle_node(self.now, node, state);
+        }
+    }
+
+    /// The disk of a node is lost; it comes back empty, under a larger incarnation.
+    pub fn wipe(&mut self, node: NodeId) {
+        let incarnation = Incarnation(self.nodes[&node].incarnation.0 + 1);
+        self.nodes.insert(node, Node { incarnation, gate: FenceGate::new(REPO, node, incarnation) });
+        self.wiped = true;
+        self.health(node, Health::Up);
+    }
+
+    /// A router is lost with all it knew.
+    pub fn restart_router(&mut self, router: usize) {
+        self.routers[router] = Router::new(self.config.clone());
+        let mine = |message: &Message| match message {
+            Message::Do(r, _) => *r == router,
+            Message::Tell(r, fact) => *r == router && !matches!(fact, Fact::Report(_)),
+            Message::Stage(..) => false,
+        };
+        // What was on its way to the store still gets there; nobody hears of it.
+        self.net.retain(|message| !mine(message) || matches!(message, Message::Do(_, Effect::SwapRow { .. })));
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for node in nodes {
+            let state = NodeState::up(self.nodes[&node].incarnation);
+            self.routers[router].handle_node(self.now, node, state);
+        }
+    }
+
+    /// Moves what routers want done onto the network.
+    pub fn drain(&mut self) {
+        for (i, router) in self.routers.iter_mut().enumerate() {
+            while let Some(effect) = router.poll_effect() {
+                match effect {
+                    Effect::Answer { write, request, outcome, reason, .. } => {
+                        self.answers.push((i, write, request, outcome, reason));
+                        if outcome != Outcome::Unknown {
+                            let old = self.finals.insert(request, outcome);
+                            assert_eq!(old, None, "{request} was answered twice");
+                        }
+                    }
+                    Effect::Changed { result, .. } => self.changes.push(result),
+                    effect => self.net.push(Message::Do(i, effect)),
+                }
+            }
+        }
+    }
+
+    pub fn tell(&mut self, router: usize, fact: &Fact) {
+        let now = self.now;
+        let router = &mut self.routers[router];
+        match fact {
+            Fact::Row(ask, row) => router.handle_row(now, *ask, REPO, row.as_ref()),
+            Fact::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
+            Fact::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
+            Fact::Report(report) => router.handle_report(now, report),
+            Fact::Declined(node, fence) => router.handle_declined(now, REPO, *node, *fence),
+            Fact::Synced(task, result) => router.handle_synced(now, *task, result),
+            Fact::Node(node, state) => router.handle_node(now, *node, *state),
+            Fact::Timeout => router.handle_timeout(now),
+        }
+    }
+
+    pub fn at(&mut self, node: NodeId, incarnation: Incarnation) -> Option<&mut Node> {
+        self.nodes.get_mut(&node).filter(|state| state.incarnation == incarnation)
+    }
+
+    /// Carries out one message; answers go onto the network.
+    pub fn deliver(&mut self, message: &Message) {
+        match message {
+            Message::Tell(router, fact) => self.tell(*router, fact),
+            Message::Stage(router, node, incarnation, order) => self.stage(*router, *node, *incarnation, order),
+            Message::Do(router, effect) => self.carry_out(*router, effect),
+        }
+        self.drain();
+        self.check();
+    }
+
+    fn carry_out(&mut self, router: usize, effect: &Effect) {
+        let reply = match effect {
+            Effect::SwapRow { ticket, expect, next, feed } => {
+                let result = self.compare_and_set(expect.as_ref(), next, *feed);
+                Some(Fact::Swap(*ticket, result))
+            }
+            Effect::FetchRow { ask, .. } => Some(Fact::Row(*ask, self.row.clone())),
+            Effect::FetchFeed { ask, version, .. } => {
+                Some(Fact::Feed(*ask, self.feed.iter().find(|entry| entry.version() == *version).copied()))
+            }
+            Effect::Grant(grant) => {
+                self.take_grant(router, grant);
+                None
+            }
+            Effect::RaiseGate { node, incarnation, proof } => self.at(*node, *incarnation).map(|state| {
+                // Refused or not, the report is the answer.
+                let _ = raise_and_apply(&mut state.gate, proof);
+                Fact::Report(state.gate.report())
+            }),
+            Effect::Probe { node, .. } => self.nodes.get(node).map(|state| Fact::Report(state.gate.report())),
+            Effect::Initialise { task, target, incarnation, proof } => {
+                self.install(*target, *incarnation, proof).map(|result| Fact::Synced(*task, result))
+            }
+            Effect::Sync { task, target, incarnation, source, proof } => {
+                let exact = self.nodes.get(source).is_some_and(|state| state.gate.applied() == proof.newest);
+                let result = if exact { self.install(*target, *incarnation, proof) } else { Some(SyncResult::Failed) };
+                result.map(|result| Fact::Synced(*task, result))
+            }
+            Effect::Answer { .. } | Effect::Changed { .. } => None,
+        };
+        self.net.extend(reply.map(|fact| Message::Tell(router, fact)));
+    }
+
+    pub fn compare_and_set(&mut self, expect: Option<&Row>, next: &Row, feed: Option<FeedEntry>) -> SwapResult {
+        if self.row.as_ref() != expect {
+            return SwapResult::Conflict(self.row.clone());
+        }
+        self.row = Some(next.clone());
+        self.feed.extend(feed);
+        SwapResult::Moved
+    }
+
+    fn take_grant(&mut self, router: usize, grant: &Grant) {
+        let old = self.granted.insert(grant.request, grant.base.fence);
+        assert!(old.is_none_or(|old| old == grant.base.fence), "two grants for {}", grant.request);
+        let fence = grant.base.fence;
+        let Some(state) = self.at(grant.writer, grant.incarnation) else { return };
+        let taken = raise_and_apply(&mut state.gate, &grant.base).is_ok() && state.gate.applied() == grant.base.newest;
+        if !taken {
+            let report = state.gate.report();
+            self.net.push(Message::Tell(router, Fact::Report(report)));
+            self.net.push(Message::Tell(router, Fact::Declined(grant.writer, fence)));
+            return;
+        }
+        let order = grant.stage(digest_of(grant.request, fence));
+        for member in &grant.members {
+            self.net.push(Message::Stage(router, member.node, member.incarnation, order));
+        }
+    }
+
+    fn stage(&mut self, router: usize, node: NodeId, incarnation: Incarnation, order: &StageOrder) {
+        let Some(state) = self.at(node, incarnation) else { return };
+        if raise_and_apply(&mut state.gate, &order.base).is_ok()
+            && let Ok(staged) = state.gate.stage(order)
+        {
+            state.gate = staged;
+            let report = staged.report();
+            self.net.push(Message::Tell(router, Fact::Report(report)));
+            return;
+        }
+        let report = state.gate.report();
+        self.net.push(Message::Tell(router, Fact::Report(report)));
+        self.net.push(Message::Tell(router, Fact::Declined(node, order.base.fence)));
+    }
+
+    fn install(&mut self, node: NodeId, incarnation: Incarnation, proof: &Proof) -> Option<SyncResult> {
+        let state = self.at(node, incarnation)?;
+        if let Ok(raised) = state.gate.raise(proof) {
+            state.gate = raised;
+        }
+        match state.gate.install(proof) {
+            Ok(installed) => {
+                state.gate = installed;
+                Some(SyncResult::Done(installed.report()))
+            }
+            Err(_) => Some(SyncResult::Failed),
+        }
+    }
+
+    /// Delivers everything in order until nothing moves.
+    pub fn settle(&mut self) {
+        self.settle_but(|_| false);
+    }
+
+    /// The same, losing what `lose` says.
+    pub fn settle_but(&mut self, lose: impl Fn(&Message) -> bool) {
+        self.drain();
+        for _ in 0..10_000 {
+            if self.net.is_empty() {
+                return;
+            }
+            let message = self.net.remove(0);
+            if !lose(&message) {
+                self.deliver(&message);
+            }
+        }
+        panic!("does not settle: {:?}", self.net);
+    }
+
+    pub fn tick(&mut self, ms: u64) {
+        self.now = self.now.after_millis(ms);
+        for router in 0..self.routers.len() {
+            self.tell(router, &Fact::Timeout);
+        }
+        self.drain();
+    }
+
+    pub fn begin_read(&mut self, router: usize) -> Read {
+        let began = self.routers[router].begin_read();
+        let floor = self.row.as_ref().map_or(Version(0), |row| row.newest.version);
+        Read { router, request: ReadRequest::linearizable(REPO, began), floor }
+    }
+
+    /// One step of a read: `Some` once it is over.
+    pub fn step_read(&mut self, read: &Read) -> Option<Result<(Version, Reason), Refusal>> {
+        let step = self.routers[read.router].route_read(self.now, &read.request);
+        self.drain();
+        match step {
+            Err(refusal) => Some(Err(refusal)),
+            Ok(ReadStep::First(First::FetchRow(ask))) => {
+                self.net.push(Message::Tell(read.router, Fact::Row(ask, self.row.clone())));
+                None
+            }
+            Ok(ReadStep::First(First::Wait { .. })) => None,
+            Ok(ReadStep::Serve(route)) => {
+                let state = self.nodes.get_mut(&route.node)?;
+                match state.gate.admit_read(&route) {
+                    Ok(Admission::Serve) => {}
+                    Ok(Admission::ApplyFirst) => {
+                        let _ = state.gate.raise(&route.proof).map(|raised| state.gate = raised);
+                        state.gate = state.gate.apply(&route.proof).expect("admitted");
+                    }
+                    Err(_) => {
+                        let report = state.gate.report();
+                        self.net.push(Message::Tell(read.router, Fact::Report(report)));
+                        return None;
+                    }
+                }
+                let version = state.gate.applied().version;
+                assert!(version >= read.floor, "a stale read: {version}, {} was committed", read.floor);
+                self.check();
+                Some(Ok((version, route.reason)))
+            }
+        }
+    }
+
+    pub fn read(&mut self, router: usize) -> Result<(Version, Reason), Refusal> {
+        let read = self.begin_read(router);
+        for _ in 0..50 {
+            if let Some(result) = self.step_read(&read) {
+                return result;
+            }
+            self.settle();
+        }
+        panic!("the read does not end");
+    }
+
+    pub fn begin_write(&mut self, router: usize, request: u64) -> Result<WriteId, Refusal> {
+        let result = self.routers[router].begin_write(self.now, &WriteRequest::new(REPO, RequestId(request)));
+        self.drain();
+        result
+    }
+
+    /// What must hold at every moment.
+    pub fn check(&self) {
+        let committed = |stamp: Stamp| {
+            stamp == Stamp::BLANK || stamp.version == Version(0) || self.feed.iter().any(|entry| entry.stamp == stamp)
+        };
+        for (i, entry) in self.feed.iter().enumerate() {
+            assert_eq!(entry.version(), Version(i as u64 + 1), "one commit per version");
+        }
+        for (node, state) in &self.nodes {
+            assert!(committed(state.gate.applied()), "{node} shows {}, which never was committed", state.gate.applied());
+        }
+        for (request, outcome) in &self.finals {
+            let entry = self.granted.get(request).and_then(|fence| self.feed.iter().find(|e| e.fence == *fence));
+            match outcome {
+                Outcome::Applied(stamp) => assert_eq!(entry.map(|entry| entry.stamp), Some(*stamp), "{request}"),
+                Outcome::NotApplied => assert_eq!(entry, None, "{request} was answered as not applied"),
+                Outcome::Unknown => panic!("no final outcome"),
+            }
+        }
+        let Some(row) = self.row.as_ref().filter(|_| !self.wiped) else { return };
+        let holds = |member: &&Member| {
+            let report = self.nodes[&member.node].gate.report();
+            let staged = report.staged.is_some_and(|staged| staged.stamp == row.newest);
+            report.applied == row.newest || staged
+        };
+        let durable = row.voters().filter(holds).count();
+        let needed = if row.newest.version > row.born { self.config.quorum().write() as usize } else { 0 };
+        assert!(durable >= needed, "{} is durable on {durable} nodes", row.newest);
+    }
+}
+
+pub fn raise_and_apply(gate: &mut FenceGate, proof: &Proof) -> Result<(), GateRefusal> {
+    *gate = gate.raise(proof)?;
+    if gate.proves_staged(proof) {
+        *gate = gate.apply(proof)?;
+    }
+    Ok(())
+}

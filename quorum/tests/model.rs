@@ -1,0 +1,128 @@
+//! Random histories over a network that loses, repeats, delays and reorders, with two routers, lost disks and lost
+//! routers; every step is checked against a naive account of what was committed.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Dice, Fact, Message, Read, World, config};
+use tenon_quorum::*;
+
+/// What a history may do.
+#[derive(Clone, Copy)]
+struct Weather {
+    loss: usize,
+    repeat: usize,
+    wipes: usize,
+    restarts: usize,
+}
+
+fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
+    let mut dice = Dice(seed);
+    let config = config().seed(seed).build().unwrap();
+    let mut world = World::new(config, 2, 3);
+    let (mut reads, mut served, mut requests, mut wipes): (Vec<Read>, usize, u64, usize) = (Vec::new(), 0, 0, 0);
+    for _ in 0..steps {
+        match dice.below(100) {
+            0..=69 if !world.net.is_empty() => {
+                let message = world.net.remove(dice.below(world.net.len().min(12)));
+                if dice.one_in(weather.repeat) {
+                    world.net.push(message.clone());
+                }
+                if dice.one_in(weather.loss) && !matches!(message, Message::Tell(_, Fact::Node(..))) {
+                    continue;
+                }
+                world.deliver(&message);
+            }
+            70..=77 => {
+                requests += 1;
+                let _ = world.begin_write(dice.below(2), requests);
+            }
+            78..=85 => reads.push(world.begin_read(dice.below(2))),
+            86..=92 => {
+                let ms = [1, 100, 600, 3_000][dice.below(4)];
+                world.tick(ms);
+            }
+            93..=94 => {
+                let node = NodeId(u32::try_from(dice.below(3)).unwrap() + 1);
+                let health = [Health::Up, Health::Up, Health::Ailing, Health::Down][dice.below(4)];
+                world.health(node, health);
+            }
+            95 if dice.one_in(weather.restarts) => {
+                let router = dice.below(2);
+                world.restart_router(router);
+                reads.retain(|read| read.router != router);
+            }
+            // One disk at most: with two of three lost, what two of three held is lost.
+            96 if dice.one_in(weather.wipes) && wipes == 0 => {
+                wipes += 1;
+                world.wipe(NodeId(u32::try_from(dice.below(3)).unwrap() + 1));
+            }
+            _ => {}
+        }
+        reads.retain(|read| match world.step_read(read) {
+            Some(Ok(_)) => {
+                served += 1;
+                false
+            }
+            Some(Err(_)) => false,
+            None => true,
+        });
+    }
+    heal(&mut world);
+    (world.feed.len(), served)
+}
+
+/// With the network whole again, every write is answered for good and every repair ends.
+fn heal(world: &mut World) {
+    let nodes: Vec<NodeId> = world.nodes.keys().copied().collect();
+    for node in nodes {
+        world.health(node, Health::Up);
+    }
+    for _ in 0..40 {
+        world.settle();
+        world.tick(40_000);
+    }
+    world.settle();
+    for router in 0..2 {
+        let left = world.routers[router].next_deadline();
+        assert_eq!(left, None, "everything ended: {:?}\n{:?}", world.routers[router].snapshot(), world.row);
+    }
+    let newest = world.row.as_ref().unwrap().newest.version;
+    assert_eq!(world.read(0).unwrap().0, newest);
+    assert_eq!(world.read(1).unwrap().0, newest);
+}
+
+fn sweep(name: &str, seeds: u64, steps: usize, weather: Weather) {
+    let only = std::env::var("QUORUM_SEED").ok().and_then(|seed| seed.parse().ok());
+    let (mut commits, mut served) = (0, 0);
+    for seed in only.map_or(0..seeds, |seed: u64| seed..seed + 1) {
+        let run = std::panic::catch_unwind(|| history(seed, steps, weather));
+        let Ok((c, s)) = run else {
+            panic!("seed {seed}; replay: QUORUM_SEED={seed} cargo test -p tenon-quorum --test model {name}");
+        };
+        commits += c;
+        served += s;
+    }
+    println!("{name}: {commits} commits, {served} reads served");
+    assert!(only.is_some() || (commits > 100 && served > 100), "the histories do too little: {commits}, {served}");
+}
+
+#[test]
+fn fair_weather() {
+    sweep("fair_weather", 150, 400, Weather { loss: usize::MAX, repeat: usize::MAX, wipes: 9999, restarts: 9999 });
+}
+
+#[test]
+fn loss_and_repetition() {
+    sweep("loss_and_repetition", 500, 500, Weather { loss: 12, repeat: 8, wipes: 9999, restarts: 9999 });
+}
+
+#[test]
+fn lost_routers() {
+    sweep("lost_routers", 400, 500, Weather { loss: 15, repeat: 8, wipes: 9999, restarts: 1 });
+}
+
+#[test]
+fn a_lost_disk() {
+    sweep("a_lost_disk", 400, 500, Weather { loss: 15, repeat: 8, wipes: 1, restarts: 2 });
+}
