@@ -266,7 +266,7 @@ impl Router {
         if row.fence == base.fence {
             if row.newest == base.newest {
                 // The commit may still be on its way to the store.
-                write.failing = write.failing.or(Some(Reason::Deadline));
+                write.failing = write.failing.or(Some(Reason::FoundUncommitted { fence: base.fence }));
                 return self.close(id, write);
             }
             let (newest, reason) = (row.newest, Reason::FoundCommitted { fence: base.fence });

@@ -143,6 +143,12 @@ pub enum Reason {
         /// The fence of the grant.
         fence: Fence,
     },
+    /// Found not to be committed after the answer of the store was lost; the fence was raised so that it stays so.
+    #[error("found not committed under {fence}")]
+    FoundUncommitted {
+        /// The fence of the grant.
+        fence: Fence,
+    },
     /// The time of the request ended.
     #[error("no answer by the deadline")]
     Deadline,
@@ -216,6 +222,7 @@ impl Reason {
             Self::Aborted => 306,
             Self::Contended { .. } => 307,
             Self::FeedGap { .. } => 308,
+            Self::FoundUncommitted { .. } => 309,
         }
     }
 }

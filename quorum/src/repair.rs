@@ -51,7 +51,7 @@ impl Router {
             let heard_since = standing.known.is_some_and(|known| known.seen > cell.since);
             let (verdict, health) = self.state.nodes.verdict(cell, standing);
             let behind = matches!(verdict, Verdict::Lagging { .. }) && heard_since && health != Health::Down;
-            if behind && !self.state.targets.contains_key(&(repo, member.node)) {
+            if behind && !self.state.is_target(repo, member.node) {
                 found.push(member);
             }
         }
@@ -68,7 +68,7 @@ impl Router {
         };
         for member in cell.row.members.clone() {
             let up = self.state.nodes.alive(member.node, member.incarnation).is_some_and(|s| s.health != Health::Down);
-            if up && !self.state.targets.contains_key(&(repo, member.node)) {
+            if up && !self.state.is_target(repo, member.node) {
                 self.queue_task(repo, member.node, member.incarnation);
             }
         }
@@ -81,7 +81,7 @@ impl Router {
         }
         let id = TaskId(self.state.next_id());
         let task = Task { repo, target, incarnation, copying: Copying::Queued, attempts: 0, timer: Timestamp::MAX };
-        self.state.targets.insert((repo, target), id);
+        self.state.targets.insert((repo, target, id));
         self.requeue(id, task);
     }
 
@@ -171,7 +171,7 @@ impl Router {
         let Some(mut task) = self.state.tasks.remove(&id) else { return };
         self.give_room_back(&task);
         self.state.queue.remove(&id);
-        self.state.targets.remove(&(task.repo, task.target));
+        self.state.targets.remove(&(task.repo, task.target, id));
         self.state.set_timer(Owner::Task(id), &mut task.timer, Timestamp::MAX);
     }
 

@@ -227,7 +227,10 @@ impl Router {
             self.counters.unknown_facts += 1;
             return;
         }
-        self.learn_row(repo, ask, row);
+        if !self.learn_row(repo, ask, row) {
+            self.counters.stale_facts += 1;
+            return;
+        }
         self.advance_repo(repo);
         let changes: Vec<ChangeId> = self.state.changes_of(repo).collect();
         for id in changes {
@@ -261,12 +264,13 @@ impl Router {
             return;
         };
         let repo = swap.next.repo;
-        match result {
-            SwapResult::Moved => self.learn_row(repo, ticket.ask(), Some(&swap.next)),
-            SwapResult::Conflict(Some(row)) if row.repo == repo => {
-                self.learn_row(repo, ticket.ask(), Some(row));
-            }
-            SwapResult::Conflict(_) | SwapResult::Unknown => {}
+        let row = match result {
+            SwapResult::Moved => Some(&swap.next),
+            SwapResult::Conflict(row) => row.as_ref().filter(|row| row.repo == repo),
+            SwapResult::Unknown => None,
+        };
+        if row.is_some() {
+            self.learn_row(repo, ticket.ask(), row);
         }
         match swap.owner {
             Owner::Write(id) => self.write_swapped(id, ticket, &swap.next, result),
@@ -281,7 +285,7 @@ impl Router {
     /// A report that holds a staged record is a vote. Reports of one gate are put in order by their serial number.
     pub fn handle_report(&mut self, now: Timestamp, report: &Report) {
         self.lift(now);
-        let seen = self.state.draw();
+        let seen = Ask(self.state.point.saturating_add(1));
         let Some(cell) = self.state.cells.get_mut(&report.repo) else {
             self.counters.unknown_facts += 1;
             return;
@@ -294,7 +298,7 @@ impl Router {
             return;
         };
         match standing.hear(report, seen) {
-            Heard::Taken => {}
+            Heard::Taken => self.state.point = seen.0,
             Heard::Late => {
                 self.counters.stale_facts += 1;
                 return;
@@ -455,32 +459,42 @@ impl Router {
         }
     }
 
-    /// Takes in what the store held after `ask`.
-    pub(crate) fn learn_row(&mut self, repo: RepoId, ask: Ask, row: Option<&Row>) {
-        let point = self.state.draw();
+    /// Takes in what the store held after `ask`; `false` if that says nothing new.
+    pub(crate) fn learn_row(&mut self, repo: RepoId, ask: Ask, row: Option<&Row>) -> bool {
+        let most = usize::from(self.config.most_members);
         let checked = row
             .ok_or(Reason::NoSuchRepository { repo })
-            .and_then(|row| row.check(self.config.quorum, usize::from(self.config.most_members)).map(|()| row));
+            .and_then(|row| row.check(self.config.quorum, most).map(|()| row));
         let room = self.state.cells.len() < self.config.most_repositories as usize;
-        match (self.state.cells.get_mut(&repo), checked) {
-            (Some(cell), Ok(row)) => cell.learn(row, ask, self.now, point),
-            (None, Ok(row)) if room => {
+        let known = self.state.cells.get(&repo);
+        match checked {
+            Ok(row) if known.is_some_and(|cell| !cell.is_news(row, ask)) => false,
+            Ok(row) if known.is_some() || room => {
+                let (point, now) = (self.state.draw(), self.now);
                 self.state.absent.remove(&repo);
-                self.state.cells.insert(repo, Cell::new(row.clone(), ask, self.now, point));
+                let new = || Cell::new(row.clone(), ask, now, point);
+                self.state.cells.entry(repo).or_insert_with(new).learn(row, ask, now, point);
+                true
             }
-            (None, Ok(_)) => self.note_absent(repo, ask, Reason::Full { limit: self.config.most_repositories }),
-            (None, Err(reason)) => self.note_absent(repo, ask, reason),
-            (Some(_), Err(_)) => self.counters.bad_rows += 1,
+            Ok(_) => self.note_absent(repo, ask, Reason::Full { limit: self.config.most_repositories }),
+            Err(_) if known.is_some() => {
+                self.counters.bad_rows += 1;
+                false
+            }
+            Err(reason) => self.note_absent(repo, ask, reason),
         }
     }
 
-    fn note_absent(&mut self, repo: RepoId, ask: Ask, reason: Reason) {
+    fn note_absent(&mut self, repo: RepoId, ask: Ask, reason: Reason) -> bool {
         const MOST: usize = 1024;
+        if self.state.absent.get(&repo).is_some_and(|(as_of, _)| *as_of >= ask) {
+            return false;
+        }
         if self.state.absent.len() >= MOST && !self.state.absent.contains_key(&repo) {
             self.state.absent.pop_first();
         }
-        let as_of = self.state.absent.get(&repo).map_or(ask, |(old, _)| ask.max(*old));
-        self.state.absent.insert(repo, (as_of, reason));
+        self.state.absent.insert(repo, (ask, reason));
+        true
     }
 
     /// A fetch that begins at or after `needed`: one that is out, or a new one.

@@ -79,7 +79,7 @@ impl State {
             }
         }
         for (id, task) in &self.tasks {
-            let linked = self.targets.get(&(task.repo, task.target)) == Some(id);
+            let linked = self.targets.contains(&(task.repo, task.target, *id));
             if id.0 > self.last_id || !linked || !timer(task.timer, Owner::Task(*id)) {
                 return Err("a task");
             }

@@ -35,11 +35,17 @@ impl Cell {
         Self { row, fetched, told, since, fetching, standings }
     }
 
+    /// Whether a row that the store held after `fetched` says anything new.
+    pub(crate) fn is_news(&self, row: &Row, fetched: Ask) -> bool {
+        fetched > self.fetched || row.order() > self.row.order()
+    }
+
     /// Takes in a row that the store held after `fetched`. Rows of one repository are totally ordered, so an older
     /// row says only that the newer one is still good.
     pub(crate) fn learn(&mut self, row: &Row, fetched: Ask, told: Timestamp, point: Ask) {
-        self.fetched = self.fetched.max(fetched);
-        self.told = self.told.max(told);
+        if fetched > self.fetched {
+            (self.fetched, self.told) = (fetched, told);
+        }
         if row.order() <= self.row.order() {
             return;
         }
@@ -130,7 +136,7 @@ pub(crate) struct State {
     pub(crate) changes: BTreeMap<ChangeId, crate::change::Change>,
     pub(crate) tasks: BTreeMap<TaskId, crate::repair::Task>,
     /// The task of each replica that has one.
-    pub(crate) targets: BTreeMap<(RepoId, NodeId), TaskId>,
+    pub(crate) targets: BTreeSet<(RepoId, NodeId, TaskId)>,
     /// Copies that wait for room.
     pub(crate) queue: BTreeSet<TaskId>,
     /// Copies under way per node.
@@ -154,7 +160,7 @@ impl State {
             writes: BTreeMap::new(),
             changes: BTreeMap::new(),
             tasks: BTreeMap::new(),
-            targets: BTreeMap::new(),
+            targets: BTreeSet::new(),
             queue: BTreeSet::new(),
             copying: BTreeMap::new(),
             work: BTreeSet::new(),
@@ -184,6 +190,11 @@ impl State {
     pub(crate) fn changes_of(&self, repo: RepoId) -> impl Iterator<Item = ChangeId> {
         let range = (repo, Owner::Change(ChangeId(0)))..=(repo, Owner::Change(ChangeId(u64::MAX)));
         self.work.range(range).filter_map(|(_, owner)| if let Owner::Change(id) = owner { Some(*id) } else { None })
+    }
+
+    /// Whether a task brings that replica up to date.
+    pub(crate) fn is_target(&self, repo: RepoId, node: NodeId) -> bool {
+        self.targets.range((repo, node, TaskId(0))..=(repo, node, TaskId(u64::MAX))).next().is_some()
     }
 
     /// Moves the one timer of `owner` from `old` to `new`.

@@ -1,6 +1,12 @@
 //! Random histories over a network that loses, repeats, delays and reorders, with two routers, lost disks and lost
 //! routers; every step is checked against a naive account of what was committed.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, is told its seed by the environment, and prints what it did"
+)]
 
 mod common;
 

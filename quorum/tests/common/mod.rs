@@ -193,7 +193,14 @@ impl World {
                         }
                     }
                     Effect::Changed { result, .. } => self.changes.push(result),
-                    effect => self.net.push(Message::Do(i, effect)),
+                    Effect::SwapRow { .. }
+                    | Effect::FetchRow { .. }
+                    | Effect::FetchFeed { .. }
+                    | Effect::Grant(_)
+                    | Effect::RaiseGate { .. }
+                    | Effect::Probe { .. }
+                    | Effect::Initialise { .. }
+                    | Effect::Sync { .. } => self.net.push(Message::Do(i, effect)),
                 }
             }
         }
@@ -411,7 +418,11 @@ impl World {
             assert_eq!(entry.version(), Version(i as u64 + 1), "one commit per version");
         }
         for (node, state) in &self.nodes {
-            assert!(committed(state.gate.applied()), "{node} shows {}, which never was committed", state.gate.applied());
+            assert!(
+                committed(state.gate.applied()),
+                "{node} shows {}, which never was committed",
+                state.gate.applied()
+            );
         }
         for (request, outcome) in &self.finals {
             let entry = self.granted.get(request).and_then(|fence| self.feed.iter().find(|e| e.fence == *fence));

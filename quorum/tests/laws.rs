@@ -1,0 +1,340 @@
+//! The eight laws, on random inputs: facts that make sense, facts that are late, repeated or invented.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use common::{Dice, Fact, Message, REPO, World, config};
+use tenon_quorum::*;
+
+/// An input of a router: all that a host can do to it.
+#[derive(Clone, Debug)]
+enum Input {
+    Read,
+    Write(u64),
+    Abort(u64),
+    Create,
+    Poll,
+    Tell(Timestamp, Fact),
+}
+
+/// Feeds one input; what comes back is compared as text.
+fn feed(router: &mut Router, now: Timestamp, input: &Input) -> String {
+    match input {
+        Input::Read => {
+            let began = router.begin_read();
+            format!("{:?}", router.route_read(now, &ReadRequest::linearizable(REPO, began)))
+        }
+        Input::Write(id) => format!("{:?}", router.begin_write(now, &WriteRequest::new(REPO, RequestId(*id)))),
+        Input::Abort(id) => {
+            router.abort_write(now, WriteId(*id), GiveUp::PerhapsStaged);
+            String::new()
+        }
+        Input::Create => {
+            let members = (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect();
+            format!("{:?}", router.create(now, &CreateRequest::new(REPO, ShardId(1), members, Digest([0; 16]))))
+        }
+        Input::Poll => format!("{:?}", router.poll_effect()),
+        Input::Tell(at, fact) => {
+            tell(router, *at, fact);
+            String::new()
+        }
+    }
+}
+
+fn tell(router: &mut Router, now: Timestamp, fact: &Fact) {
+    match fact {
+        Fact::Row(ask, row) => router.handle_row(now, *ask, REPO, row.as_ref()),
+        Fact::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
+        Fact::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
+        Fact::Report(report) => router.handle_report(now, report),
+        Fact::Declined(node, fence) => router.handle_declined(now, REPO, *node, *fence),
+        Fact::Synced(task, result) => router.handle_synced(now, *task, result),
+        Fact::Node(node, state) => router.handle_node(now, *node, *state),
+        Fact::Timeout => router.handle_timeout(now),
+    }
+}
+
+/// A router in the midst of its work: the first router of a random world, and the inputs that made it.
+fn busy_world(seed: u64, steps: usize) -> (World, Dice) {
+    let mut dice = Dice(seed);
+    let mut world = World::new(config().seed(seed).build().unwrap(), 2, 3);
+    for request in 0..steps as u64 {
+        match dice.below(10) {
+            0..=5 if !world.net.is_empty() => {
+                let message = world.net.remove(dice.below(world.net.len()));
+                if !dice.one_in(8) {
+                    world.deliver(&message);
+                }
+            }
+            6 | 7 => drop(world.begin_write(dice.below(2), request)),
+            8 => world.tick([1, 600, 3_000][dice.below(3)]),
+            _ => {
+                let read = world.begin_read(dice.below(2));
+                let _ = world.step_read(&read);
+            }
+        }
+    }
+    (world, dice)
+}
+
+/// An input out of the blue: often nonsense.
+fn any_input(dice: &mut Dice, world: &World) -> Input {
+    let small = |dice: &mut Dice| dice.next() % 40;
+    let node = |dice: &mut Dice| NodeId(u32::try_from(dice.next() % 5).unwrap());
+    let stamp = |dice: &mut Dice| Stamp {
+        epoch: Epoch(u32::try_from(dice.next() % 3).unwrap()),
+        version: Version(dice.next() % 5),
+        digest: Digest([u8::try_from(dice.next() % 3).unwrap(); 16]),
+    };
+    let fence = |dice: &mut Dice| Fence { generation: Generation(1), counter: dice.next() % 20 };
+    let row = world.row.clone().map(|row| Row { newest: stamp(dice), fence: fence(dice), ..row });
+    let report = |dice: &mut Dice| Report {
+        repo: RepoId(6 + dice.next() % 2),
+        node: node(dice),
+        incarnation: Incarnation(dice.next() % 3),
+        serial: small(dice),
+        applied: stamp(dice),
+        staged: dice.one_in(2).then(|| Staged { fence: fence(dice), revision: Revision(1), stamp: stamp(dice) }),
+        fence: fence(dice),
+        base: Version(dice.next() % 5),
+        revision: Revision(1),
+    };
+    let fact = match dice.below(14) {
+        0 => return Input::Read,
+        1 => return Input::Write(small(dice)),
+        2 => return Input::Abort(small(dice)),
+        3 => return Input::Create,
+        4 | 5 => return Input::Poll,
+        6 => Fact::Row(Ask(small(dice)), row),
+        7 => Fact::Feed(Ask(small(dice)), Some(FeedEntry { stamp: stamp(dice), fence: fence(dice) })),
+        8 => {
+            let result = [SwapResult::Moved, SwapResult::Conflict(row), SwapResult::Unknown];
+            Fact::Swap(Ticket(small(dice)), result[dice.below(3)].clone())
+        }
+        9 => Fact::Report(report(dice)),
+        10 => Fact::Declined(node(dice), fence(dice)),
+        11 => Fact::Synced(TaskId(small(dice)), SyncResult::Failed),
+        12 => Fact::Node(node(dice), NodeState::up(Incarnation(dice.next() % 3))),
+        _ => Fact::Timeout,
+    };
+    Input::Tell(Timestamp::from_millis(dice.next() % 200_000), fact)
+}
+
+fn inputs(seed: u64, count: usize) -> Vec<Input> {
+    let (world, mut dice) = busy_world(seed, 60);
+    let mut all: Vec<Input> =
+        (1..=3).map(|n| Input::Tell(world.now, Fact::Node(NodeId(n), NodeState::up(Incarnation(1))))).collect();
+    all.extend((0..count).map(|_| any_input(&mut dice, &world)));
+    all
+}
+
+fn replay(router: &mut Router, inputs: &[Input]) -> Vec<String> {
+    inputs.iter().map(|input| feed(router, Timestamp::ZERO, input)).collect()
+}
+
+fn drain(router: &mut Router) -> Vec<Effect> {
+    core::iter::from_fn(|| router.poll_effect()).collect()
+}
+
+#[test]
+fn law_1_and_6_the_same_inputs_give_the_same_answers_and_state() {
+    for seed in 0..200 {
+        let inputs = inputs(seed, 300);
+        let new = || Router::new(config().seed(seed).build().unwrap());
+        let (mut a, mut b) = (new(), new());
+        assert_eq!(replay(&mut a, &inputs), replay(&mut b, &inputs), "seed {seed}");
+        assert_eq!(a.snapshot(), b.snapshot(), "seed {seed}");
+    }
+}
+
+#[test]
+fn law_2_when_effects_are_drained_never_changes_what_is_drained() {
+    for seed in 0..200 {
+        let inputs: Vec<Input> = inputs(seed, 300).into_iter().filter(|i| !matches!(i, Input::Poll)).collect();
+        let mut late = Router::new(config().build().unwrap());
+        let mut early = late.clone();
+        let answers = replay(&mut late, &inputs);
+        let mut drained = Vec::new();
+        for (input, answer) in inputs.iter().zip(&answers) {
+            assert_eq!(&feed(&mut early, Timestamp::ZERO, input), answer, "seed {seed}");
+            drained.extend(drain(&mut early));
+        }
+        assert_eq!(drain(&mut late), drained, "seed {seed}");
+    }
+}
+
+#[test]
+fn law_3_a_refusal_changes_nothing() {
+    let mut refusals = 0;
+    for seed in 0..300 {
+        let (mut world, mut dice) = busy_world(seed, 80);
+        for node in 1..=3 {
+            if dice.one_in(2) {
+                world.health(NodeId(node), Health::Down);
+            }
+        }
+        let now = world.now;
+        let router = &mut world.routers[0];
+        for request in 0..4 {
+            let began = router.begin_read();
+            let before = router.snapshot();
+            let refused = match request {
+                0 => router.route_read(now, &ReadRequest::linearizable(REPO, began)).is_err(),
+                1 => router.begin_write(now, &WriteRequest::new(REPO, RequestId(999))).is_err(),
+                2 => router.begin_write(now, &WriteRequest::new(REPO, RequestId(9)).through(NodeId(9))).is_err(),
+                _ => router.create(now, &CreateRequest::new(REPO, ShardId(1), Vec::new(), Digest([0; 16]))).is_err(),
+            };
+            if refused {
+                refusals += 1;
+                assert_eq!(router.snapshot(), before, "seed {seed}, request {request}");
+            }
+        }
+    }
+    assert!(refusals > 300, "only {refusals} refusals");
+}
+
+#[test]
+fn law_4_late_repeated_and_unknown_facts_change_nothing() {
+    let mut told = 0;
+    for seed in 0..150 {
+        let mut world = World::new(config().seed(seed).build().unwrap(), 1, 3);
+        let mut dice = Dice(seed);
+        let mut past = Vec::new();
+        for request in 0..120 {
+            if world.net.is_empty() || dice.one_in(9) {
+                let _ = world.begin_write(0, request);
+                continue;
+            }
+            let message = world.net.remove(dice.below(world.net.len()));
+            world.deliver(&message);
+            if let Message::Tell(_, fact) = message {
+                past.push(fact);
+            }
+        }
+        let last = |report: &Report, router: &Router| {
+            let newer =
+                |other: &Fact| matches!(other, Fact::Report(o) if o.node == report.node && o.serial > report.serial);
+            !past.iter().any(newer) && router.row(REPO).is_some()
+        };
+        for fact in &past {
+            // The last word of a node, said again, is news: it still is so.
+            if matches!(fact, Fact::Report(report) if last(report, &world.routers[0])) {
+                continue;
+            }
+            let before = world.routers[0].snapshot();
+            world.tell(0, fact);
+            told += 1;
+            assert_eq!(world.routers[0].snapshot(), before, "seed {seed}: {fact:?}");
+        }
+        // What nobody asked for says nothing either.
+        let before = world.routers[0].snapshot();
+        for fact in [
+            Fact::Row(Ask(u64::MAX), None),
+            Fact::Feed(Ask(u64::MAX), None),
+            Fact::Swap(Ticket(u64::MAX), SwapResult::Moved),
+            Fact::Synced(TaskId(u64::MAX), SyncResult::Failed),
+            Fact::Declined(NodeId(1), Fence::default()),
+        ] {
+            world.tell(0, &fact);
+        }
+        assert_eq!(world.routers[0].snapshot(), before, "seed {seed}");
+        assert!(world.routers[0].counters().stale_facts > 0);
+    }
+    assert!(told > 500, "only {told} late facts");
+}
+
+#[test]
+fn law_4_a_time_out_before_the_deadline_changes_nothing() {
+    for seed in 0..200 {
+        let (mut world, _) = busy_world(seed, 80);
+        let router = &mut world.routers[0];
+        let before = router.snapshot();
+        if router.next_deadline().is_none_or(|due| due > world.now) {
+            router.handle_timeout(world.now);
+            assert_eq!(router.snapshot(), before, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn law_5_a_restored_router_is_a_twin() {
+    for seed in 0..200 {
+        let (world, mut dice) = busy_world(seed, 80);
+        let mut router = world.routers[0].clone();
+        let mut twin = Router::restore(world.config.clone(), router.snapshot()).unwrap();
+        let inputs: Vec<Input> = (0..100).map(|_| any_input(&mut dice, &world)).collect();
+        for input in &inputs {
+            let (a, b) = (feed(&mut router, world.now, input), feed(&mut twin, world.now, input));
+            assert_eq!(a, b, "seed {seed}: {input:?}");
+        }
+        assert_eq!(router.snapshot(), twin.snapshot(), "seed {seed}");
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn law_5_a_snapshot_survives_being_stored() {
+    for seed in 0..50 {
+        let (world, _) = busy_world(seed, 80);
+        let snapshot = world.routers[0].snapshot();
+        let text = serde_json::to_string(&snapshot).unwrap();
+        let back: Snapshot = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, snapshot, "seed {seed}");
+        assert_eq!(Router::restore(world.config.clone(), back).unwrap(), world.routers[0]);
+    }
+}
+
+#[test]
+fn law_7_limits_hold_and_nothing_panics() {
+    for seed in 0..300 {
+        let inputs = inputs(seed, 400);
+        let config = config().most_writes(2).most_changes(2).most_tasks(2).most_nodes(4).most_repositories(1);
+        let mut router = Router::new(config.build().unwrap());
+        for input in &inputs {
+            feed(&mut router, Timestamp::ZERO, input);
+            assert!(router.tasks().count() <= 2);
+            let left = Router::restore(router.config().clone(), router.snapshot());
+            assert!(left.is_ok(), "seed {seed}: {left:?} after {input:?}");
+        }
+        let polled = drain(&mut router).len();
+        assert!(polled < 4_000, "seed {seed}: {polled} effects");
+    }
+}
+
+#[test]
+fn law_8_the_numbers_of_a_reason_recompute_the_decision() {
+    let mut seen = 0;
+    for seed in 0..300 {
+        let (mut world, mut dice) = busy_world(seed, 80);
+        for node in 1..=3 {
+            let health = [Health::Up, Health::Up, Health::Ailing, Health::Down][dice.below(4)];
+            world.health(NodeId(node), health);
+        }
+        let router = &mut world.routers[0];
+        let began = router.begin_read();
+        let reason = match router.route_read(world.now, &ReadRequest::linearizable(REPO, began)) {
+            Ok(ReadStep::Serve(route)) => route.reason,
+            Ok(ReadStep::First(First::FetchRow(ask))) => {
+                router.handle_row(world.now, ask, REPO, world.row.as_ref());
+                match router.route_read(world.now, &ReadRequest::linearizable(REPO, began)) {
+                    Ok(ReadStep::Serve(route)) => route.reason,
+                    Ok(ReadStep::First(_)) => continue,
+                    Err(refusal) => refusal.reason,
+                }
+            }
+            Ok(ReadStep::First(First::Wait { .. })) => continue,
+            Err(refusal) => refusal.reason,
+        };
+        seen += 1;
+        let sums = |t: &Tally| t.usable + t.ailing + t.down + t.lagging + t.suspect + t.unknown == t.voters;
+        match &reason {
+            Reason::AtNewest(tally) => assert!(tally.usable > 0 && sums(tally), "seed {seed}"),
+            Reason::HealthWidened(tally) => {
+                assert!(tally.usable == 0 && tally.ailing > 0 && sums(tally), "seed {seed}");
+            }
+            Reason::NobodyCurrent(tally) => assert!(tally.able() == 0 && sums(tally), "seed {seed}"),
+            other => panic!("seed {seed}: {other}"),
+        }
+    }
+    assert!(seen > 200, "only {seen} decisions");
+}

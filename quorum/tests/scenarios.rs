@@ -1,0 +1,315 @@
+//! Scenarios as text: `tests/scenarios/*.txt` hold commands (`> …`) and what came of them.
+//!
+//! After a change of behaviour that is wanted, `UPDATE=1 cargo test -p tenon-quorum --test scenarios` writes the
+//! outcomes anew; read the difference before committing it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is told by the environment to write outcomes anew"
+)]
+
+mod common;
+
+use common::{Fact, Message, REPO, World, config};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use tenon_quorum::*;
+
+/// A world under a script: what the network and the store do to messages.
+struct Stage {
+    world: World,
+    cut: BTreeSet<u32>,
+    mute: BTreeSet<u32>,
+    store_down: bool,
+    drop_replies: usize,
+    drop_swaps: usize,
+    hold: Option<String>,
+    held: Vec<Message>,
+    requests: u64,
+    writes: BTreeMap<u64, (usize, WriteId)>,
+    told: usize,
+}
+
+impl Stage {
+    fn new(quorum: &str, routers: usize) -> Self {
+        let n: Vec<u8> = quorum.split('/').map(|n| n.parse().unwrap()).collect();
+        let config = config().quorum(Quorum::new(n[0], n[1], n[2]).unwrap()).build().unwrap();
+        Self {
+            world: World::new(config, routers, u32::from(n[0])),
+            cut: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            store_down: false,
+            drop_replies: 0,
+            drop_swaps: 0,
+            hold: None,
+            held: Vec::new(),
+            requests: 0,
+            writes: BTreeMap::new(),
+            told: 0,
+        }
+    }
+
+    /// Whether the network loses the message.
+    fn loses(&mut self, message: &Message) -> bool {
+        match message {
+            Message::Do(_, Effect::SwapRow { .. }) if self.drop_swaps > 0 => {
+                self.drop_swaps -= 1;
+                true
+            }
+            Message::Do(_, Effect::SwapRow { .. } | Effect::FetchRow { .. } | Effect::FetchFeed { .. }) => {
+                self.store_down
+            }
+            Message::Tell(_, Fact::Swap(..)) if self.drop_replies > 0 => {
+                self.drop_replies -= 1;
+                true
+            }
+            Message::Stage(_, node, ..)
+            | Message::Do(_, Effect::RaiseGate { node, .. } | Effect::Probe { node, .. }) => self.cut.contains(&node.0),
+            Message::Do(_, Effect::Grant(grant)) => self.cut.contains(&grant.writer.0),
+            Message::Do(_, Effect::Sync { target, source, .. }) => {
+                self.cut.contains(&target.0) || self.cut.contains(&source.0)
+            }
+            Message::Do(_, Effect::Initialise { target, .. }) => self.cut.contains(&target.0),
+            Message::Tell(_, Fact::Report(report)) => {
+                self.cut.contains(&report.node.0) || self.mute.contains(&report.node.0)
+            }
+            Message::Do(..) | Message::Tell(..) => false,
+        }
+    }
+
+    fn kind(message: &Message) -> &'static str {
+        match message {
+            Message::Stage(..) => "stage",
+            Message::Do(_, Effect::SwapRow { feed: Some(_), .. }) => "commit",
+            Message::Do(_, Effect::SwapRow { .. }) => "raise",
+            Message::Do(_, Effect::Grant(_)) => "grant",
+            Message::Do(_, Effect::RaiseGate { .. }) => "show",
+            Message::Do(_, Effect::Sync { .. }) => "sync",
+            Message::Tell(_, Fact::Report(_)) => "report",
+            Message::Tell(_, Fact::Row(..)) => "row",
+            Message::Do(..) | Message::Tell(..) => "other",
+        }
+    }
+
+    fn settle(&mut self) {
+        self.world.drain();
+        for _ in 0..10_000 {
+            if self.world.net.is_empty() {
+                return;
+            }
+            let message = self.world.net.remove(0);
+            if self.hold.as_deref() == Some(Self::kind(&message)) {
+                self.held.push(message);
+            } else if !self.loses(&message) {
+                self.world.deliver(&message);
+            }
+        }
+        panic!("does not settle");
+    }
+
+    /// Answers since the last time.
+    fn news(&mut self) -> String {
+        let mut out = String::new();
+        for (_, _, request, outcome, reason) in &self.world.answers[self.told..] {
+            let outcome = match outcome {
+                Outcome::Applied(stamp) => format!("applied {}", stamp.version),
+                Outcome::NotApplied => "not applied".to_owned(),
+                Outcome::Unknown => "unknown".to_owned(),
+            };
+            writeln!(out, "{request}: {outcome}; {reason} (Q{})", reason.code()).unwrap();
+        }
+        self.told = self.world.answers.len();
+        for result in self.world.changes.drain(..) {
+            match result {
+                Ok(()) => writeln!(out, "changed").unwrap(),
+                Err(reason) => writeln!(out, "not changed; {reason} (Q{})", reason.code()).unwrap(),
+            }
+        }
+        out
+    }
+
+    fn begin(&mut self, words: &[&str]) -> String {
+        self.requests += 1;
+        let number = |key: &str| words.iter().position(|word| *word == key).map(|i| words[i + 1].parse().unwrap());
+        let mut request = WriteRequest::new(REPO, RequestId(self.requests));
+        if let Some(node) = number("through") {
+            request = request.through(NodeId(node));
+        }
+        let router = number("at").unwrap_or(0) as usize;
+        match self.world.routers[router].begin_write(self.world.now, &request) {
+            Ok(id) => {
+                self.writes.insert(self.requests, (router, id));
+                String::new()
+            }
+            Err(refusal) => format!("refused: {refusal}\n"),
+        }
+    }
+
+    fn phase(&self) -> String {
+        let Some((router, id)) = self.writes.get(&self.requests) else { return String::new() };
+        self.world.routers[*router].write(*id).map_or(String::new(), |view| format!("{:?}\n", view.phase))
+    }
+
+    fn gates(&self) -> String {
+        let mut out = String::new();
+        for (node, state) in &self.world.nodes {
+            let report = state.gate.report();
+            let staged = report.staged.map_or(String::new(), |s| format!(" + {} of {}", s.stamp.version, s.fence));
+            let (version, fence) = (report.applied.version, report.fence);
+            writeln!(out, "{node} ({}): {version}{staged}, {fence}", state.incarnation).unwrap();
+        }
+        out
+    }
+
+    fn run(&mut self, line: &str) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let node = |i: usize| NodeId(words[i].parse().unwrap());
+        match words[0] {
+            "up" => self.world.health(node(1), Health::Up),
+            "down" => self.world.health(node(1), Health::Down),
+            "ailing" => self.world.health(node(1), Health::Ailing),
+            "wipe" => self.world.wipe(node(1)),
+            "cut" => self.cut.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
+            "mute" => self.mute.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
+            "heal" => {
+                self.cut.clear();
+                self.mute.clear();
+                self.store_down = false;
+                self.hold = None;
+            }
+            "store" => match words[1] {
+                "down" => self.store_down = true,
+                "loses-reply" => self.drop_replies += 1,
+                "loses-swap" => self.drop_swaps += 1,
+                other => panic!("{other}"),
+            },
+            "hold" => self.hold = Some(words[1].to_owned()),
+            "release" => {
+                self.hold = None;
+                self.world.net.append(&mut self.held);
+                self.settle();
+            }
+            "forget" => self.held.clear(),
+            "repeat" => {
+                let held = self.held.clone();
+                self.world.net.extend(held);
+                self.settle();
+            }
+            "begin" => return self.begin(&words),
+            "write" => {
+                let refused = self.begin(&words);
+                self.settle();
+                if !refused.is_empty() {
+                    return refused;
+                }
+                let news = self.news();
+                return if news.is_empty() { self.phase() } else { news };
+            }
+            "abort" => {
+                let (router, id) = self.writes[&self.requests];
+                let claim = if words[1] == "unstaged" { GiveUp::NothingStaged } else { GiveUp::PerhapsStaged };
+                self.world.routers[router].abort_write(self.world.now, id, claim);
+                self.settle();
+            }
+            "decline" => {
+                let fence = self.world.row.as_ref().unwrap().fence;
+                self.world.tell(0, &Fact::Declined(node(1), fence));
+                self.settle();
+            }
+            "read" => {
+                let router = words.get(1).map_or(0, |router| router.parse().unwrap());
+                return self.read(router);
+            }
+            "settle" => self.settle(),
+            "tick" => {
+                self.world.tick(words[1].parse().unwrap());
+                self.settle();
+            }
+            "lose-router" => {
+                self.world.restart_router(0);
+            }
+            "create" => {
+                let members = self.world.voters();
+                let request = CreateRequest::new(REPO, ShardId(1), members, Digest([0; 16]));
+                if let Err(refusal) = self.world.routers[0].create(self.world.now, &request) {
+                    return format!("refused: {refusal}\n");
+                }
+                self.settle();
+            }
+            "lose-row" => {
+                self.world.row = None;
+                self.world.wiped = true;
+            }
+            "gates" => return self.gates(),
+            "phase" => return self.phase(),
+            "row" => {
+                let row = self.world.row.as_ref().unwrap();
+                return format!("{}, {}, {}\n", row.newest.version, row.fence, row.revision);
+            }
+            "tally" => return format!("{}\n", self.world.routers[0].tally(REPO).unwrap()),
+            "tasks" => {
+                let tasks = self.world.routers[0].tasks();
+                return tasks.fold(String::new(), |all, (_, _, node)| format!("{all}copy to {node}\n"));
+            }
+            other => panic!("no such command: {other}"),
+        }
+        self.news()
+    }
+
+    fn read(&mut self, router: usize) -> String {
+        let read = self.world.begin_read(router);
+        for _ in 0..20 {
+            match self.world.step_read(&read) {
+                Some(Ok((version, reason))) => return format!("{version}; {reason} (Q{})\n", reason.code()),
+                Some(Err(refusal)) => return format!("refused: {refusal}\n"),
+                None => self.settle(),
+            }
+        }
+        "waits\n".to_owned()
+    }
+}
+
+fn play(script: &str) -> String {
+    let mut out = String::new();
+    let mut stage: Option<Stage> = None;
+    for line in script.lines() {
+        if let Some(title) = line.strip_prefix("== ") {
+            let mut words = title.split(':').next().unwrap().split_whitespace();
+            let quorum = words.next().unwrap();
+            let routers = words.next().map_or(1, |routers| routers.parse().unwrap());
+            stage = Some(Stage::new(quorum, routers));
+            writeln!(out, "{line}").unwrap();
+        } else if let Some(command) = line.strip_prefix("> ") {
+            let stage = stage.as_mut().expect("a scenario starts with ==");
+            writeln!(out, "{line}").unwrap();
+            out.push_str(&stage.run(command));
+            stage.world.check();
+        } else if line.is_empty() || line.starts_with('#') {
+            writeln!(out, "{line}").unwrap();
+        }
+    }
+    out
+}
+
+#[test]
+fn scenarios() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut count = 0;
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for path in files {
+        let script = std::fs::read_to_string(&path).unwrap();
+        let played = play(&script);
+        count += script.lines().filter(|line| line.starts_with("== ")).count();
+        if std::env::var("UPDATE").is_ok() {
+            std::fs::write(&path, played).unwrap();
+            continue;
+        }
+        for (i, (was, is)) in script.lines().zip(played.lines()).enumerate() {
+            assert_eq!(was, is, "{}:{}", path.display(), i + 1);
+        }
+        assert_eq!(script.lines().count(), played.lines().count(), "{}", path.display());
+    }
+    assert!(count >= 30, "only {count} scenarios");
+}
