@@ -1,9 +1,16 @@
 //! The command line: what the program can be asked, and the one place where errors are printed.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::client::Client;
+use crate::{node, router};
 
 /// The environment variable that hands the cluster's token to a node process (never in `argv`,
 /// which every user of the machine can read).
@@ -26,6 +33,94 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve (the default).
     Serve(ServeArgs),
+    /// Create a repository.
+    Create(NamedArgs),
+    /// Show the nodes, and every repository's version and replicas.
+    Status(StatusArgs),
+    /// Fold a repository's refs log: old records become segments.
+    Compact(NamedArgs),
+    /// Compare a repository's replicas by what Git lists on each node; fails if they differ.
+    Inspect(InspectArgs),
+    /// Throw one replica away and build it again from the log and another replica's objects.
+    Rebuild(RebuildArgs),
+    /// Stop, start or kill a node process.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// A Git hook of a node; Git starts it.
+    #[command(hide = true)]
+    Hook {
+        /// Which hook.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Let the node end, and keep it down.
+    Stop(OneNodeArgs),
+    /// Start it again.
+    Start(OneNodeArgs),
+    /// Kill it with SIGKILL, and keep it down.
+    Kill(OneNodeArgs),
+    /// Be a node; the router starts it.
+    #[command(hide = true)]
+    Run(NodeArgs),
+}
+
+/// Which router a command talks to.
+#[derive(Debug, Args)]
+struct ClientArgs {
+    /// The router's address [default: that of the forge that serves --data].
+    #[arg(long)]
+    server: Option<String>,
+    /// The data folder of a forge on this machine.
+    #[arg(long, default_value = "forge-data")]
+    data: PathBuf,
+    /// The token of a forge that other machines can reach.
+    #[arg(long, env = "FORGE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct NamedArgs {
+    /// The repository.
+    name: String,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+struct RebuildArgs {
+    #[command(flatten)]
+    named: NamedArgs,
+    /// On which node: 1, 2 or 3.
+    node: u32,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    #[command(flatten)]
+    named: NamedArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct OneNodeArgs {
+    /// Which node: 1, 2 or 3.
+    node: u32,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// How the platform is served.
@@ -85,4 +180,116 @@ pub(crate) struct Limits {
     /// Most pushes that wait for one repository.
     #[arg(long, default_value_t = 64)]
     pub(crate) max_queue: usize,
+}
+
+/// Does what was asked. Errors go to standard error, with all their causes.
+pub(crate) fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        // A hook is a short-lived child of Git: no runtime, no log of its own.
+        Command::Hook { name } => return node::hook::run(&name),
+        Command::Serve(args) => with_runtime("forge=info", serve(args)),
+        Command::Node(NodeCommand::Run(args)) => with_runtime("forge=info", node::run(args)),
+        Command::Node(NodeCommand::Stop(args)) => with_runtime("warn", order(args, "stop")),
+        Command::Node(NodeCommand::Start(args)) => with_runtime("warn", order(args, "start")),
+        Command::Node(NodeCommand::Kill(args)) => with_runtime("warn", order(args, "kill")),
+        Command::Create(args) => with_runtime("warn", create(args)),
+        Command::Status(args) => with_runtime("warn", status(args)),
+        Command::Compact(args) => with_runtime("warn", compact(args)),
+        Command::Rebuild(args) => with_runtime("warn", rebuild(args)),
+        Command::Inspect(args) => with_runtime("warn", inspect(args)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let _closed = writeln!(std::io::stderr(), "error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `RUST_LOG` overrides what is logged; logs go to standard error.
+fn with_runtime(level: &str, task: impl Future<Output = Result<()>>) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
+}
+
+/// What a command has to say; a closed pipe is no error.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+impl ClientArgs {
+    fn client(self) -> Result<Client> {
+        Client::new(self.server, &self.data, self.token)
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<()> {
+    let data = args.data.clone();
+    let ready = move |url: &str| {
+        say(&format!(
+            "forge serves {url} with three nodes; data in {}\n\n\
+             \x20 git clone {url}/demo.git        (a first push makes a repository: git push {url}/demo.git HEAD:main)\n\
+             \x20 forge status                  nodes, repositories, versions, lag\n\
+             \x20 forge node kill 2             and push on; then: forge node start 2\n\n\
+             Ctrl-C ends it; nothing is lost.\n",
+            data.display()
+        ));
+    };
+    router::serve(args, ready, signalled()?).await
+}
+
+/// Ends with SIGINT or SIGTERM.
+fn signalled() -> Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be caught")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be caught")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn create(args: NamedArgs) -> Result<()> {
+    let client = args.client.client()?;
+    let made = client.create(&args.name).await?;
+    say(&format!("git clone {}/{}.git\n", client.url(), made.name));
+    Ok(())
+}
+
+async fn status(args: StatusArgs) -> Result<()> {
+    let status = args.client.client()?.status().await?;
+    say(&if args.json { json(&status)? } else { status.table() });
+    Ok(())
+}
+
+async fn compact(args: NamedArgs) -> Result<()> {
+    let done = args.client.client()?.compact(&args.name).await?;
+    say(&format!("{}\n", done.line()));
+    Ok(())
+}
+
+async fn rebuild(args: RebuildArgs) -> Result<()> {
+    let RebuildArgs { named, node } = args;
+    let version = named.client.client()?.rebuild(&named.name, node).await?;
+    say(&format!("node {node} holds version {version} of {} again\n", named.name));
+    Ok(())
+}
+
+async fn inspect(args: InspectArgs) -> Result<()> {
+    let found = args.named.client.client()?.inspect(&args.named.name).await?;
+    say(&if args.json { json(&found)? } else { found.table() });
+    if found.alike { Ok(()) } else { bail!("the replicas of {} differ", args.named.name) }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+async fn order(args: OneNodeArgs, order: &str) -> Result<()> {
+    args.client.client()?.order(args.node, order).await
 }

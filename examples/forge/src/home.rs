@@ -86,11 +86,23 @@ fn read_or_make_token(file: &Path) -> Result<String> {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(e.into()),
     }
-    let token = format!("{:016x}{:016x}{:016x}{:016x}", random()?, random()?, random()?, random()?);
+    let token = hex(&random_bytes()?);
     let mut out = OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
     out.write_all(token.as_bytes())?;
     out.sync_all()?;
     Ok(token)
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A key's worth of the system's chance.
+pub(crate) fn random_bytes() -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random numbers: {e}"))?;
+    Ok(bytes)
 }
 
 /// Sixty-four bits of the system's chance.

@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "joins the router with its store")]
 mod ci;
 mod cli;
+mod client;
 mod git;
 mod home;
 mod node;
@@ -12,8 +13,10 @@ mod router;
 mod supervise;
 mod wire;
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 
-fn main() {
-    let _asked = cli::Cli::parse();
+fn main() -> ExitCode {
+    cli::run(cli::Cli::parse())
 }

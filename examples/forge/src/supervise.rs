@@ -4,7 +4,7 @@
 //! means, the pipe ends and the node exits.
 
 use std::fs::OpenOptions;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -109,6 +109,17 @@ impl Supervisor {
 }
 
 impl Plan {
+    /// Finds out now, not in a log, whether the nodes can listen.
+    pub(crate) fn check_ports(&self, count: u32) -> Result<()> {
+        for id in 1..=count {
+            let listen = self.listen(id)?;
+            TcpListener::bind(listen).with_context(|| {
+                format!("node {id} cannot listen on {listen}: choose other ports with --node-port-base")
+            })?;
+        }
+        Ok(())
+    }
+
     fn listen(&self, id: u32) -> Result<SocketAddr> {
         let port = match self.port_base {
             None => 0,
@@ -178,6 +189,8 @@ async fn keep(
                 continue;
             }
         };
+        // Taken out of the child, whose `wait` would close it.
+        let lifeline = child.stdin.take();
         pid.send_replace(child.id());
         info!(node = id, pid = child.id(), "node started");
         let mut told = Vec::new();
@@ -190,6 +203,7 @@ async fn keep(
                 end(&mut child, order).await;
             }
         }
+        drop(lifeline);
         pid.send_replace(None);
         for done in told {
             let _nobody_waits = done.send(());
@@ -227,7 +241,6 @@ async fn end(child: &mut Child, order: Order) {
     if order == Order::Kill {
         signal(child, Signal::SIGKILL);
     } else {
-        drop(child.stdin.take());
         signal(child, Signal::SIGTERM);
     }
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {

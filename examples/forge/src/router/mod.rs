@@ -1,5 +1,281 @@
-//! The router: the one process that clients talk to, and the only one that reads and writes the store.
+//! The router: the one process that clients talk to, and the only one that reads and writes the
+//! store.
 
+mod answer;
+mod api;
+mod driver;
+mod git;
+mod http;
+mod log;
 mod name;
+mod nodes;
+mod reads;
+mod repos;
 mod spool;
 mod store;
+mod writes;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use axum::serve::ListenerExt as _;
+use futures_util::StreamExt as _;
+use tenon_quorum::{NodeId, Quorum, RepoId};
+use tenon_refslog::{ChecksumKey, ObjectFormat};
+use tokio::net::TcpListener;
+use tracing::warn;
+
+pub(crate) use api::{Inspection, Listed, Named, Status};
+pub(crate) use log::Compacted;
+
+use crate::cli::{Limits, ServeArgs};
+use crate::home::{self, Home};
+use crate::supervise::{Plan, Supervisor};
+use driver::Driver;
+use http::Failure;
+use nodes::Nodes;
+use repos::Repos;
+use spool::Spool;
+use store::{Sqlite, Store};
+use writes::Writes;
+
+/// Three nodes, each a datacentre of its own.
+const NODES: u32 = 3;
+/// How many repositories are looked at at once when a node comes back.
+const SURVEYS_AT_ONCE: usize = 8;
+/// How long a replica may take to be brought up to date, when somebody waits for it.
+const REPAIR: Duration = Duration::from_secs(120);
+
+/// The running router, as handlers see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Host(Arc<Parts>);
+
+/// What a router is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    driver: Arc<Driver>,
+    repos: Repos,
+    writes: Arc<Writes>,
+    supervisor: Supervisor,
+    spool: Spool,
+    limits: Limits,
+    /// Writers must show it, if there is one.
+    token: Option<String>,
+    cluster_token: String,
+    checksum_key: [u8; 32],
+    url: String,
+}
+
+impl Deref for Host {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Serves until `end` is there, then stops the nodes. `ready` is told the address.
+pub(crate) async fn serve(
+    args: ServeArgs,
+    ready: impl FnOnce(&str),
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    if !args.listen.ip().is_loopback() && args.token.is_none() {
+        bail!("--listen {} can be reached from other machines: writers then need --token", args.listen);
+    }
+    check_git().await?;
+    let home = Home::open(&args.data)?;
+    let listener = bind(args.listen).await?;
+    let address = listener.local_addr()?;
+    let url = format!("http://{}", reachable(address));
+    let store = Arc::new(Sqlite::open(&home.store())?);
+    let checksum_key = checksum_key(&*store)?;
+    let long = Duration::from_secs(args.limits.max_git_seconds);
+    let nodes = Nodes::new(home.token().to_owned(), long)?;
+    let driver = Driver::new(tenon_quorum::Router::new(quorum_config(long)?), store, nodes);
+    let wait = Duration::from_secs(args.limits.max_wait_seconds);
+    let writes = Arc::new(Writes::new(Arc::clone(&driver), args.limits.max_queue, wait));
+    let refs = tenon_refslog::Config::builder(ObjectFormat::Sha1, ChecksumKey::new(checksum_key)).build()?;
+    let plan = plan(&args, &home, &url);
+    plan.check_ports(NODES)?;
+    let supervisor = Supervisor::start(plan, NODES)?;
+    let host = Host(Arc::new(Parts {
+        repos: Repos::new(Arc::clone(&driver), Arc::clone(&writes), refs, NODES as usize),
+        driver,
+        writes,
+        supervisor,
+        spool: Spool::new(&home.spool()?),
+        limits: args.limits,
+        token: args.token,
+        cluster_token: home.token().to_owned(),
+        checksum_key,
+        url: url.clone(),
+    }));
+    let app = api::routes(&host).fallback(git::serve).with_state(host.clone());
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let listener = listener.tap_io(|stream| {
+        if let Err(e) = stream.set_nodelay(true) {
+            warn!("TCP_NODELAY: {e}");
+        }
+    });
+    let server = tokio::spawn(axum::serve(listener, app).into_future());
+    host.all_registered().await?;
+    home.publish_address(&url)?;
+    ready(&url);
+    end.await;
+    host.supervisor.stop().await;
+    server.abort();
+    Ok(())
+}
+
+/// Git must be there, and know the `proc-receive` hook.
+async fn check_git() -> Result<()> {
+    let out = tokio::process::Command::new("git").arg("--version").output().await;
+    let out = out.context("git cannot be started: install Git 2.29 or newer, and have it in PATH")?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let mut numbers = text.split(' ').nth(2).unwrap_or_default().split('.').map_while(|n| n.trim().parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (2, 29) {
+        bail!("{} is too old: install Git 2.29 or newer", text.trim());
+    }
+    Ok(())
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}: is another program there? choose another address with --listen")
+    })
+}
+
+/// Where clients on this machine reach what listens at `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port())
+    } else {
+        address
+    }
+}
+
+fn plan(args: &ServeArgs, home: &Home, url: &str) -> Plan {
+    let port_base = args.node_port_base.or((args.listen.port() != 0).then_some(args.listen.port()));
+    Plan {
+        data: home.path().to_owned(),
+        router: url.to_owned(),
+        token: home.token().to_owned(),
+        ip: std::net::Ipv4Addr::LOCALHOST.into(),
+        port_base,
+        limits: args.limits,
+    }
+}
+
+/// One key for all repositories, drawn once; whoever knows it could forge refs with equal checksums.
+fn checksum_key(store: &dyn Store) -> Result<[u8; 32]> {
+    let draw = home::random_bytes()?;
+    let text = store.meta("checksum key", &|| home::hex(&draw))?;
+    let mut key = [0; 32];
+    for (byte, at) in key.iter_mut().zip((0..text.len()).step_by(2)) {
+        let pair = text.get(at..at + 2).context("the store's checksum key is none")?;
+        *byte = u8::from_str_radix(pair, 16).context("the store's checksum key is none")?;
+    }
+    Ok(key)
+}
+
+/// A grant lasts as long as Git may run: a writer that dies is noticed by its connection, not by its lease.
+fn quorum_config(long: Duration) -> Result<tenon_quorum::Config> {
+    let lease = u64::try_from(long.as_millis())?;
+    let config = tenon_quorum::Config::builder()
+        .quorum(Quorum::THREE)
+        .seed(home::random()?)
+        .lease_ms(lease)
+        .write_ms(lease + 30_000)
+        .build()?;
+    Ok(config)
+}
+
+impl Host {
+    fn node_ids(&self) -> std::ops::RangeInclusive<u32> {
+        1..=NODES
+    }
+
+    /// Waits until every node has said where it listens.
+    async fn all_registered(&self) -> Result<()> {
+        let end = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let mut turns = self.driver.turns();
+            let there = self.driver.nodes.all().len();
+            if there >= NODES as usize {
+                return Ok(());
+            }
+            if tokio::time::timeout_at(end, turns.changed()).await.is_err() {
+                bail!("{there} of {NODES} nodes started; the others say why in the file `log` of their folders");
+            }
+        }
+    }
+
+    /// Fetches the row and asks every node how it stands: what lags is repaired from here on.
+    async fn survey(&self, repo: RepoId) -> Result<(), Failure> {
+        let ask = self.driver.tell(|core, _| core.router.begin_read());
+        self.driver.fetch_row(ask, repo).await;
+        let members = self.driver.view(|core| core.router.row(repo).map(|row| row.members.clone()));
+        let Some(members) = members else { return Err(Failure::not_found("there is no such repository")) };
+        let up = members.iter().filter(|m| self.driver.nodes.known(m.node).is_some_and(|k| k.is_up()));
+        let asked = up.map(|member| async {
+            match self.driver.nodes.report(member.node, repo).await {
+                Ok(report) => self.driver.tell(|core, now| core.router.handle_report(now, &report)),
+                Err(e) => self.driver.node_failed(member.node, &e).await,
+            }
+        });
+        futures_util::future::join_all(asked).await;
+        Ok(())
+    }
+
+    /// The version that every replica has applied that was heard of; never beyond `newest`.
+    fn horizon(&self, repo: RepoId, newest: u64) -> u64 {
+        use tenon_quorum::Verdict;
+        self.driver.view(|core| {
+            let applied = core.router.members(repo).map(|(_, verdict, _)| match verdict {
+                Verdict::Lagging { applied } | Verdict::Divergent { applied } => applied.version.0,
+                Verdict::Current | Verdict::Ahead { .. } | Verdict::RowOld | Verdict::Unknown => newest,
+            });
+            applied.min().unwrap_or(0).min(newest)
+        })
+    }
+
+    async fn survey_all(self) {
+        let names = match self.driver.stored(|store| store.names()).await {
+            Ok(names) => names,
+            Err(e) => return warn!("the repositories cannot be listed: {e}"),
+        };
+        let host = &self;
+        futures_util::stream::iter(names)
+            .for_each_concurrent(SURVEYS_AT_ONCE, |(id, _)| async move {
+                let _no_row_yet = host.survey(RepoId(id)).await;
+            })
+            .await;
+    }
+
+    /// Waits until a replica is current; answers with the version it has then.
+    async fn repaired(&self, repo: RepoId, node: NodeId) -> Result<u64, Failure> {
+        let end = tokio::time::Instant::now() + REPAIR;
+        loop {
+            let mut turns = self.driver.turns();
+            let at = self.driver.view(|core| {
+                let is = |m: &(tenon_quorum::Member, tenon_quorum::Verdict, _)| {
+                    m.0.node == node && m.1 == tenon_quorum::Verdict::Current
+                };
+                let current = core.router.members(repo).any(|m| is(&m));
+                current.then(|| core.router.row(repo).map(|row| row.newest.version.0)).flatten()
+            });
+            if let Some(version) = at {
+                return Ok(version);
+            }
+            if tokio::time::timeout_at(end, turns.changed()).await.is_err() {
+                return Err(Failure::unavailable(format!("{node} was not brought up to date in time")));
+            }
+        }
+    }
+}

@@ -1,13 +1,14 @@
 //! Request bodies taken in whole before anything is decided, so that a slow client holds no lock.
 
-use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use tempfile::TempPath;
 use tokio::fs::File;
-use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWriteExt as _};
+use tokio_util::io::ReaderStream;
 
 /// What is larger goes to a file.
 const IN_MEMORY: usize = 1 << 20;
@@ -16,9 +17,9 @@ const IN_MEMORY: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) enum Spooled {
     Memory(Bytes),
-    /// A file without a name: it is gone when this is dropped.
+    /// A file that is gone when this is dropped.
     File {
-        file: File,
+        path: TempPath,
         len: u64,
     },
 }
@@ -62,29 +63,30 @@ impl Spool {
                 continue;
             }
             let out = match &mut file {
-                Some(out) => out,
+                Some((out, _)) => out,
                 None => {
-                    let mut out = self.nameless().await?;
+                    let (mut out, path) = self.file().await?;
                     out.write_all(&start).await?;
                     start = BytesMut::new();
-                    file.insert(out)
+                    &mut file.insert((out, path)).0
                 }
             };
             out.write_all(&chunk).await?;
         }
         match file {
             None => Ok(Spooled::Memory(start.freeze())),
-            Some(mut file) => {
-                file.flush().await?;
-                Ok(Spooled::File { file, len })
+            Some((mut out, path)) => {
+                out.flush().await?;
+                Ok(Spooled::File { path, len })
             }
         }
     }
 
-    async fn nameless(&self) -> std::io::Result<File> {
+    async fn file(&self) -> std::io::Result<(File, TempPath)> {
         let folder = self.folder.clone();
-        let made = tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder)).await;
-        Ok(File::from_std(made.map_err(std::io::Error::other)??))
+        let made = tokio::task::spawn_blocking(move || tempfile::NamedTempFile::new_in(folder)).await;
+        let (file, path) = made.map_err(std::io::Error::other)??.into_parts();
+        Ok((File::from_std(file), path))
     }
 }
 
@@ -101,14 +103,21 @@ impl Spooled {
         matches!(self, Self::Memory(bytes) if &bytes[..] == b"0000")
     }
 
+    /// The body as a reader, from its start.
+    pub(crate) async fn reader(&self) -> std::io::Result<Box<dyn AsyncRead + Send + Unpin + '_>> {
+        match self {
+            Self::Memory(bytes) => Ok(Box::new(&bytes[..])),
+            Self::File { path, .. } => Ok(Box::new(tokio::io::BufReader::new(File::open(path).await?))),
+        }
+    }
+
     /// The body once more, from its start.
     pub(crate) async fn body(&self) -> std::io::Result<reqwest::Body> {
         match self {
             Self::Memory(bytes) => Ok(bytes.clone().into()),
-            Self::File { file, .. } => {
-                let mut again = file.try_clone().await?;
-                again.seek(SeekFrom::Start(0)).await?;
-                Ok(reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::with_capacity(again, 1 << 16)))
+            Self::File { path, .. } => {
+                let file = File::open(path).await?;
+                Ok(reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, 1 << 16)))
             }
         }
     }

@@ -1,0 +1,158 @@
+//! The commands that talk to a running router, and what they print.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::{Method, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::home;
+use crate::router::{Compacted, Inspection, Listed, Named, Status};
+
+/// A running router's API.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// The router at `server`, or the one that serves the folder `data`.
+    pub(crate) fn new(server: Option<String>, data: &Path, token: Option<String>) -> Result<Self> {
+        let url = match server {
+            Some(url) => url,
+            None => home::published_address(data)?,
+        };
+        Ok(Self {
+            http: reqwest::Client::builder().no_proxy().build()?,
+            url: url.trim_end_matches('/').to_owned(),
+            token,
+        })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) async fn create(&self, name: &str) -> Result<Listed> {
+        self.call(Method::POST, "/api/repos", Some(&Named { name: name.to_owned() })).await
+    }
+
+    pub(crate) async fn status(&self) -> Result<Status> {
+        self.call(Method::GET, "/api/status", None::<&()>).await
+    }
+
+    pub(crate) async fn inspect(&self, name: &str) -> Result<Inspection> {
+        self.call(Method::GET, &format!("/api/repos/{}/inspect", part(name)), None::<&()>).await
+    }
+
+    pub(crate) async fn compact(&self, name: &str) -> Result<Compacted> {
+        self.call(Method::POST, &format!("/api/repos/{}/compact", part(name)), None::<&()>).await
+    }
+
+    /// Throws a replica away and waits until it is built again; answers with its version.
+    pub(crate) async fn rebuild(&self, name: &str, node: u32) -> Result<u64> {
+        let path = format!("/api/repos/{}/rebuild/{node}", part(name));
+        let answer: serde_json::Value = self.call(Method::POST, &path, None::<&()>).await?;
+        answer.get("version").and_then(serde_json::Value::as_u64).context("no version in the answer")
+    }
+
+    /// `start`, `stop` or `kill`.
+    pub(crate) async fn order(&self, node: u32, order: &str) -> Result<()> {
+        self.send(Method::POST, &format!("/api/nodes/{node}/{order}"), None::<&()>).await.map(|_| ())
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T> {
+        Ok(self.send(method, path, body).await?.json().await?)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Response> {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let reply = request
+            .send()
+            .await
+            .with_context(|| format!("no forge answers at {}: is it running? start it with `forge`", self.url))?;
+        if reply.status().is_success() {
+            return Ok(reply);
+        }
+        let status = reply.status();
+        bail!("{} ({status})", reply.text().await.unwrap_or_default().trim())
+    }
+}
+
+/// A name as one part of a path.
+fn part(name: &str) -> String {
+    name.replace('/', "%2F")
+}
+
+impl Status {
+    /// As people read it.
+    pub(crate) fn table(&self) -> String {
+        let mut out = format!("{}  quorum {} (nodes/to read/to write)\n\n", self.url, self.quorum);
+        out.push_str("NODE  DATACENTRE  STATE  PID      ADDRESS\n");
+        for n in &self.nodes {
+            let pid = n.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            let state = if n.up { "up" } else { "down" };
+            let url = n.url.as_deref().unwrap_or("-");
+            out.push_str(&format!("{:<5} dc-{:<8} {state:<6} {pid:<8} {url}\n", n.node, n.datacentre));
+        }
+        out.push_str("\nREPOSITORY            SHARD  VERSION  DIGEST            REPLICAS\n");
+        for r in &self.repos {
+            let replicas: Vec<String> = r
+                .replicas
+                .iter()
+                .map(|x| match x.lag {
+                    Some(lag) if lag > 0 => format!("{} {} by {lag}", x.node, x.standing),
+                    Some(_) | None => format!("{} {}", x.node, x.standing),
+                })
+                .collect();
+            let digest = r.digest.get(..16).unwrap_or(&r.digest);
+            out.push_str(&format!(
+                "{:<21} {:<6} {:<8} {digest}  {}\n",
+                r.name,
+                r.shard,
+                r.version,
+                replicas.join(", ")
+            ));
+        }
+        if self.repos.is_empty() {
+            out.push_str("(none yet)\n");
+        }
+        out
+    }
+}
+
+impl Inspection {
+    /// As people read it.
+    pub(crate) fn table(&self) -> String {
+        let mut out = format!("newest: version {}, digest {}\n\n", self.version, self.digest);
+        out.push_str("NODE  VERSION  REFS  DIGEST OF THE REFS GIT LISTS\n");
+        for r in &self.replicas {
+            let version = r.version.map_or_else(|| "-".to_owned(), |v| v.to_string());
+            let refs = r.refs.as_ref().map_or_else(|| "-".to_owned(), |refs| refs.lines().count().to_string());
+            let digest = r.digest.clone().or_else(|| r.error.clone()).unwrap_or_default();
+            out.push_str(&format!("{:<5} {version:<8} {refs:<5} {digest}\n", r.node));
+        }
+        out.push_str(if self.alike { "\nall replicas are alike\n" } else { "\nthe replicas are NOT alike\n" });
+        out
+    }
+}
+
+impl Compacted {
+    /// As people read it.
+    pub(crate) fn line(&self) -> String {
+        let Self { through, newest, records_folded, segments_before, segments, bytes_before, bytes } = self;
+        format!(
+            "folded {records_folded} records up to version {through} of {newest}: \
+             {segments_before} → {segments} segments, {bytes_before} → {bytes} bytes"
+        )
+    }
+}

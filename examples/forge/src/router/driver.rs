@@ -1,0 +1,251 @@
+//! The driver of the quorum core: asks it, does what it says, tells it what happened.
+//!
+//! The core stands behind one lock that is never held over I/O. Every input drains the effects it
+//! led to; each is carried out by a task of its own, which tells the core what came of it. Who
+//! waits for something (a read for a row, a push for its grant) sleeps until the next input and
+//! asks again.
+
+mod effects;
+
+pub(crate) use effects::decode;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tenon_quorum::{
+    ChangeId, Effect, Fence, Grant, Health, Incarnation, NodeId, NodeState, Outcome, Reason, RepoId, Timestamp, WriteId,
+};
+use tokio::sync::{Notify, oneshot, watch};
+use tracing::warn;
+
+use super::nodes::Nodes;
+use super::store::{Store, StoreError};
+
+/// Ended writes whose answers are kept for a node that asks again.
+const ANSWERS_KEPT: usize = 4096;
+/// How often nodes are asked whether they are there.
+const HEALTH_EVERY: Duration = Duration::from_millis(500);
+
+/// The core and everything that it speaks through.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    core: Mutex<Core>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) nodes: Nodes,
+    /// Grows with every input.
+    turn: watch::Sender<u64>,
+    /// The next deadline may be another.
+    rewind: Notify,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) router: tenon_quorum::Router,
+    pub(crate) writes: BTreeMap<WriteId, Write>,
+    ended: VecDeque<WriteId>,
+    pub(crate) changes: BTreeMap<ChangeId, oneshot::Sender<Result<(), Reason>>>,
+    /// The records of proposed writes, for the swap that commits them: by repository and fence.
+    pub(crate) records: BTreeMap<(RepoId, Fence), Bytes>,
+}
+
+/// A write as its waiters see it.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) repo: RepoId,
+    pub(crate) state: watch::Sender<WriteState>,
+    /// What the writer proposed, if it did.
+    pub(crate) proposed: bool,
+    /// Given up: nothing may be proposed any more.
+    pub(crate) closed: bool,
+}
+
+/// Where a write stands.
+#[derive(Clone, Debug)]
+pub(crate) enum WriteState {
+    Waiting,
+    Granted(Grant),
+    /// After `Outcome::Unknown` another end follows.
+    Ended(Outcome, Reason),
+}
+
+impl Driver {
+    pub(crate) fn new(router: tenon_quorum::Router, store: Arc<dyn Store>, nodes: Nodes) -> Arc<Self> {
+        let core = Core {
+            router,
+            writes: BTreeMap::new(),
+            ended: VecDeque::new(),
+            changes: BTreeMap::new(),
+            records: BTreeMap::new(),
+        };
+        let driver =
+            Arc::new(Self { core: Mutex::new(core), store, nodes, turn: watch::Sender::new(0), rewind: Notify::new() });
+        tokio::spawn(Arc::clone(&driver).keep_time());
+        tokio::spawn(Arc::clone(&driver).watch_nodes());
+        driver
+    }
+
+    /// One input: what `input` asks or tells, then all effects that follow.
+    pub(crate) fn tell<T>(self: &Arc<Self>, input: impl FnOnce(&mut Core, Timestamp) -> T) -> T {
+        let mut effects = Vec::new();
+        let output = {
+            // A panic inside the core would have left it in an unknown state; it does not panic.
+            let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+            let output = input(&mut core, now());
+            while let Some(effect) = core.router.poll_effect() {
+                if let Some(effect) = core.settle(effect) {
+                    effects.push(core.equip(effect));
+                }
+            }
+            output
+        };
+        for (effect, record) in effects {
+            tokio::spawn(Arc::clone(self).carry_out(effect, record));
+        }
+        self.turn.send_modify(|turn| *turn = turn.wrapping_add(1));
+        self.rewind.notify_one();
+        output
+    }
+
+    /// Looks without changing anything.
+    pub(crate) fn view<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
+        look(&self.core.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Taken before asking; waits for the next input after that.
+    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
+        let mut turns = self.turn.subscribe();
+        turns.mark_unchanged();
+        turns
+    }
+
+    /// Runs a call of the store on a thread that may block.
+    pub(crate) async fn stored<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || call(&*store)).await;
+        done.unwrap_or_else(|e| Err(StoreError::Value(format!("a call of the store ended: {e}"))))
+    }
+
+    /// A node is there, perhaps in a new life.
+    pub(crate) fn node_up(self: &Arc<Self>, node: NodeId, incarnation: Incarnation) {
+        self.tell(|core, now| core.router.handle_node(now, node, state(node, incarnation)));
+    }
+
+    /// A node did not answer, or broke off: it is asked at once whether it is there.
+    pub(crate) async fn node_failed(self: &Arc<Self>, node: NodeId, why: &anyhow::Error) {
+        warn!(%node, "{why:#}");
+        self.check_node(node).await;
+    }
+
+    /// Fires the core's deadlines.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let due = self.view(|core| core.router.next_deadline());
+            let wait = due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.millis_since(now())));
+            if wait.is_zero() {
+                self.tell(|core, now| core.router.handle_timeout(now));
+                // A deadline that stays due must not starve everyone else.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.rewind.notified() => {}
+            }
+        }
+    }
+
+    /// Asks every node now and then whether it is there.
+    async fn watch_nodes(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(HEALTH_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let checks = self.nodes.all().into_iter().map(|(node, _)| self.check_node(node));
+            futures_util::future::join_all(checks).await;
+        }
+    }
+
+    /// Asks one node whether it is there, and tells the core if that is news.
+    pub(crate) async fn check_node(self: &Arc<Self>, node: NodeId) {
+        let Some(known) = self.nodes.known(node) else { return };
+        let up = self.nodes.healthy(&known).await;
+        // It may have come back at another address meanwhile.
+        let same = self.nodes.known(node).is_some_and(|k| k.url == known.url);
+        if same && self.nodes.note(node, up) {
+            warn!(%node, "{}", if up { "answers again" } else { "does not answer" });
+            let health = if up { Health::Up } else { Health::Down };
+            let state = state(node, known.incarnation).health(health);
+            self.tell(|core, now| core.router.handle_node(now, node, state));
+        }
+    }
+}
+
+impl Core {
+    /// Answers what waiters of this process wait for; any other effect is handed back.
+    fn settle(&mut self, effect: Effect) -> Option<Effect> {
+        match effect {
+            Effect::Grant(grant) => {
+                if let Some(write) = self.writes.get(&grant.write) {
+                    write.state.send_replace(WriteState::Granted(grant));
+                }
+                None
+            }
+            Effect::Answer { write, outcome, reason, .. } => {
+                if outcome != Outcome::Unknown {
+                    self.forget_later(write);
+                }
+                if let Some(write) = self.writes.get_mut(&write) {
+                    write.closed = true;
+                    write.state.send_replace(WriteState::Ended(outcome, reason));
+                }
+                None
+            }
+            Effect::Changed { change, result, .. } => {
+                if let Some(waiter) = self.changes.remove(&change) {
+                    let _nobody_waits = waiter.send(result);
+                }
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    /// An effect with the record that it commits, if it commits one.
+    fn equip(&self, effect: Effect) -> (Effect, Option<Bytes>) {
+        let record = match &effect {
+            Effect::SwapRow { next, feed: Some(feed), .. } => self.records.get(&(next.repo, feed.fence)).cloned(),
+            _ => None,
+        };
+        (effect, record)
+    }
+
+    /// The answer of an ended write is kept for a while, its record is not.
+    fn forget_later(&mut self, write: WriteId) {
+        let Some(known) = self.writes.get(&write) else { return };
+        if let WriteState::Granted(grant) = &*known.state.borrow() {
+            self.records.remove(&(grant.base.repo, grant.base.fence));
+        }
+        self.ended.push_back(write);
+        if self.ended.len() > ANSWERS_KEPT
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.writes.remove(&oldest);
+        }
+    }
+}
+
+/// Every node is a datacentre of its own.
+fn state(node: NodeId, incarnation: Incarnation) -> NodeState {
+    NodeState::up(incarnation).domain(tenon_quorum::DomainId(node.0))
+}
+
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

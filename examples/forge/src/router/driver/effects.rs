@@ -1,0 +1,148 @@
+//! What the core orders, done: one task per effect, one fact (or none: then a time-out follows).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tenon_quorum::{Ask, Effect, FeedEntry, NodeId, RepoId, Row, SwapResult, SyncResult, TaskId, Ticket, Version};
+use tracing::{error, info, warn};
+
+use super::Driver;
+use crate::router::nodes::Answer;
+use crate::router::store::{FeedRow, Swapped};
+use crate::wire::{Peer, SyncAsk};
+
+impl Driver {
+    pub(super) async fn carry_out(self: Arc<Self>, effect: Effect, record: Option<Bytes>) {
+        match effect {
+            Effect::SwapRow { ticket, expect, next, feed } => self.swap(ticket, expect, next, feed, record).await,
+            Effect::FetchRow { ask, repo } => self.fetch_row(ask, repo).await,
+            Effect::FetchFeed { ask, repo, version } => self.fetch_feed(ask, repo, version).await,
+            Effect::RaiseGate { node, proof, .. } => {
+                let answer = self.nodes.raise(node, &proof).await;
+                self.tell_answer(node, answer).await;
+            }
+            Effect::Probe { node, repo } => match self.nodes.report(node, repo).await {
+                Ok(report) => self.tell(|core, now| core.router.handle_report(now, &report)),
+                Err(e) => self.node_failed(node, &e).await,
+            },
+            Effect::Initialise { task, target, proof, .. } => {
+                self.sync(task, target, SyncAsk { proof, source: None }).await;
+            }
+            Effect::Sync { task, target, source, proof, .. } => {
+                let Some(known) = self.nodes.known(source) else { return };
+                let source = Peer { node: source, url: known.url };
+                self.sync(task, target, SyncAsk { proof, source: Some(source) }).await;
+            }
+            Effect::Grant(_) | Effect::Answer { .. } | Effect::Changed { .. } => {
+                error!("an answer was not given where it was due");
+            }
+        }
+    }
+
+    async fn swap(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        expect: Option<Row>,
+        next: Row,
+        feed: Option<FeedEntry>,
+        record: Option<Bytes>,
+    ) {
+        let repo = next.repo;
+        let row = feed.map(|feed| feed_row(&feed, record.unwrap_or_default()));
+        let (expect, next) = (expect.map(|row| encode(&row)), encode(&next));
+        let done = self.stored(move |store| store.swap(repo.0, expect.as_deref(), &next, row.as_ref())).await;
+        let result = match done {
+            Ok(Swapped::Moved) => SwapResult::Moved,
+            Ok(Swapped::Conflict(found)) => SwapResult::Conflict(found.and_then(|body| decode(repo, &body))),
+            Err(e) => {
+                error!(%repo, "whether the row moved is unknown: {e}");
+                SwapResult::Unknown
+            }
+        };
+        self.tell(|core, now| core.router.handle_swap(now, ticket, &result));
+    }
+
+    pub(crate) async fn fetch_row(self: &Arc<Self>, ask: Ask, repo: RepoId) {
+        match self.stored(move |store| store.row(repo.0)).await {
+            Ok(body) => {
+                let row = body.and_then(|body| decode(repo, &body));
+                self.tell(|core, now| core.router.handle_row(now, ask, repo, row.as_ref()));
+            }
+            Err(e) => error!(%repo, "the row cannot be read: {e}"),
+        }
+    }
+
+    async fn fetch_feed(self: &Arc<Self>, ask: Ask, repo: RepoId, version: Version) {
+        let after = version.0.saturating_sub(1);
+        match self.stored(move |store| store.feed(repo.0, after, 1)).await {
+            Ok(rows) => {
+                let entry = rows.first().filter(|row| row.version == version.0).map(FeedRow::entry);
+                self.tell(|core, now| core.router.handle_feed(now, ask, repo, entry));
+            }
+            Err(e) => error!(%repo, "the feed cannot be read: {e}"),
+        }
+    }
+
+    async fn sync(self: &Arc<Self>, task: TaskId, target: NodeId, ask: SyncAsk) {
+        let repo = ask.proof.repo;
+        let result = match self.nodes.sync(target, &ask).await {
+            Ok(Answer::Report(report)) => {
+                info!(%repo, node = %target, to = %report.applied, "brought up to date");
+                SyncResult::Done(report)
+            }
+            Ok(Answer::Refused(refused)) => {
+                warn!(%repo, node = %target, "not brought up to date: {}", refused.reason);
+                self.tell_answer(target, Ok(Answer::Refused(refused))).await;
+                SyncResult::Failed
+            }
+            Err(e) => {
+                warn!(%repo, node = %target, "not brought up to date: {e:#}");
+                SyncResult::Failed
+            }
+        };
+        self.tell(|core, now| core.router.handle_synced(now, task, &result));
+    }
+
+    /// What a gate answered, either way, is told.
+    pub(crate) async fn tell_answer(self: &Arc<Self>, node: NodeId, answer: anyhow::Result<Answer>) {
+        match answer {
+            Ok(Answer::Report(report)) => self.tell(|core, now| core.router.handle_report(now, &report)),
+            Ok(Answer::Refused(refused)) => {
+                if let Some(report) = refused.report {
+                    self.tell(|core, now| core.router.handle_report(now, &report));
+                }
+            }
+            Err(e) => self.node_failed(node, &e).await,
+        }
+    }
+}
+
+impl FeedRow {
+    fn entry(&self) -> FeedEntry {
+        use tenon_quorum::{Digest, Epoch, Fence, Generation, Stamp, Version};
+        FeedEntry {
+            stamp: Stamp { epoch: Epoch(self.epoch), version: Version(self.version), digest: Digest(self.digest) },
+            fence: Fence { generation: Generation(self.fence.0), counter: self.fence.1 },
+        }
+    }
+}
+
+fn feed_row(entry: &FeedEntry, record: Bytes) -> FeedRow {
+    FeedRow {
+        version: entry.stamp.version.0,
+        digest: entry.stamp.digest.0,
+        fence: (entry.fence.generation.0, entry.fence.counter),
+        epoch: entry.stamp.epoch.0,
+        record: record.into(),
+    }
+}
+
+/// The one byte string of a row: what the compare-and-set compares.
+pub(crate) fn encode(row: &Row) -> Vec<u8> {
+    // Plain data without maps: it cannot fail.
+    serde_json::to_vec(row).unwrap_or_default()
+}
+
+pub(crate) fn decode(repo: RepoId, body: &[u8]) -> Option<Row> {
+    serde_json::from_slice(body).map_err(|e| error!(%repo, "the row in the store is none: {e}")).ok()
+}

@@ -1,0 +1,247 @@
+//! The nodes as the router reaches them: where each listens, whether it answers, and one method per
+//! call of the node's API.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tenon_quorum::{Grant, Incarnation, Member, NodeId, Proof, RepoId, Report, Route, StageOrder};
+use tokio::sync::watch;
+
+use super::spool::Spooled;
+use crate::wire::{self, Peer, RefsView, Refused, SyncAsk, WriteOrder};
+
+/// For calls that only read or write a few small values.
+const SHORT: Duration = Duration::from_secs(10);
+/// A health check that takes longer counts as none.
+const HEALTH: Duration = Duration::from_secs(3);
+
+/// What is known of one node.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) url: String,
+    pub(crate) incarnation: Incarnation,
+    up: watch::Sender<bool>,
+}
+
+impl Known {
+    pub(crate) fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+}
+
+/// The address book, and the client.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    client: reqwest::Client,
+    token: String,
+    /// The longest that one Git process may run.
+    long: Duration,
+    book: RwLock<BTreeMap<NodeId, Known>>,
+}
+
+/// What a node answers to a question that its gate judges.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Done; this is how it stands now.
+    Report(Report),
+    /// It refuses, and says how it stands.
+    Refused(Refused),
+}
+
+/// What a node answers to a routed read.
+#[derive(Debug)]
+pub(crate) enum Served {
+    Reply(reqwest::Response),
+    Refused(Refused),
+}
+
+impl Nodes {
+    pub(crate) fn new(token: String, long: Duration) -> Result<Self> {
+        let client = reqwest::Client::builder()
+            .tcp_nodelay(true)
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(3))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { client, token, long, book: RwLock::default() })
+    }
+
+    /// A node said where it listens.
+    pub(crate) fn register(&self, node: NodeId, incarnation: Incarnation, url: String) {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            book.entry(node).or_insert_with(|| Known { url: String::new(), incarnation, up: watch::Sender::new(true) });
+        known.url = url;
+        known.incarnation = incarnation;
+        known.up.send_replace(true);
+    }
+
+    /// Notes whether a node answers; tells whether that is news.
+    pub(crate) fn note(&self, node: NodeId, up: bool) -> bool {
+        self.known(node).is_some_and(|known| known.up.send_replace(up) != up)
+    }
+
+    pub(crate) fn known(&self, node: NodeId) -> Option<Known> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<(NodeId, Known)> {
+        let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        book.iter().map(|(node, known)| (*node, known.clone())).collect()
+    }
+
+    /// Nodes that answer, among these members, without one.
+    fn peers(&self, members: &[Member], without: NodeId) -> Vec<Peer> {
+        let others = members.iter().filter(|m| m.node != without);
+        others
+            .filter_map(|m| {
+                let known = self.known(m.node).filter(|k| k.is_up() && k.incarnation == m.incarnation)?;
+                Some(Peer { node: m.node, url: known.url })
+            })
+            .collect()
+    }
+
+    pub(crate) async fn healthy(&self, known: &Known) -> bool {
+        let health = self.client.get(format!("{}/health", known.url)).bearer_auth(&self.token).timeout(HEALTH).send();
+        health.await.is_ok_and(|reply| reply.status().is_success())
+    }
+
+    /// Sends a routed read. Nothing of the reply's body is read yet.
+    pub(crate) async fn serve_read(
+        &self,
+        route: &Route,
+        path: &str,
+        headers: &HeaderMap,
+        body: &Spooled,
+    ) -> Result<Served> {
+        let request = self.forward(route.node, route.proof.repo, path, headers, body).await?;
+        let reply = self.send(route.node, request.header(wire::ROUTE, wire::to_header(route))).await?;
+        if reply.status() == StatusCode::CONFLICT {
+            return Ok(Served::Refused(reply.json().await?));
+        }
+        if reply.status().is_server_error() {
+            bail!("{}", fault(reply).await);
+        }
+        Ok(Served::Reply(reply))
+    }
+
+    /// Sends a push to the node that was granted it.
+    pub(crate) async fn serve_push(
+        &self,
+        grant: &Grant,
+        need: usize,
+        headers: &HeaderMap,
+        body: &Spooled,
+    ) -> Result<reqwest::Response> {
+        let order = WriteOrder { grant: grant.clone(), peers: self.peers(&grant.members, grant.writer), need };
+        let request = self.forward(grant.writer, grant.base.repo, "git-receive-pack", headers, body).await?;
+        let reply = self.send(grant.writer, request.header(wire::GRANT, wire::to_header(&order))).await?;
+        if reply.status().is_success() { Ok(reply) } else { bail!("{}", fault(reply).await) }
+    }
+
+    pub(crate) async fn raise(&self, node: NodeId, proof: &Proof) -> Result<Answer> {
+        let request = self.post(node, proof.repo, "raise")?.timeout(SHORT);
+        judged(self.send(node, request.json(proof)).await?).await
+    }
+
+    pub(crate) async fn stage(&self, node: NodeId, order: &StageOrder, record: &Bytes) -> Result<Answer> {
+        self.with_record(node, "stage", order.base.repo, order, record).await
+    }
+
+    pub(crate) async fn apply(&self, node: NodeId, proof: &Proof, record: &Bytes) -> Result<Answer> {
+        self.with_record(node, "apply", proof.repo, proof, record).await
+    }
+
+    async fn with_record(
+        &self,
+        node: NodeId,
+        what: &str,
+        repo: RepoId,
+        ask: &impl Serialize,
+        record: &Bytes,
+    ) -> Result<Answer> {
+        let request = self.post(node, repo, what)?.timeout(self.long);
+        let request = request.header(wire::ASK, wire::to_header(ask)).body(record.clone());
+        judged(self.send(node, request).await?).await
+    }
+
+    pub(crate) async fn sync(&self, node: NodeId, ask: &SyncAsk) -> Result<Answer> {
+        let request = self.post(node, ask.proof.repo, "sync")?.timeout(self.long);
+        judged(self.send(node, request.json(ask)).await?).await
+    }
+
+    pub(crate) async fn rebuild(&self, node: NodeId, repo: RepoId) -> Result<Answer> {
+        let request = self.post(node, repo, "rebuild")?.timeout(self.long);
+        judged(self.send(node, request).await?).await
+    }
+
+    pub(crate) async fn report(&self, node: NodeId, repo: RepoId) -> Result<Report> {
+        self.get(node, repo, "report").await
+    }
+
+    pub(crate) async fn refs(&self, node: NodeId, repo: RepoId) -> Result<RefsView> {
+        self.get(node, repo, "refs").await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, node: NodeId, repo: RepoId, what: &str) -> Result<T> {
+        let url = self.url(node, repo, what)?;
+        let reply = self.send(node, self.client.get(url).timeout(SHORT)).await?;
+        if reply.status().is_success() { Ok(reply.json().await?) } else { bail!("{}", fault(reply).await) }
+    }
+
+    fn post(&self, node: NodeId, repo: RepoId, what: &str) -> Result<reqwest::RequestBuilder> {
+        Ok(self.client.post(self.url(node, repo, what)?))
+    }
+
+    fn url(&self, node: NodeId, repo: RepoId, what: &str) -> Result<String> {
+        let known = self.known(node).with_context(|| format!("{node} has not registered"))?;
+        Ok(format!("{}/repos/{}/{what}", known.url, repo.0))
+    }
+
+    async fn forward(
+        &self,
+        node: NodeId,
+        repo: RepoId,
+        path: &str,
+        headers: &HeaderMap,
+        body: &Spooled,
+    ) -> Result<reqwest::RequestBuilder> {
+        let request = if path.starts_with("info/refs") {
+            self.client.get(self.url(node, repo, path)?)
+        } else {
+            let length = body.len();
+            self.post(node, repo, path)?.header(header::CONTENT_LENGTH, length).body(body.body().await?)
+        };
+        Ok(request.headers(headers.clone()))
+    }
+
+    /// Sends, until the node is known to be down: a paused process holds its connections open.
+    async fn send(&self, node: NodeId, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let known = self.known(node).with_context(|| format!("{node} has not registered"))?;
+        let mut up = known.up.subscribe();
+        tokio::select! {
+            reply = request.bearer_auth(&self.token).send() => Ok(reply?),
+            _ = up.wait_for(|up| !up) => Err(anyhow!("{node} is down")),
+        }
+    }
+}
+
+async fn judged(reply: reqwest::Response) -> Result<Answer> {
+    match reply.status() {
+        StatusCode::OK => Ok(Answer::Report(reply.json().await?)),
+        StatusCode::CONFLICT => Ok(Answer::Refused(reply.json().await?)),
+        _ => bail!("{}", fault(reply).await),
+    }
+}
+
+async fn fault(reply: reqwest::Response) -> String {
+    let status = reply.status();
+    let text = reply.text().await.unwrap_or_default();
+    format!("{status}: {}", text.trim())
+}

@@ -1,0 +1,45 @@
+//! Reads: every one is linearizable. Its place in the router's order is taken first, the row is
+//! fetched after that, and only a node that has applied it serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenon_quorum::{First, ReadRequest, ReadStep, Reason, Refusal, RepoId, Route};
+
+use super::driver::{Driver, now};
+use super::http::Failure;
+
+/// The longest that a read waits for a copy that makes a node current.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Where a read goes.
+pub(crate) async fn route(driver: &Arc<Driver>, repo: RepoId) -> Result<Route, Failure> {
+    let ask = driver.tell(|core, _| core.router.begin_read());
+    let request = ReadRequest::linearizable(repo, ask);
+    let end = tokio::time::Instant::now() + LONGEST;
+    loop {
+        let mut turns = driver.turns();
+        match driver.tell(|core, now| core.router.route_read(now, &request)) {
+            Ok(ReadStep::Serve(route)) => return Ok(route),
+            Ok(ReadStep::First(First::FetchRow(ask))) => driver.fetch_row(ask, repo).await,
+            Ok(ReadStep::First(First::Wait { until })) => {
+                let wait = Duration::from_millis(until.millis_since(now())).max(Duration::from_millis(1));
+                tokio::select! {
+                    _ = turns.changed() => {}
+                    () = tokio::time::sleep(wait) => {}
+                    () = tokio::time::sleep_until(end) => {
+                        return Err(Failure::unavailable("no node became current in time"));
+                    }
+                }
+            }
+            Err(refusal) => return Err(failure(&refusal)),
+        }
+    }
+}
+
+fn failure(refusal: &Refusal) -> Failure {
+    match refusal.reason {
+        Reason::NoSuchRepository { .. } | Reason::Deleted { .. } => Failure::not_found(refusal),
+        _ => Failure::unavailable(refusal),
+    }
+}

@@ -1,0 +1,190 @@
+//! Users go on while nodes die, pause and come back, and while the whole stops and starts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Forge, await_that};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_killed_node_changes_nothing_for_users_and_is_repaired_when_it_is_back() {
+    let forge = Forge::start();
+    let url = forge.repo_url("demo");
+    let ann = forge.client("ann");
+    ann.init("work", &url);
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    for node in 1..=3 {
+        forge.node("kill", node);
+        let id = ann.commit("work", &format!("without-{node}"));
+        ann.ok("work", &["push", "-q", "origin", "main"]);
+        assert!(ann.remote_refs(&url).contains(&format!("{id}\trefs/heads/main")));
+        ann.ok(".", &["clone", "-q", &url, &format!("clone-{node}")]);
+        assert_eq!(forge.standings("demo")[node as usize - 1], "down");
+        forge.node("start", node);
+        forge.assert_alike("demo");
+    }
+}
+
+#[test]
+fn with_two_nodes_down_a_push_is_rejected_and_leaves_nothing() {
+    let forge = Forge::start();
+    let url = forge.repo_url("demo");
+    let ann = forge.client("ann");
+    ann.init("work", &url);
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    let before = ann.remote_refs(&url);
+    forge.node("kill", 2);
+    forge.node("kill", 3);
+    ann.commit("work", "second");
+    let said = ann.fails("work", &["push", "origin", "main"]);
+    assert!(said.contains("[remote rejected] main -> main (no quorum"), "{said}");
+    // The node that is left is current: it may be read.
+    assert_eq!(ann.remote_refs(&url), before);
+    forge.node("start", 2);
+    await_that("a push passes again", || ann.git("work", &["push", "-q", "origin", "main"]).status.success());
+    forge.node("start", 3);
+    forge.assert_alike("demo");
+}
+
+#[test]
+fn a_node_killed_by_somebody_else_is_started_again() {
+    let forge = Forge::start();
+    let ann = forge.client("ann");
+    ann.init("work", &forge.repo_url("demo"));
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    let before = forge.pid(1).unwrap();
+    forge.signal(1, Signal::SIGKILL);
+    ann.commit("work", "second");
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    await_that("node 1 runs again", || forge.pid(1).is_some_and(|pid| pid != before));
+    forge.assert_alike("demo");
+}
+
+#[test]
+fn a_paused_node_stalls_nobody_for_long_and_catches_up() {
+    let forge = Forge::start();
+    let url = forge.repo_url("demo");
+    let ann = forge.client("ann");
+    ann.init("work", &url);
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    forge.signal(2, Signal::SIGSTOP);
+    let began = Instant::now();
+    for n in 0..3 {
+        let id = ann.commit("work", &format!("paused-{n}"));
+        ann.ok("work", &["push", "-q", "origin", "main"]);
+        assert!(ann.remote_refs(&url).contains(&format!("{id}\trefs/heads/main")));
+    }
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    forge.signal(2, Signal::SIGCONT);
+    forge.assert_alike("demo");
+}
+
+#[test]
+fn stopping_and_starting_the_whole_loses_nothing() {
+    let mut forge = Forge::start();
+    let ann = forge.client("ann");
+    for name in ["a", "b"] {
+        ann.init(name, &forge.repo_url(name));
+        ann.ok(name, &["push", "-q", "origin", "main"]);
+    }
+    forge.restart();
+    let refs = ann.remote_refs(&forge.repo_url("a"));
+    assert!(refs.contains(&format!("{}\trefs/heads/main", ann.ok("a", &["rev-parse", "main"]))));
+
+    // The same when nobody gets to say good-bye.
+    forge.kill_router();
+    forge.start_again(&[]);
+    ann.ok("b", &["remote", "set-url", "origin", &forge.repo_url("b")]);
+    let id = ann.commit("b", "after");
+    ann.ok("b", &["push", "-q", "origin", "main"]);
+    assert!(ann.remote_refs(&forge.repo_url("b")).contains(&format!("{id}\trefs/heads/main")));
+    forge.assert_alike("a");
+    forge.assert_alike("b");
+}
+
+#[test]
+fn nodes_are_killed_in_the_middle_of_pushes() {
+    let forge = Forge::start();
+    let url = forge.repo_url("demo");
+    forge.ok(&["create", "demo"]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let acknowledged = std::thread::scope(|scope| {
+        let pushers: Vec<_> = (0..2)
+            .map(|n| {
+                let client = forge.client(&format!("client-{n}"));
+                let (url, done) = (&url, &done);
+                scope.spawn(move || {
+                    client.init("work", url);
+                    let mut acknowledged = Vec::new();
+                    let mut round = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let id = client.commit("work", &format!("n{n}-{round}"));
+                        let name = format!("refs/heads/n{n}/r{round}");
+                        client.ok("work", &["push", "-q", "origin", &format!("HEAD:{name}")]);
+                        acknowledged.push(format!("{id}\t{name}"));
+                        round += 1;
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        let killer = || {
+            for node in [1, 2, 3] {
+                let version = forge.version("demo");
+                await_that("pushes go on", || forge.version("demo") >= version + 3);
+                forge.node("kill", node);
+                let version = forge.version("demo");
+                await_that("pushes go on without it", || forge.version("demo") >= version + 3);
+                forge.node("start", node);
+                await_that("it is repaired", || forge.standings("demo")[node as usize - 1] == "current");
+            }
+        };
+        // Whatever happens to the killer, the pushers end.
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(killer));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let acknowledged: Vec<String> = pushers.into_iter().flat_map(|t| t.join().unwrap()).collect();
+        if let Err(e) = killed {
+            std::panic::resume_unwind(e);
+        }
+        acknowledged
+    });
+    let refs = forge.client("reader").remote_refs(&url);
+    for line in &acknowledged {
+        assert!(refs.contains(line), "{line} is missing");
+    }
+    forge.assert_alike("demo");
+}
+
+#[test]
+fn a_client_that_goes_away_in_mid_push_blocks_nobody() {
+    let forge = Forge::start();
+    let url = forge.repo_url("demo");
+    let ann = forge.client("ann");
+    ann.init("work", &url);
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    // A hook-free way to be in mid-push: a body that never ends.
+    let address = forge.url.strip_prefix("http://").unwrap();
+    let mut half = std::net::TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /demo.git/git-receive-pack HTTP/1.1\r\nhost: {address}\r\ncontent-length: 100000\r\n\
+         content-type: application/x-git-receive-pack-request\r\n\r\n0000"
+    );
+    std::io::Write::write_all(&mut half, head.as_bytes()).unwrap();
+    ann.commit("work", "second");
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+
+    // And one that is killed while its push is under way.
+    for n in 0..5 {
+        ann.commit("work", &format!("killed-{n}"));
+        let mut push = ann.command(&ann.home.join("work"), &["push", "-q", "origin", "main"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(20 * n));
+        push.kill().unwrap();
+        push.wait().unwrap();
+    }
+    let id = ann.commit("work", "last");
+    await_that("pushes pass again", || ann.git("work", &["push", "-q", "origin", "main"]).status.success());
+    assert!(ann.remote_refs(&url).contains(&format!("{id}\trefs/heads/main")));
+    forge.assert_alike("demo");
+}
