@@ -2,3 +2,5 @@
 //! form, and the page that shows it all.
 
 pub(crate) mod file;
+pub(crate) mod wire;
+pub(crate) mod worker;
