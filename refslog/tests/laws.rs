@@ -1,0 +1,289 @@
+//! The laws, over random histories. There are no effects here, so "lazy drain" has nothing to say.
+//!
+//! A failure prints its seed; replay: `REFSLOG_SEED=n REFSLOG_STEPS=m cargo test -p tenon-refslog --test laws`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test reads its seed from a variable")]
+
+mod common;
+
+use common::{Chance, LINEAGE, config, oid, open_config, seed_and_steps};
+use proptest::prelude::*;
+use tenon_refslog::{
+    Action, Command, DecodeError, DfPolicy, Mode, ObjectId, Old, Reason, Record, Records, Refs, Replayed, Segment,
+    Snapshot, Transaction, Value, compact, git,
+};
+
+fn ids() -> Vec<ObjectId> {
+    (0..4).map(oid).collect()
+}
+
+struct History {
+    refs: Refs,
+    records: Vec<Record>,
+    states: Vec<Refs>,
+    refused: Vec<(Refs, Transaction)>,
+}
+
+fn history(seed: u64, steps: usize) -> History {
+    let mut chance = Chance::new(seed);
+    let mut refs = Refs::new(open_config(), LINEAGE);
+    let mut it = History { refs: refs.clone(), records: Vec::new(), states: vec![refs.clone()], refused: Vec::new() };
+    for _ in 0..steps {
+        let transaction = common::transaction(&mut chance, &refs, &ids());
+        match refs.admit(&transaction) {
+            Ok(admitted) => {
+                if let Some(record) = admitted.into_record() {
+                    assert_eq!(refs.apply(&record), Ok(Replayed::Applied), "seed {seed}");
+                    it.records.push(record);
+                    it.states.push(refs.clone());
+                }
+            }
+            Err(_) => it.refused.push((refs.clone(), transaction)),
+        }
+    }
+    it.refs = refs;
+    it
+}
+
+fn bytes(refs: &Refs) -> bytes::Bytes {
+    refs.snapshot().as_bytes().clone()
+}
+
+fn each_seed(runs: u64, check: impl Fn(u64, usize)) {
+    let (seed, steps) = seed_and_steps(100, 150);
+    for run in 0..runs {
+        check(seed + run, steps);
+    }
+}
+
+#[test]
+fn determinism() {
+    each_seed(4, |seed, steps| {
+        let (one, two) = (history(seed, steps), history(seed, steps));
+        assert_eq!(bytes(&one.refs), bytes(&two.refs), "seed {seed}");
+        let encoded = |it: &History| it.records.iter().map(Record::encode).collect::<Vec<_>>();
+        assert_eq!(encoded(&one), encoded(&two), "seed {seed}");
+    });
+}
+
+#[test]
+fn a_refusal_changes_nothing() {
+    each_seed(4, |seed, steps| {
+        let it = history(seed, steps);
+        assert!(!it.refused.is_empty());
+        for (refs, transaction) in &it.refused {
+            let before = bytes(refs);
+            assert!(refs.admit(transaction).is_err());
+            assert_eq!(bytes(refs), before, "seed {seed}");
+        }
+        // Every record on every state: what does not fit changes nothing.
+        for state in it.states.iter().step_by(7) {
+            let before = bytes(state);
+            for record in &it.records {
+                let mut refs = state.clone();
+                if refs.apply(record) != Ok(Replayed::Applied) {
+                    assert_eq!(bytes(&refs), before, "seed {seed}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn late_repeated_and_early_records_change_nothing() {
+    each_seed(4, |seed, steps| {
+        let it = history(seed, steps);
+        let mut chance = Chance::new(seed);
+        let mut refs = Refs::new(open_config(), LINEAGE);
+        while refs.point() != it.refs.point() {
+            let record = chance.pick(&it.records);
+            let next = record.base_version() == refs.version();
+            let before = refs.point();
+            let applied = refs.apply(record);
+            if next {
+                assert_eq!(applied, Ok(Replayed::Applied), "seed {seed}");
+            } else {
+                assert_eq!(applied == Ok(Replayed::AlreadyApplied), record.version() <= before.version);
+                assert_eq!(refs.point(), before, "seed {seed}");
+            }
+        }
+        assert_eq!(bytes(&refs), bytes(&it.refs), "seed {seed}");
+    });
+}
+
+#[test]
+fn twins_answer_alike_for_ever() {
+    each_seed(4, |seed, steps| {
+        let it = history(seed, steps);
+        for (at, state) in it.states.iter().enumerate().step_by(5) {
+            let opened = Snapshot::open(bytes(state)).unwrap();
+            let mut twin = Refs::restore(open_config(), &opened).unwrap();
+            assert_eq!(twin.point(), state.point());
+            assert!(twin.iter().eq(state.iter()), "seed {seed}");
+            let mut chance = Chance::new(seed ^ at as u64);
+            let transaction = common::transaction(&mut chance, state, &ids());
+            assert_eq!(twin.admit(&transaction), state.admit(&transaction), "seed {seed}");
+            for record in &it.records[at..] {
+                assert_eq!(twin.apply(record), Ok(Replayed::Applied), "seed {seed}");
+            }
+            assert_eq!(bytes(&twin), bytes(&it.refs), "seed {seed}");
+        }
+    });
+}
+
+#[test]
+fn the_log_rebuilds_the_state() {
+    each_seed(4, |seed, steps| {
+        let it = history(seed, steps);
+        let mut file = Vec::new();
+        it.records.iter().for_each(|record| record.encode_into(&mut file));
+        let read: Result<Vec<Record>, DecodeError> = Records::new(file).collect();
+        assert_eq!(read.as_ref(), Ok(&it.records), "seed {seed}");
+        let mut refs = Refs::new(open_config(), LINEAGE);
+        for record in read.unwrap() {
+            let _ = refs.apply(&record).unwrap();
+        }
+        assert_eq!(bytes(&refs), bytes(&it.refs), "seed {seed}");
+        let state = refs
+            .iter()
+            .fold(tenon_refslog::Checksum::EMPTY, |sum, (name, value)| sum.plus(common::key().entry(&name, &value)));
+        assert_eq!(state, refs.checksum(), "the checksum kept change by change is that of all refs; seed {seed}");
+    });
+}
+
+/// Each reason's numbers recompute the decision, with nothing but the refs and the transaction at hand.
+#[test]
+fn every_refusal_is_explained_by_its_numbers() {
+    each_seed(8, |seed, steps| {
+        for (refs, transaction) in history(seed, steps).refused {
+            for (at, reason) in refs.admit(&transaction).unwrap_err().reasons() {
+                let command = &transaction.commands()[at];
+                let name = command.name();
+                let end = refs.resolve(name).and_then(|end| refs.get(&end));
+                let physical = refs.get(name);
+                let holds = |value: &Value| end.as_ref() == Some(value) || physical.as_ref() == Some(value);
+                let explained = match reason {
+                    Reason::Stale { expected, actual } => {
+                        holds(actual) && expected != actual && command.old().value() == Some(expected)
+                    }
+                    Reason::Exists { actual } => {
+                        holds(actual) && (*command.old() == Old::Absent || *command.action() == Action::Verify)
+                    }
+                    Reason::Missing { expected } => end.is_none() && command.old().value() == Some(expected),
+                    Reason::Conflict { with } => refs.get(with).is_some(),
+                    Reason::ConflictWithin { with } => refs.get(with).is_none(),
+                    Reason::Duplicate { other, .. } => *other != at && *other < transaction.commands().len(),
+                    Reason::SymrefLoop { .. } => matches!(physical, Some(Value::Symbolic(_))),
+                    Reason::HeadDeletion => *command.action() == Action::Delete,
+                    other => panic!("unexpected {other:?}, seed {seed}"),
+                };
+                assert!(explained, "{reason:?} does not explain {command:?}, seed {seed}");
+            }
+        }
+    });
+}
+
+#[test]
+fn how_a_stretch_is_cut_does_not_show() {
+    each_seed(6, |seed, steps| {
+        let it = history(seed, steps);
+        let mut chance = Chance::new(seed);
+        for mode in [Mode::Cover, Mode::Exact] {
+            let whole = compact(it.states[0].point(), mode, &it.records).unwrap();
+            for _ in 0..6 {
+                let (a, b) = (chance.below(it.records.len()), chance.below(it.records.len()));
+                let (a, b) = (a.min(b), a.max(b));
+                let part = |from: usize, to: usize, mode| {
+                    compact(it.states[from].point(), mode, &it.records[from..to]).unwrap()
+                };
+                // Any mixture with an exact part is exact.
+                let other = if chance.one_in(2) { Mode::Cover } else { mode };
+                let parts = [part(0, a, mode), part(a, b, other), part(b, it.records.len(), mode)];
+                let left = parts[0].then(&parts[1]).unwrap().then(&parts[2]).unwrap();
+                let right = parts[0].then(&parts[1].then(&parts[2]).unwrap()).unwrap();
+                assert_eq!(left.encode(), right.encode(), "associative; seed {seed}");
+                assert_eq!(left.encode(), whole.encode(), "canonical; seed {seed}");
+                assert_eq!(Segment::decode(left.encode()).unwrap(), left, "seed {seed}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_order_of_commands_makes_no_difference() {
+    each_seed(4, |seed, steps| {
+        let mut chance = Chance::new(seed);
+        let refs = history(seed, steps).refs;
+        for _ in 0..100 {
+            let transaction = common::transaction(&mut chance, &refs, &ids());
+            let reversed: Transaction = transaction.commands().iter().rev().cloned().collect();
+            let (one, two) = (refs.admit(&transaction), refs.admit(&reversed));
+            assert_eq!(one.as_ref().ok().map(|a| a.record()), two.as_ref().ok().map(|a| a.record()), "seed {seed}");
+        }
+    });
+}
+
+#[test]
+fn a_gentler_policy_admits_what_git_admits() {
+    each_seed(4, |seed, steps| {
+        let it = history(seed, steps);
+        let gentle = tenon_refslog::Config::builder(config().format(), common::key())
+            .df(DfPolicy::FinalState)
+            .root_refs(tenon_refslog::RootRefs::Any)
+            .build()
+            .unwrap();
+        let mut chance = Chance::new(seed);
+        for state in it.states.iter().step_by(3) {
+            let other = Refs::restore(gentle.clone(), &state.snapshot()).unwrap();
+            let transaction = common::transaction(&mut chance, state, &ids());
+            if let Ok(admitted) = state.admit(&transaction) {
+                assert_eq!(other.admit(&transaction).unwrap().record(), admitted.record(), "seed {seed}");
+            }
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Whatever the bytes are, the answer is a value or an error.
+    #[test]
+    fn no_input_makes_a_reader_panic(input in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Record::decode(&input);
+        let _ = Segment::decode(input.clone());
+        let _ = Records::new(input.clone()).count();
+        if let Ok(snapshot) = Snapshot::open(input.clone()) {
+            let _ = snapshot.for_each(|_, _| {});
+        }
+        let format = config().format();
+        let _ = git::parse_packed_refs(&input, format);
+        let _ = git::parse_for_each_ref(&input, format);
+        let _ = git::parse_hook_lines(&input, format);
+        let _ = git::parse_update_ref(&input, format);
+        let _ = git::parse_reflog(&input, format);
+    }
+
+    /// A name is well-formed exactly if Git's rules say so, and then it is representable and unchanged.
+    #[test]
+    fn names_keep_their_bytes(input in proptest::collection::vec(prop::sample::select(b"/.@{a~ lock\x7f\xff".to_vec()), 1..12)) {
+        let strict = tenon_refslog::RefName::new(&input);
+        if let Ok(name) = &strict {
+            prop_assert_eq!(name.as_bytes(), input.as_slice());
+            prop_assert!(name.is_well_formed());
+            prop_assert!(tenon_refslog::RefName::broken(&input).is_ok());
+        }
+    }
+
+    /// `update-ref` input is read back as it was written.
+    #[test]
+    fn transactions_pass_through_text(seed in any::<u64>()) {
+        let mut chance = Chance::new(seed);
+        let transaction = common::transaction(&mut chance, &Refs::new(open_config(), LINEAGE), &ids());
+        let text = git::write_transaction(&transaction, config().format());
+        let read = git::parse_update_ref(&text, config().format()).unwrap();
+        let plain = |command: &Command| (command.name().clone(), command.action().clone(), command.deref());
+        prop_assert!(read.commands().iter().map(plain).eq(transaction.commands().iter().map(plain)));
+        let refs = Refs::new(open_config(), LINEAGE);
+        prop_assert_eq!(refs.admit(&read).ok(), refs.admit(&transaction).ok());
+    }
+}
