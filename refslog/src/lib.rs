@@ -1,4 +1,97 @@
-//! A Git repository's ref changes: admitted as Git would, logged, compacted, replayed, compared.
+//! A Git repository's ref changes: admitted as Git would, logged, compacted, replayed and compared, without I/O.
+//!
+//! A replicated Git host has two kinds of data. Objects are immutable and can be copied at leisure. Refs are mutable, and
+//! two copies of a repository are consistent if and only if their refs are equal. This crate keeps refs equal: it decides
+//! whether a transaction may happen, says as a [`Record`] what it changes, and brings any replica from any version to
+//! the newest. It knows refs as data: names, object ids, symbolic refs, transactions. Objects never pass through it.
+//!
+//! It does **not** read or write files, talk to Git or to other nodes, choose a writer, or order concurrent appends: one
+//! writer at a time appends to a log, and the host sees to that (by a lock with a fence, and by compare-and-set on the
+//! version). It does not ask whether an object exists, nor whether a branch may move back: those are questions for whoever
+//! has the objects.
+//!
+//! # Ask, do, tell
+//!
+//! The host *asks* whether a transaction may happen ([`Refs::admit`], which changes nothing), *does* the append to its
+//! store, and *tells* each replica that it happened ([`Refs::apply`]). There are no effects to drain and no clock: each
+//! question is a function with an answer.
+//!
+//! ```
+//! use tenon_refslog::{
+//!     ChecksumKey, Command, Config, LineageId, Mode, ObjectFormat, ObjectId, Record, RefName, Refs, Replayed,
+//!     Transaction, Value, compact, git,
+//! };
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The key is a secret of the host, the same on all replicas.
+//! let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+//! let mut writer = Refs::new(config.clone(), LineageId(0x5eed));
+//! let mut replica = Refs::new(config, LineageId(0x5eed));
+//! let mut stored: Vec<bytes::Bytes> = Vec::new();
+//!
+//! let (main, a) = (RefName::new("refs/heads/main")?, ObjectId::from_hex("a".repeat(40))?);
+//! let first: Transaction = [
+//!     Command::create(RefName::new("HEAD")?, Value::Symbolic(main.clone())),
+//!     Command::create(main.clone(), a),
+//! ]
+//! .into_iter()
+//! .collect();
+//!
+//! // A push brings lines of "old new name"; they make a transaction too.
+//! let push = format!("{} {} refs/heads/main\n", "a".repeat(40), "e".repeat(40));
+//! let second = git::parse_hook_lines(push.as_bytes(), ObjectFormat::Sha1)?;
+//!
+//! for transaction in [first, second] {
+//!     let admitted = writer.admit(&transaction)?; // ask: Git's verdict, command by command
+//!     if let Some(record) = admitted.record() {
+//!         stored.push(record.encode()); // do: append it, durably, if nobody else appended this version
+//!         assert_eq!(writer.apply(record)?, Replayed::Applied); // tell
+//!     }
+//! }
+//!
+//! // What does not fit is refused, with a reason per command, and changes nothing.
+//! let refused = writer.admit(&second_again()).unwrap_err();
+//! assert_eq!(refused.reasons().next().unwrap().1.code(), 10); // stale: main is at e…, a… was expected
+//!
+//! // A replica reads the records and replays them, one by one or folded into a segment.
+//! let records = stored.iter().map(|row| Record::decode(row)).collect::<Result<Vec<_>, _>>()?;
+//! let segment = compact(replica.point(), Mode::Cover, &records)?;
+//! assert_eq!(segment.changes().len(), 2); // HEAD, and main → e…: its way there is gone
+//! for text in git::write_changes(&replica.pending(&segment)?, ObjectFormat::Sha1) {
+//!     assert!(!text.is_empty()); // do: feed each to `git update-ref --stdin -z`
+//! }
+//! assert_eq!(replica.replay(&segment)?, Replayed::Applied);
+//! assert_eq!(replica.point(), writer.point()); // same version, same checksum: equal refs
+//! # fn second_again() -> Transaction {
+//! #     let push = format!("{} {} refs/heads/main\n", "a".repeat(40), "b".repeat(40));
+//! #     git::parse_hook_lines(push.as_bytes(), ObjectFormat::Sha1).unwrap()
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What you must persist, and when
+//!
+//! | what | when | if it is lost |
+//! |---|---|---|
+//! | [`Record::encode`] of an admitted transaction | durably, **before** [`Refs::apply`] and before anyone is told that the push is accepted; only if no record of that version exists (compare-and-set) | the push never happened |
+//! | [`Refs::snapshot`] | whenever replay from the last one takes too long | replay from an older one |
+//! | a compacted [`Segment`] | before the records that it covers are deleted | keep the records |
+//! | lineage and [`ChecksumKey`] | when the repository is created | start a new lineage; every replica resynchronises |
+//!
+//! A write whose outcome is unknown is no failure: read the log back, and apply what is there.
+//!
+//! # What holds
+//!
+//! - *Git's verdicts.* Real `git update-ref`, on its `files` and `reftable` backends, is the oracle of the tests. Stricter
+//!   by default: root refs other than `HEAD`, worktrees' refs, the deletion of `HEAD`, and chains of symbolic refs that Git
+//!   could not read are refused ([`ConfigBuilder`] says which of these can be had).
+//! - *A refusal changes nothing*, and neither does an error: the result of a replay is checked before the first ref moves.
+//! - *Late and repeated records are ordinary*: they are [`Replayed::AlreadyApplied`].
+//! - *Cover is valid anywhere within it* ([`Mode::Cover`]): a replica between base and end may replay it. An exact segment
+//!   is smaller and refused anywhere but at its base.
+//! - *How a stretch is cut does not show*: composition is associative, and equal values have equal bytes.
+//! - *Damage is found*: every frame and block has a CRC32C, every version a keyed checksum of all refs.
+//! - *Hostile bytes are refused* with an offset, without a panic, and without setting memory aside on their word.
 #![no_std]
 
 extern crate alloc;

@@ -1,5 +1,5 @@
 //! The verdicts of `git check-ref-format`, case by case: `REF_FORMAT_CASES` names the file, else the copy here.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test reads its cases")]
 
 use tenon_refslog::{OneLevel, RefName};

@@ -30,12 +30,13 @@ fn reached(model: &Model, command: &Command) -> Option<Vec<RefName>> {
     Some(names)
 }
 
-fn resolve<'a>(model: &'a Model, name: &RefName) -> Option<Option<&'a Value>> {
+/// The end of a chain of symbolic refs, if it has one that Git would reach.
+fn resolve<'a>(model: &'a Model, name: &'a RefName) -> Option<&'a RefName> {
     let mut at = name;
     for _ in 0..5 {
         match model.get(at) {
             Some(Value::Symbolic(next)) => at = next,
-            end => return Some(end),
+            _ => return Some(at),
         }
     }
     None
@@ -57,7 +58,7 @@ fn old_is_met(model: &Model, command: &Command, end: &RefName) -> bool {
         (Some(Value::Symbolic(_)), _) => match (resolve(model, end), &expected) {
             (None, _) => return false,
             (Some(_), Old::Is(Value::Symbolic(_))) => current,
-            (Some(resolved), _) => resolved,
+            (Some(name), _) => model.get(name),
         },
         _ => current,
     };

@@ -103,7 +103,7 @@ pub const NAMES: [&str; 14] = [
 
 /// A random command over [`NAMES`] and the first `ids` ids.
 pub fn command(chance: &mut Chance, refs: &Refs, ids: &[ObjectId]) -> Command {
-    let target = name(*chance.pick(&NAMES));
+    let target = name(NAMES[chance.below(NAMES.len())]);
     let current = refs.get(&target);
     let old = |chance: &mut Chance| match chance.below(8) {
         0 => Old::Absent,
@@ -134,7 +134,7 @@ pub fn command(chance: &mut Chance, refs: &Refs, ids: &[ObjectId]) -> Command {
                 Some(Value::Symbolic(at)) if chance.one_in(2) => Old::Is(Value::Symbolic(at)),
                 _ => Old::Any,
             };
-            let to = Value::Symbolic(name(*chance.pick(&NAMES[1..])));
+            let to = Value::Symbolic(name(NAMES[1 + chance.below(NAMES.len() - 1)]));
             Command::update(target, to).expecting(old)
         }
     };

@@ -1,0 +1,258 @@
+//! The bytes of every format: kept for ever in `tests/data/golden`, and damaged in every way.
+//!
+//! A new format gets new files (`REFSLOG_BLESS=1` writes those that are missing); the old ones stay and must be read.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test reads its files and variables")]
+
+mod common;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use common::{LINEAGE, config, id, key, name, oid, symbolic};
+use tenon_refslog::{
+    Change, Command, Config, DecodeErrorKind, Mode, ObjectFormat, ObjectId, Old, Point, Record, Records, Refs, Segment,
+    Snapshot, Target, Transaction, Value, Version, compact,
+};
+
+/// A log that has everything in it: creates, updates, deletions, symbolic refs, a tag, numbers, odd bytes, long names.
+fn log() -> (Refs, Vec<Refs>, Vec<Record>) {
+    let tag = Value::from(Target::peeled_to(oid(70), oid(71)).unwrap());
+    let long = format!("refs/heads/{}", "long/".repeat(12) + "name");
+    let first: Vec<Command> = (0..140_u64)
+        .map(|n| Command::create(name(&format!("refs/changes/{:02}/{}/1", n % 7, 1000 + n)), oid(n)))
+        .chain([
+            Command::create(name("HEAD"), symbolic("refs/heads/main")),
+            Command::create(name("refs/heads/main"), oid(1)),
+            Command::create(name("refs/tags/v1.0"), tag),
+            Command::create(name(&long), oid(3)),
+            Command::create(tenon_refslog::RefName::new(b"refs/heads/caf\xe9").unwrap(), oid(4)),
+        ])
+        .collect();
+    let steps: [Vec<Command>; 4] = [
+        first,
+        vec![Command::update(name("HEAD"), oid(5)).expecting(Old::Is(id(1))), Command::delete(name(&long))],
+        vec![
+            Command::update(name("HEAD"), symbolic("refs/heads/next")),
+            Command::delete(name("refs/changes/03/1003/1")),
+        ],
+        vec![Command::update(name("refs/heads/main"), oid(1)), Command::delete(name("refs/tags/v1.0"))],
+    ];
+    let mut refs = Refs::new(config(), LINEAGE);
+    let mut states = vec![refs.clone()];
+    let mut records = Vec::new();
+    for step in steps {
+        let record = refs.admit(&Transaction::from_iter(step)).unwrap().into_record().unwrap();
+        let _ = refs.apply(&record).unwrap();
+        states.push(refs.clone());
+        records.push(record);
+    }
+    (refs, states, records)
+}
+
+fn sha256_record() -> Record {
+    let wide = |n| ObjectId::from_bytes(&[n; 32]).unwrap();
+    let config = Config::builder(ObjectFormat::Sha256, key()).build().unwrap();
+    let refs = Refs::from_entries(config, LINEAGE, Version(9), [(name("refs/heads/a"), wide(1).into())]).unwrap();
+    let both = [Command::update(name("refs/heads/a"), wide(2)), Command::create(name("refs/heads/b"), wide(3))];
+    refs.admit(&both.into_iter().collect()).unwrap().into_record().unwrap()
+}
+
+fn log_bytes(records: &[Record]) -> Bytes {
+    let mut out = Vec::new();
+    records.iter().for_each(|record| record.encode_into(&mut out));
+    out.into()
+}
+
+fn golden(file: &str, bytes: &[u8]) -> Bytes {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "data", "golden", file].iter().collect();
+    if std::env::var_os("REFSLOG_BLESS").is_some() && !path.exists() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let kept = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert!(kept == bytes, "{file}: the encoding has changed; give the new one a format of its own");
+    kept.into()
+}
+
+#[test]
+fn golden_files_are_written_and_read_as_ever() {
+    let (end, states, records) = log();
+    let kept = golden("log-v1.bin", &log_bytes(&records));
+    assert_eq!(Records::new(kept).map(Result::unwrap).collect::<Vec<_>>(), records);
+    let wide = sha256_record();
+    let kept = golden("record-sha256-v1.bin", &wide.encode());
+    assert_eq!(Record::decode(&kept).unwrap(), wide);
+    let kept = golden("record-forward-only-v1.bin", &records[1].forward_only().encode());
+    assert_eq!(Record::decode(&kept).unwrap(), records[1].forward_only());
+    for (file, mode, from) in [("segment-cover-v1.bin", Mode::Cover, 0), ("segment-exact-v1.bin", Mode::Exact, 1)] {
+        let segment = compact(states[from].point(), mode, &records[from..]).unwrap();
+        assert_eq!(Segment::decode(golden(file, &segment.encode())).unwrap(), segment);
+    }
+    let empty = Segment::empty(end.point(), Mode::Cover);
+    assert_eq!(Segment::decode(golden("segment-empty-v1.bin", &empty.encode())).unwrap(), empty);
+    let kept = golden("snapshot-v1.bin", end.snapshot().as_bytes());
+    let opened = Snapshot::open(kept).unwrap();
+    let restored = Refs::restore(config(), &opened).unwrap();
+    assert!(restored.iter().eq(end.iter()) && restored.point() == end.point());
+    for (name, value) in end.iter() {
+        assert_eq!(opened.get(&name).unwrap(), Some(value));
+    }
+    for missing in ["A", "refs/changes/03/1003/1", "refs/changes/03/1003", "refs/heads/zz", "zz"] {
+        assert_eq!(opened.get(&name(missing)).unwrap(), None, "{missing}");
+    }
+}
+
+fn flips(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> + '_ {
+    (0..bytes.len() * 8).map(move |bit| {
+        let mut damaged = bytes.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        (bit, damaged)
+    })
+}
+
+#[test]
+fn a_flipped_bit_is_found_wherever_it_is() {
+    let (end, states, records) = log();
+    let file = log_bytes(&records[1..]);
+    for (bit, damaged) in flips(&file) {
+        let read: Vec<_> = Records::new(damaged).collect();
+        let (last, good) = read.split_last().unwrap();
+        assert!(last.is_err(), "bit {bit}");
+        assert!(good.iter().zip(&records[1..]).all(|(read, record)| read.as_ref() == Ok(record)), "bit {bit}");
+    }
+    for mode in [Mode::Cover, Mode::Exact] {
+        let segment = compact(states[1].point(), mode, &records[1..]).unwrap().encode();
+        for (bit, damaged) in flips(&segment) {
+            assert!(Segment::decode(damaged).is_err(), "bit {bit}");
+        }
+    }
+    let bytes = end.snapshot().as_bytes().clone();
+    for (bit, damaged) in flips(&bytes).step_by(3) {
+        let restored = Snapshot::open(damaged).map(|opened| Refs::restore(config(), &opened));
+        assert!(!matches!(restored, Ok(Ok(_))), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_cut_is_found_wherever_it_is() {
+    let (end, states, records) = log();
+    let file = log_bytes(&records[1..]);
+    let ends: Vec<usize> = (1..=3).map(|n| log_bytes(&records[1..=n]).len()).collect();
+    for len in 0..file.len() {
+        let mut reader = Records::new(file.slice(..len));
+        let whole = reader.by_ref().take_while(Result::is_ok).count();
+        assert_eq!(whole, ends.iter().filter(|end| **end <= len).count(), "cut at {len}");
+        let again: Vec<_> = Records::new(file.slice(..len)).collect();
+        if len > 0 && !ends.contains(&len) {
+            let error = again.last().unwrap().as_ref().unwrap_err();
+            assert!(error.is_torn(), "cut at {len}: {error}");
+            assert_eq!(error.offset(), ends.iter().rfind(|end| **end < len).copied().unwrap_or(0));
+        }
+    }
+    let segment = compact(states[0].point(), Mode::Cover, &records).unwrap().encode();
+    let snapshot = end.snapshot().as_bytes().clone();
+    for len in 0..segment.len() {
+        assert!(Segment::decode(segment.slice(..len)).is_err(), "cut at {len}");
+    }
+    for len in 0..snapshot.len() {
+        assert!(Snapshot::open(snapshot.slice(..len)).is_err(), "cut at {len}");
+    }
+}
+
+#[test]
+fn damage_before_a_good_record_is_not_taken_for_a_cut() {
+    let (_, _, records) = log();
+    let file = log_bytes(&records[1..]);
+    let last = file.len() - records[3].encode().len();
+    for (bit, damaged) in flips(&file).take_while(|(bit, _)| bit / 8 < last) {
+        let error = Records::new(damaged).find_map(Result::err).unwrap();
+        assert!(!error.is_torn(), "bit {bit}: {error}");
+    }
+    // A range that a file system allocated and never wrote reads as zeros.
+    for zeros in 1..64 {
+        let mut tail = file.to_vec();
+        tail.extend(vec![0; zeros]);
+        let error = Records::new(tail).find_map(Result::err).unwrap();
+        assert_eq!((error.offset(), error.is_torn()), (file.len(), true), "{zeros}: {error}");
+    }
+}
+
+/// The body of a frame: behind a length in bytes of seven bits, and a checksum of four.
+fn body_of(frame: &[u8]) -> &[u8] {
+    let length = 1 + frame.iter().take_while(|byte| **byte >= 0x80).count();
+    &frame[length + 4..]
+}
+
+/// The frame with its body altered and its checksum made to fit.
+fn resealed(frame: &[u8], alter: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut body = body_of(frame).to_vec();
+    let length = &frame[..frame.len() - body.len() - 4];
+    alter(&mut body);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(length), &body);
+    [length, &crc.to_le_bytes(), &body].concat()
+}
+
+/// Damage under a checksum that was made to fit: what is accepted is exactly what the encoder would have written.
+#[test]
+fn hostile_bytes_with_fitting_checksums_are_canonical_or_refused() {
+    let (_, _, records) = log();
+    let mut accepted = 0;
+    for record in records[1..].iter().chain([&sha256_record(), &records[1].forward_only()]) {
+        let frame = record.encode();
+        for at in 0..body_of(&frame).len() {
+            for flip in [1_u8, 2, 0x10, 0x80, 0xff] {
+                let hostile = resealed(&frame, |body| body[at] ^= flip);
+                if let Ok(read) = Record::decode(&hostile) {
+                    accepted += 1;
+                    assert_eq!(read.encode(), hostile, "byte {at} ^ {flip:#x}");
+                }
+            }
+        }
+    }
+    assert!(accepted > 100, "only {accepted} were accepted: is anything tried?");
+}
+
+#[test]
+fn later_formats_and_other_files_are_unsupported() {
+    let (end, _, records) = log();
+    let frame = records[1].encode();
+    let later = resealed(&frame, |body| body[0] = 0x7f);
+    let error = Record::decode(&later).unwrap_err();
+    let start = frame.len() - body_of(&frame).len();
+    assert_eq!((error.offset(), error.kind()), (start, &DecodeErrorKind::Unsupported { tag: 0x7f }));
+    let snapshot = end.snapshot().as_bytes().clone();
+    let error = Segment::decode(snapshot).unwrap_err();
+    assert!(matches!(error.kind(), DecodeErrorKind::Unsupported { .. }), "{error}");
+    let text = Snapshot::open(vec![b'x'; 500]).unwrap_err();
+    assert!(matches!(text.kind(), DecodeErrorKind::Unsupported { .. }), "{text}");
+}
+
+#[test]
+fn a_count_is_not_believed() {
+    // A frame of a few bytes that claims 2^40 changes: refused before anything is set aside for them.
+    let mut body = vec![0x10];
+    body.extend([0; 8]);
+    body.push(1);
+    body.extend([0; 32]);
+    body.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 0, 1, 0]);
+    let mut frame = vec![u8::try_from(body.len()).unwrap()];
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame), &body);
+    frame.extend(crc.to_le_bytes());
+    frame.extend(&body);
+    assert_eq!(Record::decode(&frame).unwrap_err().kind(), &DecodeErrorKind::Truncated);
+}
+
+#[test]
+fn records_cannot_be_built_wrong() {
+    let after = Point { version: Version(3), ..Point::genesis(LINEAGE) };
+    let create = |n: &str| Change::new(name(n), Old::Absent, Some(id(1)));
+    let build = |changes: Vec<Change>| Record::new(after, changes).map(|_| ());
+    assert!(build(vec![create("refs/heads/a"), create("refs/heads/b")]).is_ok());
+    assert!(build(vec![]).is_err());
+    assert!(build(vec![create("refs/heads/b"), create("refs/heads/a")]).is_err());
+    assert!(build(vec![create("refs/heads/a"), create("refs/heads/a")]).is_err());
+    assert!(build(vec![Change::new(name("refs/heads/a"), Old::Is(id(1)), Some(id(1)))]).is_err());
+    assert!(build(vec![create("refs/heads/a"), Change::new(name("refs/heads/b"), Old::Any, None)]).is_err());
+    assert!(Record::new(Point::genesis(LINEAGE), vec![create("refs/heads/a")]).is_err());
+}
