@@ -57,8 +57,7 @@ impl Recent {
         while self.0.last().is_some_and(|(held, _)| !more(extreme, *held, wanted)) {
             self.0.pop();
         }
-        let old = self.0.iter().take_while(|(_, last)| now.millis_since(*last) >= window_ms).count();
-        self.0.drain(..old);
+        self.forget(now, window_ms);
         if self.0.len() >= MAX_RUNS {
             let (_, younger) = self.0.remove(1);
             self.0[0].1 = younger;
@@ -77,10 +76,16 @@ impl Recent {
     }
 
     /// Takes in that what was wanted last was still wanted at `until`.
-    pub(crate) fn coast(&mut self, until: Timestamp) {
+    pub(crate) fn coast(&mut self, until: Timestamp, window_ms: u64) {
         if let Some((_, last)) = self.0.last_mut() {
             *last = until.max(*last);
         }
+        self.forget(until, window_ms);
+    }
+
+    fn forget(&mut self, now: Timestamp, window_ms: u64) {
+        let old = self.0.iter().take_while(|(_, last)| now.millis_since(*last) >= window_ms).count();
+        self.0.drain(..old);
     }
 
     pub(crate) fn is_sound(&self, extreme: Extreme) -> bool {

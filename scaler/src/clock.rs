@@ -42,7 +42,7 @@ pub(crate) fn run_clock<T: Trace>(
                         .unwrap_or(Timestamp::MAX)
                 };
                 state.rules[at] = RuleState::Point(due);
-                stepped |= due <= now;
+                stepped |= is_due(due, now);
                 *next = due.min(*next);
             }
             RuleKind::Floor(window, _) | RuleKind::Cap(window, _) | RuleKind::Delta(window, _) => {
@@ -121,6 +121,11 @@ fn trace_deltas<T: Trace>(group: &Group, state: &GroupState, trace: &mut T) {
     }
 }
 
+/// Whether an instant has come; [`Timestamp::MAX`] is "never", even then.
+fn is_due(due: Timestamp, now: Timestamp) -> bool {
+    due <= now && due < Timestamp::MAX
+}
+
 /// Takes the steps that have fallen due, in the order of their instants; returns when the next one does.
 fn run_steps<T: Trace>(
     group: &Group,
@@ -138,7 +143,7 @@ fn run_steps<T: Trace>(
         let Some((due, at)) = due.min() else {
             return Timestamp::MAX;
         };
-        if due > now {
+        if !is_due(due, now) {
             return due;
         }
         let Some((rule, Binding::Zone(zone))) = group.rules().nth(at) else {

@@ -148,6 +148,9 @@ impl Engine {
             Ok(at) => {
                 self.check_move(at, &traffic)?;
                 let slot = &mut self.slots[at];
+                if let Some(last) = self.last_tick {
+                    slot.state.coast(&slot.group.policy().behavior, last);
+                }
                 let kept = group.policy().metrics.iter().map(|metric| {
                     slot.group.metric_index(metric.id).and_then(|at| slot.samples.get(at).copied().flatten())
                 });

@@ -345,9 +345,9 @@ impl GroupState {
     }
 
     /// Takes in that decisions up to `until` would have wanted what the last one wanted.
-    pub(crate) fn coast(&mut self, until: Timestamp) {
-        self.least.coast(until);
-        self.most.coast(until);
+    pub(crate) fn coast(&mut self, behavior: &Behavior, until: Timestamp) {
+        self.least.coast(until, behavior.out.stabilize_ms);
+        self.most.coast(until, behavior.inward.stabilize_ms);
     }
 
     /// Whether this can be a state of `group`.

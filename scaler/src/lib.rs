@@ -1,4 +1,114 @@
-//! Placeholder page.
+//! How many instances each group gets, from which pool, and what the next 24 hours hold.
+//!
+//! `tenon-scaler` is the decision core of an autoscaler. It reads no clock, opens no socket and starts no machine: a host
+//! tells it what was measured, asks it with a tick, does the launches and releases that come out, and tells how they went.
+//!
+//! * **One group's decision is a pure function**, [`decide`]: metric rules, timed windows and steps, caps, cool-downs,
+//!   stabilisation, pauses and overrides, in fixed layers. Its record says every number it follows from, and
+//!   [`Decision::verify`] recomputes it.
+//! * **An [`Engine`] sizes many groups from shared pools**: dedicated, resident and leased ones, evenly over data centres,
+//!   with a ledger in which lent + free = total at all times.
+//! * **A [`Rehearsal`] runs a forecast through the same code** on a fork of the engine, and tells changes, shortage,
+//!   instance-hours and cost before anything is done.
+//!
+//! # What it does not do
+//!
+//! It does not measure, call a cloud, keep files, or elect who is active: run one engine per set of pools, and restore its
+//! [`Snapshot`] where the next one takes over. It holds no sample but the last of each metric: averages over time are the
+//! host's.
+//!
+//! # Ask, do, tell
+//!
+//! ```
+//! use tenon_scaler::strategy::{QueueLength, Strategy};
+//! use tenon_scaler::*;
+//!
+//! let mut engine = Engine::new(Config::builder().build()?);
+//! let mut now = Timestamp::from_millis(1_000_000);
+//!
+//! // What there is: a pool of ten machines, an image, and a group that serves a queue.
+//! engine.put_pool(now, Pool {
+//!     id: PoolId(1),
+//!     kind: PoolKind::Resident,
+//!     idc: IdcId(1),
+//!     price: 250,
+//!     watermark: Watermark::default(),
+//!     stock: vec![(ShapeId(1), 10)],
+//! })?;
+//! engine.put_release(now, ReleaseId(1), VersionId(42));
+//! let workers = GroupId(1);
+//! let depth = MetricId(1);
+//! let traffic = Traffic { id: workers, idcs: vec![], tenant: TenantId(1), release: ReleaseId(1), shape: ShapeId(1) };
+//! engine.put_group(now, traffic, Policy {
+//!     min: 1,
+//!     max: 8,
+//!     metrics: vec![Metric { id: depth, stale_after_ms: 60_000, when_stale: Staleness::ForbidIn }],
+//!     rules: vec![Rule {
+//!         id: RuleId(1),
+//!         kind: RuleKind::Metric(depth, Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) })),
+//!     }],
+//!     ..Policy::default()
+//! })?;
+//!
+//! // Tell: nineteen jobs wait. Ask: a tick.
+//! engine.handle_sample(now, workers, depth, now, Some(Milli::from_units(19)));
+//! engine.handle_timeout(now);
+//!
+//! // Do: start what it asks for. Tell: they serve.
+//! while let Some(effect) = engine.poll_effect() {
+//!     match effect {
+//!         Effect::Launch { request, count, version, .. } => {
+//!             assert_eq!((count, version), (5, VersionId(42)));
+//!             now = now.after_millis(30_000);
+//!             engine.handle_launch(now, request, count, 0);
+//!         }
+//!         Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
+//!     }
+//! }
+//!
+//! // Why? The record knows, and proves it.
+//! let record = engine.record(workers).ok_or("no record")?;
+//! assert_eq!(record.decision.reason, Reason::Metric(RuleId(1)));
+//! assert_eq!(record.verify(), Ok(()));
+//! assert_eq!(engine.stock(PoolId(1), ShapeId(1)).map(Stock::free), Some(5));
+//!
+//! // And when to come back.
+//! assert_eq!(engine.next_deadline(), Some(Timestamp::from_millis(1_005_000)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The layers
+//!
+//! From the lowest: the minimum; metric rules (the most that any wants; one that holds keeps the others from shrinking; a
+//! broken metric forbids shrinking), held back by stabilisation and cool-down; timed deltas, steps and floors; caps and
+//! the maximum; a pause; an operator's override. What a clock or an operator says is not held back.
+//!
+//! # What you must persist, and when
+//!
+//! | what | when | if it is lost |
+//! |---|---|---|
+//! | [`Engine::snapshot`] | after a tick, before its effects are acted on | deltas, cool-downs and open requests are forgotten: instances would be asked for twice |
+//! | nothing else | | a sample comes again; a fact that was told twice changes nothing |
+//!
+//! After a restart, [`Engine::restore`], ask the cloud about each of [`Engine::requests`], and tell what it says; a
+//! [`handle_census`](Engine::handle_census) per group and pool finds what was lost meanwhile. An effect that was drained
+//! but not acted on is one of those requests: act on it under the same [`RequestId`].
+//!
+//! # Laws
+//!
+//! The tests hold these to random histories:
+//!
+//! 1. The same configuration and inputs give the same outputs, byte for byte.
+//! 2. When effects are drained never changes what is drained.
+//! 3. A refused command changes nothing.
+//! 4. Late, repeated, unknown and early facts change nothing, and are counted.
+//! 5. Restored from a snapshot at any step, an engine answers as the original.
+//! 6. Inputs replayed rebuild the state.
+//! 7. Nothing outgrows its limit, and no input panics.
+//! 8. The numbers in a record recompute the decision.
+//!
+//! And of its own: passing over decisions that [`Decision::next_change`] proves unchanged leaves the outcome the same, and
+//! a rehearsal decides what the live engine then decides.
 #![no_std]
 
 extern crate alloc;

@@ -278,7 +278,7 @@ impl Said {
         };
         if !self.spoken || wanted > self.wanted {
             self.wanted = wanted;
-            self.by = (wanted != base).then_some(rule);
+            self.by = matches!(verdict, Verdict::Want(_)).then_some(rule);
         }
         self.spoken = true;
     }

@@ -78,7 +78,7 @@ impl Engine {
         let saved = |slot: &Slot| {
             let mut state = slot.state.clone();
             if let Some(last) = self.last_tick {
-                state.coast(last);
+                state.coast(&slot.group.policy().behavior, last);
             }
             Saved {
                 traffic: slot.traffic.clone(),

@@ -74,7 +74,7 @@ impl Engine {
             self.counters.decided += 1;
             if let Some(last) = self.last_tick {
                 // The ticks that were passed over would have wanted what the last decision wanted.
-                slot.state.coast(last);
+                slot.state.coast(&slot.group.policy().behavior, last);
             }
             let inputs = inputs(&slot.holdings, &slot.samples);
             let before = keep.then(|| slot.state.clone());

@@ -1,0 +1,219 @@
+//! A group's decisions against a naive reference that keeps its whole history and scans it anew for every answer.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use jiff::civil::time;
+use support::{Dice, seeds};
+use tenon_scaler::strategy::{Change, QueueLength, Strategy, Threshold, Trigger};
+use tenon_scaler::{
+    Behavior, Days, Group, GroupState, Inputs, Limits, Metric, MetricId, Milli, Override, Pace, Policy, Rule, RuleId,
+    RuleKind, Sample, Staleness, Timestamp, Window, ZoneId, Zones, decide,
+};
+
+/// What the reference is set up with, in plain numbers; times in ms, the floor's and the delta's in hours of the day.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    min: u32,
+    max: u32,
+    per: i64,
+    above: i64,
+    below: i64,
+    need: usize,
+    of: usize,
+    by: u32,
+    cooldown: [u64; 2],
+    window: [u64; 2],
+    stale: u64,
+    floor: (u64, u64, u32),
+    delta: (u64, u64, i32),
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    depth: Vec<(u64, i64)>,
+    age: Vec<(u64, i64)>,
+    /// From when on samples of the second metric count for the threshold.
+    fresh_from: usize,
+    wanted: Vec<(u64, u32)>,
+    moved: [Option<u64>; 2],
+    base: u32,
+    share: Option<i32>,
+}
+
+impl Model {
+    fn decide(&mut self, set: &Setup, now: u64, delivered: u32, target: u32, by_hand: Option<u32>) -> u32 {
+        let hour = now / 3_600_000 % 24;
+        let inside = |from: u64, until: u64| from <= hour && hour < until;
+        // The delta.
+        self.share = inside(set.delta.0, set.delta.1).then(|| {
+            self.share.unwrap_or_else(|| {
+                let spare = i32::try_from(self.base - set.min).unwrap();
+                if set.delta.2 >= 0 { set.delta.2 } else { -spare.min(-set.delta.2) }
+            })
+        });
+        // The metric rules.
+        let mut wants = vec![];
+        let mut broken = false;
+        let mut fired = false;
+        match self.depth.last().filter(|(at, _)| now - at < set.stale) {
+            Some((_, depth)) => wants.push(u32::try_from((depth + set.per - 1) / set.per).unwrap()),
+            None => broken = true,
+        }
+        if self.age.last().is_some_and(|(at, _)| now - at < set.stale) {
+            let from = self.fresh_from.max(self.age.len().saturating_sub(set.of));
+            let past = |test: &dyn Fn(i64) -> bool| self.age[from..].iter().filter(|(_, age)| test(*age)).count();
+            let size = i64::from(self.base);
+            let there = i64::from(delivered) - (i64::from(target) - size);
+            if past(&|age| age > set.above) >= set.need {
+                fired = true;
+                let from = u32::try_from(there.clamp(0, size)).unwrap();
+                wants.push((from + set.by).max(self.base));
+            } else if past(&|age| age < set.below) >= set.need {
+                fired = true;
+                wants.push(self.base.saturating_sub(set.by));
+            } else {
+                wants.push(self.base);
+            }
+        } else {
+            broken = true;
+            self.fresh_from = self.age.len();
+        }
+        let mut size = wants.into_iter().max().unwrap_or(self.base);
+        if broken {
+            size = size.max(self.base);
+        }
+        size = size.clamp(set.min, set.max);
+        // The windows.
+        self.wanted.push((now, size));
+        let within =
+            |window: u64| self.wanted.iter().filter(move |(at, _)| now - at < window.max(1)).map(|(_, size)| *size);
+        let least = within(set.window[0]).min().unwrap();
+        let most = within(set.window[1]).max().unwrap();
+        if set.window != [0, 0] {
+            size = self.base.max(least).min(most);
+        }
+        // The cool-downs.
+        let direction = usize::from(size < self.base);
+        if self.moved[direction].is_some_and(|at| now - at < set.cooldown[direction]) {
+            size = self.base;
+        }
+        if size != self.base {
+            self.moved[direction] = Some(now);
+            if fired {
+                self.fresh_from = self.age.len();
+            }
+        }
+        self.base = size;
+        // The layers.
+        let mut total = i64::from(size) + i64::from(self.share.unwrap_or(0));
+        if inside(set.floor.0, set.floor.1) {
+            total = total.max(i64::from(set.floor.2));
+        }
+        let total = total.clamp(i64::from(set.min), i64::from(set.max));
+        by_hand.unwrap_or(u32::try_from(total).unwrap())
+    }
+}
+
+fn window(from: u64, until: u64) -> Window {
+    let hour = |hour: u64| time(i8::try_from(hour % 24).unwrap(), 0, 0, 0);
+    Window { zone: ZoneId(0), days: Days::Every, from: hour(from), until: hour(until), lead_ms: 0 }
+}
+
+fn group(set: &Setup) -> Group {
+    let metric = |id| Metric { id: MetricId(id), stale_after_ms: set.stale, when_stale: Staleness::ForbidIn };
+    let pace = |at: usize| Pace { cooldown_ms: set.cooldown[at], stabilize_ms: set.window[at] };
+    let side = |past: i64| Some(Trigger { past: Milli::from_units(past), by: Change::Count(set.by) });
+    let threshold = Threshold {
+        out: side(set.above),
+        inward: side(set.below),
+        need: u8::try_from(set.need).unwrap(),
+        of: u8::try_from(set.of).unwrap(),
+    };
+    let queue = QueueLength { per_instance: Milli::from_units(set.per) };
+    let kinds = [
+        RuleKind::Metric(MetricId(1), Strategy::QueueLength(queue)),
+        RuleKind::Metric(MetricId(2), Strategy::Threshold(threshold)),
+        RuleKind::Floor(window(set.floor.0, set.floor.1), set.floor.2),
+        RuleKind::Delta(window(set.delta.0, set.delta.1), set.delta.2),
+    ];
+    let policy = Policy {
+        min: set.min,
+        max: set.max,
+        rank: 0,
+        metrics: vec![metric(1), metric(2)],
+        rules: (0..).zip(kinds).map(|(id, kind)| Rule { id: RuleId(id), kind }).collect(),
+        behavior: Behavior { out: pace(0), inward: pace(1) },
+    };
+    Group::new(policy, &Zones::new(), Limits::default()).unwrap()
+}
+
+fn setup(dice: &mut Dice) -> Setup {
+    let min = dice.small(5);
+    let of = 1 + usize::try_from(dice.below(4)).unwrap();
+    let hours = |dice: &mut Dice| {
+        let from = dice.below(22);
+        (from, from + 1 + dice.below(23 - from))
+    };
+    let (floor, delta) = (hours(dice), hours(dice));
+    Setup {
+        min,
+        max: min + dice.small(40),
+        per: 1 + i64::from(dice.small(5)),
+        above: 60,
+        below: 20,
+        need: 1 + usize::try_from(dice.below(of as u64)).unwrap(),
+        of,
+        by: 1 + dice.small(4),
+        cooldown: [dice.pick(&[0, 60_000, 200_000]), dice.pick(&[0, 60_000, 500_000])],
+        window: [dice.pick(&[0, 0, 90_000]), dice.pick(&[0, 300_000, 1_000_000])],
+        stale: dice.pick(&[40_000, 200_000]),
+        floor: (floor.0, floor.1, dice.small(30)),
+        delta: (delta.0, delta.1, i32::try_from(dice.below(20)).unwrap() - 10),
+    }
+}
+
+#[test]
+fn decisions_are_those_of_the_reference() {
+    seeds(150, |seed| {
+        let mut dice = Dice(seed);
+        let set = setup(&mut dice);
+        let group = group(&set);
+        let mut state = GroupState::new(&group, set.min);
+        let mut model = Model { base: set.min, ..Model::default() };
+        let (mut target, mut delivered) = (set.min, set.min);
+        let mut samples = [None, None];
+        let mut by_hand = None;
+        // Three days, in ticks of different lengths.
+        for now in (0..1500)
+            .scan(0, |now: &mut u64, _| {
+                *now += dice.pick(&[15_000, 15_000, 15_000, 60_000, 600_000]);
+                Some(*now)
+            })
+            .collect::<Vec<_>>()
+        {
+            if dice.below(4) > 0 {
+                let depth = i64::from(dice.small(60));
+                samples[0] = Some(Sample { at: Timestamp::from_millis(now), value: Milli::from_units(depth), over: 1 });
+                model.depth.push((now, depth));
+            }
+            if dice.below(4) > 0 {
+                let age = i64::from(dice.small(80));
+                samples[1] = Some(Sample { at: Timestamp::from_millis(now), value: Milli::from_units(age), over: 1 });
+                model.age.push((now, age));
+            }
+            if dice.below(50) == 0 {
+                by_hand = (dice.below(2) == 0).then(|| dice.small(9));
+                state.set_by_hand(by_hand.map(|count| Override { count, until: Timestamp::MAX }));
+            }
+            let inputs = Inputs { ready: delivered, starting: 0, samples: &samples };
+            let (decision, next) = decide(&group, &state, &inputs, Timestamp::from_millis(now));
+            let expected = model.decide(&set, now, delivered, target, by_hand);
+            assert_eq!(decision.target, expected, "at {now}\n{set:?}\n{}", decision.explain());
+            assert_eq!(decision.verify(), Ok(()));
+            (state, target) = (next, decision.target);
+            // Pools sometimes deliver a part only.
+            delivered = if dice.below(5) == 0 { target.min(delivered + 1) } else { target };
+        }
+    });
+}

@@ -1,0 +1,290 @@
+//! Random histories of an engine, from a seed that a failure prints.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::collections::VecDeque;
+
+use jiff::civil::time;
+use tenon_scaler::strategy::{Change, QueueLength, Strategy, Target, Threshold, Trigger};
+use tenon_scaler::{
+    Behavior, Config, Days, Effect, Engine, GroupId, IdcId, Limits, Metric, MetricId, Milli, Override, Pace, Point,
+    Policy, Pool, PoolId, PoolKind, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId,
+    Timestamp, Traffic, VersionId, Watermark, Window, ZoneId, Zones,
+};
+
+/// `SplitMix64`.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn small(&mut self, bound: u64) -> u32 {
+        u32::try_from(self.below(bound)).unwrap()
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::try_from(self.below(of.len() as u64)).unwrap()]
+    }
+}
+
+/// Runs `check` with many seeds, or with the one in `SCALER_SEED`.
+pub(crate) fn seeds(count: u64, check: impl Fn(u64)) {
+    let one = std::env::vars().find(|(name, _)| name == "SCALER_SEED").map(|(_, seed)| seed.parse().unwrap());
+    let range = one.map_or(0..count, |seed: u64| seed..seed + 1);
+    for seed in range {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(seed)));
+        if let Err(panic) = outcome {
+            let name = std::thread::current().name().unwrap_or("").to_string();
+            #[expect(clippy::print_stdout, reason = "the one line that a failing test owes")]
+            let () = println!("seed {seed} fails; again with: SCALER_SEED={seed} cargo test -p tenon-scaler {name}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// One call to an engine.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    PutPool(Pool),
+    PutRelease(ReleaseId, VersionId),
+    PutGroup(Traffic, Policy),
+    Drop(GroupId),
+    ByHand(GroupId, Option<Override>),
+    Pause(GroupId),
+    Resume(GroupId),
+    Sample(GroupId, MetricId, Timestamp, Option<Milli>),
+    Launch(RequestId, u32, u32),
+    Release(RequestId, u32),
+    Census(GroupId, PoolId, Timestamp, u32),
+    Tick,
+}
+
+impl Op {
+    pub(crate) fn is_fact(&self) -> bool {
+        matches!(self, Self::Sample(..) | Self::Launch(..) | Self::Release(..) | Self::Census(..) | Self::Tick)
+    }
+}
+
+/// Makes the call; whether a command was refused.
+pub(crate) fn apply(engine: &mut Engine, now: Timestamp, op: &Op) -> bool {
+    match op.clone() {
+        Op::PutPool(pool) => engine.put_pool(now, pool).is_err(),
+        Op::PutRelease(release, version) => {
+            engine.put_release(now, release, version);
+            false
+        }
+        Op::PutGroup(traffic, policy) => engine.put_group(now, traffic, policy).is_err(),
+        Op::Drop(group) => engine.drop_traffic(now, group).is_err(),
+        Op::ByHand(group, by_hand) => engine.set_by_hand(now, group, by_hand).is_err(),
+        Op::Pause(group) => engine.pause(now, group).is_err(),
+        Op::Resume(group) => engine.resume(now, group).is_err(),
+        Op::Sample(group, metric, at, value) => {
+            engine.handle_sample(now, group, metric, at, value);
+            false
+        }
+        Op::Launch(request, ready, failed) => {
+            engine.handle_launch(now, request, ready, failed);
+            false
+        }
+        Op::Release(request, gone) => {
+            engine.handle_release(now, request, gone);
+            false
+        }
+        Op::Census(group, pool, at, serving) => {
+            engine.handle_census(now, group, pool, at, serving);
+            false
+        }
+        Op::Tick => {
+            engine.handle_timeout(now);
+            false
+        }
+    }
+}
+
+pub(crate) fn config(skip: Skip) -> Config {
+    let mut zones = Zones::new();
+    zones.bundled("Europe/Berlin").unwrap();
+    Config::builder()
+        .zones(zones)
+        .skip(skip)
+        .drain_ms(60_000)
+        .max_groups(4)
+        .max_pools(4)
+        .max_requests(12)
+        .limits(Limits { instances: 60, rules: 6 })
+        .build()
+        .unwrap()
+}
+
+/// A night on which Berlin's clocks go back: 25 October 2026, 01:00 UTC.
+pub(crate) const START: u64 = 1_792_886_400_000;
+
+/// Makes histories up: it runs an engine of its own so that facts are about what was asked.
+pub(crate) struct Author {
+    pub(crate) dice: Dice,
+    pub(crate) now: Timestamp,
+    pub(crate) engine: Engine,
+    cloud: VecDeque<Effect>,
+}
+
+impl Author {
+    pub(crate) fn new(seed: u64) -> Self {
+        let now = Timestamp::from_millis(START);
+        Self { dice: Dice(seed), now, engine: Engine::new(config(Skip::Proven)), cloud: VecDeque::new() }
+    }
+
+    /// A history of `length` calls.
+    pub(crate) fn history(mut self, length: usize) -> Vec<(Timestamp, Op)> {
+        (0..length).map(|_| self.step()).collect()
+    }
+
+    pub(crate) fn step(&mut self) -> (Timestamp, Op) {
+        self.now = self.now.after_millis(self.dice.pick(&[0, 0, 1, 500, 15_000, 15_000, 60_000, 600_000]));
+        let op = self.op();
+        apply(&mut self.engine, self.now, &op);
+        while let Some(effect) = self.engine.poll_effect() {
+            self.cloud.push_back(effect);
+        }
+        (self.now, op)
+    }
+
+    fn op(&mut self) -> Op {
+        let dice = &mut self.dice;
+        let group = GroupId(dice.small(5));
+        match dice.below(24) {
+            0 => Op::PutPool(pool(dice, self.now)),
+            1 => Op::PutRelease(ReleaseId(dice.small(2)), VersionId(dice.below(9))),
+            2 | 3 => Op::PutGroup(traffic(dice, group), policy(dice)),
+            4 if dice.below(6) == 0 => Op::Drop(group),
+            5 => Op::ByHand(
+                group,
+                (dice.below(3) > 0)
+                    .then(|| Override { count: dice.small(20), until: self.now.after_millis(dice.below(100_000)) }),
+            ),
+            6 if dice.below(3) == 0 => Op::Pause(group),
+            7 => Op::Resume(group),
+            8..=12 => {
+                let at = Timestamp::from_millis(
+                    (self.now.as_millis() + dice.pick(&[0, 0, 0, 9])) - dice.pick(&[0, 0, 5_000]),
+                );
+                let value =
+                    (dice.below(8) > 0).then(|| Milli::from_thousandths(i64::try_from(dice.below(40_000)).unwrap()));
+                Op::Sample(group, MetricId(u16::try_from(dice.below(3)).unwrap()), at, value)
+            }
+            13..=17 => match self.cloud.pop_front() {
+                Some(Effect::Launch { request, count, .. }) => {
+                    let failed = if dice.below(4) == 0 { dice.small(u64::from(count) + 1) } else { 0 };
+                    Op::Launch(request, count - failed, failed)
+                }
+                Some(Effect::Release { request, count, .. }) => Op::Release(request, count),
+                None => Op::Launch(RequestId(dice.below(50)), dice.small(9), dice.small(3)),
+            },
+            18 => Op::Census(group, PoolId(u16::try_from(dice.below(4)).unwrap()), self.now, dice.small(5)),
+            _ => Op::Tick,
+        }
+    }
+}
+
+pub(crate) fn pool(dice: &mut Dice, now: Timestamp) -> Pool {
+    let kind = match dice.below(4) {
+        0 => PoolKind::Dedicated(TenantId(dice.small(2))),
+        1 => {
+            let from = now.after_millis(dice.below(50_000));
+            PoolKind::Emergency { from, until: from.after_millis(dice.below(4_000_000)) }
+        }
+        _ => PoolKind::Resident,
+    };
+    let watermark = if dice.below(2) == 0 {
+        Watermark::default()
+    } else {
+        Watermark { high_permille: 800, low_permille: dice.pick(&[500, 900]) }
+    };
+    let stock = (0..2).filter(|_| dice.below(5) > 0).map(ShapeId).collect::<Vec<_>>();
+    Pool {
+        id: PoolId(u16::try_from(dice.below(5)).unwrap()),
+        kind,
+        idc: IdcId(u16::try_from(dice.below(3)).unwrap()),
+        price: dice.below(3),
+        watermark,
+        stock: stock.into_iter().map(|shape| (shape, dice.small(30))).collect(),
+    }
+}
+
+pub(crate) fn traffic(dice: &mut Dice, id: GroupId) -> Traffic {
+    let idcs = (0..3).filter(|_| dice.below(3) == 0).map(IdcId).collect();
+    Traffic {
+        id,
+        idcs,
+        tenant: TenantId(dice.small(2)),
+        release: ReleaseId(dice.small(2)),
+        shape: ShapeId(u16::try_from(dice.below(2)).unwrap()),
+    }
+}
+
+pub(crate) fn policy(dice: &mut Dice) -> Policy {
+    let pace = |dice: &mut Dice| Pace {
+        cooldown_ms: dice.pick(&[0, 0, 40_000]),
+        stabilize_ms: dice.pick(&[0, 0, 60_000, 700_000]),
+    };
+    let behavior = Behavior { out: pace(dice), inward: pace(dice) };
+    let metrics = (0..2).map(|id| Metric {
+        id: MetricId(id),
+        stale_after_ms: dice.pick(&[20_000, 100_000, 2_000_000]),
+        when_stale: dice.pick(&[Staleness::ForbidIn, Staleness::Ignore, Staleness::Assume(Milli::from_units(9))]),
+    });
+    let metrics = metrics.collect();
+    let rules = (0..dice.below(6)).map(|id| Rule { id: RuleId(u16::try_from(id).unwrap()), kind: kind(dice) });
+    let rules = rules.collect();
+    let min = dice.small(5);
+    Policy { min, max: min + dice.small(50), rank: u8::try_from(dice.below(3)).unwrap(), metrics, rules, behavior }
+}
+
+fn kind(dice: &mut Dice) -> RuleKind {
+    let metric = MetricId(u16::try_from(dice.below(2)).unwrap());
+    let change = dice.pick(&[Change::Count(1), Change::Count(4), Change::Permille(300)]);
+    let hour = i8::try_from(dice.below(4)).unwrap();
+    let zone = ZoneId(u16::try_from(dice.below(2)).unwrap());
+    let days = dice.pick(&[Days::Every, Days::Every, Days::WEEKEND, Days::Month(1 << 24)]);
+    let lead_ms = dice.pick(&[0, 0, 300_000]);
+    let window = Window {
+        zone,
+        days,
+        from: time(hour, dice.pick(&[0, 30]), 0, 0),
+        until: time((hour + 1) % 24, dice.pick(&[0, 15]), 0, 0),
+        lead_ms,
+    };
+    let delta = i32::try_from(dice.below(24)).unwrap() - 12;
+    match dice.below(8) {
+        0 => RuleKind::Metric(metric, Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(2) })),
+        1 => RuleKind::Metric(
+            metric,
+            Strategy::Target(Target {
+                target: Milli::from_units(10),
+                tolerance_out_permille: 100,
+                tolerance_in_permille: 200,
+            }),
+        ),
+        2 | 3 => RuleKind::Metric(
+            metric,
+            Strategy::Threshold(Threshold {
+                out: Some(Trigger { past: Milli::from_units(25), by: change }),
+                inward: (dice.below(3) > 0).then_some(Trigger { past: Milli::from_units(12), by: change }),
+                need: 1 + u8::try_from(dice.below(2)).unwrap(),
+                of: 3,
+            }),
+        ),
+        4 => RuleKind::Floor(window, dice.small(20)),
+        5 => RuleKind::Cap(window, dice.small(20)),
+        6 => RuleKind::Delta(window, delta),
+        _ => RuleKind::Step(Point { zone, days, at: window.from, lead_ms }, delta),
+    }
+}
