@@ -5,55 +5,20 @@ use alloc::vec::Vec;
 
 use crate::effect::Effect;
 use crate::error::Reason;
-use crate::id::{Ask, ChangeId, Digest, Epoch, Fence, RepoId, Revision, ShardId, Stamp, Ticket, Version};
-use crate::quorum::Quorum;
+use crate::goal::{Goal, Plan};
+use crate::id::{Ask, ChangeId, RepoId, Ticket};
 use crate::router::{Router, SwapResult};
-use crate::row::{Member, Role, Row, RowState};
+use crate::row::{Row, RowState};
 use crate::state::Owner;
 use crate::time::Timestamp;
-
-/// A repository to be created, empty.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct CreateRequest {
-    /// Its id. The id of a deleted repository may be used again: a new lineage, whose version goes on.
-    pub repo: RepoId,
-    /// The shard it is placed on.
-    pub shard: ShardId,
-    /// Exactly N voters, and no learner.
-    pub members: Vec<Member>,
-    /// What the empty state hashes to.
-    pub empty: Digest,
-}
-
-impl CreateRequest {
-    /// An empty repository on `members` of `shard`.
-    #[must_use]
-    pub const fn new(repo: RepoId, shard: ShardId, members: Vec<Member>, empty: Digest) -> Self {
-        Self { repo, shard, members, empty }
-    }
-
-    pub(crate) fn is_sound(&self, quorum: Quorum) -> bool {
-        let voters = self.members.iter().all(|member| member.role == Role::Voter);
-        let mut nodes: Vec<_> = self.members.iter().map(|member| member.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        voters && nodes.len() == self.members.len() && u32::try_from(nodes.len()) == Ok(quorum.voters())
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) enum Goal {
-    Create(CreateRequest),
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Stage {
     Fetching(Ask),
     Swapping(Ticket),
+    /// Members must catch up first.
+    Waiting,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,67 +28,29 @@ pub(crate) struct Change {
     pub(crate) goal: Goal,
     pub(crate) stage: Stage,
     pub(crate) deadline: Timestamp,
-    pub(crate) retry: Timestamp,
     pub(crate) attempts: u32,
     pub(crate) timer: Timestamp,
 }
 
-enum Plan {
-    Done,
-    Swap(Row),
-    Fail(Reason),
-}
-
-impl Goal {
-    /// What is left to do, given the row (`None`: absent).
-    fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
-        match self {
-            Self::Create(request) => plan_create(request, row, router),
-        }
-    }
-}
-
-fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> Plan {
-    let fence = Fence { generation: router.config.generation, counter: 1 };
-    let mut next = Row {
-        repo: request.repo,
-        family: request.repo,
-        shard: request.shard,
-        revision: Revision(1),
-        members: request.members.clone(),
-        newest: Stamp { epoch: Epoch(1), version: Version(0), digest: request.empty },
-        born: Version(0),
-        fence,
-        state: RowState::Live,
-    };
-    let Some(row) = row else {
-        return Plan::Swap(next);
-    };
-    if row.state == RowState::Deleted {
-        next.newest = Stamp { epoch: Epoch(row.newest.epoch.0.saturating_add(1)), ..row.newest.next(request.empty) };
-        next.born = next.newest.version;
-        next.revision = Revision(row.revision.0.saturating_add(1));
-        next.fence = row.fence.raised().max(fence);
-        return Plan::Swap(next);
-    }
-    let same = row.shard == next.shard && row.members == next.members && row.newest == next.newest;
-    if same && row.fence == next.fence { Plan::Done } else { Plan::Fail(Reason::Exists { repo: request.repo }) }
-}
-
 impl Router {
+    /// Starts a change whose command was accepted, from the row that is held, or that is fetched first.
     pub(crate) fn start_change(&mut self, repo: RepoId, goal: Goal) -> ChangeId {
         let id = ChangeId(self.state.next_id());
+        let patience = if goal.copies() { self.config.change_ms } else { self.config.write_ms };
         let change = Change {
             repo,
             goal,
-            stage: Stage::Fetching(Ask(0)),
-            deadline: self.now.after_millis(self.config.write_ms),
-            retry: Timestamp::MAX,
+            stage: Stage::Waiting,
+            deadline: self.now.after_millis(patience),
             attempts: 0,
             timer: Timestamp::MAX,
         };
         let row = self.state.cells.get(&repo).map(|cell| cell.row.clone());
-        self.pursue(id, change, row.as_ref());
+        if row.is_none() && !change.goal.may_be_absent() {
+            self.look_at_row(id, change);
+        } else {
+            self.pursue(id, change, row.as_ref());
+        }
         id
     }
 
@@ -132,21 +59,28 @@ impl Router {
         match change.goal.plan(row, self) {
             Plan::Done => self.end_change(id, change, Ok(())),
             Plan::Fail(reason) => self.end_change(id, change, Err(reason)),
+            Plan::Wait => {
+                change.stage = Stage::Waiting;
+                let repo = change.repo;
+                self.park(id, change);
+                self.probe(repo);
+                self.schedule_repairs(repo);
+            }
             Plan::Swap(_) if change.attempts >= self.config.attempts => {
                 let attempts = change.attempts;
                 self.end_change(id, change, Err(Reason::Contended { attempts }));
             }
             Plan::Swap(next) => {
                 change.attempts = change.attempts.saturating_add(1);
-                change.stage = Stage::Swapping(self.state.swap(Owner::Change(id), row.cloned(), next, None));
+                let feed = row.filter(|row| row.newest != next.newest).map(|_| next.feed_entry());
+                change.stage = Stage::Swapping(self.state.swap(Owner::Change(id), row.cloned(), next, feed));
                 self.park(id, change);
             }
         }
     }
 
     fn park(&mut self, id: ChangeId, mut change: Change) {
-        change.retry = self.now.after_millis(self.config.retry_ms);
-        let wake = change.retry.min(change.deadline);
+        let wake = self.now.after_millis(self.config.retry_ms).min(change.deadline);
         self.state.set_timer(Owner::Change(id), &mut change.timer, wake);
         self.state.work.insert((change.repo, Owner::Change(id)));
         self.state.changes.insert(id, change);
@@ -163,14 +97,18 @@ impl Router {
         self.park(id, change);
     }
 
-    pub(crate) fn change_swapped(&mut self, id: ChangeId, result: &SwapResult) {
-        let Some(change) = self.state.changes.remove(&id) else {
-            return;
-        };
+    /// What became of a swap that a change asked for. The row, if one was told, is taken in already.
+    pub(crate) fn change_swapped(&mut self, id: ChangeId, next: &Row, result: &SwapResult) {
+        let Some(mut change) = self.state.changes.remove(&id) else { return };
         match result {
             SwapResult::Moved => {
-                self.init_members(change.repo);
-                self.end_change(id, change, Ok(()));
+                change.attempts = 0;
+                if next.newest.version == next.born || next.state == RowState::Deleted {
+                    self.init_members(change.repo);
+                } else {
+                    self.show_row(change.repo);
+                }
+                self.pursue(id, change, Some(next));
             }
             SwapResult::Conflict(row) => self.pursue(id, change, row.as_ref()),
             SwapResult::Unknown => self.look_at_row(id, change),
@@ -179,7 +117,10 @@ impl Router {
 
     /// A row was told that the store held after `ask`.
     pub(crate) fn change_row_told(&mut self, id: ChangeId, ask: Ask, row: Option<&Row>) {
-        let waits = |change: &Change| matches!(change.stage, Stage::Fetching(wanted) if wanted <= ask);
+        let waits = |change: &Change| match change.stage {
+            Stage::Fetching(wanted) => wanted <= ask,
+            Stage::Waiting | Stage::Swapping(_) => false,
+        };
         if !self.state.changes.get(&id).is_some_and(waits) {
             return;
         }
@@ -188,16 +129,32 @@ impl Router {
         }
     }
 
+    /// Something was learned about the members of `repo`: changes that wait for them look again.
+    pub(crate) fn advance_changes(&mut self, repo: RepoId) {
+        let waits = |id: &ChangeId| self.state.changes.get(id).is_some_and(|change| change.stage == Stage::Waiting);
+        let waiting: Vec<ChangeId> = self.state.changes_of(repo).filter(waits).collect();
+        for id in waiting {
+            let row = self.state.cells.get(&repo).map(|cell| cell.row.clone());
+            let ready = self
+                .state
+                .changes
+                .get(&id)
+                .is_some_and(|change| !matches!(change.goal.plan(row.as_ref(), self), Plan::Wait));
+            if let Some(change) = ready.then(|| self.state.changes.remove(&id)).flatten() {
+                self.pursue(id, change, row.as_ref());
+            }
+        }
+    }
+
     pub(crate) fn change_timer(&mut self, id: ChangeId) {
-        let Some(change) = self.state.changes.remove(&id) else {
-            return;
-        };
+        let Some(change) = self.state.changes.remove(&id) else { return };
         if let Stage::Swapping(ticket) = change.stage {
             self.state.swaps.remove(&ticket);
         }
         if self.now >= change.deadline {
             self.end_change(id, change, Err(Reason::Deadline));
         } else {
+            self.show_row(change.repo);
             self.look_at_row(id, change);
         }
     }

@@ -11,7 +11,7 @@ use crate::fence::Report;
 use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Stamp, Ticket, Version, WriteId};
 use crate::node::{Health, Verdict};
 use crate::router::{Router, SwapResult};
-use crate::row::{FeedEntry, Proof, Row};
+use crate::row::{FeedEntry, Proof, Row, RowState};
 use crate::state::{Cell, Owner};
 use crate::time::Timestamp;
 use crate::write::{GiveUp, Grant, Outcome, WritePhase, WriteView};
@@ -47,6 +47,8 @@ pub(crate) struct Write {
     /// When to ask again for what was asked for.
     pub(crate) retry: Timestamp,
     pub(crate) retries: u32,
+    /// The row was shown to the gates since the last retry.
+    pub(crate) shown: bool,
     /// How often a row was lost to others before the grant.
     pub(crate) attempts: u32,
     pub(crate) timer: Timestamp,
@@ -172,15 +174,30 @@ impl Router {
             return self.refetch(write);
         }
         let tally = self.state.nodes.tally(cell);
+        // Until N - W + 1 gates of the configuration before know this one, that one could still commit.
+        let settled = self.is_settled(cell);
         let writer_ready = write.writer.is_none_or(|node| self.is_able(cell, node));
-        if tally.able() >= self.config.quorum.write() && writer_ready {
+        if tally.able() >= self.config.quorum.write() && writer_ready && settled {
             let (row, next) = (cell.row.clone(), cell.row.raised());
             write.phase = Phase::Raising(self.state.swap(Owner::Write(id), Some(row), next, None));
             self.wait(write);
             return Flow::Stay;
         }
+        if !settled && !write.shown {
+            write.shown = true;
+            self.show_row(write.repo);
+        }
         self.probe(write.repo);
         Flow::Stay
+    }
+
+    /// Whether N − W + 1 voters that were voters before the present configuration have persisted it.
+    fn is_settled(&self, cell: &Cell) -> bool {
+        let row = &cell.row;
+        let old = || cell.standings.iter().filter(|standing| row.is_old_voter(&standing.member));
+        let knows = |report: &Report| report.revision >= row.revision;
+        let told = old().filter(|standing| standing.report().is_some_and(knows)).count();
+        old().next().is_none() || u32::try_from(told).is_ok_and(|told| told >= self.config.quorum.blocking())
     }
 
     /// Fetches the row again, a bounded number of times, and decides on what comes.
@@ -302,7 +319,7 @@ impl Router {
         let voters = cell.standings.iter().filter(|standing| standing.is_voter());
         let raised = voters.filter(|standing| standing.report().is_some_and(|report| report.fence >= fence)).count();
         let blocked = u32::try_from(raised).unwrap_or(u32::MAX) >= self.config.quorum.blocking();
-        if blocked || cell.row.newest.version > base.newest.version {
+        if blocked || other_write_took_it(&cell.row, &base) {
             return Flow::End(Outcome::NotApplied, write.failing.unwrap_or(Reason::Overtaken { fence }));
         }
         Flow::Stay
@@ -310,7 +327,7 @@ impl Router {
 
     /// What the feed says about the version after the write's base.
     pub(crate) fn feed_told(&mut self, id: WriteId, entry: Option<FeedEntry>) {
-        self.with_write(id, |_, write| {
+        self.with_write(id, |router, write| {
             let (Phase::ReadingFeed(_, version), Some(base)) = (write.phase, write.grant) else {
                 return Flow::Stay;
             };
@@ -318,10 +335,10 @@ impl Router {
                 Some(entry) if entry.fence == base.fence => {
                     Flow::End(Outcome::Applied(entry.stamp), Reason::FoundCommitted { fence: base.fence })
                 }
-                // Another fence committed this version, on W voters whose gates therefore stand above the write's.
+                // Another fence has this version.
                 Some(entry) => {
-                    let reason = write.failing.unwrap_or(Reason::Overtaken { fence: entry.fence });
-                    Flow::End(Outcome::NotApplied, reason)
+                    write.failing = write.failing.or(Some(Reason::Overtaken { fence: entry.fence }));
+                    router.begin_fencing(write, entry.fence)
                 }
                 None => Flow::End(Outcome::Unknown, Reason::FeedGap { version }),
             }
@@ -419,6 +436,7 @@ impl Router {
                 return Flow::Again;
             }
             write.retries = write.retries.saturating_add(1);
+            write.shown = false;
             let pause = router.config.retry_ms.saturating_mul(1 << write.retries.min(6));
             let flow = router.ask_again(write);
             write.retry = router.now.after_millis(pause);
@@ -453,6 +471,13 @@ impl Router {
         }
         Flow::Again
     }
+}
+
+/// Whether another *write* committed the version after `base`: W voters held it, so their gates stand above any older
+/// fence. (A deletion or an accepted loss takes a version without votes.)
+fn other_write_took_it(row: &Row, base: &Proof) -> bool {
+    let by_vote = row.state != RowState::Deleted && row.newest.epoch == base.newest.epoch;
+    by_vote && row.newest.version > base.newest.version
 }
 
 /// The state that `report` holds a vote for under the grant that `base` is: every part of it must match.

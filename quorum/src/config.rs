@@ -23,6 +23,7 @@ pub struct Config {
     pub(crate) most_tasks: u32,
     pub(crate) syncs_per_node: u32,
     pub(crate) sync_ms: u64,
+    pub(crate) change_ms: u64,
 }
 
 impl Config {
@@ -45,6 +46,7 @@ impl Config {
                 most_tasks: 65_536,
                 syncs_per_node: 4,
                 sync_ms: 600_000,
+                change_ms: 1_800_000,
             },
         }
     }
@@ -112,6 +114,8 @@ impl ConfigBuilder {
         syncs_per_node: u32;
         /// Milliseconds after which a copy that nothing was heard of is given up (default 600 000).
         sync_ms: u64;
+        /// Milliseconds for a change that waits for copies (default 1 800 000).
+        change_ms: u64;
     }
 
     /// The configuration, if it can work.
@@ -124,6 +128,7 @@ impl ConfigBuilder {
             (config.lease_ms, "lease_ms"),
             (config.retry_ms, "retry_ms"),
             (config.sync_ms, "sync_ms"),
+            (config.change_ms, "change_ms"),
             (config.attempts.into(), "attempts"),
             (config.most_repositories.into(), "most_repositories"),
             (config.most_nodes.into(), "most_nodes"),

@@ -62,8 +62,9 @@ pub enum Effect {
         /// Of which repository.
         repo: RepoId,
     },
-    /// Start a repository on a node, empty: raise the gate to the proof, make the empty state durable, then
-    /// [`crate::FenceGate::install`]. Tell [`crate::Router::handle_synced`].
+    /// Start a repository on a node, empty, whatever the node held of it: raise the gate to the proof, make the empty
+    /// state durable, then [`crate::FenceGate::install`]. Where `proof.newest.digest` is [`crate::Digest::TOMBSTONE`]
+    /// the repository is deleted, and nothing but the gate need remain. Tell [`crate::Router::handle_synced`].
     Initialise {
         /// Names the task.
         task: TaskId,

@@ -129,6 +129,20 @@ pub enum Reason {
         /// Which.
         repo: RepoId,
     },
+    /// The node is not the member that the command needs it to be.
+    #[error("{node} is not a member that this can be done with")]
+    NotAMember {
+        /// Which.
+        node: NodeId,
+    },
+    /// The change would leave fewer voters than a write needs.
+    #[error("would leave {voters} voters of {needed} needed")]
+    WouldStrand {
+        /// Voters left.
+        voters: u32,
+        /// W.
+        needed: u32,
+    },
     /// Committed: the row moved.
     #[error("committed after {votes} votes of {needed} needed")]
     Committed {
@@ -213,6 +227,8 @@ impl Reason {
             Self::Full { .. } => 210,
             Self::BadCommand { .. } => 211,
             Self::Exists { .. } => 212,
+            Self::NotAMember { .. } => 213,
+            Self::WouldStrand { .. } => 214,
             Self::Committed { .. } => 300,
             Self::FoundCommitted { .. } => 301,
             Self::Deadline => 302,

@@ -128,6 +128,10 @@ impl FenceGate {
             next.base = proof.newest.version;
         }
         next.revision = proof.revision;
+        // The same state in a later lineage: nothing to copy.
+        if next.applied.digest == proof.newest.digest && is_older_lineage(next.applied, proof) {
+            next.applied = proof.newest;
+        }
         next.staged = next.staged.filter(|staged| !is_dead(staged, proof));
         Ok(self.changed(next))
     }
@@ -255,6 +259,10 @@ impl FenceGate {
         }
         GateRefusal::NotApplied { applied }
     }
+}
+
+fn is_older_lineage(applied: Stamp, proof: &Proof) -> bool {
+    applied != Stamp::BLANK && applied.epoch < proof.newest.epoch && applied.version <= proof.newest.version
 }
 
 /// Whether the row that `proof` was read from rules the vote out for ever: it holds a later fence, and did not take

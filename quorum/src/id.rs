@@ -72,6 +72,11 @@ impl Ticket {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Digest(pub [u8; 16]);
 
+impl Digest {
+    /// The state of a deleted repository: like no other.
+    pub const TOMBSTONE: Self = Self([0xff; 16]);
+}
+
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -130,6 +135,12 @@ impl Stamp {
     #[must_use]
     pub const fn next(self, digest: Digest) -> Self {
         Self { epoch: self.epoch, version: self.version.next(), digest }
+    }
+
+    /// The same state as the beginning of the next lineage.
+    #[must_use]
+    pub(crate) const fn in_next_epoch(self) -> Self {
+        Self { epoch: Epoch(self.epoch.0.saturating_add(1)), ..self }
     }
 
     /// Whether this state lies beyond `other` in the same or a later lineage, by its numbers.

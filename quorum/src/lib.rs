@@ -155,6 +155,7 @@ mod config;
 mod effect;
 mod error;
 mod fence;
+mod goal;
 mod id;
 mod node;
 mod quorum;
@@ -168,11 +169,11 @@ mod state;
 mod time;
 mod write;
 
-pub use change::CreateRequest;
 pub use config::{Config, ConfigBuilder};
 pub use effect::Effect;
 pub use error::{ConfigError, GateRefusal, Reason, Refusal, RestoreError};
 pub use fence::{Admission, FenceGate, Report, StageOrder, Staged};
+pub use goal::{CreateRequest, ReplaceRequest};
 pub use id::{
     Ask, ChangeId, Digest, DomainId, Epoch, Fence, Generation, Incarnation, NodeId, RepoId, RequestId, Revision,
     ShardId, Stamp, TaskId, Ticket, Version, WriteId,

@@ -5,6 +5,7 @@ use crate::fence::Report;
 use crate::id::{Incarnation, NodeId, RepoId, TaskId};
 use crate::node::{Health, Verdict};
 use crate::router::Router;
+use crate::row::RowState;
 use crate::state::Owner;
 use crate::time::Timestamp;
 
@@ -131,7 +132,7 @@ impl Router {
             return;
         }
         let proof = cell.row.proof();
-        let is_empty = cell.row.newest.version == cell.row.born;
+        let is_empty = cell.row.newest.version == cell.row.born || cell.row.state == RowState::Deleted;
         let source = if is_empty { None } else { self.source(repo) };
         if !is_empty && source.is_none() {
             return;

@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use crate::change::{CreateRequest, Goal};
 use crate::commit::{Phase, Write};
 use crate::config::Config;
 use crate::effect::Effect;
 use crate::error::{Reason, Refusal, RestoreError};
 use crate::fence::Report;
+use crate::goal::{CreateRequest, Goal, ReplaceRequest};
 use crate::id::{Ask, ChangeId, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
 use crate::node::{Health, Heard, NodeState, Standing, Tally, Verdict};
 use crate::read::{First, Freshness, ReadRequest, ReadStep, Route};
@@ -165,6 +165,7 @@ impl Router {
             lease_end: Timestamp::MAX,
             retry: self.now.after_millis(self.config.retry_ms),
             retries: 0,
+            shown: false,
             attempts: 0,
             timer: Timestamp::MAX,
         }))
@@ -187,17 +188,53 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached, or the members are not N voters, each node once.
     pub fn create(&mut self, now: Timestamp, request: &CreateRequest) -> Result<ChangeId, Refusal> {
         self.lift(now);
-        if self.state.changes.len() >= self.config.most_changes as usize {
-            return Err(Reason::Full { limit: self.config.most_changes }.into());
-        }
         if self.state.cells.len() >= self.config.most_repositories as usize {
             return Err(Reason::Full { limit: self.config.most_repositories }.into());
         }
-        let goal = Goal::Create(request.clone());
         if !request.is_sound(self.config.quorum) {
             return Err(Reason::BadCommand { repo: request.repo }.into());
         }
-        Ok(self.start_change(request.repo, goal))
+        self.change(request.repo, Goal::Create(request.clone()))
+    }
+
+    /// Deletes a repository: its row becomes a tombstone with a version of its own, and its members are emptied
+    /// ([`Effect::Initialise`]). Ends in an [`Effect::Changed`].
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: a limit is reached.
+    pub fn delete(&mut self, now: Timestamp, repo: RepoId) -> Result<ChangeId, Refusal> {
+        self.lift(now);
+        self.change(repo, Goal::Delete(repo))
+    }
+
+    /// Replaces one voter: the newcomer learns, applies the newest state, then takes the place in one step. A node
+    /// whose disk was lost is replaced by itself. Ends in an [`Effect::Changed`].
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: a limit is reached.
+    pub fn replace(&mut self, now: Timestamp, request: &ReplaceRequest) -> Result<ChangeId, Refusal> {
+        self.lift(now);
+        self.change(request.repo, Goal::Replace(*request))
+    }
+
+    /// Accepts that whatever `survivor` does not hold is lost: what it has applied becomes the newest state, in a new
+    /// lineage, and votes of the old one are dead. For an operator, on record. Ends in an [`Effect::Changed`].
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: a limit is reached, no row is held, or `survivor` is no member of it.
+    pub fn accept_loss(&mut self, now: Timestamp, repo: RepoId, survivor: NodeId) -> Result<ChangeId, Refusal> {
+        self.lift(now);
+        let row = self.row(repo).ok_or(Reason::NoSuchRepository { repo })?;
+        let epoch = row.newest.epoch;
+        row.member(survivor).ok_or(Reason::NotAMember { node: survivor })?;
+        self.change(repo, Goal::AcceptLoss(repo, survivor, epoch))
+    }
+
+    fn change(&mut self, repo: RepoId, goal: Goal) -> Result<ChangeId, Refusal> {
+        if self.state.changes.len() >= self.config.most_changes as usize {
+            return Err(Reason::Full { limit: self.config.most_changes }.into());
+        }
+        Ok(self.start_change(repo, goal))
     }
 }
 
@@ -274,7 +311,7 @@ impl Router {
         }
         match swap.owner {
             Owner::Write(id) => self.write_swapped(id, ticket, &swap.next, result),
-            Owner::Change(id) => self.change_swapped(id, result),
+            Owner::Change(id) => self.change_swapped(id, &swap.next, result),
             Owner::Task(_) => {}
         }
         self.advance_repo(repo);
@@ -457,6 +494,7 @@ impl Router {
         for id in writes {
             self.advance_write(id);
         }
+        self.advance_changes(repo);
     }
 
     /// Takes in what the store held after `ask`; `false` if that says nothing new.

@@ -26,19 +26,19 @@ pub struct Member {
     pub incarnation: Incarnation,
     /// What it does here.
     pub role: Role,
+    /// The configuration in which it took that role.
+    pub since: Revision,
 }
 
 impl Member {
-    /// A voter.
+    /// A voter of the first configuration.
     #[must_use]
     pub const fn voter(node: NodeId, incarnation: Incarnation) -> Self {
-        Self { node, incarnation, role: Role::Voter }
+        Self { node, incarnation, role: Role::Voter, since: Revision(1) }
     }
 
-    /// A learner.
-    #[must_use]
-    pub const fn learner(node: NodeId, incarnation: Incarnation) -> Self {
-        Self { node, incarnation, role: Role::Learner }
+    pub(crate) const fn taking(self, role: Role, since: Revision) -> Self {
+        Self { role, since, ..self }
     }
 }
 
@@ -79,7 +79,7 @@ pub struct Row {
     pub shard: ShardId,
     /// The configuration that `members` is.
     pub revision: Revision,
-    /// N voters and any learners, each node once.
+    /// At most N voters, at least W, and any learners; each node once.
     pub members: Vec<Member>,
     /// The newest committed state.
     pub newest: Stamp,
@@ -115,6 +115,23 @@ impl Row {
         self.members.iter().find(|member| member.node == node)
     }
 
+    /// What the feed says about the newest state.
+    pub(crate) const fn feed_entry(&self) -> FeedEntry {
+        FeedEntry { stamp: self.newest, fence: self.fence }
+    }
+
+    /// The same row in the next configuration: the members are `members`, and every grant is void.
+    #[must_use]
+    pub(crate) fn reconfigured(&self, members: Vec<Member>) -> Self {
+        let revision = Revision(self.revision.0.saturating_add(1));
+        Self { revision, members, fence: self.fence.raised(), ..self.clone() }
+    }
+
+    /// Whether `member` voted in an earlier configuration already.
+    pub(crate) fn is_old_voter(&self, member: &Member) -> bool {
+        member.role == Role::Voter && member.since < self.revision
+    }
+
     /// The same row with the fence raised: voids every grant.
     #[must_use]
     pub(crate) fn raised(&self) -> Self {
@@ -133,8 +150,8 @@ impl Row {
         if self.members.len() > most_members || self.newest.epoch == Epoch(0) || self.born > self.newest.version {
             return bad;
         }
-        let voters = self.voters().count();
-        if u32::try_from(voters) != Ok(quorum.voters()) {
+        let voters = u32::try_from(self.voters().count()).unwrap_or(u32::MAX);
+        if voters > quorum.voters() || voters < quorum.write() {
             return bad;
         }
         let twice =

@@ -10,7 +10,7 @@
 
 mod common;
 
-use common::{Dice, Fact, Message, Read, World, config};
+use common::{Dice, Fact, Message, REPO, Read, World, config};
 use tenon_quorum::*;
 
 /// What a history may do.
@@ -20,13 +20,22 @@ struct Weather {
     repeat: usize,
     wipes: usize,
     restarts: usize,
+    deletes: usize,
+}
+
+const NEVER: usize = usize::MAX;
+
+/// Has the node's present life take the place of its last one.
+fn rejoin(world: &mut World, router: usize, node: NodeId) {
+    let comes = Member::voter(node, world.nodes[&node].incarnation);
+    let _ = world.routers[router].replace(world.now, &ReplaceRequest::new(REPO, node, comes));
 }
 
 fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
     let mut dice = Dice(seed);
     let config = config().seed(seed).build().unwrap();
     let mut world = World::new(config, 2, 3);
-    let (mut reads, mut served, mut requests, mut wipes): (Vec<Read>, usize, u64, usize) = (Vec::new(), 0, 0, 0);
+    let (mut reads, mut served, mut requests): (Vec<Read>, usize, u64) = (Vec::new(), 0, 0);
     for _ in 0..steps {
         match dice.below(100) {
             0..=69 if !world.net.is_empty() => {
@@ -58,10 +67,20 @@ fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
                 world.restart_router(router);
                 reads.retain(|read| read.router != router);
             }
-            // One disk at most: with two of three lost, what two of three held is lost.
-            96 if dice.one_in(weather.wipes) && wipes == 0 => {
-                wipes += 1;
-                world.wipe(NodeId(u32::try_from(dice.below(3)).unwrap() + 1));
+            // One disk at a time: with two of three lost, what two of three held is lost. It comes back as a member.
+            96..=97 if dice.one_in(weather.wipes) && world.is_whole() => {
+                let node = NodeId(u32::try_from(dice.below(3)).unwrap() + 1);
+                world.wipe(node);
+                rejoin(&mut world, dice.below(2), node);
+            }
+            98 if dice.one_in(weather.wipes) => {
+                let node = NodeId(u32::try_from(dice.below(3)).unwrap() + 1);
+                rejoin(&mut world, dice.below(2), node);
+            }
+            99 if dice.one_in(weather.deletes) => {
+                let _ = world.routers[dice.below(2)].delete(world.now, REPO);
+                let request = CreateRequest::new(REPO, ShardId(1), world.voters(), Digest([0; 16]));
+                let _ = world.routers[dice.below(2)].create(world.now, &request);
             }
             _ => {}
         }
@@ -93,7 +112,11 @@ fn heal(world: &mut World) {
         let left = world.routers[router].next_deadline();
         assert_eq!(left, None, "everything ended: {:?}\n{:?}", world.routers[router].snapshot(), world.row);
     }
-    let newest = world.row.as_ref().unwrap().newest.version;
+    let row = world.row.clone().unwrap();
+    if row.state == RowState::Deleted {
+        return;
+    }
+    let newest = row.newest.version;
     assert_eq!(world.read(0).unwrap().0, newest);
     assert_eq!(world.read(1).unwrap().0, newest);
 }
@@ -115,20 +138,35 @@ fn sweep(name: &str, seeds: u64, steps: usize, weather: Weather) {
 
 #[test]
 fn fair_weather() {
-    sweep("fair_weather", 150, 400, Weather { loss: usize::MAX, repeat: usize::MAX, wipes: 9999, restarts: 9999 });
+    sweep(
+        "fair_weather",
+        150,
+        400,
+        Weather { loss: NEVER, repeat: NEVER, wipes: NEVER, restarts: NEVER, deletes: NEVER },
+    );
 }
 
 #[test]
 fn loss_and_repetition() {
-    sweep("loss_and_repetition", 500, 500, Weather { loss: 12, repeat: 8, wipes: 9999, restarts: 9999 });
+    sweep(
+        "loss_and_repetition",
+        500,
+        500,
+        Weather { loss: 12, repeat: 8, wipes: NEVER, restarts: NEVER, deletes: NEVER },
+    );
 }
 
 #[test]
 fn lost_routers() {
-    sweep("lost_routers", 400, 500, Weather { loss: 15, repeat: 8, wipes: 9999, restarts: 1 });
+    sweep("lost_routers", 400, 500, Weather { loss: 15, repeat: 8, wipes: NEVER, restarts: 1, deletes: NEVER });
 }
 
 #[test]
-fn a_lost_disk() {
-    sweep("a_lost_disk", 400, 500, Weather { loss: 15, repeat: 8, wipes: 1, restarts: 2 });
+fn lost_disks() {
+    sweep("lost_disks", 400, 600, Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER });
+}
+
+#[test]
+fn deleted_and_created_again() {
+    sweep("deleted_and_created_again", 300, 500, Weather { loss: 20, repeat: 8, wipes: 3, restarts: 4, deletes: 1 });
 }

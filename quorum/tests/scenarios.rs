@@ -32,11 +32,11 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(quorum: &str, routers: usize) -> Self {
+    fn new(quorum: &str, routers: usize, spare: u32) -> Self {
         let n: Vec<u8> = quorum.split('/').map(|n| n.parse().unwrap()).collect();
         let config = config().quorum(Quorum::new(n[0], n[1], n[2]).unwrap()).build().unwrap();
         Self {
-            world: World::new(config, routers, u32::from(n[0])),
+            world: World::new(config, routers, u32::from(n[0]) + spare),
             cut: BTreeSet::new(),
             mute: BTreeSet::new(),
             store_down: false,
@@ -162,6 +162,17 @@ impl Stage {
         out
     }
 
+    fn members(&self) -> String {
+        let mut out = String::new();
+        for (member, verdict, _) in self.world.routers[0].members(REPO) {
+            let Member { node, incarnation, role, .. } = member;
+            let verdict = format!("{verdict:?}");
+            let verdict = verdict.split(' ').next().unwrap();
+            writeln!(out, "{node} ({incarnation}): {role:?}, {verdict}").unwrap();
+        }
+        out
+    }
+
     fn run(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         let node = |i: usize| NodeId(words[i].parse().unwrap());
@@ -169,7 +180,10 @@ impl Stage {
             "up" => self.world.health(node(1), Health::Up),
             "down" => self.world.health(node(1), Health::Down),
             "ailing" => self.world.health(node(1), Health::Ailing),
-            "wipe" => self.world.wipe(node(1)),
+            "wipe" => {
+                self.world.lossy |= self.world.wiped;
+                self.world.wipe(node(1));
+            }
             "cut" => self.cut.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
             "mute" => self.mute.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
             "heal" => {
@@ -237,9 +251,27 @@ impl Stage {
                 }
                 self.settle();
             }
+            "delete" => {
+                self.world.routers[0].delete(self.world.now, REPO).unwrap();
+                self.settle();
+            }
+            "replace" => {
+                let comes = Member::voter(node(3), self.world.nodes[&node(3)].incarnation);
+                let request = ReplaceRequest::new(REPO, node(1), comes);
+                self.world.routers[0].replace(self.world.now, &request).unwrap();
+                self.settle();
+            }
+            "accept-loss" => {
+                self.world.lossy = true;
+                if let Err(refusal) = self.world.routers[0].accept_loss(self.world.now, REPO, node(1)) {
+                    return format!("refused: {refusal}\n");
+                }
+                self.settle();
+            }
+            "members" => return self.members(),
             "lose-row" => {
                 self.world.row = None;
-                self.world.wiped = true;
+                self.world.lossy = true;
             }
             "gates" => return self.gates(),
             "phase" => return self.phase(),
@@ -278,7 +310,8 @@ fn play(script: &str) -> String {
             let mut words = title.split(':').next().unwrap().split_whitespace();
             let quorum = words.next().unwrap();
             let routers = words.next().map_or(1, |routers| routers.parse().unwrap());
-            stage = Some(Stage::new(quorum, routers));
+            let spare = words.next().map_or(0, |spare| spare.parse().unwrap());
+            stage = Some(Stage::new(quorum, routers, spare));
             writeln!(out, "{line}").unwrap();
         } else if let Some(command) = line.strip_prefix("> ") {
             let stage = stage.as_mut().expect("a scenario starts with ==");

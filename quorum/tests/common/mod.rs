@@ -87,7 +87,10 @@ pub struct World {
     pub granted: BTreeMap<RequestId, Fence>,
     pub finals: BTreeMap<RequestId, Outcome>,
     pub served: Vec<(Version, Reason)>,
+    /// A disk was lost: one copy of what is committed may be all there is for a while.
     pub wiped: bool,
+    /// More was lost than the quorum stands for.
+    pub lossy: bool,
     pub log: Vec<String>,
 }
 
@@ -126,6 +129,7 @@ impl World {
             finals: BTreeMap::new(),
             served: Vec::new(),
             wiped: false,
+            lossy: false,
             log: Vec::new(),
         };
         for node in (1..=nodes).map(NodeId) {
@@ -409,6 +413,19 @@ impl World {
         result
     }
 
+    pub fn holds(&self, member: &Member, stamp: Stamp) -> bool {
+        let report = self.nodes[&member.node].gate.report();
+        report.applied == stamp || report.staged.is_some_and(|staged| staged.stamp == stamp)
+    }
+
+    /// Whether every member of the row holds its newest state: then one disk may be lost.
+    pub fn is_whole(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| {
+            let whole = |m: &Member| self.nodes[&m.node].incarnation == m.incarnation && self.holds(m, row.newest);
+            row.voters().count() == self.config.quorum().voters() as usize && row.members.iter().all(whole)
+        })
+    }
+
     /// What must hold at every moment.
     pub fn check(&self) {
         let committed = |stamp: Stamp| {
@@ -432,14 +449,11 @@ impl World {
                 Outcome::Unknown => panic!("no final outcome"),
             }
         }
-        let Some(row) = self.row.as_ref().filter(|_| !self.wiped) else { return };
-        let holds = |member: &&Member| {
-            let report = self.nodes[&member.node].gate.report();
-            let staged = report.staged.is_some_and(|staged| staged.stamp == row.newest);
-            report.applied == row.newest || staged
-        };
-        let durable = row.voters().filter(holds).count();
-        let needed = if row.newest.version > row.born { self.config.quorum().write() as usize } else { 0 };
+        let Some(row) = self.row.as_ref().filter(|_| !self.lossy) else { return };
+        let durable = row.voters().filter(|member| self.holds(member, row.newest)).count();
+        let written = row.newest.version > row.born && row.state != RowState::Deleted;
+        let needed = if written { self.config.quorum().write() as usize } else { 0 };
+        let needed = if self.wiped { needed.min(1) } else { needed };
         assert!(durable >= needed, "{} is durable on {durable} nodes", row.newest);
     }
 }

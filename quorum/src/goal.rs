@@ -1,0 +1,224 @@
+//! What a change is to reach, and the next step towards it from any row: pure.
+
+use alloc::vec::Vec;
+
+use crate::error::Reason;
+use crate::id::{Digest, Epoch, Fence, NodeId, RepoId, Revision, ShardId, Stamp, Version};
+use crate::node::Health;
+use crate::quorum::Quorum;
+use crate::router::Router;
+use crate::row::{Member, Role, Row, RowState};
+
+/// A repository to be created, empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct CreateRequest {
+    /// Its id. The id of a deleted repository may be used again: a new lineage, whose version goes on.
+    pub repo: RepoId,
+    /// The shard it is placed on.
+    pub shard: ShardId,
+    /// Exactly N voters, and no learner.
+    pub members: Vec<Member>,
+    /// What the empty state hashes to.
+    pub empty: Digest,
+}
+
+impl CreateRequest {
+    /// An empty repository on `members` of `shard`.
+    #[must_use]
+    pub const fn new(repo: RepoId, shard: ShardId, members: Vec<Member>, empty: Digest) -> Self {
+        Self { repo, shard, members, empty }
+    }
+
+    pub(crate) fn is_sound(&self, quorum: Quorum) -> bool {
+        let voters = self.members.iter().all(|member| member.role == Role::Voter);
+        let mut nodes: Vec<_> = self.members.iter().map(|member| member.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        voters && nodes.len() == self.members.len() && u32::try_from(nodes.len()) == Ok(quorum.voters())
+    }
+}
+
+/// One voter to be replaced by another node, or by itself after its disk was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ReplaceRequest {
+    /// In which repository.
+    pub repo: RepoId,
+    /// The voter that leaves.
+    pub leaves: NodeId,
+    /// The node, and the life of its disk, that comes. It may be the same node in a later life.
+    pub comes: Member,
+}
+
+impl ReplaceRequest {
+    /// Replaces the voter `leaves` by `comes`, which first learns, then takes its place in one step.
+    #[must_use]
+    pub const fn new(repo: RepoId, leaves: NodeId, comes: Member) -> Self {
+        Self { repo, leaves, comes }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Goal {
+    Create(CreateRequest),
+    Delete(RepoId),
+    Replace(ReplaceRequest),
+    AcceptLoss(RepoId, NodeId, Epoch),
+}
+
+/// The next step.
+pub(crate) enum Plan {
+    Done,
+    Swap(Row),
+    Wait,
+    Fail(Reason),
+}
+
+impl Goal {
+    /// Whether it starts from a row that is not there.
+    pub(crate) const fn may_be_absent(&self) -> bool {
+        matches!(self, Self::Create(_))
+    }
+
+    /// Whether it waits for copies.
+    pub(crate) const fn copies(&self) -> bool {
+        matches!(self, Self::Replace(_))
+    }
+
+    /// What is left to do, given the row (`None`: absent).
+    pub(crate) fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
+        match (self, row) {
+            (Self::Create(request), row) => plan_create(request, row, router),
+            (Self::Delete(repo) | Self::AcceptLoss(repo, ..), None) => {
+                Plan::Fail(Reason::NoSuchRepository { repo: *repo })
+            }
+            (Self::Replace(request), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
+            (Self::Delete(_), Some(row)) => plan_delete(row),
+            (Self::Replace(_) | Self::AcceptLoss(..), Some(row)) if row.state == RowState::Deleted => {
+                Plan::Fail(Reason::Deleted { at: row.newest.version })
+            }
+            (Self::Replace(request), Some(row)) => plan_replace(request, row, router),
+            (Self::AcceptLoss(_, survivor, from), Some(row)) => plan_accept_loss(*survivor, *from, row, router),
+        }
+    }
+}
+
+fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> Plan {
+    let fence = Fence { generation: router.config.generation, counter: 1 };
+    let mut next = Row {
+        repo: request.repo,
+        family: request.repo,
+        shard: request.shard,
+        revision: Revision(1),
+        members: request.members.clone(),
+        newest: Stamp { epoch: Epoch(1), version: Version(0), digest: request.empty },
+        born: Version(0),
+        fence,
+        state: RowState::Live,
+    };
+    let Some(row) = row else {
+        return Plan::Swap(next);
+    };
+    if row.state == RowState::Deleted {
+        let members = request.members.clone();
+        next = Row { shard: request.shard, family: row.repo, state: RowState::Live, ..row.reconfigured(members) };
+        for member in &mut next.members {
+            member.since = next.revision;
+        }
+        next.newest = row.newest.next(request.empty).in_next_epoch();
+        next.born = next.newest.version;
+        return Plan::Swap(next);
+    }
+    let members = || row.members.iter().map(|member| (member.node, member.incarnation));
+    let same = row.shard == next.shard && members().eq(next.members.iter().map(|m| (m.node, m.incarnation)));
+    let untouched = row.newest.version == row.born && row.newest.digest == request.empty;
+    if same && untouched { Plan::Done } else { Plan::Fail(Reason::Exists { repo: request.repo }) }
+}
+
+/// A tombstone has a version of its own, so that what was before it is behind it.
+fn plan_delete(row: &Row) -> Plan {
+    if row.state == RowState::Deleted {
+        return Plan::Done;
+    }
+    Plan::Swap(Row { newest: row.newest.next(Digest::TOMBSTONE), state: RowState::Deleted, ..row.raised() })
+}
+
+/// Learner, then applied newest, then voter in place of the one that leaves: one swap of the whole row, which a commit
+/// in between makes fail.
+fn plan_replace(request: &ReplaceRequest, row: &Row, router: &Router) -> Plan {
+    let revision = Revision(row.revision.0.saturating_add(1));
+    let is_comer =
+        |member: &Member| member.node == request.comes.node && member.incarnation == request.comes.incarnation;
+    let others = || row.members.iter().copied().filter(|member| member.node != request.comes.node);
+    let learner = request.comes.taking(Role::Learner, revision);
+    match row.member(request.comes.node) {
+        Some(member) if is_comer(member) && member.role == Role::Voter => Plan::Done,
+        Some(member) if is_comer(member) => promote(request, row, member, router),
+        // The same node after its disk was lost: it is no voter from here on, and learns anew.
+        Some(member) if member.node == request.leaves && member.incarnation < request.comes.incarnation => {
+            let members: Vec<Member> = others().chain([learner]).collect();
+            strand_check(row.reconfigured(members), router)
+        }
+        Some(member) => Plan::Fail(Reason::NotAMember { node: member.node }),
+        None if row.voters().all(|voter| voter.node != request.leaves) => {
+            Plan::Fail(Reason::NotAMember { node: request.leaves })
+        }
+        None if row.members.len() >= usize::from(router.config.most_members) => {
+            Plan::Fail(Reason::Full { limit: router.config.most_members.into() })
+        }
+        None => Plan::Swap(row.reconfigured(others().chain([learner]).collect())),
+    }
+}
+
+fn promote(request: &ReplaceRequest, row: &Row, learner: &Member, router: &Router) -> Plan {
+    if !router.has_applied(row, learner.node) {
+        return Plan::Wait;
+    }
+    let revision = Revision(row.revision.0.saturating_add(1));
+    let stays = |member: &&Member| member.node == learner.node || member.node != request.leaves;
+    let seat = |member: &Member| {
+        if member.node == learner.node { member.taking(Role::Voter, revision) } else { *member }
+    };
+    let next = row.reconfigured(row.members.iter().filter(stays).map(seat).collect());
+    if u32::try_from(next.voters().count()).is_ok_and(|voters| voters > router.config.quorum.voters()) {
+        return Plan::Fail(Reason::NotAMember { node: request.leaves });
+    }
+    strand_check(next, router)
+}
+
+fn strand_check(next: Row, router: &Router) -> Plan {
+    let (voters, needed) = (u32::try_from(next.voters().count()).unwrap_or(u32::MAX), router.config.quorum.write());
+    if voters < needed { Plan::Fail(Reason::WouldStrand { voters, needed }) } else { Plan::Swap(next) }
+}
+
+/// What the survivor holds becomes the newest state of a new lineage; the version goes on, so that the feed names the
+/// loss and no version twice.
+fn plan_accept_loss(survivor: NodeId, from: Epoch, row: &Row, router: &Router) -> Plan {
+    if row.newest.epoch > from {
+        return Plan::Done;
+    }
+    let Some(applied) = router.applied_by(row.repo, survivor) else {
+        return Plan::Wait;
+    };
+    let newest = row.newest.next(applied.digest).in_next_epoch();
+    Plan::Swap(Row { newest, state: RowState::Live, ..row.raised() })
+}
+
+impl Router {
+    /// Whether `node` is known to have applied exactly the newest state of `row`, if that is the row held here.
+    fn has_applied(&self, row: &Row, node: NodeId) -> bool {
+        self.state.cells.get(&row.repo).is_some_and(|cell| cell.row.order() == row.order())
+            && self.applied_by(row.repo, node) == Some(row.newest)
+    }
+
+    /// What the member `node` is known to have applied, if it can be reached.
+    fn applied_by(&self, repo: RepoId, node: NodeId) -> Option<Stamp> {
+        let standing = self.state.cells.get(&repo)?.standings.iter().find(|s| s.member.node == node)?;
+        let state = self.state.nodes.alive(node, standing.member.incarnation)?;
+        standing.report().filter(|_| state.health != Health::Down).map(|report| report.applied)
+    }
+}
