@@ -164,6 +164,7 @@ pub(crate) struct NodeArgs {
 
 /// What one request may cost.
 #[derive(Clone, Copy, Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "the fields are the flags")]
 pub(crate) struct Limits {
     /// Largest body of one push, in bytes.
     #[arg(long, default_value_t = 1 << 30)]

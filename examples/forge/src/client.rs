@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::home;
-use crate::router::{Compacted, Inspection, Listed, Named, Status};
+use crate::router::{Compacted, Inspected, Inspection, Listed, Named, NodeStatus, ReplicaStatus, RepoStatus, Status};
 
 /// A running router's API.
 #[derive(Debug)]
@@ -96,53 +96,56 @@ fn part(name: &str) -> String {
 impl Status {
     /// As people read it.
     pub(crate) fn table(&self) -> String {
-        let mut out = format!("{}  quorum {} (nodes/to read/to write)\n\n", self.url, self.quorum);
-        out.push_str("NODE  DATACENTRE  STATE  PID      ADDRESS\n");
-        for n in &self.nodes {
+        let node = |n: &NodeStatus| {
             let pid = n.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
             let state = if n.up { "up" } else { "down" };
             let url = n.url.as_deref().unwrap_or("-");
-            out.push_str(&format!("{:<5} dc-{:<8} {state:<6} {pid:<8} {url}\n", n.node, n.datacentre));
-        }
-        out.push_str("\nREPOSITORY            SHARD  VERSION  DIGEST            REPLICAS\n");
-        for r in &self.repos {
-            let replicas: Vec<String> = r
-                .replicas
-                .iter()
-                .map(|x| match x.lag {
-                    Some(lag) if lag > 0 => format!("{} {} by {lag}", x.node, x.standing),
-                    Some(_) | None => format!("{} {}", x.node, x.standing),
-                })
-                .collect();
+            format!("{:<5} dc-{:<8} {state:<6} {pid:<8} {url}\n", n.node, n.datacentre)
+        };
+        let repo = |r: &RepoStatus| {
+            let replicas: Vec<String> = r.replicas.iter().map(ReplicaStatus::words).collect();
             let digest = r.digest.get(..16).unwrap_or(&r.digest);
-            out.push_str(&format!(
-                "{:<21} {:<6} {:<8} {digest}  {}\n",
-                r.name,
-                r.shard,
-                r.version,
-                replicas.join(", ")
-            ));
+            format!("{:<21} {:<6} {:<8} {digest}  {}\n", r.name, r.shard, r.version, replicas.join(", "))
+        };
+        let nodes: String = self.nodes.iter().map(node).collect();
+        let repos: String = self.repos.iter().map(repo).collect();
+        format!(
+            "{}  quorum {} (nodes/to read/to write)\n\n\
+             NODE  DATACENTRE  STATE  PID      ADDRESS\n{nodes}\n\
+             REPOSITORY            SHARD  VERSION  DIGEST            REPLICAS\n{}",
+            self.url,
+            self.quorum,
+            if repos.is_empty() { "(none yet)\n" } else { &repos }
+        )
+    }
+}
+
+impl ReplicaStatus {
+    fn words(&self) -> String {
+        match self.lag {
+            Some(lag) if lag > 0 => format!("{} {} by {lag}", self.node, self.standing),
+            Some(_) | None => format!("{} {}", self.node, self.standing),
         }
-        if self.repos.is_empty() {
-            out.push_str("(none yet)\n");
-        }
-        out
     }
 }
 
 impl Inspection {
     /// As people read it.
     pub(crate) fn table(&self) -> String {
-        let mut out = format!("newest: version {}, digest {}\n\n", self.version, self.digest);
-        out.push_str("NODE  VERSION  REFS  DIGEST OF THE REFS GIT LISTS\n");
-        for r in &self.replicas {
+        let replica = |r: &Inspected| {
             let version = r.version.map_or_else(|| "-".to_owned(), |v| v.to_string());
             let refs = r.refs.as_ref().map_or_else(|| "-".to_owned(), |refs| refs.lines().count().to_string());
-            let digest = r.digest.clone().or_else(|| r.error.clone()).unwrap_or_default();
-            out.push_str(&format!("{:<5} {version:<8} {refs:<5} {digest}\n", r.node));
-        }
-        out.push_str(if self.alike { "\nall replicas are alike\n" } else { "\nthe replicas are NOT alike\n" });
-        out
+            let digest = r.digest.as_deref().or(r.error.as_deref()).unwrap_or_default();
+            format!("{:<5} {version:<8} {refs:<5} {digest}\n", r.node)
+        };
+        let replicas: String = self.replicas.iter().map(replica).collect();
+        format!(
+            "newest: version {}, digest {}\n\nNODE  VERSION  REFS  DIGEST OF THE REFS GIT LISTS\n{replicas}\n\
+             all replicas are {}\n",
+            self.version,
+            self.digest,
+            if self.alike { "alike" } else { "NOT alike" }
+        )
     }
 }
 

@@ -142,10 +142,10 @@ fn nodes_are_killed_in_the_middle_of_pushes() {
             }
         };
         // Whatever happens to the killer, the pushers end.
-        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(killer));
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(killer));
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         let acknowledged: Vec<String> = pushers.into_iter().flat_map(|t| t.join().unwrap()).collect();
-        if let Err(e) = killed {
+        if let Err(e) = outcome {
             std::panic::resume_unwind(e);
         }
         acknowledged

@@ -234,8 +234,7 @@ fn bodies_of_every_size_pass() {
     let ann = forge.client("ann");
     ann.init("work", &url);
     // Larger than what Git posts in one piece (1 MiB), and than what is spooled in memory.
-    let noise: Vec<u8> = (0..3_000_000_u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
-    std::fs::write(ann.home.join("work/noise"), noise).unwrap();
+    std::fs::write(ann.home.join("work/noise"), common::noise(3_000_000)).unwrap();
     ann.commit("work", "large");
     ann.ok("work", &["push", "-q", "origin", "main"]);
     // Enough branches that a fetch request exceeds what Git sends without gzip.

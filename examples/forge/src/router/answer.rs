@@ -45,8 +45,13 @@ impl Asked {
         Ok(asked)
     }
 
+    /// How many refs.
+    pub(crate) fn len(&self) -> usize {
+        self.refs.len()
+    }
+
     fn learn(&mut self, capabilities: &[u8]) {
-        for word in capabilities.split(|b| b.is_ascii_whitespace()) {
+        for word in capabilities.split(u8::is_ascii_whitespace) {
             match word {
                 b"report-status" | b"report-status-v2" => self.report = true,
                 b"side-band-64k" => self.side_band = Some(pkt::MAX_PAYLOAD - 1),
@@ -134,9 +139,9 @@ mod tests {
     #[tokio::test]
     async fn every_ref_gets_the_verdict() {
         let plain = reply("report-status", Verdict::Rejected("no\nquorum")).await;
-        assert_eq!(plain, "000eunpack ok\n001fng refs/heads/a no quorum\n001fng refs/heads/b no quorum\n0000");
+        assert_eq!(plain, "000eunpack ok\n001eng refs/heads/a no quorum\n001eng refs/heads/b no quorum\n0000");
         let banded = reply("report-status-v2 side-band-64k agent=x", Verdict::Accepted).await;
-        assert_eq!(banded, "0041\u{1}000eunpack ok\n0014ok refs/heads/a\n0014ok refs/heads/b\n00000000");
+        assert_eq!(banded, "003f\u{1}000eunpack ok\n0014ok refs/heads/a\n0014ok refs/heads/b\n00000000");
         assert_eq!(reply("quiet", Verdict::Accepted).await, "");
     }
 

@@ -146,7 +146,7 @@ impl Driver {
     async fn keep_time(self: Arc<Self>) {
         loop {
             let due = self.view(|core| core.router.next_deadline());
-            let wait = due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.millis_since(now())));
+            let wait = due.map_or(Duration::from_hours(1), |due| Duration::from_millis(due.millis_since(now())));
             if wait.is_zero() {
                 self.tell(|core, now| core.router.handle_timeout(now));
                 // A deadline that stays due must not starve everyone else.
@@ -212,15 +212,22 @@ impl Core {
                 }
                 None
             }
-            other => Some(other),
+            Effect::SwapRow { .. }
+            | Effect::FetchRow { .. }
+            | Effect::FetchFeed { .. }
+            | Effect::RaiseGate { .. }
+            | Effect::Probe { .. }
+            | Effect::Initialise { .. }
+            | Effect::Sync { .. } => Some(effect),
         }
     }
 
     /// An effect with the record that it commits, if it commits one.
     fn equip(&self, effect: Effect) -> (Effect, Option<Bytes>) {
-        let record = match &effect {
-            Effect::SwapRow { next, feed: Some(feed), .. } => self.records.get(&(next.repo, feed.fence)).cloned(),
-            _ => None,
+        let record = if let Effect::SwapRow { next, feed: Some(feed), .. } = &effect {
+            self.records.get(&(next.repo, feed.fence)).cloned()
+        } else {
+            None
         };
         (effect, record)
     }

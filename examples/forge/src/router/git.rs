@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use tenon_quorum::RepoId;
 
@@ -24,6 +24,8 @@ use super::writes::{Ended, Lease};
 
 /// Largest body of a fetch: wants, haves and options.
 const MAX_FETCH_BYTES: u64 = 64 << 20;
+/// More lines than that are not read to find out what a push asks for.
+const MAX_COMMANDS: usize = 100_000;
 /// How often a read is routed again, and a push granted again, when nodes fail it.
 const ATTEMPTS: usize = 6;
 /// A reply to a push up to this size is held back until it is whole, so that another node can take
@@ -97,7 +99,7 @@ async fn handle(host: &Host, name: &RepoName, service: Service, request: Request
     if matches!(service, Service::ListForPush | Service::Push)
         && let Err(refused) = http::may_write(host, request.headers())
     {
-        return Ok(refused);
+        return Ok(*refused);
     }
     let repo = match host.repos.find(name).await? {
         Some(repo) => repo,
@@ -107,16 +109,30 @@ async fn handle(host: &Host, name: &RepoName, service: Service, request: Request
     };
     let (parts, body) = request.into_parts();
     let limit = if service == Service::Push { host.limits.max_push_bytes } else { MAX_FETCH_BYTES };
-    let body = host.spool.take(body, limit).await.map_err(|e| match e {
-        SpoolError::TooLarge(_) => Failure::new(StatusCode::PAYLOAD_TOO_LARGE, e),
-        SpoolError::Broken(_) => Failure::new(StatusCode::BAD_REQUEST, e),
-        SpoolError::Disk(_) => Failure::new(StatusCode::INSUFFICIENT_STORAGE, e),
-    })?;
+    let body = match host.spool.take(body, limit).await {
+        Ok(body) => body,
+        // Git shows its user a verdict on each ref, but not what comes with a status that is no success.
+        Err(SpoolError::TooLarge { start, limit }) if service == Service::Push => {
+            let why = format!("the push is larger than the {limit} bytes allowed");
+            return Ok(commands(&start).await?.reply(Verdict::Rejected(&why)));
+        }
+        Err(e @ SpoolError::TooLarge { .. }) => return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, e)),
+        Err(e @ SpoolError::Broken(_)) => return Err(Failure::new(StatusCode::BAD_REQUEST, e)),
+        Err(e @ SpoolError::Disk(_)) => return Err(Failure::new(StatusCode::INSUFFICIENT_STORAGE, e)),
+    };
     let call = Call { host, repo, service, headers: passed_in(&parts.headers), body };
     match service {
         Service::Push => call.push().await,
         Service::ListForFetch | Service::ListForPush | Service::Fetch => call.read().await,
     }
+}
+
+/// What a push asks for.
+async fn commands(body: &Spooled) -> Result<Asked, Failure> {
+    let mut start = body.reader().await.map_err(Failure::unavailable)?;
+    Asked::read(&mut start, MAX_COMMANDS)
+        .await
+        .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("not a push: {e}")))
 }
 
 fn passed_in(headers: &HeaderMap) -> HeaderMap {
@@ -141,7 +157,11 @@ impl Call<'_> {
             let served =
                 self.host.driver.nodes.serve_read(&route, self.service.node_path(), &self.headers, &self.body).await;
             match served {
-                Ok(Served::Reply(reply)) => return Ok(pass_on(reply)),
+                Ok(Served::Reply(reply)) => {
+                    let head = reply_head(&reply);
+                    let body = self.host.driver.nodes.body(route.node, reply);
+                    return Ok(head.map(|()| Body::from_stream(body)));
+                }
                 Ok(Served::Refused(refused)) => {
                     last = Failure::unavailable(format!("{} refused the read: {}", route.node, refused.reason));
                     self.host.driver.tell_answer(route.node, Ok(Answer::Refused(refused))).await;
@@ -162,12 +182,12 @@ impl Call<'_> {
             // A client probes whether it may post at all; Git answers with nothing.
             return Ok(answer::receive_pack_result(Body::empty()));
         }
+        let asked = commands(&self.body).await?;
         let most = self.host.limits.max_refs_per_push;
-        let mut start = self.body.reader().await.map_err(Failure::unavailable)?;
-        let asked = Asked::read(&mut start, most)
-            .await
-            .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("not a push of at most {most} refs: {e}")))?;
-        drop(start);
+        if asked.len() > most {
+            let why = format!("{} refs in one push, at most {most} are allowed", asked.len());
+            return Ok(asked.reply(Verdict::Rejected(&why)));
+        }
         let need = self.host.driver.view(|core| core.router.config().quorum().write()) as usize;
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
@@ -193,7 +213,7 @@ impl Call<'_> {
     async fn finish_push(&self, lease: Lease, reply: anyhow::Result<reqwest::Response>) -> PushEnd {
         let writer = lease.node();
         let failure = match reply {
-            Ok(reply) if reply.status().is_success() => match hold_back(reply, lease).await {
+            Ok(reply) if reply.status().is_success() => match self.hold_back(reply, lease).await {
                 Ok(response) => return PushEnd::Answer(response),
                 Err((lease, e)) => (lease, e),
             },
@@ -208,9 +228,29 @@ impl Call<'_> {
         self.host.driver.node_failed(writer, &error).await;
         match lease.end().await {
             Ended::Applied => PushEnd::Accepted,
-            Ended::NotApplied(_) => PushEnd::Again(format!("{error:#}")),
+            Ended::NotApplied => PushEnd::Again(format!("{error:#}")),
             Ended::Unknown(why) => PushEnd::Unknown(why.to_string()),
         }
+    }
+
+    /// Takes a reply in until it is whole; a long one goes on as a stream, which holds the lease.
+    async fn hold_back(&self, reply: reqwest::Response, lease: Lease) -> Result<Response, (Lease, anyhow::Error)> {
+        let head = reply_head(&reply);
+        let mut stream = self.host.driver.nodes.body(lease.node(), reply).boxed();
+        let mut whole = BytesMut::new();
+        while whole.len() < HELD_BACK {
+            match stream.next().await {
+                Some(Ok(bytes)) => whole.extend_from_slice(&bytes),
+                Some(Err(e)) => return Err((lease, e.into())),
+                None => return Ok(head.map(|()| Body::from(whole.freeze()))),
+            }
+        }
+        let start = futures_util::stream::once(async move { Ok(whole.freeze()) });
+        let rest = start.chain(stream).map(move |bytes| {
+            let _until_the_end = &lease;
+            bytes
+        });
+        Ok(head.map(|()| Body::from_stream(rest)))
     }
 }
 
@@ -220,34 +260,6 @@ enum PushEnd {
     Accepted,
     Again(String),
     Unknown(String),
-}
-
-/// Takes a reply in until it is whole; a long one goes on as a stream, which holds the lease.
-async fn hold_back(reply: reqwest::Response, lease: Lease) -> Result<Response, (Lease, anyhow::Error)> {
-    let head = Response::from(reply_head(&reply));
-    let mut stream = reply.bytes_stream().boxed();
-    let mut held = BytesMut::new();
-    while held.len() < HELD_BACK {
-        match stream.next().await {
-            Some(Ok(bytes)) => held.extend_from_slice(&bytes),
-            Some(Err(e)) => return Err((lease, e.into())),
-            None => {
-                lease.done();
-                return Ok(head.map(|()| Body::from(held.freeze())));
-            }
-        }
-    }
-    let start = futures_util::stream::once(async move { Ok::<Bytes, reqwest::Error>(held.freeze()) });
-    let rest = start.chain(stream).map(move |bytes| {
-        let _held_until_the_end = &lease;
-        bytes
-    });
-    Ok(head.map(|()| Body::from_stream(rest)))
-}
-
-fn pass_on(reply: reqwest::Response) -> Response {
-    let head = reply_head(&reply);
-    head.map(|()| Body::from_stream(reply.bytes_stream()))
 }
 
 fn reply_head(reply: &reqwest::Response) -> Response<()> {

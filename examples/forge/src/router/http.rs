@@ -62,19 +62,19 @@ pub(crate) async fn api(State(host): State<Host>, request: Request, next: Next) 
     }
     match may_write(&host, request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
 /// Whether these headers carry the right to write; if not, the answer that asks for it.
-pub(crate) fn may_write(host: &Host, headers: &HeaderMap) -> Result<(), Response> {
+pub(crate) fn may_write(host: &Host, headers: &HeaderMap) -> Result<(), Box<Response>> {
     let Some(wanted) = &host.token else { return Ok(()) };
     let given = bearer(headers).map(str::to_owned).or_else(|| password(headers));
     if given.is_some_and(|given| same(&given, wanted)) {
         return Ok(());
     }
     let refused = Failure::new(StatusCode::UNAUTHORIZED, "writing needs the token, as password");
-    Err(([(header::WWW_AUTHENTICATE, "Basic realm=\"forge\"")], refused).into_response())
+    Err(Box::new(([(header::WWW_AUTHENTICATE, "Basic realm=\"forge\"")], refused).into_response()))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -29,7 +29,7 @@ use tenon_refslog::{ChecksumKey, ObjectFormat};
 use tokio::net::TcpListener;
 use tracing::warn;
 
-pub(crate) use api::{Inspection, Listed, Named, Status};
+pub(crate) use api::{Inspected, Inspection, Listed, Named, NodeStatus, ReplicaStatus, RepoStatus, Status};
 pub(crate) use log::Compacted;
 
 use crate::cli::{Limits, ServeArgs};
@@ -48,7 +48,7 @@ const NODES: u32 = 3;
 /// How many repositories are looked at at once when a node comes back.
 const SURVEYS_AT_ONCE: usize = 8;
 /// How long a replica may take to be brought up to date, when somebody waits for it.
-const REPAIR: Duration = Duration::from_secs(120);
+const REPAIR: Duration = Duration::from_mins(2);
 
 /// The running router, as handlers see it.
 #[derive(Clone, Debug)]
@@ -197,10 +197,6 @@ fn quorum_config(long: Duration) -> Result<tenon_quorum::Config> {
 }
 
 impl Host {
-    fn node_ids(&self) -> std::ops::RangeInclusive<u32> {
-        1..=NODES
-    }
-
     /// Waits until every node has said where it listens.
     async fn all_registered(&self) -> Result<()> {
         let end = tokio::time::Instant::now() + Duration::from_secs(30);

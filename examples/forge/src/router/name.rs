@@ -31,10 +31,6 @@ impl RepoName {
             && !parts.first().is_some_and(|p| TAKEN.contains(p));
         if fits { Ok(Self(text.to_owned())) } else { Err(BadName) }
     }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl TryFrom<String> for RepoName {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tenon_quorum::{Grant, Incarnation, Member, NodeId, Proof, RepoId, Report, Route, StageOrder};
@@ -219,6 +220,33 @@ impl Nodes {
             self.post(node, repo, path)?.header(header::CONTENT_LENGTH, length).body(body.body().await?)
         };
         Ok(request.headers(headers.clone()))
+    }
+
+    /// The body of a reply; it ends with an error when it breaks off, or when the node is known to be down.
+    pub(crate) fn body(
+        &self,
+        node: NodeId,
+        reply: reqwest::Response,
+    ) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static {
+        let up = self.known(node).map(|known| known.up.subscribe());
+        let state = Some((reply.bytes_stream().boxed(), up));
+        futures_util::stream::unfold(state, move |state| async move {
+            let (mut bytes, mut up) = state?;
+            let gone = async {
+                match &mut up {
+                    Some(up) => drop(up.wait_for(|up| !up).await),
+                    None => std::future::pending().await,
+                }
+            };
+            let next = tokio::select! {
+                next = bytes.next() => next?.map_err(std::io::Error::other),
+                () = gone => Err(std::io::Error::other(format!("{node} is down"))),
+            };
+            match next {
+                Ok(next) => Some((Ok(next), Some((bytes, up)))),
+                Err(e) => Some((Err(e), None)),
+            }
+        })
     }
 
     /// Sends, until the node is known to be down: a paused process holds its connections open.

@@ -38,8 +38,9 @@ pub(crate) async fn route(driver: &Arc<Driver>, repo: RepoId) -> Result<Route, F
 }
 
 fn failure(refusal: &Refusal) -> Failure {
-    match refusal.reason {
-        Reason::NoSuchRepository { .. } | Reason::Deleted { .. } => Failure::not_found(refusal),
-        _ => Failure::unavailable(refusal),
+    if matches!(refusal.reason, Reason::NoSuchRepository { .. } | Reason::Deleted { .. }) {
+        Failure::not_found(refusal)
+    } else {
+        Failure::unavailable(refusal)
     }
 }

@@ -65,15 +65,12 @@ impl Repos {
         let text = name.to_string();
         let repo = RepoId(self.driver.stored(move |store| store.add_name(&text)).await?);
         let row = self.driver.stored(move |store| store.row(repo.0)).await?;
-        let version = match row.and_then(|body| decode(repo, &body)) {
-            Some(row) => row.newest.version.0,
-            None => {
-                self.create(repo).await?;
-                info!(%repo, %name, "created");
-                0
-            }
-        };
-        if version == 0 {
+        let row = row.and_then(|body| decode(repo, &body));
+        if row.is_none() {
+            self.create(repo).await?;
+            info!(%repo, %name, "created");
+        }
+        if row.is_none_or(|row| row.newest.version.0 == 0) {
             self.point_head(repo).await?;
         }
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), repo);

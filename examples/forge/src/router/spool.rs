@@ -13,6 +13,9 @@ use tokio_util::io::ReaderStream;
 /// What is larger goes to a file.
 const IN_MEMORY: usize = 1 << 20;
 
+/// A body that is too large is drained up to so many times the limit, so that its sender hears why.
+const DRAINED: u64 = 8;
+
 /// A whole request body.
 #[derive(Debug)]
 pub(crate) enum Spooled {
@@ -27,8 +30,8 @@ pub(crate) enum Spooled {
 /// Why a body was not taken in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpoolError {
-    #[error("the body is larger than the {0} bytes allowed")]
-    TooLarge(u64),
+    #[error("the body is larger than the {limit} bytes allowed")]
+    TooLarge { limit: u64, start: Spooled },
     #[error("the client broke off: {0}")]
     Broken(axum::Error),
     #[error("the spool folder cannot be written: {0}")]
@@ -52,34 +55,40 @@ impl Spool {
         let mut start = BytesMut::new();
         let mut file = None;
         let mut len = 0_u64;
+        let mut too_large = false;
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(SpoolError::Broken)?;
             len += chunk.len() as u64;
+            if len > most.saturating_mul(DRAINED) {
+                return Err(SpoolError::Broken(axum::Error::new("a body far beyond the limit")));
+            }
             if len > most {
-                return Err(SpoolError::TooLarge(most));
+                // The rest is taken and dropped: a client that is not listened to does not listen.
+                too_large = true;
+                continue;
             }
             if file.is_none() && start.len() + chunk.len() <= IN_MEMORY {
                 start.extend_from_slice(&chunk);
                 continue;
             }
-            let out = match &mut file {
-                Some((out, _)) => out,
-                None => {
-                    let (mut out, path) = self.file().await?;
-                    out.write_all(&start).await?;
-                    start = BytesMut::new();
-                    &mut file.insert((out, path)).0
-                }
-            };
-            out.write_all(&chunk).await?;
-        }
-        match file {
-            None => Ok(Spooled::Memory(start.freeze())),
-            Some((mut out, path)) => {
-                out.flush().await?;
-                Ok(Spooled::File { path, len })
+            if file.is_none() {
+                let (mut out, path) = self.file().await?;
+                out.write_all(&start).await?;
+                start = BytesMut::new();
+                file = Some((out, path));
+            }
+            if let Some((out, _)) = &mut file {
+                out.write_all(&chunk).await?;
             }
         }
+        let taken = match file {
+            None => Spooled::Memory(start.freeze()),
+            Some((mut out, path)) => {
+                out.flush().await?;
+                Spooled::File { path, len }
+            }
+        };
+        if too_large { Err(SpoolError::TooLarge { limit: most, start: taken }) } else { Ok(taken) }
     }
 
     async fn file(&self) -> std::io::Result<(File, TempPath)> {

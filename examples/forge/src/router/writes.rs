@@ -67,7 +67,7 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 pub(crate) enum Ended {
     Applied,
-    NotApplied(Reason),
+    NotApplied,
     Unknown(Reason),
 }
 
@@ -149,9 +149,6 @@ impl Lease {
         &self.grant
     }
 
-    /// The writer has answered in full. What it never proposed is given up.
-    pub(crate) fn done(self) {}
-
     /// Gives the write up if it is not decided, and waits until it is known how it ended.
     pub(crate) async fn end(mut self) -> Ended {
         self.held.give_up();
@@ -177,7 +174,7 @@ impl Held {
     async fn ended(&mut self) -> Ended {
         match &*self.decided(|state| matches!(state, WriteState::Ended(..))).await {
             WriteState::Ended(Outcome::Applied(_), _) => Ended::Applied,
-            WriteState::Ended(Outcome::NotApplied, reason) => Ended::NotApplied(*reason),
+            WriteState::Ended(Outcome::NotApplied, _) => Ended::NotApplied,
             WriteState::Ended(Outcome::Unknown, reason) => Ended::Unknown(*reason),
             WriteState::Waiting | WriteState::Granted(_) => Ended::Unknown(Reason::Deadline),
         }
@@ -287,17 +284,14 @@ async fn apply(driver: Arc<Driver>, node: NodeId, proof: Proof, record: Bytes) {
 
 /// Whether the next fact may turn the refusal into a grant.
 fn may_mend(reason: &Reason) -> bool {
-    match reason {
-        Reason::Busy { .. } | Reason::Overtaken { .. } | Reason::Contended { .. } => true,
-        // A node that is down stays down for longer than a client waits.
-        Reason::TooFewVoters { tally, needed } => tally.voters - tally.down >= *needed,
-        _ => false,
+    // A node that is down stays down for longer than a client waits.
+    if let Reason::TooFewVoters { tally, needed } = reason {
+        return tally.voters - tally.down >= *needed;
     }
+    matches!(reason, Reason::Busy { .. } | Reason::Overtaken { .. } | Reason::Contended { .. })
 }
 
 fn told(refusal: &Refusal) -> String {
-    match refusal.reason {
-        Reason::TooFewVoters { .. } => format!("no quorum: {refusal}"),
-        _ => refusal.to_string(),
-    }
+    let lead = if matches!(refusal.reason, Reason::TooFewVoters { .. }) { "no quorum: " } else { "" };
+    format!("{lead}{refusal}")
 }

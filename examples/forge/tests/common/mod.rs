@@ -1,5 +1,11 @@
 //! The harness: a whole forge on free ports in a temporary folder, and stock `git` clients.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test file uses a part of it; a test fails by panicking"
+)]
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -13,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// No client of these tests may take longer.
-const CLIENT: Duration = Duration::from_secs(60);
+const CLIENT: Duration = Duration::from_mins(1);
 
 /// A running forge: router and three nodes. Stopped when dropped.
 #[derive(Debug)]
@@ -311,4 +317,16 @@ pub(crate) fn alive(pid: i32) -> bool {
     // A zombie has ended; only its parent has not heard of it yet.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')) && !stat.is_empty()
+}
+
+/// Bytes that do not compress.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut step = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| step()).collect()
 }

@@ -1,4 +1,4 @@
-//! [`Store`] on SQLite: write-ahead log, every commit synced to disk before it is answered.
+//! [`Store`] on `SQLite`: write-ahead log, every commit synced to disk before it is answered.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -238,7 +238,7 @@ fn feed(connection: &Connection, repo: u64, after: u64, limit: usize) -> Result<
     .collect()
 }
 
-/// SQLite's integers are signed; ids, versions and counters are not, and never grow that far.
+/// The database's integers are signed; ids, versions and counters are not, and never grow that far.
 fn signed(value: u64) -> Result<i64, StoreError> {
     i64::try_from(value).map_err(|_| StoreError::Value(format!("{value} is too large")))
 }
