@@ -2,5 +2,7 @@
 //! form, and the page that shows it all.
 
 pub(crate) mod file;
+pub(crate) mod page;
+pub(crate) mod view;
 pub(crate) mod wire;
 pub(crate) mod worker;

@@ -67,7 +67,7 @@ impl Guard {
         drop(command);
         let mut lifeline = child.stdin.take();
         let mut stopped = false;
-        let mut status = None;
+        let mut ended = false;
         let mut patience: Option<Instant> = None;
         let mut block = vec![0; BLOCK];
         loop {
@@ -79,8 +79,9 @@ impl Guard {
                         let _unheard = output.send(Bytes::copy_from_slice(&block[..count])).await;
                     }
                 },
-                ended = child.wait(), if status.is_none() => {
-                    status = Some(ended?);
+                status = child.wait(), if !ended => {
+                    status?;
+                    ended = true;
                     patience = Some(Instant::now() + GRACE);
                 }
                 // Who cannot stop it any more does not want it either.
@@ -93,16 +94,12 @@ impl Guard {
                     if patience.is_some() => break,
             }
         }
-        let status = match status {
-            Some(status) => status,
-            None => {
-                let Ok(status) = tokio::time::timeout(GRACE, child.wait()).await else {
-                    child.kill().await?;
-                    return Ok(Ended::Stopped);
-                };
-                status?
-            }
+        // The same status again, if it is known already.
+        let Ok(status) = tokio::time::timeout(GRACE, child.wait()).await else {
+            child.kill().await?;
+            return Ok(Ended::Stopped);
         };
+        let status = status?;
         Ok(if stopped { Ended::Stopped } else { Ended::Exit(code(status)) })
     }
 }
