@@ -9,9 +9,9 @@ use crate::change::{Change, Old, Value};
 use crate::config::{DfPolicy, HeadDeletion, RootRefs};
 use crate::digest::Checksum;
 use crate::id::Point;
-use crate::log::Record;
 use crate::name::{NameError, RefName};
 use crate::oid::ObjectFormat;
+use crate::record::Record;
 use crate::refs::Refs;
 use crate::transaction::{Action, Command, Deref, Transaction};
 

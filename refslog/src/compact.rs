@@ -6,9 +6,9 @@ use core::iter::Peekable;
 
 use crate::change::{Change, Old};
 use crate::id::{LineageId, Point, Version};
-use crate::log::{Form, MalformedChanges, Record, check_changes, strip_old};
 use crate::name::RefName;
 use crate::oid::ObjectFormat;
+use crate::record::{Form, MalformedChanges, Record, check_changes, strip_old};
 
 /// What a segment keeps, and so where it may be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -251,7 +251,9 @@ pub fn compact_segments<'a>(segments: impl IntoIterator<Item = &'a Segment>) -> 
 }
 
 /// Folds like a binary counter, so that each change is merged a logarithmic number of times.
-fn fold(parts: impl Iterator<Item = Result<Segment, CompactError>>) -> Result<Option<Segment>, CompactError> {
+pub(crate) fn fold(
+    parts: impl Iterator<Item = Result<Segment, CompactError>>,
+) -> Result<Option<Segment>, CompactError> {
     let mut stack: Vec<(u32, Segment)> = Vec::new();
     for part in parts {
         let mut rank = 0;

@@ -107,7 +107,9 @@ mod id;
 mod log;
 mod name;
 mod oid;
+mod plan;
 mod reconcile;
+mod record;
 mod refs;
 mod replay;
 mod snapshot;
@@ -121,11 +123,15 @@ pub use compact::{CompactError, Mode, Segment, SegmentError, compact, compact_se
 pub use config::{Config, ConfigBuilder, ConfigError, DfPolicy, HeadDeletion, RootRefs};
 pub use digest::{Checksum, ChecksumKey};
 pub use id::{LineageId, Point, Version};
-pub use log::{Form, MalformedChanges, Record};
+pub use log::{
+    Folded, Log, LogConfig, LogConfigBuilder, LogConfigError, LogError, Piece, PinId, ReplicaId, Standing, Taken,
+};
 pub use name::{NameError, OneLevel, RefName};
 pub use oid::{ObjectFormat, ObjectId, OidError};
-pub use reconcile::diff;
+pub use plan::{Extent, PieceKind, Plan, Stretch};
+pub use reconcile::{Agreement, Bisection, diff};
+pub use record::{Form, MalformedChanges, Record};
 pub use refs::{Refs, RefsError};
 pub use replay::{ReplayError, Replayed};
-pub use snapshot::{RestoreError, Snapshot};
+pub use snapshot::{MergeError, RestoreError, Snapshot};
 pub use transaction::{Action, Command, Deref, Transaction};

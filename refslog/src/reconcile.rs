@@ -1,9 +1,10 @@
-//! What two states differ in.
+//! What two states differ in, and where two logs part.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 use crate::change::{Change, Old, Value};
+use crate::id::Version;
 use crate::name::RefName;
 use crate::refs::Refs;
 
@@ -33,5 +34,60 @@ pub fn diff(from: &Refs, to: &Refs) -> Vec<Change> {
         {
             changes.push(Change::new(name.clone(), Old::known(old_value.cloned()), new_value.cloned()));
         }
+    }
+}
+
+/// Whether two logs have the same checksum at a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Agreement {
+    /// They have.
+    Equal,
+    /// They have not.
+    Different,
+}
+
+/// The search for the version at which two logs part, by asking for checksums: at most 64 probes, for `n` versions about
+/// `log2 n`.
+///
+/// Ask [`Bisection::probe`], compare the checksums of both logs there, tell [`Bisection::handle_answer`]. What is found is
+/// a version at which the logs agree and after which they differ. That is the first such version, unless the refs of the
+/// two were equal again somewhere after they had parted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Bisection {
+    equal: Version,
+    different: Version,
+}
+
+impl Bisection {
+    /// Two logs that agree at `equal` and differ at the later version `different`; `None` where that is not later.
+    #[must_use]
+    pub fn new(equal: Version, different: Version) -> Option<Self> {
+        (equal < different).then_some(Self { equal, different })
+    }
+
+    /// The version to compare next; `None` when the search is over.
+    #[must_use]
+    pub fn probe(&self) -> Option<Version> {
+        let middle = Version(self.equal.0.midpoint(self.different.0));
+        (middle > self.equal).then_some(middle)
+    }
+
+    /// Tells what the comparison at a version gave. One that was not asked for is late or unknown: it changes nothing.
+    pub fn handle_answer(&mut self, version: Version, answer: Agreement) {
+        if self.probe() != Some(version) {
+            return;
+        }
+        match answer {
+            Agreement::Equal => self.equal = version,
+            Agreement::Different => self.different = version,
+        }
+    }
+
+    /// The last version at which the logs agree, once the search is over: the record after it is the first that differs.
+    #[must_use]
+    pub fn parting(&self) -> Option<Version> {
+        self.probe().is_none().then_some(self.equal)
     }
 }

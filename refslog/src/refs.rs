@@ -7,8 +7,8 @@ use crate::change::Value;
 use crate::config::Config;
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
-use crate::log::Record;
 use crate::name::RefName;
+use crate::record::Record;
 
 /// All refs of a repository, at one [`Point`] of its log.
 ///
@@ -162,7 +162,6 @@ impl Refs {
     /// # Errors
     /// See [`ReplayError`](crate::ReplayError); nothing is changed.
     pub fn apply(&mut self, record: &Record) -> Result<crate::Replayed, crate::ReplayError> {
-        let stretch = crate::replay::Stretch::of_record(record);
-        self.take(&stretch)
+        self.take(&crate::replay::Part::of_record(record))
     }
 }

@@ -6,8 +6,8 @@ use crate::change::{Change, Old};
 use crate::compact::{Mode, Segment};
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
-use crate::log::Record;
 use crate::name::RefName;
+use crate::record::Record;
 use crate::refs::Refs;
 
 /// What replaying did.
@@ -33,8 +33,8 @@ pub enum ReplayError {
         /// Version that is needed.
         need: Version,
     },
-    /// An exact segment applies at its base only.
-    #[error("the refs are at version {have}, an exact segment applies at {need} only")]
+    /// An exact segment applies at its base only, and is taken back at its end only.
+    #[error("the refs are at version {have}, and must be at {need}")]
     NotAtBase {
         /// Version of the refs.
         have: Version,
@@ -65,6 +65,9 @@ pub enum ReplayError {
         /// The checksum that it would have.
         found: Checksum,
     },
+    /// Without old values, nothing can be taken back.
+    #[error("the old values were dropped")]
+    NeedsOldValues,
     /// An id is not of the repository's object format.
     #[error("the id of '{name}' is not of the repository's object format")]
     Format {
@@ -74,7 +77,7 @@ pub enum ReplayError {
 }
 
 /// A stretch of a log: what records and segments have in common.
-pub(crate) struct Stretch<'a> {
+pub(crate) struct Part<'a> {
     base: Version,
     base_checksum: Option<Checksum>,
     after: Point,
@@ -82,7 +85,7 @@ pub(crate) struct Stretch<'a> {
     changes: &'a [Change],
 }
 
-impl<'a> Stretch<'a> {
+impl<'a> Part<'a> {
     /// A record is both: its one step can only be taken from its base.
     pub(crate) fn of_record(record: &'a Record) -> Self {
         Self {
@@ -112,7 +115,7 @@ impl Refs {
     /// # Errors
     /// See [`ReplayError`]; nothing is changed.
     pub fn replay(&mut self, segment: &Segment) -> Result<Replayed, ReplayError> {
-        self.take(&Stretch::of_segment(segment))
+        self.take(&Part::of_segment(segment))
     }
 
     /// What [`Refs::replay`] would change here, each with what it replaces: for a replica that replays into a store of its
@@ -121,11 +124,11 @@ impl Refs {
     /// # Errors
     /// As [`Refs::replay`].
     pub fn pending(&self, segment: &Segment) -> Result<Vec<Change>, ReplayError> {
-        let stretch = Stretch::of_segment(segment);
-        if self.check(&stretch)? == Replayed::AlreadyApplied {
+        let part = Part::of_segment(segment);
+        if self.check(&part)? == Replayed::AlreadyApplied {
             return Ok(Vec::new());
         }
-        let net = stretch.changes.iter().filter_map(|change| {
+        let net = part.changes.iter().filter_map(|change| {
             let current = self.map.get(change.name());
             (current != change.new_value())
                 .then(|| Change::new(change.name().clone(), Old::known(current.cloned()), change.new_value().cloned()))
@@ -133,46 +136,85 @@ impl Refs {
         Ok(net.collect())
     }
 
-    pub(crate) fn take(&mut self, stretch: &Stretch<'_>) -> Result<Replayed, ReplayError> {
-        if self.check(stretch)? == Replayed::AlreadyApplied {
-            return Ok(Replayed::AlreadyApplied);
+    /// Takes a stretch back by its old values: for a replica that went ahead of the log, or along a fork of it. The refs
+    /// must stand at the segment's end, in its very state. A record is taken back as [`Segment::of_record`].
+    ///
+    /// # Errors
+    /// See [`ReplayError`]; nothing is changed.
+    pub fn rollback(&mut self, segment: &Segment) -> Result<(), ReplayError> {
+        let (base, end) = (segment.base(), segment.end());
+        if self.point.lineage != end.lineage {
+            return Err(ReplayError::LineageMismatch { have: self.point.lineage, found: end.lineage });
         }
-        for change in stretch.changes {
+        if self.point.version != end.version {
+            return Err(ReplayError::NotAtBase { have: self.point.version, need: end.version });
+        }
+        if self.point.checksum != end.checksum {
+            let (want, found) = (end.checksum, self.point.checksum);
+            return Err(ReplayError::ChecksumMismatch { version: end.version, want, found });
+        }
+        let undo = segment.changes().iter().map(|change| match change.old() {
+            Old::Any => Err(ReplayError::NeedsOldValues),
+            Old::Absent | Old::Is(_) => Ok(Change::new(
+                change.name().clone(),
+                Old::known(change.new_value().cloned()),
+                change.old().value().cloned(),
+            )),
+        });
+        let undo = undo.collect::<Result<Vec<_>, _>>()?;
+        let found = self.checksum_after(&undo, true)?;
+        if found != base.checksum {
+            return Err(ReplayError::ChecksumMismatch { version: base.version, want: base.checksum, found });
+        }
+        self.set(&undo);
+        self.point = base;
+        Ok(())
+    }
+
+    fn set(&mut self, changes: &[Change]) {
+        for change in changes {
             match change.new_value() {
                 Some(value) => self.map.insert(change.name().clone(), value.clone()),
                 None => self.map.remove(change.name()),
             };
         }
-        self.point = stretch.after;
+    }
+
+    pub(crate) fn take(&mut self, part: &Part<'_>) -> Result<Replayed, ReplayError> {
+        if self.check(part)? == Replayed::AlreadyApplied {
+            return Ok(Replayed::AlreadyApplied);
+        }
+        self.set(part.changes);
+        self.point = part.after;
         Ok(Replayed::Applied)
     }
 
     /// Whether the stretch can be taken from here, and would lead where it says; `AlreadyApplied` where it is behind.
-    fn check(&self, stretch: &Stretch<'_>) -> Result<Replayed, ReplayError> {
+    fn check(&self, part: &Part<'_>) -> Result<Replayed, ReplayError> {
         let have = self.point.version;
-        if self.point.lineage != stretch.after.lineage {
-            return Err(ReplayError::LineageMismatch { have: self.point.lineage, found: stretch.after.lineage });
+        if self.point.lineage != part.after.lineage {
+            return Err(ReplayError::LineageMismatch { have: self.point.lineage, found: part.after.lineage });
         }
-        if have >= stretch.after.version {
+        if have >= part.after.version {
             return Ok(Replayed::AlreadyApplied);
         }
-        if have < stretch.base {
-            return Err(ReplayError::Gap { have, need: stretch.base });
+        if have < part.base {
+            return Err(ReplayError::Gap { have, need: part.base });
         }
-        let at_base = have == stretch.base;
-        if !at_base && stretch.mode == Mode::Exact {
-            return Err(ReplayError::NotAtBase { have, need: stretch.base });
+        let at_base = have == part.base;
+        if !at_base && part.mode == Mode::Exact {
+            return Err(ReplayError::NotAtBase { have, need: part.base });
         }
-        if let Some(want) = stretch.base_checksum.filter(|_| at_base)
+        if let Some(want) = part.base_checksum.filter(|_| at_base)
             && want != self.point.checksum
         {
             return Err(ReplayError::ChecksumMismatch { version: have, want, found: self.point.checksum });
         }
-        let found = self.checksum_after(stretch.changes, at_base)?;
-        if found != stretch.after.checksum {
+        let found = self.checksum_after(part.changes, at_base)?;
+        if found != part.after.checksum {
             return Err(ReplayError::ChecksumMismatch {
-                version: stretch.after.version,
-                want: stretch.after.checksum,
+                version: part.after.version,
+                want: part.after.checksum,
                 found,
             });
         }

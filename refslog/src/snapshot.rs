@@ -4,12 +4,13 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::change::{Old, Value};
+use crate::change::{Change, Old, Value};
 use crate::codec::Reader;
 use crate::codec::error::{DecodeError, DecodeErrorKind as Kind};
 use crate::codec::record::format_bit;
 use crate::codec::run::{Entry, RawOld, RawValue};
-use crate::codec::table::{Table, TableBuilder};
+use crate::codec::table::{BLOCK_ENTRIES, Table, TableBuilder, block_len};
+use crate::compact::Segment;
 use crate::config::Config;
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
@@ -137,11 +138,7 @@ impl Refs {
             .collect();
         table.push_all(&entries);
         let point = self.point();
-        let mut meta = Vec::with_capacity(META);
-        meta.extend_from_slice(&point.lineage.0.to_le_bytes());
-        meta.extend_from_slice(&point.version.0.to_le_bytes());
-        meta.extend_from_slice(&point.checksum.to_bytes());
-        Snapshot { table: table.finish_open(&meta), point }
+        Snapshot { table: table.finish_open(&meta_of(point)), point }
     }
 
     /// The refs that a snapshot holds. Every block, every name and the checksum of the whole are checked.
@@ -162,4 +159,129 @@ impl Refs {
             Err(RefsError::Checksum { want: checksum, found: refs.checksum() }.into())
         }
     }
+}
+
+/// Why a segment cannot be merged into a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// The snapshot is damaged.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The segment does not start where the snapshot stands.
+    #[error("the snapshot is at version {have}, the segment starts at {need}, or in other refs")]
+    NotAtBase {
+        /// Version of the snapshot.
+        have: Version,
+        /// Version at which the segment starts.
+        need: Version,
+    },
+    /// A ref does not hold what the change replaces.
+    #[error("'{name}' does not hold what the change replaces")]
+    OldMismatch {
+        /// The ref.
+        name: RefName,
+    },
+    /// An id is of another object format.
+    #[error("the id of '{name}' is of another object format")]
+    ObjectFormat {
+        /// The ref.
+        name: RefName,
+    },
+}
+
+/// Gathers refs into blocks, in the order of names.
+struct Writer {
+    table: TableBuilder,
+    block: Vec<(RefName, Value)>,
+}
+
+impl Writer {
+    fn push(&mut self, name: RefName, value: Value) {
+        self.block.push((name, value));
+        // One more than a block holds, so that where it ends does not depend on what follows.
+        if self.block.len() > BLOCK_ENTRIES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let entries: Vec<Entry<'_>> = self
+            .block
+            .iter()
+            .map(|(name, value)| Entry { name: name.as_bytes(), old: &Old::Any, new: Some(value) })
+            .collect();
+        let len = block_len(&entries);
+        self.table.push_block(entries.get(..len).unwrap_or_default());
+        self.block.drain(..len);
+    }
+}
+
+impl Snapshot {
+    /// The snapshot at the end of a segment that starts at this one. Tombstones go: nothing is before a snapshot.
+    ///
+    /// Needs no key: old values are compared one by one where they are known, and the checksum is the segment's.
+    ///
+    /// # Errors
+    /// The snapshot is damaged, or the segment does not start here.
+    pub fn merge(&self, segment: &Segment) -> Result<Self, MergeError> {
+        if segment.base() != self.point {
+            return Err(MergeError::NotAtBase { have: self.point.version, need: segment.base().version });
+        }
+        let format = self.format();
+        for change in segment.changes() {
+            if !change.new_value().is_none_or(|value| value.fits(format)) {
+                return Err(MergeError::ObjectFormat { name: change.name().clone() });
+            }
+        }
+        let expected = self.as_bytes().len() + segment.changes().len() * 40;
+        let table = TableBuilder::new(TAG | format_bit(format), expected);
+        let mut writer = Writer { table, block: Vec::with_capacity(BLOCK_ENTRIES + 1) };
+        let mut changes = segment.changes().iter().peekable();
+        let mut wrong: Option<RefName> = None;
+        let mut note = |change: &Change, current: Option<&Value>| {
+            if !change.old().matches(current) && wrong.is_none() {
+                wrong = Some(change.name().clone());
+            }
+        };
+        self.for_each(|name, value| {
+            while let Some(change) = changes.next_if(|change| *change.name() < name) {
+                note(change, None);
+                if let Some(new) = change.new_value() {
+                    writer.push(change.name().clone(), new.clone());
+                }
+            }
+            match changes.next_if(|change| *change.name() == name) {
+                Some(change) => {
+                    note(change, Some(&value));
+                    if let Some(new) = change.new_value() {
+                        writer.push(name, new.clone());
+                    }
+                }
+                None => writer.push(name, value),
+            }
+        })?;
+        for change in changes {
+            note(change, None);
+            if let Some(new) = change.new_value() {
+                writer.push(change.name().clone(), new.clone());
+            }
+        }
+        if let Some(name) = wrong {
+            return Err(MergeError::OldMismatch { name });
+        }
+        while !writer.block.is_empty() {
+            writer.flush();
+        }
+        let point = segment.end();
+        Ok(Self { table: writer.table.finish_open(&meta_of(point)), point })
+    }
+}
+
+fn meta_of(point: Point) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(META);
+    meta.extend_from_slice(&point.lineage.0.to_le_bytes());
+    meta.extend_from_slice(&point.version.0.to_le_bytes());
+    meta.extend_from_slice(&point.checksum.to_bytes());
+    meta
 }

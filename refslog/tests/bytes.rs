@@ -60,7 +60,9 @@ fn sha256_record() -> Record {
 
 fn log_bytes(records: &[Record]) -> Bytes {
     let mut out = Vec::new();
-    records.iter().for_each(|record| record.encode_into(&mut out));
+    for record in records {
+        record.encode_into(&mut out);
+    }
     out.into()
 }
 

@@ -157,6 +157,12 @@ fn run(seed: u64, steps: usize, policy: DfPolicy) {
                 assert!(replica.iter().eq(lands.1.clone()) && replica.point() == lands.0.point(), "seed {seed}");
             }
         }
+        for segment in [&cover, &exact] {
+            let mut fork = states[end].0.clone();
+            assert_eq!(fork.rollback(segment), Ok(()), "seed {seed}");
+            assert!(fork.iter().eq(states[base].1.clone()) && fork.point() == states[base].0.point(), "seed {seed}");
+            assert!(base == end || fork.rollback(segment).is_err(), "seed {seed}");
+        }
         assert_eq!(diff(&states[base].0, &states[end].0), exact.changes(), "exact is the difference; seed {seed}");
     }
 }

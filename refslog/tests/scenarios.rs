@@ -5,9 +5,9 @@ mod common;
 
 use common::{LINEAGE, config, empty, id, key, name, oid, open_config, refs_of, symbolic};
 use tenon_refslog::{
-    Change, Command, CompactError, Config, DfPolicy, Form, HeadDeletion, LineageId, Mode, ObjectFormat, ObjectId, Old,
-    Point, Reason, Record, RefName, Refs, ReplayError, Replayed, Segment, Transaction, Value, Verdict, Version,
-    compact, compact_segments, diff,
+    Agreement, Bisection, Change, Command, CompactError, Config, DfPolicy, Form, HeadDeletion, LineageId, Mode,
+    ObjectFormat, ObjectId, Old, Point, Reason, Record, RefName, Refs, ReplayError, Replayed, Segment, Transaction,
+    Value, Verdict, Version, compact, compact_segments, diff,
 };
 
 /// What a table says: `main` is `refs/heads/main`, `3` an id, `@main` a symbolic value.
@@ -391,6 +391,41 @@ fn pending_changes_are_those_of_this_replica() {
     let pending = middle.pending(&cover).unwrap();
     assert_eq!(pending, [Change::new(name("refs/heads/main"), Old::Is(id(1)), Some(id(6)))]);
     assert!(end.pending(&cover).unwrap().is_empty());
+}
+
+#[test]
+fn a_forked_replica_is_taken_back() {
+    let (end, records) = moves(&[1, 2]);
+    let mut fork = empty();
+    let _ = fork.apply(&records[0]).unwrap();
+    let common = fork.clone();
+    let stray = fork.admit(&Command::delete(name("refs/heads/main")).into()).unwrap().into_record().unwrap();
+    let _ = fork.apply(&stray).unwrap();
+    assert!(matches!(fork.replay(&compact(end.point(), Mode::Cover, &[]).unwrap()), Ok(Replayed::AlreadyApplied)));
+    let forward = Segment::of_record(common.point(), &stray, Mode::Cover).unwrap();
+    assert_eq!(fork.rollback(&forward.forward_only()), Err(ReplayError::NeedsOldValues));
+    let other = Segment::of_record(common.point(), &records[1], Mode::Cover).unwrap();
+    assert!(matches!(fork.rollback(&other), Err(ReplayError::ChecksumMismatch { .. })));
+    fork.rollback(&forward).unwrap();
+    assert_eq!(fork.point(), common.point());
+    let _ = fork.apply(&records[1]).unwrap();
+    assert_eq!(fork.point(), end.point());
+}
+
+#[test]
+fn the_parting_of_two_logs_is_found_in_few_probes() {
+    for parting in [0_u64, 1, 499, 500, 998, 999] {
+        let mut search = Bisection::new(Version(0), Version(1_000)).unwrap();
+        let mut probes = 0;
+        while let Some(at) = search.probe() {
+            search.handle_answer(Version(at.0 + 1), Agreement::Different); // not asked for
+            search.handle_answer(at, if at.0 <= parting { Agreement::Equal } else { Agreement::Different });
+            probes += 1;
+        }
+        assert_eq!(search.parting(), Some(Version(parting)));
+        assert!(probes <= 10);
+    }
+    assert_eq!(Bisection::new(Version(3), Version(3)), None);
 }
 
 #[test]

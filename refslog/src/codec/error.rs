@@ -1,9 +1,9 @@
 //! Why bytes are not what they should be, and where.
 
 use crate::compact::SegmentError;
-use crate::log::MalformedChanges;
 use crate::name::NameError;
 use crate::oid::OidError;
+use crate::record::MalformedChanges;
 
 /// Bytes that are no record, segment or snapshot: what is wrong, and at which offset of the input.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeErrorKind as Kind};
 use super::{Reader, put_len};
-use crate::log::Record;
+use crate::record::Record;
 
 /// Appends one frame. The checksum covers the length too, so that a damaged length is not taken for a short write.
 pub(crate) fn put_frame(out: &mut Vec<u8>, body: &[u8]) {

@@ -15,8 +15,8 @@ use super::{Reader, frame, put_len, put_varint};
 use crate::change::Change;
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point};
-use crate::log::Record;
 use crate::oid::ObjectFormat;
+use crate::record::Record;
 
 /// No record's body is shorter: tag, lineage, version, checksum, count, prefix, layout, one head byte.
 pub(crate) const MIN_BODY: usize = 46;

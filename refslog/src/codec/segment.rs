@@ -19,8 +19,8 @@ use crate::change::{Change, Old};
 use crate::compact::{Mode, Segment};
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
-use crate::log::Form;
 use crate::name::RefName;
+use crate::record::Form;
 
 const TAG: u8 = 0x30;
 const META: usize = 89;

@@ -25,7 +25,7 @@ use crate::oid::ObjectFormat;
 
 const MAGIC: &[u8; 4] = b"TNRF";
 const HEAD: usize = 5;
-const BLOCK_ENTRIES: usize = 128;
+pub(crate) const BLOCK_ENTRIES: usize = 128;
 const BLOCK_BYTES: usize = 8_192;
 /// More levels than any table that fits an address space has.
 const MAX_LEVELS: u8 = 10;

@@ -1,6 +1,6 @@
 //! What the test files share: short constructors, and chance from a seed.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and reads its seed")]
 
 use tenon_refslog::{
     Action, ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, Old, RefName, Refs, RootRefs, Transaction,

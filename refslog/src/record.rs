@@ -1,0 +1,163 @@
+//! Records: what one admitted transaction did, as the log keeps it.
+
+use alloc::vec::Vec;
+
+use crate::change::{Change, Old};
+use crate::id::{LineageId, Point, Version};
+
+/// Whether changes remember what was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Form {
+    /// Old values are kept: the changes can be checked one by one, undone, and compacted in [`Mode::Exact`](crate::Mode).
+    Invertible,
+    /// Old values are dropped: smaller by an id a change.
+    ForwardOnly,
+}
+
+/// One record of the log: the physical changes of one admitted transaction, and where they lead.
+///
+/// The changes are sorted by name, no name stands twice, and none is a no-op.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[must_use]
+pub struct Record {
+    after: Point,
+    form: Form,
+    changes: Vec<Change>,
+}
+
+/// Why changes make no record or segment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum MalformedChanges {
+    /// No change at all, where at least one is needed.
+    #[error("no change")]
+    Empty,
+    /// Version 0 is the state before the first record.
+    #[error("no record makes version 0")]
+    Genesis,
+    /// A name stands twice or out of order.
+    #[error("change {at} is not in the order of names, or its name stands twice")]
+    Order {
+        /// Index of the change.
+        at: usize,
+    },
+    /// A change leaves its ref as it was, where that is not allowed.
+    #[error("change {at} changes nothing")]
+    NoOp {
+        /// Index of the change.
+        at: usize,
+    },
+    /// Old values are known for some changes and not for others.
+    #[error("change {at} does not keep its old value as the others do")]
+    Form {
+        /// Index of the change.
+        at: usize,
+    },
+    /// SHA-1 and SHA-256 ids stand in one set of changes.
+    #[error("change {at} has an id of another object format")]
+    MixedFormats {
+        /// Index of the change.
+        at: usize,
+    },
+}
+
+impl Record {
+    /// A record from its parts, for a host that keeps records in a form of its own.
+    ///
+    /// # Errors
+    /// The first invariant that the changes break.
+    pub fn new(after: Point, changes: Vec<Change>) -> Result<Self, MalformedChanges> {
+        if after.version == Version::GENESIS {
+            return Err(MalformedChanges::Genesis);
+        }
+        if changes.is_empty() {
+            return Err(MalformedChanges::Empty);
+        }
+        let form = check_changes(&changes)?;
+        match changes.iter().position(Change::is_no_op) {
+            Some(at) => Err(MalformedChanges::NoOp { at }),
+            None => Ok(Self { after, form, changes }),
+        }
+    }
+
+    /// Which log the record belongs to.
+    #[must_use]
+    pub const fn lineage(&self) -> LineageId {
+        self.after.lineage
+    }
+
+    /// The version that the record makes.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.after.version
+    }
+
+    /// The version that the record applies to: the one before.
+    #[must_use]
+    pub fn base_version(&self) -> Version {
+        // A record never makes version 0.
+        self.after.version.previous().unwrap_or_default()
+    }
+
+    /// Where the log stands after the record.
+    #[must_use]
+    pub const fn after(&self) -> Point {
+        self.after
+    }
+
+    /// Whether old values are kept.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The changes, in the order of names.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The same record without old values.
+    pub fn forward_only(&self) -> Self {
+        Self { after: self.after, form: Form::ForwardOnly, changes: strip_old(&self.changes) }
+    }
+
+    pub(crate) fn from_admission(after: Point, changes: Vec<Change>) -> Self {
+        Self { after, form: Form::Invertible, changes }
+    }
+}
+
+/// The changes without old values.
+pub(crate) fn strip_old(changes: &[Change]) -> Vec<Change> {
+    changes.iter().map(|change| Change::new(change.name().clone(), Old::Any, change.new_value().cloned())).collect()
+}
+
+/// Checks order, form and object format; answers with the form. No change at all is invertible.
+pub(crate) fn check_changes(changes: &[Change]) -> Result<Form, MalformedChanges> {
+    let form = match changes.first().map(Change::old) {
+        Some(Old::Any) => Form::ForwardOnly,
+        Some(Old::Absent | Old::Is(_)) | None => Form::Invertible,
+    };
+    let mut format = None;
+    let mut previous: Option<&Change> = None;
+    for (at, change) in changes.iter().enumerate() {
+        if previous.is_some_and(|before| before.name() >= change.name()) {
+            return Err(MalformedChanges::Order { at });
+        }
+        if (*change.old() == Old::Any) != (form == Form::ForwardOnly) {
+            return Err(MalformedChanges::Form { at });
+        }
+        for value in change.old().value().into_iter().chain(change.new_value()) {
+            if let Some(id) = value.id()
+                && *format.get_or_insert(id.format()) != id.format()
+            {
+                return Err(MalformedChanges::MixedFormats { at });
+            }
+        }
+        previous = Some(change);
+    }
+    Ok(form)
+}
