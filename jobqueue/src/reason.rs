@@ -2,6 +2,7 @@
 
 use crate::id::{Component, JobId};
 use crate::job::State;
+use crate::pipeline::PipelineState;
 use crate::time::Timestamp;
 
 /// Why a job stands where it stands. The numbers are those that the decision was made from.
@@ -206,9 +207,12 @@ pub enum Refused {
     /// The row changed under the request again and again; it may be asked again.
     #[error("too many conflicts")]
     Contended,
-    /// The host withdrew the request.
-    #[error("withdrawn")]
-    Cancelled,
+    /// The pipeline has ended.
+    #[error("the pipeline has ended: {0:?}")]
+    Closed(PipelineState),
+    /// No job of the pipeline can be tried again.
+    #[error("nothing to do")]
+    Nothing,
 }
 
 impl Refused {
@@ -229,7 +233,8 @@ impl Refused {
             Self::Exists => 111,
             Self::Invalid => 112,
             Self::Contended => 113,
-            Self::Cancelled => 114,
+            Self::Closed(_) => 114,
+            Self::Nothing => 115,
         }
     }
 }

@@ -127,8 +127,11 @@ fn admit(job: &Job, event: &Event) -> Result<Cell, Refused> {
 }
 
 fn check_token(job: &Job, worker: Option<Worker>, token: LeaseToken) -> Result<(), Refused> {
-    if token.key != job.key {
+    if token.key.job != job.key.job || token.key.attempt > job.key.attempt {
         return Err(Refused::Unknown);
+    }
+    if token.key.attempt < job.key.attempt {
+        return Err(Refused::StaleLease);
     }
     if job.state.is_terminal() {
         return Err(Refused::Terminal(job.state));
@@ -411,6 +414,18 @@ fn attempt(now: Timestamp, job: &Job, stamp: &Stamp, delay_ms: u64, reason: Reas
     let crashes = if reason == Reason::Revived { 0 } else { job.tally.crashes };
     row.tally = crate::job::Tally { unacked: 0, crashes, nacks: 0 };
     row
+}
+
+/// The row of an ended job's next attempt, which waits for its batch again.
+///
+/// # Errors
+///
+/// What [`Event::Retry`] is refused with.
+pub fn revive(now: Timestamp, job: &Job, stamp: &Stamp) -> Result<Job, Refused> {
+    admit(job, &Event::Retry)?;
+    let mut row = attempt(now, job, stamp, 0, Reason::Revived);
+    row.state = State::Unstart;
+    Ok(row)
 }
 
 /// The `count`-th back-off in milliseconds: doubled each time, capped, and a part of its upper half left to chance

@@ -188,7 +188,7 @@ fn no_event_leaves_a_terminal_state() {
             match cell(state, kind) {
                 Cell::No(Rule::Terminal) => {}
                 Cell::New => assert_eq!(kind, EventKind::Retry),
-                other => panic!("{state:?} {kind:?} {other:?}"),
+                other @ (Cell::To(_) | Cell::No(_)) => panic!("{state:?} {kind:?} {other:?}"),
             }
         }
     }
@@ -213,6 +213,10 @@ fn a_token_speaks_for_one_delivery_and_one_life_of_a_worker() {
     assert_eq!(say(worker(), earlier), Err(Refused::StaleLease));
     let unknown = JobKey { job: JobId::new(1), attempt: Attempt::new(2) };
     assert_eq!(say(worker(), LeaseToken { key: unknown, ..good }), Err(Refused::Unknown));
+    let mut second = job;
+    second.key.attempt = Attempt::new(2);
+    let event = Event::Work { worker: worker(), token: good, act: Act::Report(Outcome::Succeeded) };
+    assert_eq!(transition(NOW, &second, &event, &stamp), Err(Refused::StaleLease), "the first attempt ends the second");
 }
 
 #[test]

@@ -1,0 +1,171 @@
+//! What the engine shows: counters, a tag's depth, and why a job is not running.
+
+use alloc::vec::Vec;
+
+use super::{Engine, waits};
+use crate::config::Service;
+use crate::id::{JobId, PipelineId, PoolId, Tag, Ticket};
+use crate::job::{Job, State};
+use crate::pipeline::Pipeline;
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// What has happened in this engine's life. Not part of its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Counters {
+    /// Writes proposed.
+    pub proposed: u64,
+    /// Writes made.
+    pub committed: u64,
+    /// Writes that met another.
+    pub conflicted: u64,
+    /// Commands refused after the rows were read.
+    pub refused: u64,
+    /// Facts that were late, repeated or unknown.
+    pub ignored: u64,
+}
+
+/// How a pool stands to a tag that it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Standing {
+    /// It is drained.
+    Closed,
+    /// Its workers hold, or are being given, all they may.
+    NoRoom {
+        /// Jobs held.
+        used: u32,
+        /// Jobs allowed.
+        limit: u32,
+    },
+    /// It has room for this many more, and takes a job with its next pull.
+    Waits {
+        /// Jobs held.
+        used: u32,
+        /// Jobs allowed.
+        limit: u32,
+    },
+}
+
+/// Why a job is not running.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Why {
+    /// Its batch is not open: the batch of this order still has so many jobs in progress.
+    Batch {
+        /// The open batch's order.
+        open: u32,
+        /// Its jobs in progress.
+        remaining: u32,
+    },
+    /// It waits in its tag's queue.
+    Queue {
+        /// Jobs before it.
+        ahead: u32,
+        /// Whether the tag is paused.
+        tag: Service,
+        /// The pools that serve the tag; none means that nobody ever will.
+        pools: Vec<(PoolId, Standing)>,
+    },
+    /// It waits for this time or for an answer, as its row's reason says.
+    Until(Timestamp),
+    /// A change of it is being written.
+    Writing(Ticket),
+    /// It runs.
+    Runs,
+}
+
+/// A job's whole story as it now is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Where it stands.
+    pub state: State,
+    /// Why it came to stand there.
+    pub reason: Reason,
+    /// Why it is not running.
+    pub why: Why,
+}
+
+impl Engine {
+    /// What has happened so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// A job's row, if it has not ended and is here.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> Option<&Job> {
+        Some(&self.store.jobs.get(self.store.find_job(id)?)?.job)
+    }
+
+    /// A pipeline's row, if it is open and here.
+    #[must_use]
+    pub fn pipeline(&self, id: PipelineId) -> Option<&Pipeline> {
+        self.store.pipes.get(self.store.find_pipe(id)?)?.row.as_ref()
+    }
+
+    /// How many jobs are here that have not ended.
+    #[must_use]
+    pub const fn jobs(&self) -> u32 {
+        self.store.jobs.used
+    }
+
+    /// How many jobs wait in a tag's queue.
+    #[must_use]
+    pub fn depth(&self, tag: Tag) -> u32 {
+        self.queues.find(tag).map_or(0, |lane| self.queues.lanes[lane as usize].live)
+    }
+
+    /// How many jobs a pool's workers hold.
+    #[must_use]
+    pub fn leased(&self, pool: PoolId) -> u32 {
+        self.queues.pool(pool).map_or(0, |pool| self.queues.pools[pool as usize].leased)
+    }
+
+    /// Why a job is not running. Reads its whole queue: for people, not for every turn of a loop.
+    #[must_use]
+    pub fn explain(&self, id: JobId) -> Option<Explanation> {
+        let at = self.store.find_job(id)?;
+        let slot = self.store.jobs.get(at)?;
+        let job = &slot.job;
+        let why = match (slot.lock, job.state) {
+            (Some(ticket), _) => Why::Writing(ticket),
+            (None, State::Unstart) => {
+                let row = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row);
+                let (open, remaining) = row.map_or((0, 0), |row| (row.order, row.remaining));
+                Why::Batch { open, remaining }
+            }
+            (None, State::Pending) => self.why_queued(slot.lane, at),
+            (None, State::Running) => Why::Runs,
+            (None, _) => Why::Until(job.due().unwrap_or(Timestamp::MAX)),
+        };
+        Some(Explanation { state: job.state, reason: job.reason, why })
+    }
+
+    fn why_queued(&self, lane: u32, at: u32) -> Why {
+        let lane = &self.queues.lanes[lane as usize];
+        let mine = lane.entries().filter(|entry| entry.slot == at && waits(&self.store, &self.config, entry));
+        let rank = mine.map(|entry| entry.rank).min();
+        let before = |entry: &&crate::lane::Entry| {
+            rank.is_some_and(|rank| entry.rank < rank) && waits(&self.store, &self.config, entry)
+        };
+        let ahead = u32::try_from(lane.entries().filter(before).count()).unwrap_or(u32::MAX);
+        let pools = lane.pools.iter().map(|(pool, _)| {
+            let pool = &self.queues.pools[*pool as usize];
+            let (used, limit) = (pool.leased + pool.flying, pool.spec.max_leases);
+            let standing = match pool.spec.service {
+                Service::Closed => Standing::Closed,
+                Service::Open if pool.room() == 0 => Standing::NoRoom { used, limit },
+                Service::Open => Standing::Waits { used, limit },
+            };
+            (pool.spec.id, standing)
+        });
+        Why::Queue { ahead, tag: lane.service, pools: pools.collect() }
+    }
+}

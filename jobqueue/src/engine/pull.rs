@@ -1,0 +1,123 @@
+//! Pulls: served at once, parked while there is nothing, woken when something comes.
+
+use super::call::{Call, Pull, Work};
+use super::flight::{Origin, assignment};
+use super::{Engine, Purpose, waits};
+use crate::effect::{Answer, Change, Effect, Row, Want};
+use crate::event::Event;
+use crate::id::{CallId, LeaseToken, Worker};
+use crate::job::State;
+use crate::transition::transition;
+
+impl Engine {
+    fn pull_of(&self, id: CallId) -> Option<Pull> {
+        match self.calls.get(&id)?.work {
+            Work::Pull(pull) => Some(pull),
+            Work::Submit(_) | Work::Event(..) | Work::AbortPipeline(_) | Work::RetryPipeline(_) => None,
+        }
+    }
+
+    fn set_pull(&mut self, id: CallId, pull: Pull) {
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.work = Work::Pull(pull);
+        }
+    }
+
+    /// Proposes a delivery for each job that the pull can have; parks it if there is none.
+    pub(super) fn serve(&mut self, id: CallId) {
+        let Some(mut pull) = self.pull_of(id) else { return };
+        let Some(pool) = self.queues.pool(pull.pool) else { return };
+        let mut turn = self.queues.turn(pool, &mut self.rng);
+        while pull.flying + pull.got < pull.want && self.queues.pools[pool as usize].room() > 0 {
+            let (store, config) = (&self.store, &self.config);
+            let Some(entry) = self.queues.take(pool, &mut turn, |entry| waits(store, config, entry)) else { break };
+            let Some(slot) = self.store.jobs.get_mut(entry.slot) else { continue };
+            slot.queued = false;
+            slot.stamp = slot.stamp.wrapping_add(1);
+            let job = slot.job;
+            let ticket = self.ticket();
+            let event = Event::Deliver { worker: pull.worker, pool: pull.pool, pull: id };
+            let Ok(change) = transition(self.now, &job, &event, &self.stamp(ticket)) else { continue };
+            pull.flying += 1;
+            self.queues.pools[pool as usize].flying += 1;
+            self.scratch.clear();
+            self.scratch.push(Change { expect: Some(job.version), row: Row::Job(change.row) });
+            self.propose(ticket, Origin::Pull(id, pool));
+        }
+        self.set_pull(id, pull);
+        if pull.flying == 0 {
+            self.settle(id, pull, pool);
+        }
+    }
+
+    /// Nothing of the pull is under way any more.
+    fn settle(&mut self, id: CallId, pull: Pull, pool: u32) {
+        if pull.got > 0 || pull.until <= self.now {
+            return self.answer(id, Answer::Pulled { jobs: pull.got });
+        }
+        // Oldest first, whenever it was parked.
+        let parked = &mut self.queues.pools[pool as usize].parked;
+        if let Err(place) = parked.binary_search(&id) {
+            parked.insert(place, id);
+        }
+        self.patience.insert((pull.until, id));
+        self.queues.woken.remove(&pool);
+    }
+
+    /// A delivery of the pull was settled.
+    pub(super) fn served(&mut self, id: CallId) {
+        let Some(pull) = self.pull_of(id).filter(|pull| pull.flying == 0) else { return };
+        if pull.got > 0 {
+            self.answer(id, Answer::Pulled { jobs: pull.got });
+        } else {
+            self.serve(id);
+        }
+    }
+
+    pub(super) fn unpark(&mut self, id: CallId) {
+        let Some(pull) = self.pull_of(id) else { return };
+        let Some(pool) = self.queues.pool(pull.pool) else { return };
+        let parked = &mut self.queues.pools[pool as usize].parked;
+        if let Ok(place) = parked.binary_search(&id) {
+            parked.remove(place);
+        }
+        self.patience.remove(&(pull.until, id));
+    }
+
+    /// The pull's patience has ended.
+    pub(super) fn give_up(&mut self, id: CallId) {
+        self.unpark(id);
+        self.answer(id, Answer::Pulled { jobs: 0 });
+    }
+
+    /// The worker never saw the answer to `previous`: what was assigned by it is read again, and assigned again if
+    /// the row still says so.
+    pub(super) fn redeliver(&mut self, id: CallId, worker: Worker, previous: CallId) {
+        let held = self.store.jobs_held(worker.name).filter_map(|at| self.store.jobs.get(at)).filter_map(|slot| {
+            let delivery = slot.job.delivery.filter(|d| d.worker == worker && d.pull == previous)?;
+            (slot.job.state == State::Scheduled && slot.lock.is_none()).then_some((slot.job.token()?, delivery))
+        });
+        let mut lost: alloc::vec::Vec<LeaseToken> = held.map(|(token, _)| token).collect();
+        lost.sort_unstable();
+        let Some(mut pull) = self.pull_of(id) else { return };
+        for token in lost.into_iter().take(pull.want as usize) {
+            pull.flying += 1;
+            self.ask(Want::Job(token.key.job), Purpose::Again(id, token));
+        }
+        self.set_pull(id, pull);
+    }
+
+    /// The row of a lost assignment was read again.
+    pub(super) fn reassign(&mut self, id: CallId, token: LeaseToken) {
+        let now = self.now;
+        let found = self.store.find_job(token.key.job).and_then(|at| self.store.jobs.get(at)).map(|slot| slot.job);
+        let still = found.filter(|job| job.state == State::Scheduled && job.token() == Some(token) && job.until > now);
+        let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(&id) else { return };
+        pull.flying -= 1;
+        if let Some((job, delivery)) = still.and_then(|job| Some((job, job.delivery?))) {
+            pull.got += 1;
+            self.effects.push_back(Effect::Assign { call: id, assignment: assignment(&job, token, delivery) });
+        }
+        self.served(id);
+    }
+}

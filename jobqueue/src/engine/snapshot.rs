@@ -1,0 +1,247 @@
+//! The engine's state as plain data: the twin made from it answers alike for ever.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::call::{Call, Work};
+use super::flight::{Flight, Origin};
+use super::{Engine, Purpose};
+use crate::config::{Config, PoolSpec, Service};
+use crate::effect::{Change, Effect, Row, Want};
+use crate::id::{AskId, CallId, Incarnation, JobId, PipelineId, Tag, Ticket, Version};
+use crate::job::Job;
+use crate::pipeline::Pipeline;
+use crate::rng::Rng;
+
+/// The layout of [`Snapshot`] that this version writes and reads.
+const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct PipeState {
+    id: PipelineId,
+    row: Option<Pipeline>,
+    asked: bool,
+    read_at: Option<Version>,
+    late: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct PoolState {
+    spec: PoolSpec,
+    active: Vec<u32>,
+}
+
+/// An engine's state, without clock and counters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Snapshot {
+    format: u32,
+    engine: Incarnation,
+    rng: Rng,
+    next: [u64; 4],
+    jobs: Vec<Job>,
+    /// Jobs whose deadline is not watched, as their pipeline's row is locked or unknown.
+    silent: Vec<JobId>,
+    pipelines: Vec<PipeState>,
+    lanes: Vec<(Tag, Service)>,
+    pools: Vec<PoolState>,
+    flights: Vec<(Ticket, Flight)>,
+    calls: Vec<(CallId, Call)>,
+    asks: Vec<(AskId, Want, Purpose)>,
+    effects: Vec<Effect>,
+}
+
+/// Why a snapshot was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// Another version wrote it.
+    #[error("snapshot format {0} is not known")]
+    Format(u32),
+    /// Another life of the engine wrote it: start a new engine and load the rows.
+    #[error("the snapshot is of another engine's life: {0}")]
+    OtherLife(Incarnation),
+    /// It contradicts itself.
+    #[error("the snapshot contradicts itself: {0}")]
+    Broken(&'static str),
+}
+
+impl Engine {
+    /// The state as plain data.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let mut jobs: Vec<Job> = self.store.jobs.iter().map(|slot| slot.job).collect();
+        jobs.sort_unstable_by_key(|job| job.key);
+        let silent = self.store.jobs.iter().filter(|s| s.lock.is_none() && s.alarm.is_none() && s.job.due().is_some());
+        let mut silent: Vec<JobId> = silent.map(|slot| slot.job.id()).collect();
+        silent.sort_unstable();
+        let pipelines = self.store.pipes.iter().map(|slot| PipeState {
+            id: slot.id,
+            row: slot.row,
+            asked: slot.asked,
+            read_at: slot.read_at,
+            late: slot.late,
+        });
+        let mut pipelines: Vec<PipeState> = pipelines.collect();
+        pipelines.sort_unstable_by_key(|pipeline| pipeline.id);
+        let pools = self.queues.pools.iter();
+        let asks = self.asks.iter().map(|(ask, (want, purpose))| (*ask, *want, *purpose));
+        Snapshot {
+            format: FORMAT,
+            engine: self.config.engine,
+            rng: self.rng.clone(),
+            next: [self.next_ticket, self.next_call, self.next_ask, self.next_sequence],
+            jobs,
+            silent,
+            pipelines,
+            lanes: self.queues.lanes.iter().map(|lane| (lane.tag, lane.service)).collect(),
+            pools: pools.map(|pool| PoolState { spec: pool.spec.clone(), active: pool.active.clone() }).collect(),
+            flights: sorted(&self.flights),
+            calls: sorted(&self.calls),
+            asks: asks.collect(),
+            effects: self.effects.iter().copied().collect(),
+        }
+    }
+
+    /// The engine whose snapshot this is.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] says what is wrong with it; there is no engine then.
+    pub fn restore(config: Config, snapshot: &Snapshot) -> Result<Self, RestoreError> {
+        if snapshot.format != FORMAT {
+            return Err(RestoreError::Format(snapshot.format));
+        }
+        if snapshot.engine != config.engine {
+            return Err(RestoreError::OtherLife(snapshot.engine));
+        }
+        let mut engine = Self::new(config);
+        engine.rng = snapshot.rng.clone();
+        [engine.next_ticket, engine.next_call, engine.next_ask, engine.next_sequence] = snapshot.next;
+        for (tag, service) in &snapshot.lanes {
+            let lane = engine.queues.lane(*tag);
+            engine.queues.lanes[lane as usize].service = *service;
+        }
+        if engine.queues.lanes.len() != snapshot.lanes.len() {
+            return Err(RestoreError::Broken("one tag, two queues"));
+        }
+        for pool in &snapshot.pools {
+            engine.queues.put_pool(pool.spec.clone());
+        }
+        if engine.queues.pools.len() != snapshot.pools.len() {
+            return Err(RestoreError::Broken("one pool twice"));
+        }
+        engine.restore_rows(snapshot)?;
+        engine.restore_work(snapshot)?;
+        engine.restore_rotation(snapshot)?;
+        engine.undecided.clear();
+        engine.queues.woken.clear();
+        engine.wind();
+        Ok(engine)
+    }
+
+    fn restore_rows(&mut self, snapshot: &Snapshot) -> Result<(), RestoreError> {
+        for pipeline in &snapshot.pipelines {
+            if self.store.find_pipe(pipeline.id).is_some() {
+                return Err(RestoreError::Broken("one pipeline twice"));
+            }
+            let at = self.store.pipe(pipeline.id);
+            if let Some(slot) = self.store.pipes.get_mut(at) {
+                slot.row = pipeline.row;
+                slot.asked = pipeline.asked;
+                slot.read_at = pipeline.read_at;
+                slot.late = pipeline.late;
+            }
+        }
+        for job in &snapshot.jobs {
+            if !job.check() || job.state.is_terminal() {
+                return Err(RestoreError::Broken("a job's row cannot be"));
+            }
+            if self.store.find_job(job.id()).is_some() {
+                return Err(RestoreError::Broken("one job twice"));
+            }
+            if self.store.find_pipe(job.pipeline).is_none() {
+                return Err(RestoreError::Broken("a job without its pipeline"));
+            }
+            self.apply_job(job);
+        }
+        if self.queues.lanes.len() != snapshot.lanes.len() {
+            return Err(RestoreError::Broken("a job without its queue"));
+        }
+        for id in &snapshot.silent {
+            let at = self.store.find_job(*id).and_then(|at| self.store.jobs.get_mut(at));
+            let slot = at.ok_or(RestoreError::Broken("a silent job that is not there"))?;
+            if slot.alarm.take().is_some() {
+                self.timers.disarm();
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_work(&mut self, snapshot: &Snapshot) -> Result<(), RestoreError> {
+        for (id, call) in &snapshot.calls {
+            if let Work::Pull(pull) = call.work {
+                let Some(pool) = self.queues.pool(pull.pool) else {
+                    return Err(RestoreError::Broken("a pull for no pool"));
+                };
+                if pull.flying == 0 {
+                    let parked = &mut self.queues.pools[pool as usize].parked;
+                    let Err(place) = parked.binary_search(id) else {
+                        return Err(RestoreError::Broken("one call twice"));
+                    };
+                    parked.insert(place, *id);
+                    self.patience.insert((pull.until, *id));
+                }
+            }
+            self.calls.insert(*id, *call);
+        }
+        for (ticket, flight) in &snapshot.flights {
+            if let Origin::Pull(_, pool) = flight.origin {
+                let pool = self.queues.pools.get_mut(pool as usize);
+                pool.ok_or(RestoreError::Broken("a delivery for no pool"))?.flying += 1;
+            }
+            for change in &flight.changes {
+                self.relock(change, *ticket)?;
+            }
+            self.flights.insert(*ticket, flight.clone());
+        }
+        self.asks = snapshot.asks.iter().map(|(ask, want, purpose)| (*ask, (*want, *purpose))).collect();
+        self.effects = snapshot.effects.iter().copied().collect();
+        Ok(())
+    }
+
+    fn relock(&mut self, change: &Change, ticket: Ticket) -> Result<(), RestoreError> {
+        let held = match &change.row {
+            Row::Job(_) if change.expect.is_none() => None,
+            Row::Job(job) => self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)?.lock),
+            Row::Pipeline(row) => self.store.find_pipe(row.id).and_then(|at| self.store.pipes.get(at)?.lock),
+        };
+        if held.is_some_and(|held| held != ticket) {
+            return Err(RestoreError::Broken("two writes of one row"));
+        }
+        self.lock(change, ticket);
+        Ok(())
+    }
+
+    /// The rotations go on where they were, so the order of each pool's active lanes is state.
+    fn restore_rotation(&mut self, snapshot: &Snapshot) -> Result<(), RestoreError> {
+        for (at, saved) in snapshot.pools.iter().enumerate() {
+            let found: BTreeSet<u32> = self.queues.pools[at].active.iter().copied().collect();
+            let wanted: BTreeSet<u32> = saved.active.iter().copied().collect();
+            if found != wanted || wanted.len() != saved.active.len() {
+                return Err(RestoreError::Broken("a rotation that does not fit its queues"));
+            }
+            self.queues.set_rotation(at, &saved.active);
+        }
+        Ok(())
+    }
+}
+
+fn sorted<K: Copy + Ord + core::hash::Hash, V: Clone>(map: &crate::hash::Map<K, V>) -> Vec<(K, V)> {
+    #[expect(clippy::disallowed_methods, reason = "sorted before anybody sees it")]
+    let mut all: Vec<(K, V)> = map.iter().map(|(key, value)| (*key, value.clone())).collect();
+    all.sort_unstable_by_key(|(key, _)| *key);
+    all
+}
