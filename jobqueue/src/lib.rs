@@ -1,6 +1,156 @@
 //! Which job runs next, where, and what its state may become.
+//!
+//! `tenon-jobqueue` is the task centre of a pipeline engine as a plain value: no socket, file, thread, clock or hidden
+//! chance is in it. It knows jobs, pipelines and workers by number. It opens a pipeline's batches in order, keeps a
+//! queue for each tag, gives jobs to the workers that pull, watches leases and deadlines, and stops or retries what
+//! must be. It does *not* run anything, store anything or call anybody, and it does not know what a job does: your
+//! server asks it, does what it says, and tells it what happened.
+//!
+//! # Two layers
+//!
+//! 1. **Rows and transitions, stateless.** A [`Job`] and a [`Pipeline`] are plain rows with a version. [`transition`]
+//!    says what an event makes of a job, [`Pipeline::absorb`] what that does to its pipeline's counts, [`decide`] which
+//!    jobs may run now. A host with a database may use these alone and write by compare-and-set.
+//! 2. **[`Engine`]**, an index over the rows: queues, leases, timers, parked pulls. It never owns the truth. It proposes
+//!    a write, the host makes it, and only then is it so; nothing is emitted that relies on a write before that write
+//!    was told as made. Several engines may share one database: versions decide, and write ids tell whose write it was.
+//!
+//! # The loop
+//!
+//! ```text
+//!           submit, pull, work, callback, approve, abort, retry, abort_pipeline, retry_pipeline       (ask)
+//!   host  ─────────────────────────────────────────────────────────────────────────────►  Engine
+//!         ◄─────────────────────────────────────────────────────────────────────────────
+//!           poll_effect: Persist, Fetch (to the database)                                              (do)
+//!                        Assign, Abort, Poll (to workers)   Answer, Closed (to callers)
+//!         ─────────────────────────────────────────────────────────────────────────────►
+//!           handle_committed, handle_conflicted, handle_unknown, handle_rows, handle_timeout           (tell)
+//! ```
+//!
+//! A command returns a [`CallId`]; its answer comes later as [`Effect::Answer`], because it is true only once it is
+//! written, and because nothing is refused before the row was read again. A worker pulls, gets [`Effect::Assign`],
+//! acknowledges with the assignment's token, **starts only when that is answered**, sends heartbeats, and reports.
+//!
+//! Here is the whole of it, with a database in memory:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use tenon_jobqueue::*;
+//!
+//! // Yours: two tables. A write changes all its rows, each from the version it expects, or none.
+//! #[derive(Default)]
+//! struct Db(BTreeMap<JobKey, Job>, BTreeMap<PipelineId, Pipeline>);
+//! impl Db {
+//!     fn version(&self, row: &Row) -> Option<Version> {
+//!         match row {
+//!             Row::Job(job) => self.0.get(&job.key).map(|row| row.version),
+//!             Row::Pipeline(pipeline) => self.1.get(&pipeline.id).map(|row| row.version),
+//!         }
+//!     }
+//!     fn write(&mut self, changes: &[Change]) -> bool {
+//!         let good = changes.iter().all(|change| self.version(&change.row) == change.expect);
+//!         for change in changes.iter().filter(|_| good) {
+//!             match change.row {
+//!                 Row::Job(job) => drop(self.0.insert(job.key, job)),
+//!                 Row::Pipeline(pipeline) => drop(self.1.insert(pipeline.id, pipeline)),
+//!             }
+//!         }
+//!         good
+//!     }
+//!     fn read(&self, keep: impl Fn(&Job) -> bool) -> Vec<Row> {
+//!         let jobs = self.0.values().filter(|job| keep(job)).copied().map(Row::Job);
+//!         jobs.chain(self.1.values().copied().map(Row::Pipeline)).collect()
+//!     }
+//! }
+//!
+//! let (mut db, mut now) = (Db::default(), Timestamp::from_millis(1));
+//! let mut engine = Engine::new(Config::builder(Incarnation::new(1)).seed(7).build()?);
+//! let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
+//! let service = Service::Open;
+//! engine.put_pool(now, PoolSpec { id: pool, kind: PoolKind::Preset, tags: vec![Tag::OTHER], max_leases: 10, service })?;
+//!
+//! // Ask: a build, then a test.
+//! let job = |id, order| NewJob { id: JobId::new(id), spec: JobSpec { order, ..JobSpec::default() } };
+//! let jobs = [job(1, 1), job(2, 2)];
+//! let id = PipelineId::new(1);
+//! engine.submit(now, &Submission { id, class: Class::new(0), priority: 0, jobs: &jobs })?;
+//! let mut closed = None;
+//! while closed.is_none() {
+//!     engine.pull(now, &PullRequest { pool, worker, want: 1, wait_ms: 1_000, previous: None })?;
+//!     // Do, and tell.
+//!     while let Some(effect) = engine.poll_effect() {
+//!         match effect {
+//!             Effect::Persist { ticket } => {
+//!                 if db.write(engine.changes(ticket)) {
+//!                     engine.handle_committed(now, ticket);
+//!                 } else {
+//!                     engine.handle_conflicted(now, ticket, &db.read(|_| true));
+//!                 }
+//!             }
+//!             Effect::Fetch { ask, .. } => engine.handle_rows(now, ask, &db.read(|_| true)),
+//!             // In life this goes to the worker, whose words come back by the network.
+//!             Effect::Assign { assignment, .. } => {
+//!                 engine.work(now, worker, assignment.token, Act::Ack)?;
+//!                 engine.work(now, worker, assignment.token, Act::Report(Outcome::Succeeded))?;
+//!             }
+//!             Effect::Answer { answer, .. } => assert!(!matches!(answer, Answer::Refused(_))),
+//!             Effect::Closed { state, .. } => closed = Some(state),
+//!             Effect::Abort { .. } | Effect::Poll { .. } => unreachable!("nobody asked for it"),
+//!         }
+//!     }
+//!     // Call this when `next_deadline` says so.
+//!     now = engine.next_deadline().unwrap_or(now);
+//!     engine.handle_timeout(now);
+//! }
+//! assert_eq!(closed, Some(PipelineState::Succeeded));
+//!
+//! // A restart: a new life of the engine, rebuilt from the rows that have not ended.
+//! let mut engine = Engine::new(Config::builder(Incarnation::new(2)).seed(7).build()?);
+//! assert_eq!(engine.load(now, &db.read(|job| !job.state.is_terminal())).taken, 0);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! # What you must persist, and when
+//!
+//! | what | when |
+//! |---|---|
+//! | all rows of [`Engine::changes`], in one transaction, each only from its expected version (`None`: only if absent) | on [`Effect::Persist`], before telling `handle_committed` |
+//! | nothing | for every other effect: what it relies on is written before it is emitted |
+//! | the engine's incarnation | before its first write: **no two lives may share one**, since write ids are made from it |
+//! | a job's script, logs and artifacts | yours: the rows know a job by its number |
+//!
+//! The row's columns are `(job, attempt)` as the primary key, `version`, and the rest, as columns or as one value. The
+//! swap is `UPDATE … WHERE job = ? AND attempt = ? AND version = ?` and must touch exactly one row; an insert must fail
+//! on the key. Should the answer of the database be lost, tell `handle_unknown`: the rows are read again and their
+//! write ids tell. Answer [`Effect::Fetch`] with what the database says now, never from a cache.
+//!
+//! Once in a while, page through the rows that have not ended and tell them to [`Engine::compensate`]: whatever was
+//! lost between a database and a queue comes back by that.
+//!
+//! # What a job's end means for its pipeline
+//!
+//! | end | required job | job that may fail |
+//! |---|---|---|
+//! | `Succeeded`, `Reused`, `Skipped` | goes on | goes on |
+//! | `Failed`, `TimedOut`, `Dead` with an attempt left | goes on with the next attempt | the same |
+//! | `Failed`, `TimedOut`, `Dead` | later jobs run only if [`When::Always`] or [`When::OnFailure`]; ends `Failed` | goes on |
+//! | `Aborted`, `Superseded` | the same, but ends `Aborted` if nothing failed | goes on |
+//! | none: waits for an approval | the pipeline waits | nobody waits; approving it later opens the pipeline again |
+//!
+//! Jobs that need each other are ordered by [`run_orders`]: what needs something runs in a later batch than it.
+//!
+//! # What holds, whatever happens
+//!
+//! * Execution is at least once; a result is accepted once. Each delivery has a token that no other delivery shares.
+//! * A worker that fell silent is not believed later, nor is the life before its restart.
+//! * A pipeline's batch opens once, however many completions decide at once, on however many engines.
+//! * A row moves only as [`table`] says, and no row leaves a terminal state: a retry is a new row.
+//! * Within a queue: the larger priority, then the older, then the smaller sequence number, then the smaller id. With
+//!   [`ageing`](ConfigBuilder::ageing_ms) nobody waits behind what came too much later; without, the lower may starve.
+//! * Same configuration and inputs, same outputs. When effects are drained changes nothing. A refusal changes nothing.
+//!   Late, repeated, unknown and early facts change nothing. A [`Snapshot`]'s twin answers alike for ever. Nothing
+//!   outgrows its limit, and [`Refused::Full`] is an answer.
 #![no_std]
-#![forbid(unsafe_code)]
 
 extern crate alloc;
 

@@ -1,7 +1,8 @@
 //! The eight laws, over random histories. A failure prints the seed; `SEED=n cargo test -p tenon-jobqueue --test laws`
-//! replays it alone.
+//! replays it alone, `SEEDS=n` runs so many.
 #![allow(unused_must_use, reason = "answers that a law is not about")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a failure is replayed by its seed")]
 
 mod common;
 #[path = "common/sim.rs"]
@@ -14,10 +15,8 @@ use tenon_jobqueue::{
 };
 
 fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..count).collect(),
-    }
+    let from = |name| std::env::var(name).ok().map(|text: String| text.parse::<u64>().unwrap());
+    from("SEED").map_or_else(|| (0..from("SEEDS").unwrap_or(count)).collect(), |seed| vec![seed])
 }
 
 /// Runs `check` for each seed, and names the seed that fails.
@@ -92,7 +91,7 @@ fn law_3_a_refusal_changes_nothing() {
                 (0..61).map(|id| common::new_job((1 << 40) + id, 1)).collect(),
             ),
             Input::Tag(tenon_jobqueue::Tag::new(77, 77), tenon_jobqueue::Service::Closed),
-            Input::Pool(pool(1, &[tenon_jobqueue::Tag::OTHER; 10_001], 1)),
+            Input::Pool(pool(1, &vec![tenon_jobqueue::Tag::OTHER; 10_001], 1)),
         ];
         for input in refused {
             let mut after = engine.clone();
@@ -170,7 +169,7 @@ fn law_7_nothing_outgrows_its_limit() {
 
 /// A reason's numbers give the decision again.
 fn recompute(job: &Job) {
-    let waited = job.until.millis_since(job.since);
+    let delay = job.until.millis_since(job.since);
     match job.reason {
         Reason::Batch { order } => assert_eq!(order, job.spec.order),
         Reason::StartAt { at } if job.state == State::Delayed => assert_eq!(at, job.until),
@@ -182,9 +181,9 @@ fn recompute(job: &Job) {
             };
             assert!(!wanted);
         }
-        Reason::Retry { delay_ms } if job.state == State::Delayed => assert_eq!(delay_ms, waited),
+        Reason::Retry { delay_ms } if job.state == State::Delayed => assert_eq!(delay_ms, delay),
         Reason::Nacked { delay_ms, nacks } if job.state == State::Delayed => {
-            assert_eq!((delay_ms, nacks), (waited, job.tally.nacks));
+            assert_eq!((delay_ms, nacks), (delay, job.tally.nacks));
             let largest = backoff(&job.spec.policy, nacks, 0).max(u64::from(job.spec.policy.backoff_cap_ms));
             assert!(delay_ms <= largest);
         }

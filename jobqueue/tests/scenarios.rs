@@ -950,13 +950,13 @@ fn deadlines_that_passed_while_nobody_watched_are_acted_on() {
 
 #[test]
 fn full_is_an_answer() {
+    type Set = fn(&mut Limits);
     let limits = |change: fn(&mut Limits)| {
         let mut limits = Limits::default();
         change(&mut limits);
         Config::builder(Incarnation::new(1)).limits(limits).build().unwrap()
     };
     let three = [new_job(1, 1), new_job(2, 1), new_job(3, 1)];
-    type Set = fn(&mut Limits);
     let cases: [(Set, Refused); 4] = [
         (|limits| limits.jobs = 2, Refused::Full { used: 3, limit: 2 }),
         (|limits| limits.jobs_per_pipeline = 2, Refused::Full { used: 3, limit: 2 }),

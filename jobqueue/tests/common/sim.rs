@@ -4,9 +4,9 @@
 
 use crate::common::{Db, pool};
 use tenon_jobqueue::{
-    Act, Answer, AskId, Assignment, CallId, Class, Component, Config, Effect, Engine, Incarnation, JobId, JobSpec,
-    LeaseToken, Limits, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest,
-    Refused, Row, Service, Start, State, Submission, Tag, Ticket, Timestamp, When, Worker, WorkerName,
+    Act, Answer, AskId, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobId,
+    JobSpec, LeaseToken, Limits, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PoolId, PoolSpec,
+    PullRequest, Refused, Row, Service, Start, State, Submission, Tag, Ticket, Timestamp, When, Worker, WorkerName,
 };
 
 /// Everything that a host can say to an engine.
@@ -112,6 +112,8 @@ pub struct Sim {
     pub pipelines: u64,
     pub jobs: u64,
     pub lives: u64,
+    /// Writes that were told as unknown and may still be made, later than anybody expects.
+    pub late: Vec<Vec<Change>>,
     /// Whether writes and reads go wrong.
     pub faults: bool,
 }
@@ -131,6 +133,7 @@ impl Sim {
             pipelines: 0,
             jobs: 0,
             lives: 0,
+            late: Vec::new(),
             faults: true,
         };
         for _ in 0..nodes {
@@ -201,6 +204,11 @@ impl Sim {
                 let page = self.db.open();
                 self.say(node, Input::Compensate(page));
             }
+            54 => {
+                if let Some(changes) = self.late.pop() {
+                    self.db.write(&changes);
+                }
+            }
             _ => self.act(node),
         }
     }
@@ -239,11 +247,9 @@ impl Sim {
 
     fn pull(&mut self, node: usize) {
         let previous = self.dice.one(&self.nodes[node].pulls).filter(|_| self.dice.roll(3) == 0);
-        if self.dice.roll(20) == 0 {
-            if let Some(call) = previous {
-                self.say(node, Input::Cancel(call));
-                return;
-            }
+        if let Some(call) = previous.filter(|_| self.dice.roll(7) == 0) {
+            self.say(node, Input::Cancel(call));
+            return;
         }
         let worker = Worker {
             name: WorkerName::new(self.dice.roll(4)),
@@ -336,7 +342,8 @@ impl Sim {
         let changes = self.nodes[node].engine.changes(ticket).to_vec();
         let fate = if self.faults { self.dice.roll(20) } else { 10 };
         if fate == 0 {
-            // The reply is lost, and nothing was written.
+            // The reply is lost, and nothing was written; or not yet.
+            self.late.push(changes);
             self.say(node, Input::Unknown(ticket));
             return;
         }
@@ -372,7 +379,7 @@ impl Sim {
                 return;
             }
             let node = usize::try_from(self.dice.roll(self.nodes.len() as u64)).unwrap();
-            let waiting = self.db.jobs.values().find(|job| job.state == State::Suspended).map(|job| job.id());
+            let waiting = self.db.jobs.values().find(|job| job.state == State::Suspended).map(Job::id);
             if let Some(job) = waiting {
                 self.say(node, Input::Approve(job));
             }

@@ -1,0 +1,59 @@
+//! Build, then two tests at once, one of which crashes its worker and is tried again.
+#![allow(clippy::print_stdout, clippy::wildcard_imports, reason = "it shows what was decided, and why")]
+use std::{collections::BTreeMap, error::Error};
+use tenon_jobqueue::*;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut now = Timestamp::from_millis(0);
+    let mut rows: BTreeMap<(u64, u32), Row> = BTreeMap::new(); // yours: two tables; nobody else writes them here
+    let mut engine = Engine::new(Config::builder(Incarnation::new(1)).build()?);
+    let (id, kind, service) = (PoolId::new(1), PoolKind::Preset, Service::Open);
+    engine.put_pool(now, PoolSpec { id, kind, tags: vec![Tag::OTHER], max_leases: 2, service })?;
+    let worker = Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) };
+
+    let [build, test, lint] = [1, 2, 3].map(JobId::new);
+    let needs: [(JobId, &[JobId]); 3] = [(build, &[]), (test, &[build]), (lint, &[build])];
+    let policy = Policy { max_attempts: 2, ..Policy::default() };
+    let job = |(order, (id, _))| NewJob { id, spec: JobSpec { order, policy, ..JobSpec::default() } };
+    let jobs: Vec<NewJob> = run_orders(&needs)?.into_iter().zip(needs).map(job).collect();
+    let pipeline = PipelineId::new(1);
+    engine.submit(now, &Submission { id: pipeline, class: Class::new(0), priority: 0, jobs: &jobs })?;
+
+    let (mut closed, mut crashed) = (false, false);
+    while !closed {
+        engine.pull(now, &PullRequest { pool: id, worker, want: 2, wait_ms: 0, previous: None })?;
+        while let Some(effect) = engine.poll_effect() {
+            match effect {
+                Effect::Persist { ticket } => {
+                    for change in engine.changes(ticket) {
+                        if let Row::Job(job) = change.row {
+                            let (at, id, attempt) = (now.as_millis(), job.id(), job.attempt());
+                            println!("{at:>6} ms  job {id}, attempt {attempt}: {:?}, {:?}", job.state, job.reason);
+                        }
+                        let key = match change.row {
+                            Row::Job(job) => (job.id().get(), job.attempt().get()),
+                            Row::Pipeline(_) => (0, 0),
+                        };
+                        rows.insert(key, change.row);
+                    }
+                    engine.handle_committed(now, ticket);
+                }
+                Effect::Fetch { .. } => unreachable!("only after a conflict, or a word of somebody unknown"),
+                Effect::Assign { assignment: Assignment { token, .. }, .. } => {
+                    engine.work(now, worker, token, Act::Ack)?;
+                    if token.key.job != test || std::mem::replace(&mut crashed, true) {
+                        engine.work(now, worker, token, Act::Report(Outcome::Succeeded))?;
+                    }
+                }
+                Effect::Closed { state, .. } => {
+                    println!("{:>6} ms  the pipeline {state:?}", now.as_millis());
+                    closed = true;
+                }
+                Effect::Answer { .. } | Effect::Abort { .. } | Effect::Poll { .. } => {}
+            }
+        }
+        now = engine.next_deadline().unwrap_or(now);
+        engine.handle_timeout(now);
+    }
+    Ok(())
+}
