@@ -1,0 +1,132 @@
+//! Instruction counts of the hot paths of `tenon-quorum`. A count does not depend on how busy the machine is, so the
+//! limit beside each is a guard: what exceeds it has become slower, and the run fails.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a bench: its entry point is generated, and it fails by panicking"
+)]
+
+use std::hint::black_box;
+
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+use tenon_quorum::{
+    Config, CreateRequest, Digest, Effect, FenceGate, First, Incarnation, Member, NodeId, NodeState, ReadRequest,
+    ReadStep, RepoId, RequestId, Router, Row, ShardId, SwapResult, SyncResult, Timestamp, WriteRequest,
+};
+
+fn limit(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]));
+    config
+}
+
+const REPO: RepoId = RepoId(7);
+const NOW: Timestamp = Timestamp::from_millis(1);
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+/// A host in memory that does what the router says at once.
+struct Host {
+    router: Router,
+    row: Option<Row>,
+    gates: [FenceGate; 3],
+}
+
+impl Host {
+    fn new() -> Self {
+        let mut router = Router::new(Config::builder().build().unwrap());
+        let gates = NODES.map(|node| {
+            router.handle_node(NOW, node, NodeState::up(Incarnation(1)));
+            FenceGate::new(REPO, node, Incarnation(1))
+        });
+        let members = NODES.iter().map(|node| Member::voter(*node, Incarnation(1))).collect();
+        router.create(NOW, &CreateRequest::new(REPO, ShardId(1), members, Digest([0; 16]))).unwrap();
+        let mut host = Self { router, row: None, gates };
+        host.drain();
+        host.write();
+        host
+    }
+
+    fn gate(&mut self, node: NodeId) -> &mut FenceGate {
+        let at = NODES.iter().position(|other| *other == node).unwrap();
+        &mut self.gates[at]
+    }
+
+    /// One write from request to answer: grant, votes, commit, and the gates raised.
+    fn write(&mut self) {
+        self.router.begin_write(NOW, &WriteRequest::new(REPO, RequestId(1))).unwrap();
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.router.poll_effect() {
+            match effect {
+                Effect::SwapRow { ticket, next, .. } => {
+                    self.row = Some(next);
+                    self.router.handle_swap(NOW, ticket, &SwapResult::Moved);
+                }
+                Effect::Initialise { task, target, proof, .. } | Effect::Sync { task, target, proof, .. } => {
+                    let gate = self.gate(target);
+                    *gate = gate.raise(&proof).unwrap().install(&proof).unwrap();
+                    let report = gate.report();
+                    self.router.handle_synced(NOW, task, &SyncResult::Done(report));
+                }
+                Effect::Grant(grant) => {
+                    for member in &grant.members {
+                        let gate = self.gate(member.node);
+                        *gate = gate.stage(&grant.stage(Digest([9; 16]))).unwrap();
+                        let report = gate.report();
+                        self.router.handle_report(NOW, &report);
+                    }
+                }
+                Effect::RaiseGate { node, proof, .. } => {
+                    let gate = self.gate(node);
+                    let raised = gate.raise(&proof).unwrap();
+                    *gate = if raised.proves_staged(&proof) { raised.apply(&proof).unwrap() } else { raised };
+                    let report = gate.report();
+                    self.router.handle_report(NOW, &report);
+                }
+                Effect::Probe { node, .. } => {
+                    let report = self.gate(node).report();
+                    self.router.handle_report(NOW, &report);
+                }
+                Effect::FetchRow { ask, repo } => self.router.handle_row(NOW, ask, repo, self.row.as_ref()),
+                Effect::FetchFeed { .. } | Effect::Answer { .. } | Effect::Changed { .. } => {}
+            }
+        }
+    }
+
+    /// A read whose row is fetched, up to its route.
+    fn read(&mut self) -> ReadStep {
+        let request = ReadRequest::linearizable(REPO, self.router.begin_read());
+        while let ReadStep::First(First::FetchRow(ask)) = self.router.route_read(NOW, &request).unwrap() {
+            self.router.handle_row(NOW, ask, REPO, self.row.as_ref());
+        }
+        self.router.route_read(NOW, &request).unwrap()
+    }
+}
+
+#[library_benchmark(config = limit(LIMITS.read))]
+#[bench::three_replicas(Host::new())]
+fn read(mut host: Host) -> (Host, ReadStep) {
+    let step = black_box(&mut host).read();
+    (host, step)
+}
+
+#[library_benchmark(config = limit(LIMITS.write))]
+#[bench::three_replicas(Host::new())]
+fn write(mut host: Host) -> Host {
+    black_box(&mut host).write();
+    host
+}
+
+/// The most instructions each may take: what was measured, and a tenth.
+struct Limits {
+    read: u64,
+    write: u64,
+}
+
+const LIMITS: Limits = Limits { read: 4_800, write: 32_500 };
+
+library_benchmark_group!(name = hot, benchmarks = [read, write]);
+main!(library_benchmark_groups = hot);

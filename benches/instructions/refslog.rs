@@ -1,0 +1,108 @@
+//! Instruction counts of the hot paths of `tenon-refslog`. A count does not depend on how busy the machine is, so the
+//! limit beside each is a guard: what exceeds it has become slower, and the run fails.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a bench: its entry point is generated, and it fails by panicking"
+)]
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind};
+use tenon_refslog::{
+    ChecksumKey, Command, Config, LineageId, Mode, ObjectFormat, ObjectId, Point, Record, RefName, Refs, Segment,
+    Transaction, compact,
+};
+
+fn limit(instructions: u64) -> LibraryBenchmarkConfig {
+    let mut config = LibraryBenchmarkConfig::default();
+    config.tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions)]));
+    config
+}
+
+fn id(number: usize) -> ObjectId {
+    let mut bytes = [7; 20];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    ObjectId::from_bytes(&bytes).unwrap()
+}
+
+fn name(number: usize) -> RefName {
+    RefName::new(format!("refs/changes/{:02}/{number}/1", number % 100)).unwrap()
+}
+
+/// A repository of `count` refs, and a transaction that moves ten of them.
+fn ten_updates(count: usize) -> (Refs, Transaction) {
+    let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build().unwrap();
+    let mut refs = Refs::new(config, LineageId(1));
+    let creates: Transaction = (0..count).map(|number| Command::create(name(number), id(number))).collect();
+    let record = refs.admit(&creates).unwrap().into_record().unwrap();
+    let _ = refs.apply(&record).unwrap();
+    let updates = (0..10).map(|number| {
+        let at = number * count / 10;
+        Command::push(Some(id(at)), Some(id(at + count)), name(at))
+    });
+    (refs, updates.collect())
+}
+
+fn record() -> Record {
+    let (refs, transaction) = ten_updates(1_000);
+    refs.admit(&transaction).unwrap().into_record().unwrap()
+}
+
+fn frame() -> Bytes {
+    record().encode()
+}
+
+/// A thousand records of one change each, over a hundred refs.
+fn stretch() -> (Point, Vec<Record>) {
+    let (mut refs, _) = ten_updates(100);
+    let base = refs.point();
+    let mut records = Vec::new();
+    for version in 0..1_000 {
+        let transaction = Transaction::from(Command::update(name(version % 100), id(1_000 + version)));
+        let record = refs.admit(&transaction).unwrap().into_record().unwrap();
+        let _ = refs.apply(&record).unwrap();
+        records.push(record);
+    }
+    (base, records)
+}
+
+#[library_benchmark(config = limit(LIMITS.admit))]
+#[bench::ten_of_ten_thousand(ten_updates(10_000))]
+fn admit((refs, transaction): (Refs, Transaction)) -> (Refs, Option<Record>) {
+    let record = black_box(&refs).admit(black_box(&transaction)).unwrap().into_record();
+    (refs, record)
+}
+
+#[library_benchmark(config = limit(LIMITS.encode))]
+#[bench::ten_changes(record())]
+fn encode(record: Record) -> Bytes {
+    black_box(&record).encode()
+}
+
+#[library_benchmark(config = limit(LIMITS.decode))]
+#[bench::ten_changes(frame())]
+fn decode(frame: Bytes) -> Record {
+    Record::decode(black_box(&frame)).unwrap()
+}
+
+#[library_benchmark(config = limit(LIMITS.fold))]
+#[bench::thousand_records(stretch())]
+fn fold((base, records): (Point, Vec<Record>)) -> Segment {
+    compact(black_box(base), Mode::Cover, black_box(&records)).unwrap()
+}
+
+/// The most instructions each may take: what was measured, and a tenth.
+struct Limits {
+    admit: u64,
+    encode: u64,
+    decode: u64,
+    fold: u64,
+}
+
+const LIMITS: Limits = Limits { admit: 58_000, encode: 9_700, decode: 17_800, fold: 4_700_000 };
+
+library_benchmark_group!(name = hot, benchmarks = [admit, encode, decode, fold]);
+main!(library_benchmark_groups = hot);
