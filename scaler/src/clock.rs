@@ -15,7 +15,7 @@ pub(crate) struct Timed {
 }
 
 /// As many missed steps as one decision catches up with.
-const MAX_CATCH_UP: usize = 1000;
+const MAX_CATCH_UP: usize = 100;
 
 pub(crate) fn run_clock<T: Trace>(
     group: &Group,

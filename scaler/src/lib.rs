@@ -11,6 +11,9 @@
 //! * **A [`Rehearsal`] runs a forecast through the same code** on a fork of the engine, and tells changes, shortage,
 //!   instance-hours and cost before anything is done.
 //!
+//! Others' autoscalers stand beside it, bit for bit: [`hpa`] (Kubernetes), [`kpa`] (Knative) and [`nomad`], each checked
+//! against the original's own test tables. Their answer goes in as a metric, by [`strategy::Strategy::Given`].
+//!
 //! # What it does not do
 //!
 //! It does not measure, call a cloud, keep files, or elect who is active: run one engine per set of pools, and restore its
@@ -123,8 +126,11 @@ mod engine;
 mod error;
 mod facts;
 mod group;
+pub mod hpa;
 mod id;
+pub mod kpa;
 mod metric;
+pub mod nomad;
 mod num;
 mod pool;
 mod reason;

@@ -1,0 +1,279 @@
+//! The Knative pod autoscaler, exactly: stable and panic windows, rates, burst capacity, activation, delayed scale-down.
+//!
+//! The original calculates in `f64`, and so does this module, in the same order and with `libm`, so that every machine
+//! gives the same bits. Checked against the test tables of the original (`tests/conformance.rs`).
+//!
+//! Sources: `pkg/autoscaler/scaling/autoscaler.go` and `pkg/autoscaler/aggregation` of Knative Serving.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::Timestamp;
+
+/// How an autoscaler is set up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Spec {
+    /// What one pod is meant to carry.
+    pub target: f64,
+    /// What one pod can carry.
+    pub total: f64,
+    /// The burst that must fit on top of the load; 0 for none, below 0 for any.
+    pub target_burst_capacity: f64,
+    /// At which ratio of wanted to ready pods it panics.
+    pub panic_threshold: f64,
+    /// To how many times the ready pods it may grow at once.
+    pub max_scale_up_rate: f64,
+    /// To what fraction of the ready pods it may shrink at once.
+    pub max_scale_down_rate: f64,
+    /// The stable window, in ms.
+    pub stable_window_ms: u64,
+    /// For how long the highest count holds, in ms.
+    pub scale_down_delay_ms: u64,
+    /// Whether anything calls it.
+    pub reach: Reach,
+    /// To how many pods it starts from nothing.
+    pub activation_scale: u32,
+}
+
+/// Whether anything calls a revision: one that nothing calls may go down at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Reach {
+    /// Calls can reach it.
+    #[default]
+    Reachable,
+    /// None can.
+    Unreachable,
+}
+
+/// How often it decides, in ms: the width of a bucket of the scale-down delay.
+pub const TICK_MS: u64 = 2_000;
+
+/// What an autoscaler remembers between decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct State {
+    /// Since when it panics; `None` where it does not.
+    pub panic_since: Option<Timestamp>,
+    /// The most pods it has wanted in this panic.
+    pub max_panic_pods: u32,
+    delay: Option<MaxWindow>,
+}
+
+/// A decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct Scaled {
+    /// How many pods.
+    pub pods: u32,
+    /// What is left of the capacity when the burst has come; below 0, requests should be buffered.
+    pub excess_burst_capacity: i32,
+}
+
+impl State {
+    /// A fresh one, with `ready` pods: it starts in panic over more than one, so that it does not shrink what it does not
+    /// know yet.
+    #[must_use]
+    pub fn new(spec: &Spec, ready: u32, now: Timestamp) -> Self {
+        Self {
+            panic_since: (ready > 1).then_some(now),
+            max_panic_pods: ready,
+            delay: (spec.scale_down_delay_ms > 0).then(|| MaxWindow::new(spec.scale_down_delay_ms, TICK_MS)),
+        }
+    }
+
+    /// Decides by the averages of the stable and of the panic window.
+    pub fn scale(&mut self, spec: &Spec, ready: u32, stable: f64, panic: f64, now: Timestamp) -> Scaled {
+        let pods = f64::from(ready.max(1));
+        let most = libm::ceil(spec.max_scale_up_rate * pods);
+        let least = match spec.reach {
+            Reach::Reachable => libm::floor(pods / spec.max_scale_down_rate),
+            Reach::Unreachable => 0.0,
+        };
+        let (by_stable, by_panic) = (libm::ceil(stable / spec.target), libm::ceil(panic / spec.target));
+        let within = |wanted: f64| {
+            let pods = whole(libm::fmin(libm::fmax(wanted, least), most));
+            if spec.activation_scale > 1 && wanted > 0.0 { pods.max(spec.activation_scale) } else { pods }
+        };
+        let (stable_pods, panic_pods) = (within(by_stable), within(by_panic));
+        self.note_panic(by_panic / pods >= spec.panic_threshold, spec.stable_window_ms, now);
+        let mut wanted = stable_pods;
+        if self.panic_since.is_some() {
+            // No shrinking in a panic.
+            self.max_panic_pods = self.max_panic_pods.max(wanted).max(panic_pods);
+            wanted = self.max_panic_pods;
+        }
+        if let Some(delay) = &mut self.delay {
+            delay.record(now, i64::from(wanted));
+            wanted = u32::try_from(delay.current()).unwrap_or(wanted);
+        }
+        Scaled { pods: wanted, excess_burst_capacity: excess(spec, ready, panic) }
+    }
+
+    fn note_panic(&mut self, over: bool, stable_window_ms: u64, now: Timestamp) {
+        if over {
+            self.panic_since = Some(now);
+        } else if self.panic_since.is_some_and(|since| since.after_millis(stable_window_ms) < now) {
+            self.panic_since = None;
+            self.max_panic_pods = 0;
+        }
+    }
+}
+
+fn excess(spec: &Spec, ready: u32, panic: f64) -> i32 {
+    if spec.target_burst_capacity < 0.0 {
+        return -1;
+    }
+    if spec.target_burst_capacity <= 0.0 {
+        return 0;
+    }
+    let left = libm::floor(f64::from(ready) * spec.total - spec.target_burst_capacity - panic);
+    #[expect(clippy::cast_possible_truncation, reason = "a float cast saturates, which is what is meant")]
+    let left = left as i32;
+    left
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates, as is meant")]
+fn whole(value: f64) -> u32 {
+    (value as u32).min(i32::MAX.unsigned_abs())
+}
+
+/// The largest value of a window of buckets (Knative's `max.TimeWindow`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct MaxWindow {
+    /// Bucket and value: buckets ascend, values descend.
+    maxima: VecDeque<(u64, i64)>,
+    buckets: u64,
+    granularity_ms: u64,
+}
+
+impl MaxWindow {
+    /// A window of `window_ms`, in buckets of `granularity_ms`.
+    #[must_use]
+    pub fn new(window_ms: u64, granularity_ms: u64) -> Self {
+        let granularity_ms = granularity_ms.max(1);
+        Self { maxima: VecDeque::new(), buckets: window_ms.div_ceil(granularity_ms), granularity_ms }
+    }
+
+    /// Takes a value in.
+    pub fn record(&mut self, now: Timestamp, value: i64) {
+        let bucket = now.as_millis() / self.granularity_ms;
+        while self.maxima.front().is_some_and(|(first, _)| first.saturating_add(self.buckets) <= bucket) {
+            self.maxima.pop_front();
+        }
+        while self.maxima.back().is_some_and(|(_, held)| *held <= value) {
+            self.maxima.pop_back();
+        }
+        self.maxima.push_back((bucket, value));
+    }
+
+    /// The largest value as of the last record; 0 where there is none.
+    #[must_use]
+    pub fn current(&self) -> i64 {
+        self.maxima.front().map_or(0, |(_, value)| *value)
+    }
+}
+
+/// Sums in buckets of time, for averages over a window (Knative's `TimedFloat64Buckets`).
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Buckets {
+    sums: Vec<f64>,
+    total: f64,
+    /// The first and the last bucket written.
+    written: Option<(u64, u64)>,
+    granularity_ms: u64,
+}
+
+impl Buckets {
+    /// A window of `window_ms`, in buckets of `granularity_ms`.
+    #[must_use]
+    pub fn new(window_ms: u64, granularity_ms: u64) -> Self {
+        let granularity_ms = granularity_ms.max(1);
+        let count = usize::try_from(window_ms.div_ceil(granularity_ms)).unwrap_or(usize::MAX).clamp(1, 100_000);
+        Self { sums: alloc::vec![0.0; count], total: 0.0, written: None, granularity_ms }
+    }
+
+    fn window(&self) -> u64 {
+        self.sums.len() as u64
+    }
+
+    fn slot(&self, bucket: u64) -> usize {
+        usize::try_from(bucket % self.window()).unwrap_or(0)
+    }
+
+    /// Adds a value to its bucket; one from before the window is dropped.
+    pub fn record(&mut self, at: Timestamp, value: f64) {
+        let bucket = at.as_millis() / self.granularity_ms;
+        let (mut first, mut last) = self.written.unwrap_or((bucket, bucket));
+        if bucket + self.window() <= last {
+            return;
+        }
+        first = first.min(bucket);
+        if bucket > last {
+            if bucket - last >= self.window() {
+                first = bucket;
+                self.sums.fill(0.0);
+                self.total = 0.0;
+            } else {
+                for lost in last + 1..=bucket {
+                    let slot = self.slot(lost);
+                    self.total -= self.sums[slot];
+                    self.sums[slot] = 0.0;
+                }
+            }
+            last = bucket;
+        }
+        let slot = self.slot(bucket);
+        self.sums[slot] += value;
+        self.total += value;
+        self.written = Some((first, last));
+    }
+
+    /// The average over the buckets of the window that have been written to, to six digits.
+    #[must_use]
+    pub fn average(&self, now: Timestamp) -> f64 {
+        let Some((first, last)) = self.written else { return 0.0 };
+        let bucket = now.as_millis() / self.granularity_ms;
+        let passed = bucket.saturating_sub(last);
+        if passed >= self.window() {
+            return 0.0;
+        }
+        let gone = (last + 1..=last + passed).fold(0.0, |sum, bucket| sum + self.sums[self.slot(bucket)]);
+        let count = (last - first + 1).min(self.window() - passed);
+        libm::round((self.total - gone) / float(count) * 1e6) / 1e6
+    }
+
+    /// The average in which each older bucket counts for `1 - coefficient` of the next.
+    #[must_use]
+    pub fn weighted_average(&self, now: Timestamp, coefficient: f64) -> f64 {
+        let Some((_, last)) = self.written else { return 0.0 };
+        let passed = (now.as_millis() / self.granularity_ms).saturating_sub(last);
+        if passed > self.window() {
+            return 0.0;
+        }
+        let mut weight = coefficient;
+        if passed > 0 {
+            weight *= libm::pow(1.0 - coefficient, float(passed));
+        }
+        let mut sum = 0.0;
+        for back in 0..self.window() - passed {
+            sum += self.sums[self.slot(last + self.window() - back)] * weight;
+            weight *= 1.0 - coefficient;
+        }
+        sum
+    }
+}
+
+/// The weight of the newest of `buckets`, at which all of them together weigh `precision`; not below `minimum`.
+#[must_use]
+pub fn smoothing_coefficient(buckets: u32, precision: f64, minimum: f64) -> f64 {
+    libm::fmax(1.0 - libm::pow(1.0 - precision, 1.0 / f64::from(buckets)), minimum)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the original calculates so")]
+fn float(value: u64) -> f64 {
+    value as f64
+}

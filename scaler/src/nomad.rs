@@ -1,0 +1,182 @@
+//! The Nomad Autoscaler's `threshold` and `target-value` strategies, exactly, with the texts that configure them.
+//!
+//! Checked against the test tables of the original (`tests/conformance.rs`). Sources: `plugins/builtin/strategy` of the
+//! Nomad Autoscaler.
+
+use crate::reason::Direction;
+
+/// Why a configuration is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NomadError {
+    /// Neither bound is given.
+    #[error("missing required field, must have either \"lower_bound\" or \"upper_bound\"")]
+    NoBound,
+    /// No action is given.
+    #[error("missing required field, must have either \"delta\", \"percentage\" or \"value\"")]
+    NoAction,
+    /// Several actions are given.
+    #[error("only one of \"delta\", \"percentage\" or \"value\" must be provided")]
+    Actions,
+    /// No target is given.
+    #[error("missing required field `target`")]
+    NoTarget,
+    /// A value cannot be read.
+    #[error("invalid value for `{0}`")]
+    Invalid(&'static str),
+    /// An action's value is no whole number.
+    #[error("\"{0}\" value is not an interger")]
+    NotInteger(&'static str),
+    /// A percentage is no number.
+    #[error("\"percentage\" value is not a number")]
+    NotANumber,
+    /// A count is negative.
+    #[error("\"value\" value is negative")]
+    Negative,
+}
+
+/// A change that a strategy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct Action {
+    /// Which way.
+    pub direction: Direction,
+    /// To how many; the original lets a delta go below zero, and leaves it to the policy's minimum.
+    pub count: i64,
+}
+
+/// `threshold`: act when enough samples are within bounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    lower: f64,
+    upper: f64,
+    trigger: i64,
+    change: Change,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    Delta(i64),
+    Percentage(f64),
+    Value(i64),
+}
+
+/// Finds the text of a key; an empty text counts as none.
+fn text<'a>(config: &[(&str, &'a str)], key: &str) -> Option<&'a str> {
+    config.iter().find(|(held, text)| *held == key && !text.is_empty()).map(|(_, text)| *text)
+}
+
+impl Threshold {
+    /// Reads the strategy's configuration texts.
+    ///
+    /// # Errors
+    /// A [`NomadError`] that names the field.
+    pub fn parse(config: &[(&str, &str)]) -> Result<Self, NomadError> {
+        let bound = |key: &'static str, open: f64| {
+            text(config, key).map_or(Ok(open), |text| text.parse::<f64>().map_err(|_| NomadError::Invalid(key)))
+        };
+        if text(config, "lower_bound").is_none() && text(config, "upper_bound").is_none() {
+            return Err(NomadError::NoBound);
+        }
+        let upper = bound("upper_bound", f64::MAX)?;
+        let lower = bound("lower_bound", -f64::MAX)?;
+        let key = "within_bounds_trigger";
+        let trigger = text(config, key).map_or(Ok(5), |text| text.parse().map_err(|_| NomadError::Invalid(key)))?;
+        let change = match (text(config, "delta"), text(config, "percentage"), text(config, "value")) {
+            (None, None, None) => return Err(NomadError::NoAction),
+            (Some(delta), None, None) => Change::Delta(delta.parse().map_err(|_| NomadError::NotInteger("delta"))?),
+            (None, Some(share), None) => Change::Percentage(share.parse().map_err(|_| NomadError::NotANumber)?),
+            (None, None, Some(value)) => match value.parse().map_err(|_| NomadError::NotInteger("value"))? {
+                below if below < 0 => return Err(NomadError::Negative),
+                value => Change::Value(value),
+            },
+            _ => return Err(NomadError::Actions),
+        };
+        Ok(Self { lower, upper, trigger, change })
+    }
+
+    /// What to do with `count` instances: the lower bound is inside, the upper one outside.
+    #[must_use]
+    pub fn run(&self, count: i64, samples: &[f64]) -> Option<Action> {
+        let within = samples.iter().filter(|sample| self.lower <= **sample && **sample < self.upper).count();
+        if i64::try_from(within).unwrap_or(i64::MAX) < self.trigger {
+            return None;
+        }
+        action(
+            count,
+            match self.change {
+                Change::Delta(delta) => count.saturating_add(delta),
+                Change::Percentage(share) => ceil(float(count) * (1.0 + share / 100.0)),
+                Change::Value(value) => value,
+            },
+        )
+    }
+}
+
+/// `target-value`: keep the last sample at its target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TargetValue {
+    target: f64,
+    threshold: f64,
+    max_up: Option<i64>,
+    max_down: Option<i64>,
+}
+
+impl TargetValue {
+    /// Reads the strategy's configuration texts.
+    ///
+    /// # Errors
+    /// A [`NomadError`] that names the field.
+    pub fn parse(config: &[(&str, &str)]) -> Result<Self, NomadError> {
+        let number = |key: &'static str| {
+            text(config, key).map(|text| text.parse::<f64>().map_err(|_| NomadError::Invalid(key))).transpose()
+        };
+        let whole = |key: &'static str| {
+            text(config, key).map(|text| text.parse::<i64>().map_err(|_| NomadError::Invalid(key))).transpose()
+        };
+        Ok(Self {
+            target: number("target")?.ok_or(NomadError::NoTarget)?,
+            threshold: number("threshold")?.unwrap_or(0.01),
+            max_up: whole("max_scale_up")?,
+            max_down: whole("max_scale_down")?,
+        })
+    }
+
+    /// What to do with `count` instances.
+    #[must_use]
+    pub fn run(&self, count: i64, samples: &[f64]) -> Option<Action> {
+        let last = *samples.last()?;
+        // A target of zero: a queue that should be empty.
+        let factor = if self.target.abs() > 0.0 { last / self.target } else { last };
+        let within = (1.0 - self.threshold) <= factor && factor <= (1.0 + self.threshold);
+        if count != 0 && within {
+            return None;
+        }
+        let mut wanted = if count == 0 { ceil(factor) } else { ceil(float(count) * factor) };
+        if let Some(most) = self.max_up {
+            wanted = wanted.min(count.saturating_add(most));
+        }
+        if let Some(most) = self.max_down {
+            wanted = wanted.max(count.saturating_sub(most));
+        }
+        action(count, wanted)
+    }
+}
+
+fn action(from: i64, count: i64) -> Option<Action> {
+    match count.cmp(&from) {
+        core::cmp::Ordering::Less => Some(Action { direction: Direction::In, count }),
+        core::cmp::Ordering::Equal => None,
+        core::cmp::Ordering::Greater => Some(Action { direction: Direction::Out, count }),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a float cast saturates, which is what is meant")]
+fn ceil(value: f64) -> i64 {
+    libm::ceil(value) as i64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "the original calculates so")]
+fn float(value: i64) -> f64 {
+    value as f64
+}
