@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::client::Client;
-use crate::{node, router};
+use crate::{demo, node, router};
 
 /// The environment variable that hands the cluster's token to a node process (never in `argv`,
 /// which every user of the machine can read).
@@ -46,6 +46,8 @@ enum Command {
     /// Stop, start or kill a node process.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Show and check it all by itself: pushes, a killed node, repair, compaction, comparison.
+    Demo(DemoArgs),
     /// A Git hook of a node; Git starts it.
     #[command(hide = true)]
     Hook {
@@ -143,6 +145,16 @@ pub(crate) struct ServeArgs {
     pub(crate) limits: Limits,
 }
 
+/// How the demo is run.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the data in this folder [default: a temporary one].
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
 /// One node process, as the router's supervisor starts it.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodeArgs {
@@ -193,6 +205,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Node(NodeCommand::Stop(args)) => with_runtime("warn", order(args, "stop")),
         Command::Node(NodeCommand::Start(args)) => with_runtime("warn", order(args, "start")),
         Command::Node(NodeCommand::Kill(args)) => with_runtime("warn", order(args, "kill")),
+        Command::Demo(args) => with_runtime("error", demo::run(args)),
         Command::Create(args) => with_runtime("warn", create(args)),
         Command::Status(args) => with_runtime("warn", status(args)),
         Command::Compact(args) => with_runtime("warn", compact(args)),

@@ -44,6 +44,11 @@ impl Home {
         self.path.join("store.db")
     }
 
+    /// Where a node says what it does.
+    pub(crate) fn node_log(&self, id: u32) -> PathBuf {
+        self.path.join(format!("node-{id}/log"))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -6,6 +6,7 @@
 mod ci;
 mod cli;
 mod client;
+mod demo;
 mod git;
 mod home;
 mod node;

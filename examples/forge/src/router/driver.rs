@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tenon_quorum::{
-    ChangeId, Effect, Fence, Grant, Health, Incarnation, NodeId, NodeState, Outcome, Reason, RepoId, Timestamp, WriteId,
+    ChangeId, Effect, Fence, Grant, Health, Incarnation, NodeId, NodeState, Outcome, Proof, Reason, RepoId, Timestamp,
+    WriteId,
 };
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
@@ -56,7 +57,9 @@ pub(crate) struct Core {
 pub(crate) struct Write {
     pub(crate) repo: RepoId,
     pub(crate) state: watch::Sender<WriteState>,
-    /// What the writer proposed, if it did.
+    /// What its grant was decided on, once there is one.
+    pub(crate) base: Option<Proof>,
+    /// Whether its writer has proposed a record.
     pub(crate) proposed: bool,
     /// Given up: nothing may be proposed any more.
     pub(crate) closed: bool,
@@ -80,11 +83,12 @@ impl Driver {
             changes: BTreeMap::new(),
             records: BTreeMap::new(),
         };
-        let driver =
-            Arc::new(Self { core: Mutex::new(core), store, nodes, turn: watch::Sender::new(0), rewind: Notify::new() });
-        tokio::spawn(Arc::clone(&driver).keep_time());
-        tokio::spawn(Arc::clone(&driver).watch_nodes());
-        driver
+        Arc::new(Self { core: Mutex::new(core), store, nodes, turn: watch::Sender::new(0), rewind: Notify::new() })
+    }
+
+    /// Watches the clock and the nodes, for ever.
+    pub(crate) async fn run(self: Arc<Self>) {
+        tokio::join!(self.keep_time(), self.watch_nodes());
     }
 
     /// One input: what `input` asks or tells, then all effects that follow.
@@ -143,7 +147,7 @@ impl Driver {
     }
 
     /// Fires the core's deadlines.
-    async fn keep_time(self: Arc<Self>) {
+    async fn keep_time(self: &Arc<Self>) {
         loop {
             let due = self.view(|core| core.router.next_deadline());
             let wait = due.map_or(Duration::from_hours(1), |due| Duration::from_millis(due.millis_since(now())));
@@ -161,7 +165,7 @@ impl Driver {
     }
 
     /// Asks every node now and then whether it is there.
-    async fn watch_nodes(self: Arc<Self>) {
+    async fn watch_nodes(self: &Arc<Self>) {
         let mut tick = tokio::time::interval(HEALTH_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -191,7 +195,8 @@ impl Core {
     fn settle(&mut self, effect: Effect) -> Option<Effect> {
         match effect {
             Effect::Grant(grant) => {
-                if let Some(write) = self.writes.get(&grant.write) {
+                if let Some(write) = self.writes.get_mut(&grant.write) {
+                    write.base = Some(grant.base);
                     write.state.send_replace(WriteState::Granted(grant));
                 }
                 None
@@ -235,8 +240,8 @@ impl Core {
     /// The answer of an ended write is kept for a while, its record is not.
     fn forget_later(&mut self, write: WriteId) {
         let Some(known) = self.writes.get(&write) else { return };
-        if let WriteState::Granted(grant) = &*known.state.borrow() {
-            self.records.remove(&(grant.base.repo, grant.base.fence));
+        if let Some(base) = known.base {
+            self.records.remove(&(base.repo, base.fence));
         }
         self.ended.push_back(write);
         if self.ended.len() > ANSWERS_KEPT

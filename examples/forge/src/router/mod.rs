@@ -47,6 +47,8 @@ use writes::Writes;
 const NODES: u32 = 3;
 /// How many repositories are looked at at once when a node comes back.
 const SURVEYS_AT_ONCE: usize = 8;
+/// How long requests may go on when the router ends.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a replica may take to be brought up to date, when somebody waits for it.
 const REPAIR: Duration = Duration::from_mins(2);
 
@@ -122,14 +124,24 @@ pub(crate) async fn serve(
             warn!("TCP_NODELAY: {e}");
         }
     });
-    let server = tokio::spawn(axum::serve(listener, app).into_future());
-    host.all_registered().await?;
-    home.publish_address(&url)?;
-    ready(&url);
-    end.await;
+    let (close, closing) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move { drop(closing.await) });
+    let server = tokio::spawn(server.into_future());
+    let driver = tokio::spawn(Arc::clone(&host.driver).run());
+    let started = host.all_registered(&home).await;
+    if started.is_ok() {
+        home.publish_address(&url)?;
+        ready(&url);
+        end.await;
+    }
+    // Requests that are under way may end; they need the nodes.
+    drop(close);
+    if tokio::time::timeout(FAREWELL, server).await.is_err() {
+        warn!("some requests did not end in time; they are broken off");
+    }
     host.supervisor.stop().await;
-    server.abort();
-    Ok(())
+    driver.abort();
+    started
 }
 
 /// Git must be there, and know the `proc-receive` hook.
@@ -198,7 +210,7 @@ fn quorum_config(long: Duration) -> Result<tenon_quorum::Config> {
 
 impl Host {
     /// Waits until every node has said where it listens.
-    async fn all_registered(&self) -> Result<()> {
+    async fn all_registered(&self, home: &Home) -> Result<()> {
         let end = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
             let mut turns = self.driver.turns();
@@ -207,7 +219,9 @@ impl Host {
                 return Ok(());
             }
             if tokio::time::timeout_at(end, turns.changed()).await.is_err() {
-                bail!("{there} of {NODES} nodes started; the others say why in the file `log` of their folders");
+                let logs = (1..=NODES).filter(|id| self.driver.nodes.known(NodeId(*id)).is_none());
+                let logs: Vec<String> = logs.map(|id| home.node_log(id).display().to_string()).collect();
+                bail!("{there} of {NODES} nodes started; why the others did not, say {}", logs.join(" and "));
             }
         }
     }

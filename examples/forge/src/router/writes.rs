@@ -133,7 +133,7 @@ impl Writes {
         let (write, state) = self.driver.tell(|core, now| {
             let write = core.router.begin_write(now, &WriteRequest::new(repo, request))?;
             let (sender, state) = watch::channel(WriteState::Waiting);
-            core.writes.insert(write, Write { repo, state: sender, proposed: false, closed: false });
+            core.writes.insert(write, Write { repo, state: sender, base: None, proposed: false, closed: false });
             Ok::<_, Refusal>((write, state))
         })?;
         Ok(Held { driver: Arc::clone(&self.driver), write, state })
