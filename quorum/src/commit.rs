@@ -173,7 +173,7 @@ impl Router {
         if voters().any(|standing| cell.verdict(standing) == Verdict::RowOld) {
             return self.refetch(write);
         }
-        let tally = self.state.nodes.tally(cell);
+        let tally = self.tally_of(cell);
         // Until N - W + 1 gates of the configuration before know this one, that one could still commit.
         let settled = self.is_settled(cell);
         let writer_ready = write.writer.is_none_or(|node| self.is_able(cell, node));

@@ -1,5 +1,6 @@
 //! Configuration: every limit and time has a field and a safe default, and cannot be invalid once built.
 
+use crate::balance::Balance;
 use crate::error::ConfigError;
 use crate::id::Generation;
 use crate::quorum::Quorum;
@@ -24,6 +25,12 @@ pub struct Config {
     pub(crate) syncs_per_node: u32,
     pub(crate) sync_ms: u64,
     pub(crate) change_ms: u64,
+    pub(crate) balance: Balance,
+    pub(crate) near_percent: u16,
+    pub(crate) slow_start_ms: u64,
+    pub(crate) eject_after: u32,
+    pub(crate) eject_ms: u64,
+    pub(crate) eject_percent: u8,
 }
 
 impl Config {
@@ -47,6 +54,12 @@ impl Config {
                 syncs_per_node: 4,
                 sync_ms: 600_000,
                 change_ms: 1_800_000,
+                balance: Balance::Random,
+                near_percent: 125,
+                slow_start_ms: 0,
+                eject_after: 5,
+                eject_ms: 30_000,
+                eject_percent: 34,
             },
         }
     }
@@ -116,6 +129,19 @@ impl ConfigBuilder {
         sync_ms: u64;
         /// Milliseconds for a change that waits for copies (default 1 800 000).
         change_ms: u64;
+        /// How one of several qualified nodes is chosen (default: by chance).
+        balance: Balance;
+        /// The caller's own domain is preferred while its node has at most this share, in percent, of the mean load
+        /// (default 125).
+        near_percent: u16;
+        /// Milliseconds over which the share of a node that came up grows from nothing (default 0: at once).
+        slow_start_ms: u64;
+        /// Failures in a row after which a node counts as ailing for a while (default 5).
+        eject_after: u32;
+        /// Milliseconds of the first such while; each further one is longer by as much (default 30 000).
+        eject_ms: u64;
+        /// The share of nodes, in percent, that may count as ailing for failures at once (default 34).
+        eject_percent: u8;
     }
 
     /// The configuration, if it can work.
@@ -129,6 +155,7 @@ impl ConfigBuilder {
             (config.retry_ms, "retry_ms"),
             (config.sync_ms, "sync_ms"),
             (config.change_ms, "change_ms"),
+            (config.eject_after.into(), "eject_after"),
             (config.attempts.into(), "attempts"),
             (config.most_repositories.into(), "most_repositories"),
             (config.most_nodes.into(), "most_nodes"),

@@ -2,6 +2,7 @@
 
 use crate::id::{Fence, Generation, Incarnation, NodeId, RepoId, Revision, Stamp, Version, WriteId};
 use crate::node::Tally;
+use crate::read::Token;
 
 /// Why a configuration was not built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -51,6 +52,16 @@ pub enum Reason {
     /// No node at the newest state is in good health: health was widened, freshness was not.
     #[error("no healthy voter at the newest state; served by one of {} in poor health", .0.ailing)]
     HealthWidened(Tally),
+    /// Without the store: what W voters have applied; a newer write may be missed.
+    #[error("without the store: {agree} of {heard} voters heard agree, {needed} needed; may miss the newest write")]
+    Degraded {
+        /// Voters heard.
+        heard: u32,
+        /// Of them at the same, highest state of one configuration.
+        agree: u32,
+        /// W.
+        needed: u32,
+    },
     /// The store holds no row for the repository.
     #[error("{repo} does not exist")]
     NoSuchRepository {
@@ -143,6 +154,24 @@ pub enum Reason {
         /// W.
         needed: u32,
     },
+    /// What the caller has seen is not of the row's lineage, or beyond what the store holds.
+    #[error("seen: {token:?}, the row: {row:?}")]
+    OtherLineage {
+        /// What the caller has seen.
+        token: Token,
+        /// What the row says.
+        row: Token,
+    },
+    /// Without the store, too few voters agree on what is newest.
+    #[error("without the store: {agree} of {heard} voters heard agree, {needed} needed")]
+    NoAgreement {
+        /// Voters heard.
+        heard: u32,
+        /// Of them at the same, highest state of one configuration.
+        agree: u32,
+        /// W.
+        needed: u32,
+    },
     /// Committed: the row moved.
     #[error("committed after {votes} votes of {needed} needed")]
     Committed {
@@ -214,6 +243,7 @@ impl Reason {
         match self {
             Self::AtNewest(_) => 100,
             Self::HealthWidened(_) => 101,
+            Self::Degraded { .. } => 102,
             Self::NoSuchRepository { .. } => 200,
             Self::BadRow { .. } => 201,
             Self::Deleted { .. } => 202,
@@ -229,6 +259,8 @@ impl Reason {
             Self::Exists { .. } => 212,
             Self::NotAMember { .. } => 213,
             Self::WouldStrand { .. } => 214,
+            Self::OtherLineage { .. } => 215,
+            Self::NoAgreement { .. } => 216,
             Self::Committed { .. } => 300,
             Self::FoundCommitted { .. } => 301,
             Self::Deadline => 302,

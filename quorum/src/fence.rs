@@ -198,8 +198,8 @@ impl FenceGate {
     }
 
     /// Takes over a copy of exactly what `proof` shows as committed, from another node or (for a new lineage) from
-    /// nothing. [`Self::raise`] to the proof *before* copying; call this once the copy is durable. A vote beyond the
-    /// copy is kept.
+    /// nothing. [`Self::raise`] to the proof *before* copying; call this once the copy is durable. Of a state that is
+    /// applied already it changes nothing, a vote beyond it stays.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the gate was not raised first, or the copy would take the node back
@@ -224,8 +224,8 @@ impl FenceGate {
         if from.version == to.version && from != Stamp::BLANK {
             return Err(GateRefusal::Divergent { applied: from });
         }
-        let staged = mine.staged.filter(|staged| staged.stamp.is_beyond(to));
-        Ok(self.changed(Report { applied: to, staged, ..mine }))
+        // A vote is for the version after the applied one, so the copy is at it or beyond it.
+        Ok(self.changed(Report { applied: to, staged: None, ..mine }))
     }
 
     fn changed(self, next: Report) -> Self {

@@ -149,6 +149,7 @@
 
 extern crate alloc;
 
+mod balance;
 mod change;
 mod commit;
 mod config;
@@ -162,6 +163,7 @@ mod quorum;
 mod read;
 mod repair;
 mod rng;
+mod route;
 mod router;
 mod row;
 mod snapshot;
@@ -169,6 +171,7 @@ mod state;
 mod time;
 mod write;
 
+pub use balance::Balance;
 pub use config::{Config, ConfigBuilder};
 pub use effect::Effect;
 pub use error::{ConfigError, GateRefusal, Reason, Refusal, RestoreError};
@@ -178,9 +181,9 @@ pub use id::{
     Ask, ChangeId, Digest, DomainId, Epoch, Fence, Generation, Incarnation, NodeId, RepoId, RequestId, Revision,
     ShardId, Stamp, TaskId, Ticket, Version, WriteId,
 };
-pub use node::{Health, NodeState, Tally, Verdict};
+pub use node::{Health, NodeState, Served, Tally, Verdict};
 pub use quorum::{Availability, Quorum};
-pub use read::{First, Freshness, ReadRequest, ReadStep, Route};
+pub use read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
 pub use repair::SyncResult;
 pub use router::{Counters, Router, SwapResult};
 pub use row::{FeedEntry, Member, Proof, Role, Row, RowState};

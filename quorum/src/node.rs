@@ -32,13 +32,15 @@ pub struct NodeState {
     pub health: Health,
     /// What it fails together with.
     pub domain: DomainId,
+    /// How much it has to do, in any unit that compares across nodes (requests under way, say).
+    pub load: u32,
 }
 
 impl NodeState {
     /// A healthy node in domain 0.
     #[must_use]
     pub const fn up(incarnation: Incarnation) -> Self {
-        Self { incarnation, health: Health::Up, domain: DomainId(0) }
+        Self { incarnation, health: Health::Up, domain: DomainId(0), load: 0 }
     }
 
     /// The same node in another health.
@@ -52,6 +54,22 @@ impl NodeState {
     pub const fn domain(self, domain: DomainId) -> Self {
         Self { domain, ..self }
     }
+
+    /// The same node under another load.
+    #[must_use]
+    pub const fn load(self, load: u32) -> Self {
+        Self { load, ..self }
+    }
+}
+
+/// How a node did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Served {
+    /// As it should.
+    Well,
+    /// It failed, or took too long.
+    Badly,
 }
 
 /// How a member stands to the row that the router holds.

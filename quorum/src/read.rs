@@ -1,9 +1,30 @@
 //! Reads: which node serves, or what must happen first.
 
 use crate::error::Reason;
-use crate::id::{Ask, Incarnation, NodeId, RepoId};
+use crate::id::{Ask, DomainId, Epoch, Generation, Incarnation, NodeId, RepoId, Version};
 use crate::row::Proof;
 use crate::time::Timestamp;
+
+/// What a caller has seen of a repository; it travels with the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Token {
+    /// The life of the store in which it was seen.
+    pub generation: Generation,
+    /// The lineage.
+    pub epoch: Epoch,
+    /// The version.
+    pub version: Version,
+}
+
+impl Token {
+    /// What a caller has seen that was served under `proof`, or was answered with it.
+    #[must_use]
+    pub const fn of(proof: &Proof) -> Self {
+        let Proof { fence, newest, .. } = proof;
+        Self { generation: fence.generation, epoch: newest.epoch, version: newest.version }
+    }
+}
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,10 +32,19 @@ use crate::time::Timestamp;
 #[non_exhaustive]
 pub enum Freshness {
     /// It sees every write that was answered before the read began: the row is fetched after that point.
-    Linearizable {
-        /// Where the read began: [`crate::Router::begin_read`], taken once per read.
-        began: Ask,
+    Linearizable,
+    /// It sees at least what the token names: a caller's own writes, and never less than it saw before.
+    AtLeast(Token),
+    /// It sees what was the newest state at most so many milliseconds ago. The only mode in which the age of a cached
+    /// row counts.
+    BoundedStale {
+        /// Milliseconds.
+        age_ms: u64,
     },
+    /// For when the store cannot be reached: it sees what at least W voters of one configuration say, after the read
+    /// began, that they have applied, if none of at least R heard says more. It may miss the newest write. The
+    /// reason of such a route says so ([`Reason::Degraded`]).
+    Degraded,
 }
 
 /// A read to be routed.
@@ -24,15 +54,31 @@ pub enum Freshness {
 pub struct ReadRequest {
     /// Of which repository.
     pub repo: RepoId,
+    /// Where the read began: [`crate::Router::begin_read`], taken once per read.
+    pub began: Ask,
     /// How fresh.
     pub freshness: Freshness,
+    /// The caller's failure domain: preferred, within a bound on its load.
+    pub near: Option<DomainId>,
 }
 
 impl ReadRequest {
     /// A read that sees every write answered before `began`.
     #[must_use]
     pub const fn linearizable(repo: RepoId, began: Ask) -> Self {
-        Self { repo, freshness: Freshness::Linearizable { began } }
+        Self { repo, began, freshness: Freshness::Linearizable, near: None }
+    }
+
+    /// The same read with another freshness.
+    #[must_use]
+    pub const fn freshness(self, freshness: Freshness) -> Self {
+        Self { freshness, ..self }
+    }
+
+    /// The same read from a caller in `domain`.
+    #[must_use]
+    pub const fn near(self, domain: DomainId) -> Self {
+        Self { near: Some(domain), ..self }
     }
 }
 

@@ -50,7 +50,7 @@ impl Router {
         for standing in &cell.standings {
             let member = standing.member;
             let heard_since = standing.known.is_some_and(|known| known.seen > cell.since);
-            let (verdict, health) = self.state.nodes.verdict(cell, standing);
+            let (verdict, health) = self.verdict(cell, standing);
             let behind = matches!(verdict, Verdict::Lagging { .. }) && heard_since && health != Health::Down;
             if behind && !self.state.is_target(repo, member.node) {
                 found.push(member);
@@ -159,7 +159,7 @@ impl Router {
     fn source(&self, repo: RepoId) -> Option<NodeId> {
         let cell = self.state.cells.get(&repo)?;
         let exact = cell.standings.iter().filter(|standing| {
-            let (verdict, health) = self.state.nodes.verdict(cell, standing);
+            let (verdict, health) = self.verdict(cell, standing);
             let applied = standing.report().is_some_and(|report| report.applied == cell.row.newest);
             verdict == Verdict::Current && applied && health != Health::Down && self.has_room(standing.member.node)
         });

@@ -9,8 +9,7 @@ use crate::error::{Reason, Refusal, RestoreError};
 use crate::fence::Report;
 use crate::goal::{CreateRequest, Goal, ReplaceRequest};
 use crate::id::{Ask, ChangeId, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
-use crate::node::{Health, Heard, NodeState, Standing, Tally, Verdict};
-use crate::read::{First, Freshness, ReadRequest, ReadStep, Route};
+use crate::node::{Health, Heard, NodeState, Served, Standing, Tally, Verdict};
 use crate::repair::SyncResult;
 use crate::row::{FeedEntry, Member, Row, RowState};
 use crate::snapshot::Snapshot;
@@ -83,47 +82,8 @@ impl Router {
     /// Marks where a read begins; call it when the request arrives, and route with it until the read is served.
     #[must_use = "route the read with it"]
     pub const fn begin_read(&mut self) -> Ask {
-        self.state.draw()
-    }
-
-    /// Where a read goes, or what must happen first.
-    ///
-    /// # Errors
-    /// [`Refusal`], with nothing changed: the repository does not exist, is deleted, is of an older generation of the
-    /// store, or no node that can be reached holds its newest state.
-    pub fn route_read(&mut self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
-        self.lift(now);
-        let Freshness::Linearizable { began } = request.freshness;
-        let Some(cell) = self.state.cells.get(&request.repo) else {
-            return match self.state.absent.get(&request.repo) {
-                Some(&(as_of, reason)) if as_of >= began => Err(reason.into()),
-                Some(_) | None => Ok(ReadStep::First(First::FetchRow(self.state.draw()))),
-            };
-        };
-        let needed = cell.doubted_since().map_or(began, |seen| seen.max(began));
-        if cell.fetched < needed {
-            return Ok(ReadStep::First(self.join_fetch(request.repo, needed)));
-        }
-        if let Some(reason) = self.unreadable(&cell.row) {
-            return Err(reason.into());
-        }
-        let tally = self.state.nodes.tally(cell);
-        let (proof, pending) = (cell.row.proof(), self.answers_pending(cell));
-        if let Some(member) = self.choose(request.repo, &tally) {
-            let reason = if tally.usable > 0 { Reason::AtNewest(tally) } else { Reason::HealthWidened(tally) };
-            let Member { node, incarnation, .. } = member;
-            if tally.usable < tally.voters {
-                self.probe(request.repo);
-                self.schedule_repairs(request.repo);
-            }
-            return Ok(ReadStep::Serve(Route { node, incarnation, proof, reason }));
-        }
-        if pending == 0 {
-            return Err(Reason::NobodyCurrent(tally).into());
-        }
-        self.probe(request.repo);
-        self.schedule_repairs(request.repo);
-        Ok(ReadStep::First(First::Wait { until: self.now.after_millis(self.config.retry_ms) }))
+        self.state.point = self.state.point.saturating_add(1);
+        Ask(self.state.point)
     }
 
     /// Starts a write. It ends in an [`Effect::Answer`] by its deadline; a grant may come before.
@@ -243,18 +203,24 @@ impl Router {
     /// A node is, or is now, like this. The first news of a node brings it into play.
     pub fn handle_node(&mut self, now: Timestamp, node: NodeId, state: NodeState) {
         self.lift(now);
-        let old = self.state.nodes.0.get(&node).copied();
-        let full = old.is_none() && self.state.nodes.0.len() >= self.config.most_nodes as usize;
-        if full || old.is_some_and(|old| old.incarnation > state.incarnation) || old == Some(state) {
+        if !self.state.nodes.hear(node, state, self.now, self.config.most_nodes) {
             self.counters.stale_facts += 1;
             return;
         }
-        self.state.nodes.0.insert(node, state);
         let writes: Vec<WriteId> = self.state.writes.keys().copied().collect();
         for id in writes {
             self.advance_write(id);
         }
         self.start_tasks();
+    }
+
+    /// How a node did what it was asked: too many failures in a row make it ailing for a while, a bounded share of
+    /// the nodes at once.
+    pub fn handle_served(&mut self, now: Timestamp, node: NodeId, served: Served) {
+        self.lift(now);
+        if !self.state.nodes.served(node, served, self.now, &self.config) {
+            self.counters.unknown_facts += 1;
+        }
     }
 
     /// The store's row of `repo` (`None`: there is none), fetched after the router gave out `ask`.
@@ -426,7 +392,7 @@ impl Router {
             cell.standings.iter().map(move |standing| {
                 let member = standing.member;
                 let health = self.state.nodes.alive(member.node, member.incarnation).map(|state| state.health);
-                (member, self.state.nodes.verdict(cell, standing).0, health)
+                (member, self.verdict(cell, standing).0, health)
             })
         })
     }
@@ -434,7 +400,7 @@ impl Router {
     /// How many voters stand how.
     #[must_use]
     pub fn tally(&self, repo: RepoId) -> Option<Tally> {
-        self.state.cells.get(&repo).map(|cell| self.state.nodes.tally(cell))
+        self.state.cells.get(&repo).map(|cell| self.tally_of(cell))
     }
 
     /// Where a write stands; `None` once its outcome is known.
@@ -451,7 +417,7 @@ impl Router {
     /// How a node is, as last told.
     #[must_use]
     pub fn node(&self, node: NodeId) -> Option<NodeState> {
-        self.state.nodes.0.get(&node).copied()
+        self.state.nodes.get(node).map(|entry| entry.state)
     }
 
     /// How often what was told changed nothing.
@@ -485,8 +451,9 @@ impl Router {
 
 /// What commands and facts share.
 impl Router {
-    fn lift(&mut self, now: Timestamp) {
+    pub(crate) fn lift(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
+        self.state.clock.0 = self.now;
     }
 
     fn advance_repo(&mut self, repo: RepoId) {
@@ -508,7 +475,8 @@ impl Router {
         match checked {
             Ok(row) if known.is_some_and(|cell| !cell.is_news(row, ask)) => false,
             Ok(row) if known.is_some() || room => {
-                let (point, now) = (self.state.draw(), self.now);
+                let now = self.state.history.time_of(ask);
+                let point = self.state.draw();
                 self.state.absent.remove(&repo);
                 let new = || Cell::new(row.clone(), ask, now, point);
                 self.state.cells.entry(repo).or_insert_with(new).learn(row, ask, now, point);
@@ -535,23 +503,7 @@ impl Router {
         true
     }
 
-    /// A fetch that begins at or after `needed`: one that is out, or a new one.
-    fn join_fetch(&mut self, repo: RepoId, needed: Ask) -> First {
-        let now = self.now;
-        let until = now.after_millis(self.config.retry_ms);
-        let ask = self.state.draw();
-        let Some(cell) = self.state.cells.get_mut(&repo) else {
-            return First::FetchRow(ask);
-        };
-        let (out, expires) = cell.fetching;
-        if out >= needed && out > cell.fetched && expires > now {
-            return First::Wait { until: expires };
-        }
-        cell.fetching = (ask, until);
-        First::FetchRow(ask)
-    }
-
-    fn unreadable(&self, row: &Row) -> Option<Reason> {
+    pub(crate) fn unreadable(&self, row: &Row) -> Option<Reason> {
         if row.state == RowState::Deleted {
             return Some(Reason::Deleted { at: row.newest.version });
         }
@@ -571,7 +523,7 @@ impl Router {
             }
             RowState::Live | RowState::Deleted | RowState::Pinned { .. } => {}
         }
-        let (tally, needed) = (self.state.nodes.tally(cell), self.config.quorum.write());
+        let (tally, needed) = (self.tally_of(cell), self.config.quorum.write());
         if tally.able() + self.answers_pending(cell) < needed {
             return Err(Reason::TooFewVoters { tally, needed });
         }
@@ -584,7 +536,7 @@ impl Router {
     /// Whether the voter `node` is at the newest state and not down.
     pub(crate) fn is_able(&self, cell: &Cell, node: NodeId) -> bool {
         cell.standings.iter().any(|standing| {
-            let (verdict, health) = self.state.nodes.verdict(cell, standing);
+            let (verdict, health) = self.verdict(cell, standing);
             let able = verdict == Verdict::Current && health != Health::Down;
             able && standing.is_voter() && standing.member.node == node
         })
@@ -609,7 +561,7 @@ impl Router {
         }
     }
 
-    fn answers_pending(&self, cell: &Cell) -> u32 {
+    pub(crate) fn answers_pending(&self, cell: &Cell) -> u32 {
         let pending = cell.standings.iter().filter(|s| s.is_voter() && self.could_change(cell, s));
         u32::try_from(pending.count()).unwrap_or(u32::MAX)
     }
@@ -631,6 +583,33 @@ impl Router {
         }
     }
 
+    /// Asks every member that was not heard after `since` for its report, each once at a time.
+    pub(crate) fn probe_all(&mut self, repo: RepoId, since: Ask) {
+        let (now, until) = (self.now, self.now.after_millis(self.config.retry_ms));
+        let Some(cell) = self.state.cells.get_mut(&repo) else { return };
+        for standing in &mut cell.standings {
+            let heard = standing.known.is_some_and(|known| known.seen > since);
+            if !heard && standing.probing <= now {
+                standing.probing = until;
+                self.state.effects.push_back(Effect::Probe { node: standing.member.node, repo });
+            }
+        }
+    }
+
+    /// How a member counts, health as it is now.
+    pub(crate) fn verdict(&self, cell: &Cell, standing: &Standing) -> (Verdict, Health) {
+        self.state.nodes.verdict(cell, standing, self.now)
+    }
+
+    pub(crate) fn tally_of(&self, cell: &Cell) -> Tally {
+        let mut tally = Tally::default();
+        for standing in cell.standings.iter().filter(|standing| standing.is_voter()) {
+            let (verdict, health) = self.verdict(cell, standing);
+            tally.count(verdict, health);
+        }
+        tally
+    }
+
     /// Shows the row to the gates of all members that can be reached.
     pub(crate) fn show_row(&mut self, repo: RepoId) {
         let Some(cell) = self.state.cells.get(&repo) else {
@@ -645,22 +624,6 @@ impl Router {
         }
     }
 
-    /// One voter at the newest state: a healthy one, or where there is none, an ailing one.
-    fn choose(&mut self, repo: RepoId, tally: &Tally) -> Option<Member> {
-        let (count, healthy) = if tally.usable > 0 { (tally.usable, true) } else { (tally.ailing, false) };
-        if count == 0 {
-            return None;
-        }
-        let nth = usize::try_from(self.state.rng.below(count.into())).unwrap_or(0);
-        let cell = self.state.cells.get(&repo)?;
-        let fits = |standing: &&Standing| {
-            let (verdict, health) = self.state.nodes.verdict(cell, standing);
-            let well = if healthy { health == Health::Up } else { health != Health::Down };
-            standing.is_voter() && verdict == Verdict::Current && well
-        };
-        cell.standings.iter().filter(fits).nth(nth).map(|standing| standing.member)
-    }
-
     /// The node that gets a grant: the one asked for, or any that is best.
     pub(crate) fn choose_writer(&mut self, repo: RepoId, wanted: Option<NodeId>) -> Option<Member> {
         let cell = self.state.cells.get(&repo)?;
@@ -668,7 +631,7 @@ impl Router {
         if let Some(node) = wanted.or(pinned) {
             return cell.row.member(node).copied().filter(|member| self.is_able(cell, member.node));
         }
-        let tally = self.state.nodes.tally(cell);
-        self.choose(repo, &tally)
+        let tally = self.tally_of(cell);
+        self.choose(repo, &tally, None)
     }
 }

@@ -18,7 +18,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn of(state: &State) -> Self {
-        Self { format: FORMAT, state: state.clone() }
+        let clock = crate::state::Clock::default();
+        Self { format: FORMAT, state: State { clock, ..state.clone() } }
     }
 
     /// The state, once everything that the router relies on was checked.
@@ -30,7 +31,7 @@ impl Snapshot {
         let broken = |what| Err(RestoreError::Broken(what));
         for (len, limit) in [
             (state.cells.len(), config.most_repositories),
-            (state.nodes.0.len(), config.most_nodes),
+            (state.nodes.len(), config.most_nodes),
             (state.writes.len(), config.most_writes),
             (state.changes.len(), config.most_changes),
             (state.tasks.len(), config.most_tasks),

@@ -3,10 +3,11 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use crate::balance::Nodes;
 use crate::effect::Effect;
 use crate::error::Reason;
-use crate::id::{Ask, ChangeId, Incarnation, NodeId, RepoId, TaskId, Ticket, WriteId};
-use crate::node::{NodeState, Standing, Tally, Verdict};
+use crate::id::{Ask, ChangeId, NodeId, RepoId, TaskId, Ticket, WriteId};
+use crate::node::{Standing, Verdict};
 use crate::rng::Rng;
 use crate::row::Row;
 use crate::time::Timestamp;
@@ -72,33 +73,46 @@ impl Cell {
     }
 }
 
-/// The nodes, and how voters stand.
+/// Which points were drawn when: how old a fetch is, at least. Bounded; what is forgotten counts as ages old.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
-pub(crate) struct Nodes(pub(crate) BTreeMap<NodeId, NodeState>);
+pub(crate) struct History(VecDeque<(u64, Timestamp)>);
 
-impl Nodes {
-    /// The state of a node in that life of its disk.
-    pub(crate) fn alive(&self, node: NodeId, incarnation: Incarnation) -> Option<&NodeState> {
-        self.0.get(&node).filter(|state| state.incarnation == incarnation)
-    }
+impl History {
+    const MOST: usize = 64;
 
-    /// How `standing` counts: a machine in another life of its disk, or never told of, is unknown.
-    pub(crate) fn verdict(&self, cell: &Cell, standing: &Standing) -> (Verdict, crate::node::Health) {
-        match self.alive(standing.member.node, standing.member.incarnation) {
-            Some(state) => (cell.verdict(standing), state.health),
-            None => (Verdict::Unknown, crate::node::Health::Down),
+    /// The point is drawn now.
+    fn note(&mut self, point: u64, now: Timestamp) {
+        if self.0.back().is_some_and(|(_, at)| *at >= now) {
+            return;
         }
+        if self.0.len() >= Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((point, now));
     }
 
-    pub(crate) fn tally(&self, cell: &Cell) -> Tally {
-        let mut tally = Tally::default();
-        for standing in cell.standings.iter().filter(|standing| standing.is_voter()) {
-            let (verdict, health) = self.verdict(cell, standing);
-            tally.count(verdict, health);
-        }
-        tally
+    /// A time not later than when `ask` was drawn.
+    pub(crate) fn time_of(&self, ask: Ask) -> Timestamp {
+        let upto = self.0.partition_point(|(point, _)| *point <= ask.0);
+        upto.checked_sub(1).and_then(|i| self.0.get(i)).map_or(Timestamp::ZERO, |(_, at)| *at)
     }
+}
+
+/// The latest `now`: no part of what decides, so it is no part of what is compared, hashed or stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock(pub(crate) Timestamp);
+
+impl PartialEq for Clock {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Clock {}
+
+impl core::hash::Hash for Clock {
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
 }
 
 /// Who waits for a swap, or owns a timer.
@@ -127,6 +141,11 @@ pub(crate) struct State {
     /// The last id given to a write, a change or a task.
     pub(crate) last_id: u64,
     pub(crate) rng: Rng,
+    /// Whose turn it is.
+    pub(crate) turn: u64,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) clock: Clock,
+    pub(crate) history: History,
     pub(crate) nodes: Nodes,
     pub(crate) cells: BTreeMap<RepoId, Cell>,
     /// Repositories that were looked for and could not be taken in, and as of when.
@@ -153,7 +172,10 @@ impl State {
             point: 0,
             last_id: 0,
             rng: Rng::new(seed),
-            nodes: Nodes(BTreeMap::new()),
+            turn: 0,
+            clock: Clock(Timestamp::ZERO),
+            history: History(VecDeque::new()),
+            nodes: Nodes::new(),
             cells: BTreeMap::new(),
             absent: BTreeMap::new(),
             swaps: BTreeMap::new(),
@@ -170,8 +192,9 @@ impl State {
     }
 
     /// A new point, later than all before.
-    pub(crate) const fn draw(&mut self) -> Ask {
+    pub(crate) fn draw(&mut self) -> Ask {
         self.point = self.point.saturating_add(1);
+        self.history.note(self.point, self.clock.0);
         Ask(self.point)
     }
 

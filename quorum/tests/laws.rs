@@ -117,7 +117,7 @@ fn any_input(dice: &mut Dice, world: &World) -> Input {
         12 => Fact::Node(node(dice), NodeState::up(Incarnation(dice.next() % 3))),
         _ => Fact::Timeout,
     };
-    Input::Tell(Timestamp::from_millis(dice.next() % 200_000), fact)
+    Input::Tell(world.now.after_millis(dice.next() % 200_000), fact)
 }
 
 fn inputs(seed: u64, count: usize) -> Vec<Input> {

@@ -60,6 +60,7 @@ impl Stage {
             Message::Do(_, Effect::SwapRow { .. } | Effect::FetchRow { .. } | Effect::FetchFeed { .. }) => {
                 self.store_down
             }
+            Message::Tell(_, Fact::Row(..)) => self.store_down,
             Message::Tell(_, Fact::Swap(..)) if self.drop_replies > 0 => {
                 self.drop_replies -= 1;
                 true
@@ -184,6 +185,7 @@ impl Stage {
                 self.world.lossy |= self.world.wiped;
                 self.world.wipe(node(1));
             }
+            "twist" => drop(self.world.twisted.insert(node(1))),
             "cut" => self.cut.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
             "mute" => self.mute.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
             "heal" => {
@@ -210,9 +212,18 @@ impl Stage {
                 self.world.net.extend(held);
                 self.settle();
             }
-            "begin" => return self.begin(&words),
+            _ => return self.ask(&words),
+        }
+        self.news()
+    }
+
+    /// The commands that ask routers, or look.
+    fn ask(&mut self, words: &[&str]) -> String {
+        let node = |i: usize| NodeId(words[i].parse().unwrap());
+        match words[0] {
+            "begin" => return self.begin(words),
             "write" => {
-                let refused = self.begin(&words);
+                let refused = self.begin(words);
                 self.settle();
                 if !refused.is_empty() {
                     return refused;
@@ -231,9 +242,17 @@ impl Stage {
                 self.world.tell(0, &Fact::Declined(node(1), fence));
                 self.settle();
             }
-            "read" => {
-                let router = words.get(1).map_or(0, |router| router.parse().unwrap());
-                return self.read(router);
+            "read" => return self.read(words),
+            "fails" => {
+                for _ in 0..words[2].parse().unwrap() {
+                    let now = self.world.now;
+                    self.world.routers[0].handle_served(now, node(1), Served::Badly);
+                }
+            }
+            "apply" => {
+                let proof = self.world.row.as_ref().unwrap().proof();
+                let gate = &mut self.world.nodes.get_mut(&node(1)).unwrap().gate;
+                common::raise_and_apply(gate, &proof).unwrap();
             }
             "settle" => self.settle(),
             "tick" => {
@@ -289,8 +308,23 @@ impl Stage {
         self.news()
     }
 
-    fn read(&mut self, router: usize) -> String {
-        let read = self.world.begin_read(router);
+    fn read(&mut self, words: &[&str]) -> String {
+        let router = words.get(1).and_then(|router| router.parse().ok()).unwrap_or(0);
+        let mut read = self.world.begin_read(router);
+        let number = || words[2].parse().unwrap();
+        let freshness = match words.get(1).copied() {
+            Some("at-least") => {
+                let (generation, epoch) = (Generation(1), Epoch(1));
+                Freshness::AtLeast(Token { generation, epoch, version: Version(number()) })
+            }
+            Some("stale") => Freshness::BoundedStale { age_ms: number() },
+            Some("degraded") => Freshness::Degraded,
+            Some(_) | None => Freshness::Linearizable,
+        };
+        if freshness != Freshness::Linearizable {
+            read.floor = Version(0);
+        }
+        read.request = read.request.freshness(freshness);
         for _ in 0..20 {
             match self.world.step_read(&read) {
                 Some(Ok((version, reason))) => return format!("{version}; {reason} (Q{})\n", reason.code()),

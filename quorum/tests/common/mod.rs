@@ -9,7 +9,7 @@
     reason = "shared by test files, each of which uses a part of it"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tenon_quorum::*;
 
 pub const REPO: RepoId = RepoId(7);
@@ -87,6 +87,8 @@ pub struct World {
     pub granted: BTreeMap<RequestId, Fence>,
     pub finals: BTreeMap<RequestId, Outcome>,
     pub served: Vec<(Version, Reason)>,
+    /// Nodes that compute another digest than the writer.
+    pub twisted: BTreeSet<NodeId>,
     /// A disk was lost: one copy of what is committed may be all there is for a while.
     pub wiped: bool,
     /// More was lost than the quorum stands for.
@@ -128,6 +130,7 @@ impl World {
             granted: BTreeMap::new(),
             finals: BTreeMap::new(),
             served: Vec::new(),
+            twisted: BTreeSet::new(),
             wiped: false,
             lossy: false,
             log: Vec::new(),
@@ -301,6 +304,10 @@ impl World {
     }
 
     fn stage(&mut self, router: usize, node: NodeId, incarnation: Incarnation, order: &StageOrder) {
+        let twist = u8::from(self.twisted.contains(&node));
+        let mut order = *order;
+        order.digest.0[15] ^= twist;
+        let order = &order;
         let Some(state) = self.at(node, incarnation) else { return };
         if raise_and_apply(&mut state.gate, &order.base).is_ok()
             && let Ok(staged) = state.gate.stage(order)

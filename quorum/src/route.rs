@@ -1,0 +1,148 @@
+//! Where a read goes.
+
+use crate::error::{Reason, Refusal};
+use crate::id::{Ask, Fence, RepoId, Stamp};
+use crate::node::Health;
+use crate::read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
+use crate::router::Router;
+use crate::row::{Member, Proof};
+use crate::state::Cell;
+use crate::time::Timestamp;
+
+impl Router {
+    /// Where a read goes, or what must happen first.
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: the repository does not exist, is deleted, is of an older generation of the
+    /// store, its lineage is not the token's, or no node that can be reached holds what must be seen.
+    pub fn route_read(&mut self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        self.lift(now);
+        let ReadRequest { repo, began, .. } = *request;
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return match self.state.absent.get(&repo) {
+                Some(&(as_of, reason)) if as_of >= began => Err(reason.into()),
+                Some(_) | None => Ok(ReadStep::First(First::FetchRow(self.state.draw()))),
+            };
+        };
+        let wanted = match request.freshness {
+            Freshness::AtLeast(token) => at_least(cell, token, began)?,
+            Freshness::BoundedStale { age_ms } if self.now.millis_since(cell.told) <= age_ms => Ask(0),
+            Freshness::Linearizable | Freshness::BoundedStale { .. } => began,
+            Freshness::Degraded => return self.route_degraded(request),
+        };
+        let needed = cell.doubted_since().map_or(wanted, |seen| seen.max(wanted));
+        if cell.fetched < needed {
+            return Ok(ReadStep::First(self.join_fetch(repo, needed)));
+        }
+        if let Some(reason) = self.unreadable(&cell.row) {
+            return Err(reason.into());
+        }
+        self.route_by_row(request)
+    }
+
+    /// Routes by the row that is held: to one voter at exactly its newest state.
+    fn route_by_row(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        let repo = request.repo;
+        let Some(cell) = self.state.cells.get(&repo) else { return Err(Reason::NoSuchRepository { repo }.into()) };
+        let tally = self.tally_of(cell);
+        let (proof, pending) = (cell.row.proof(), self.answers_pending(cell));
+        let pinned = Self::pinned_to(cell);
+        let member = match pinned {
+            Some(node) => cell.row.member(node).copied().filter(|member| self.is_able(cell, member.node)),
+            None => self.choose(repo, &tally, request.near),
+        };
+        if let Some(Member { node, incarnation, .. }) = member {
+            let reason = match pinned {
+                Some(node) => Reason::Pinned { node },
+                None if tally.usable > 0 => Reason::AtNewest(tally),
+                None => Reason::HealthWidened(tally),
+            };
+            if tally.usable < tally.voters {
+                self.probe(repo);
+                self.schedule_repairs(repo);
+            }
+            return Ok(ReadStep::Serve(Route { node, incarnation, proof, reason }));
+        }
+        if pending == 0 {
+            return Err(pinned.map_or(Reason::NobodyCurrent(tally), |node| Reason::Pinned { node }).into());
+        }
+        self.probe(repo);
+        self.schedule_repairs(repo);
+        Ok(ReadStep::First(self.wait_for_facts()))
+    }
+
+    fn wait_for_facts(&self) -> First {
+        First::Wait { until: self.now.after_millis(self.config.retry_ms) }
+    }
+
+    /// Routes by what voters say, without the store.
+    fn route_degraded(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        let ReadRequest { repo, began, .. } = *request;
+        let Some(cell) = self.state.cells.get(&repo) else { return Err(Reason::NoSuchRepository { repo }.into()) };
+        if let Some(reason) = self.unreadable(&cell.row) {
+            return Err(reason.into());
+        }
+        let reachable = |member: &Member| self.state.nodes.alive(member.node, member.incarnation);
+        let up = |member: &Member| reachable(member).is_some_and(|state| state.health != Health::Down);
+        let voters = || cell.standings.iter().filter(|s| s.is_voter() && up(&s.member));
+        let said = || voters().filter_map(|s| s.known.filter(|known| known.seen > began).map(|known| known.report));
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let heard = count(said().count());
+        let silent = count(voters().count()).saturating_sub(heard);
+        let top = said()
+            .map(|report| (report.revision, report.applied))
+            .max_by_key(|(revision, applied)| (*revision, applied.epoch, applied.version, applied.digest));
+        let (newest, revision, agree) = top.map_or((Stamp::BLANK, cell.row.revision, 0), |(revision, applied)| {
+            let alike = said().filter(|report| report.revision == revision && report.applied == applied);
+            (applied, revision, count(alike.count()))
+        });
+        let none_beyond = !said().any(|report| report.applied.is_beyond(newest));
+        let fence = said().map(|report| report.fence).max().unwrap_or(Fence::default());
+        let quorum = self.config.quorum;
+        let (needed, asked) = (quorum.write(), quorum.read());
+        let agreed = agree >= needed && heard >= asked && none_beyond && newest != Stamp::BLANK;
+        if agreed {
+            let alike = voters().find(|s| s.report().is_some_and(|r| r.applied == newest && r.revision == revision));
+            if let Some(&Member { node, incarnation, .. }) = alike.map(|standing| &standing.member) {
+                let proof = Proof { repo, fence, revision, newest };
+                let reason = Reason::Degraded { heard, agree, needed };
+                return Ok(ReadStep::Serve(Route { node, incarnation, proof, reason }));
+            }
+        }
+        if silent == 0 {
+            return Err(Reason::NoAgreement { heard, agree, needed }.into());
+        }
+        self.probe_all(repo, began);
+        Ok(ReadStep::First(self.wait_for_facts()))
+    }
+
+    /// A fetch that begins at or after `needed`: one that is out, or a new one.
+    fn join_fetch(&mut self, repo: RepoId, needed: Ask) -> First {
+        let now = self.now;
+        let until = now.after_millis(self.config.retry_ms);
+        let ask = self.state.draw();
+        let Some(cell) = self.state.cells.get_mut(&repo) else { return First::FetchRow(ask) };
+        let (out, expires) = cell.fetching;
+        if out >= needed && out > cell.fetched && expires > now {
+            return First::Wait { until: expires };
+        }
+        cell.fetching = (ask, until);
+        First::FetchRow(ask)
+    }
+}
+
+/// From which point on the row must be fetched for a caller that has seen `token`.
+fn at_least(cell: &Cell, token: Token, began: Ask) -> Result<Ask, Reason> {
+    let row = Token::of(&cell.row.proof());
+    let lineage = |token: Token| (token.generation, token.epoch);
+    if lineage(row) > lineage(token) {
+        return Err(Reason::OtherLineage { token, row });
+    }
+    if row >= token {
+        return Ok(Ask(0));
+    }
+    if cell.fetched < began {
+        return Ok(began);
+    }
+    Err(Reason::OtherLineage { token, row })
+}

@@ -1,0 +1,144 @@
+//! The gate by itself: what it admits, what it refuses, what it keeps.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use tenon_quorum::*;
+
+const REPO: RepoId = RepoId(7);
+const NODE: NodeId = NodeId(1);
+
+fn fence(counter: u64) -> Fence {
+    Fence { generation: Generation(1), counter }
+}
+
+fn stamp(version: u64, state: u8) -> Stamp {
+    Stamp { epoch: Epoch(1), version: Version(version), digest: Digest([state; 16]) }
+}
+
+fn proof(counter: u64, newest: Stamp) -> Proof {
+    Proof { repo: REPO, fence: fence(counter), revision: Revision(1), newest }
+}
+
+fn order(counter: u64, base: Stamp, state: u8) -> StageOrder {
+    StageOrder { base: proof(counter, base), digest: Digest([state; 16]) }
+}
+
+/// A gate at `v5`, raised to fence 5.
+fn gate() -> FenceGate {
+    let at = proof(5, stamp(5, 5));
+    FenceGate::new(REPO, NODE, Incarnation(1)).raise(&at).unwrap().install(&at).unwrap()
+}
+
+fn route(proof: Proof) -> Route {
+    let reason = Reason::AtNewest(Tally::default());
+    Route { node: NODE, incarnation: Incarnation(1), proof, reason }
+}
+
+#[test]
+fn reads_are_admitted_by_what_is_applied() {
+    let staged = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    for (gate, proof, admitted) in [
+        (gate(), proof(5, stamp(5, 5)), Ok(Admission::Serve)),
+        (gate(), proof(9, stamp(5, 5)), Ok(Admission::Serve)),
+        (gate(), proof(5, stamp(4, 4)), Ok(Admission::Serve)),
+        (gate(), proof(4, stamp(5, 5)), Err(GateRefusal::StaleFence { gate: fence(5) })),
+        (gate(), proof(6, stamp(6, 6)), Err(GateRefusal::NotApplied { applied: stamp(5, 5) })),
+        (gate(), proof(5, stamp(5, 9)), Err(GateRefusal::Divergent { applied: stamp(5, 5) })),
+        (staged, proof(6, stamp(6, 6)), Ok(Admission::ApplyFirst)),
+        (staged, proof(6, stamp(5, 5)), Ok(Admission::Serve)),
+        (staged, proof(6, stamp(6, 9)), Err(GateRefusal::NotApplied { applied: stamp(5, 5) })),
+    ] {
+        assert_eq!(gate.admit_read(&route(proof)), admitted, "{proof:?}");
+    }
+    let other_life = Route { incarnation: Incarnation(2), ..route(proof(5, stamp(5, 5))) };
+    assert_eq!(gate().admit_read(&other_life), Err(GateRefusal::OtherIncarnation { mine: Incarnation(1) }));
+    let old = Proof { revision: Revision(0), ..proof(5, stamp(5, 5)) };
+    assert_eq!(gate().admit_read(&route(old)), Err(GateRefusal::StaleRevision { gate: Revision(1) }));
+    let other_lineage = Stamp { epoch: Epoch(2), ..stamp(4, 4) };
+    assert!(gate().admit_read(&route(proof(6, other_lineage))).is_err());
+}
+
+#[test]
+fn a_vote_needs_the_base_and_is_given_once_per_fence() {
+    let voted = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    assert_eq!(voted.staged().unwrap().stamp, stamp(6, 6));
+    assert_eq!(voted.applied(), stamp(5, 5), "a vote is not the node's version");
+    assert_eq!(voted.report().fence, fence(6), "raised in the same value");
+    assert_eq!(voted.stage(&order(6, stamp(5, 5), 6)), Ok(voted), "repeated");
+    for (gate, order, refusal) in [
+        (gate(), order(4, stamp(5, 5), 6), GateRefusal::StaleFence { gate: fence(5) }),
+        (gate(), order(6, stamp(4, 4), 6), GateRefusal::NotApplied { applied: stamp(5, 5) }),
+        (gate(), order(6, stamp(6, 6), 7), GateRefusal::NotApplied { applied: stamp(5, 5) }),
+        (gate(), order(6, stamp(5, 9), 6), GateRefusal::Divergent { applied: stamp(5, 5) }),
+        (voted, order(6, stamp(5, 5), 9), GateRefusal::VotedOtherwise { staged: stamp(6, 6) }),
+        (voted, order(7, stamp(6, 6), 7), GateRefusal::ApplyFirst),
+    ] {
+        assert_eq!(gate.stage(&order), Err(refusal), "{order:?}");
+    }
+    let overwritten = voted.stage(&order(7, stamp(5, 5), 8)).unwrap();
+    assert_eq!(overwritten.staged().unwrap().stamp, stamp(6, 8), "a higher fence at the same base may");
+}
+
+#[test]
+fn a_raise_drops_a_vote_only_if_the_row_rules_it_out() {
+    let voted = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    for (proof, kept) in [
+        (proof(6, stamp(5, 5)), true),
+        (proof(7, stamp(5, 5)), false),
+        (proof(7, stamp(6, 6)), true),
+        (proof(7, stamp(6, 9)), false),
+        (proof(8, stamp(7, 7)), true),
+    ] {
+        assert_eq!(voted.raise(&proof).unwrap().staged().is_some(), kept, "{proof:?}");
+    }
+}
+
+#[test]
+fn what_is_proven_is_applied_and_nothing_else() {
+    let voted = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    let applied = voted.apply(&proof(6, stamp(6, 6))).unwrap();
+    assert_eq!((applied.applied(), applied.staged()), (stamp(6, 6), None));
+    assert_eq!(applied.apply(&proof(6, stamp(6, 6))), Ok(applied), "repeated");
+    assert!(voted.apply(&proof(6, stamp(6, 9))).is_err());
+    assert!(gate().apply(&proof(6, stamp(6, 6))).is_err());
+}
+
+#[test]
+fn a_copy_needs_the_raise_first_and_never_goes_back() {
+    let to = proof(8, stamp(8, 8));
+    assert_eq!(gate().install(&to), Err(GateRefusal::NotRaised { fence: fence(5) }));
+    let installed = gate().raise(&to).unwrap().install(&to).unwrap();
+    assert_eq!(installed.applied(), stamp(8, 8));
+    let back = proof(8, stamp(7, 7));
+    assert_eq!(installed.install(&back), Err(GateRefusal::Downgrade { applied: stamp(8, 8) }));
+    let other = proof(8, stamp(8, 9));
+    assert_eq!(installed.install(&other), Err(GateRefusal::Divergent { applied: stamp(8, 8) }));
+    // The fence rose while the copy ran: what is committed stays committed.
+    let later = gate().raise(&to).unwrap().raise(&proof(9, stamp(8, 8))).unwrap();
+    assert_eq!(later.install(&to).unwrap().applied(), stamp(8, 8));
+    // A vote beyond the copy is kept, one that the copy holds is not.
+    let beyond = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    assert!(beyond.install(&proof(6, stamp(5, 5))).unwrap().staged().is_some());
+    let held = beyond.raise(&proof(8, stamp(6, 6))).unwrap().install(&proof(8, stamp(6, 6))).unwrap();
+    assert_eq!((held.applied(), held.staged()), (stamp(6, 6), None));
+}
+
+#[test]
+fn the_same_state_in_a_later_lineage_needs_no_copy() {
+    let next = Stamp { epoch: Epoch(2), version: Version(6), digest: Digest([5; 16]) };
+    assert_eq!(gate().raise(&proof(7, next)).unwrap().applied(), next);
+    let voted = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    assert_eq!(voted.raise(&proof(7, next)).unwrap().staged(), None, "votes of the old lineage are dead");
+}
+
+#[test]
+fn every_change_of_a_gate_counts_in_its_serial() {
+    let mut serials = vec![gate().report().serial];
+    let voted = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    serials.push(voted.report().serial);
+    serials.push(voted.apply(&proof(6, stamp(6, 6))).unwrap().report().serial);
+    assert!(serials.is_sorted_by(|a, b| a < b), "{serials:?}");
+    assert_eq!(voted.raise(&proof(6, stamp(5, 5))).unwrap(), voted, "nothing new, nothing counted");
+    let other = Proof { repo: RepoId(8), ..proof(9, stamp(9, 9)) };
+    assert_eq!(gate().raise(&other), Err(GateRefusal::OtherRepository { mine: REPO }));
+    assert_eq!(gate().install(&other), Err(GateRefusal::OtherRepository { mine: REPO }));
+}
