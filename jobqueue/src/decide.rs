@@ -1,9 +1,9 @@
 //! Which jobs of a pipeline may run now. A pure function over the pipeline's rows.
 
-use crate::event::{Event, Stopper, Verdict};
-use crate::job::{Job, Start, State, When};
+use crate::event::{Event, Stopper};
+use crate::filter::Filters;
+use crate::job::{Job, State};
 use crate::pipeline::Pipeline;
-use crate::reason::Reason;
 use crate::time::Timestamp;
 use crate::transition::{Stamp, transition};
 
@@ -12,8 +12,9 @@ use crate::transition::{Stamp, transition};
 ///
 /// `jobs` are all jobs of the pipeline that have not ended, latest attempts only. The rows changed carry `stamp`'s
 /// write id and belong into one atomic write. Deciding again changes nothing: a job that was decided about is no
-/// longer `Unstart`, and the version of the pipeline's row lets one of two decisions win.
-pub fn decide(now: Timestamp, pipeline: &mut Pipeline, jobs: &mut [Job], stamp: &Stamp) -> usize {
+/// longer `Unstart`, and the version of the pipeline's row lets one of two decisions win. A batch of which the host must
+/// still be asked about some job ([`Filters::must_ask`]) stays closed.
+pub fn decide(now: Timestamp, pipeline: &mut Pipeline, jobs: &mut [Job], filters: &Filters, stamp: &Stamp) -> usize {
     let mut changed = 0;
     if pipeline.aborted_at.is_some() {
         for job in jobs.iter_mut().filter(|job| job.state != State::Aborting) {
@@ -22,13 +23,16 @@ pub fn decide(now: Timestamp, pipeline: &mut Pipeline, jobs: &mut [Job], stamp: 
     } else {
         // Each round takes at least one job out of `Unstart`, so this ends.
         while pipeline.remaining == 0 {
-            let unstarted = jobs.iter().filter(|job| job.state == State::Unstart);
-            let Some(order) = unstarted.map(|job| job.spec.order).min() else { break };
+            let Some(order) = next_order(jobs) else { break };
+            let batch = || jobs.iter().filter(|job| job.state == State::Unstart && job.spec.order == order);
+            if batch().any(|job| filters.must_ask(now, pipeline, job)) {
+                break;
+            }
             pipeline.order = order;
-            let failed = pipeline.failed.saturating_add(pipeline.stopped);
-            let batch = jobs.iter_mut().filter(|job| job.state == State::Unstart && job.spec.order == order);
-            for job in batch {
-                let verdict = verdict(now, job, failed);
+            // All of a batch are judged by the same weather.
+            let weather = *pipeline;
+            for job in jobs.iter_mut().filter(|job| job.state == State::Unstart && job.spec.order == order) {
+                let Some(verdict) = filters.judge(now, &weather, job) else { continue };
                 changed += apply(now, pipeline, job, &Event::Decide(verdict), stamp);
             }
         }
@@ -50,21 +54,8 @@ fn apply(now: Timestamp, pipeline: &mut Pipeline, job: &mut Job, event: &Event, 
     }
 }
 
-fn verdict(now: Timestamp, job: &Job, failed: u32) -> Verdict {
-    let wanted = match job.spec.when {
-        When::OnSuccess => failed == 0,
-        When::OnFailure => failed > 0,
-        When::Always => true,
-    };
-    if !wanted {
-        return Verdict::Skip(Reason::NotWanted { failed });
-    }
-    match job.spec.start {
-        Start::Auto => Verdict::Enqueue(Reason::Batch { order: job.spec.order }),
-        Start::Manual => Verdict::Await(Timestamp::MAX, Reason::Approval),
-        Start::After(ms) => {
-            let at = now.after_millis(u64::from(ms));
-            Verdict::Delay(at, Reason::StartAt { at })
-        }
-    }
+/// The smallest order that has not begun: the next batch.
+#[must_use]
+pub(crate) fn next_order(jobs: &[Job]) -> Option<u32> {
+    jobs.iter().filter(|job| job.state == State::Unstart).map(|job| job.spec.order).min()
 }

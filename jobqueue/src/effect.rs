@@ -126,6 +126,14 @@ pub enum Effect {
         /// The job.
         token: LeaseToken,
     },
+    /// Judge a job whose batch is about to open, by your own filters or by the user's condition, then tell
+    /// `handle_judged`.
+    Judge {
+        /// The job.
+        job: JobKey,
+        /// Its pipeline.
+        pipeline: PipelineId,
+    },
     /// Answer a command.
     Answer {
         /// The command.

@@ -129,6 +129,22 @@ pub enum Start {
     After(u32),
 }
 
+/// The inputs of a job, as a number: a hash of its component, code revision and parameters, made by the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct ResultKey(pub u64);
+
+/// Whether the host has a word to say before a job runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Condition {
+    /// No.
+    #[default]
+    None,
+    /// It is asked when the job's batch is about to open: its own filters, or the user's condition.
+    Ask,
+}
+
 /// How long things may take and how often they are tried. Times in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -183,6 +199,10 @@ pub struct JobSpec {
     pub start: Start,
     /// What its failure means.
     pub on_failure: OnFailure,
+    /// Its inputs, if a success with the same inputs stands for it.
+    pub unchanged: Option<ResultKey>,
+    /// Whether the host is asked before it runs.
+    pub condition: Condition,
     /// Times and tries.
     pub policy: Policy,
 }

@@ -22,9 +22,10 @@
 //!   host  ─────────────────────────────────────────────────────────────────────────────►  Engine
 //!         ◄─────────────────────────────────────────────────────────────────────────────
 //!           poll_effect: Persist, Fetch (to the database)                                              (do)
-//!                        Assign, Abort, Poll (to workers)   Answer, Closed (to callers)
+//!                        Assign, Abort, Poll (to workers)   Judge (to your filters)   Answer, Closed (to callers)
 //!         ─────────────────────────────────────────────────────────────────────────────►
-//!           handle_committed, handle_conflicted, handle_unknown, handle_rows, handle_timeout           (tell)
+//!           handle_committed, handle_conflicted, handle_unknown, handle_rows, handle_judged,           (tell)
+//!           handle_timeout
 //! ```
 //!
 //! A command returns a [`CallId`]; its answer comes later as [`Effect::Answer`], because it is true only once it is
@@ -95,7 +96,7 @@
 //!             }
 //!             Effect::Answer { answer, .. } => assert!(!matches!(answer, Answer::Refused(_))),
 //!             Effect::Closed { state, .. } => closed = Some(state),
-//!             Effect::Abort { .. } | Effect::Poll { .. } => unreachable!("nobody asked for it"),
+//!             Effect::Abort { .. } | Effect::Poll { .. } | Effect::Judge { .. } => unreachable!("nobody asked for it"),
 //!         }
 //!     }
 //!     // Call this when `next_deadline` says so.
@@ -159,6 +160,7 @@ mod decide;
 mod effect;
 mod engine;
 mod event;
+mod filter;
 mod hash;
 mod id;
 mod job;
@@ -178,11 +180,14 @@ pub use decide::decide;
 pub use effect::{Answer, Assignment, Change, Effect, Row, Want};
 pub use engine::{Compensated, Counters, Engine, Explanation, PullRequest, RestoreError, Snapshot, Standing, Why};
 pub use event::{Act, Event, EventKind, Stopper, Verdict};
+pub use filter::{Filters, Hold, Judgement};
 pub use id::{
     AskId, Attempt, CallId, Class, Component, Incarnation, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Ticket,
     Version, Worker, WorkerName, WriteId,
 };
-pub use job::{Delivery, Entry, Job, JobSpec, OnFailure, Outcome, Policy, Start, State, Tally, When};
+pub use job::{
+    Condition, Delivery, Entry, Job, JobSpec, OnFailure, Outcome, Policy, ResultKey, Start, State, Tally, When,
+};
 pub use pipeline::{NeedsError, NewJob, Pipeline, PipelineState, Submission, run_orders};
 pub use reason::{Reason, Refused};
 pub use time::Timestamp;

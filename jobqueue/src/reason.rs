@@ -31,6 +31,11 @@ pub enum Reason {
         /// Until when.
         until: Timestamp,
     },
+    /// The window that held it was taken back.
+    Released {
+        /// The filter's number.
+        filter: u32,
+    },
     /// This many required jobs have failed, and it is not wanted then.
     NotWanted {
         /// How many.
@@ -154,6 +159,7 @@ impl Reason {
             Self::Retry { .. } => 26,
             Self::Revived => 27,
             Self::Superseded { .. } => 28,
+            Self::Released { .. } => 29,
         }
     }
 }

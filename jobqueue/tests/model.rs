@@ -90,8 +90,7 @@ impl Model {
         }
         let before = job.state;
         job.state = match (job.state, act) {
-            (State::Scheduled, Act::Ack) => State::Running,
-            (State::Running, Act::Ack | Act::Heartbeat) => State::Running,
+            (State::Scheduled | State::Running, Act::Ack) | (State::Running, Act::Heartbeat) => State::Running,
             (State::Aborting, Act::Ack | Act::Heartbeat) => State::Aborting,
             (State::Scheduled | State::Running, Act::Report(Outcome::Succeeded)) => State::Succeeded,
             (State::Scheduled | State::Running, Act::Report(_)) => State::Failed,

@@ -6,13 +6,13 @@ mod common;
 
 use common::{Host, at, component, config, new_job, pool, refused, request, spec, told, worker};
 use tenon_jobqueue::State::{
-    Aborted, Aborting, Dead, Delayed, Failed, Pending, Polling, Running, Scheduled, Skipped, Succeeded, Suspended,
-    TimedOut, Unstart,
+    Aborted, Aborting, Dead, Delayed, Failed, Pending, Polling, Reused, Running, Scheduled, Skipped, Succeeded,
+    Suspended, TimedOut, Unstart,
 };
 use tenon_jobqueue::{
-    Act, Answer, Attempt, Config, ConfigError, Effect, Entry, Incarnation, JobId, JobSpec, LeaseToken, Limits,
-    NeedsError, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PullRequest, Reason, Refused, Row,
-    Service, Standing, Start, Tag, Ticket, Version, When, Why, Worker, WriteId, run_orders,
+    Act, Answer, Attempt, Condition, Config, ConfigError, Effect, Entry, Hold, Incarnation, JobId, JobSpec, Judgement,
+    LeaseToken, Limits, NeedsError, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PullRequest, Reason,
+    Refused, ResultKey, Row, Service, Standing, Start, Tag, Ticket, Version, When, Why, Worker, WriteId, run_orders,
 };
 
 fn with(id: u64, order: u32, change: impl FnOnce(&mut JobSpec)) -> NewJob {
@@ -205,6 +205,96 @@ fn a_snooze_spends_no_attempt_and_goes_on() {
     host.pass(1_000);
     let again = host.one(1);
     assert_eq!((again.token.key.attempt, again.entry), (Attempt::FIRST, Entry::Resume));
+}
+
+// ---- filters ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_degraded_component_is_skipped_until_it_is_back() {
+    let mut host = Host::new();
+    let scan = |id| with(id, 1, |spec| spec.component = component(5));
+    host.engine.set_component(host.now, component(5), Service::Closed).unwrap();
+    host.submit(1, &[scan(1), new_job(2, 2)]);
+    assert_eq!(host.states(&[1, 2]), [Skipped, Pending]);
+    assert_eq!(host.job(1).reason, Reason::Degraded { component: component(5) });
+    host.engine.set_component(host.now, component(5), Service::Open).unwrap();
+    host.submit(2, &[scan(3)]);
+    assert_eq!(host.state(3), Pending);
+}
+
+#[test]
+fn a_freeze_window_holds_what_it_names_until_it_ends_or_is_taken_back() {
+    let mut host = Host::new();
+    let deploy = |id| with(id, 1, |spec| spec.component = component(5));
+    let (from, until) = (host.now, host.now.after_millis(60_000));
+    let hold = Hold { filter: 3, class: None, component: Some(component(5)), from, until };
+    host.engine.hold(host.now, hold).unwrap();
+    host.submit(1, &[deploy(1), new_job(2, 1)]);
+    assert_eq!(host.states(&[1, 2]), [Suspended, Pending]);
+    assert_eq!(host.job(1).reason, Reason::Held { filter: 3, until });
+    host.pass(60_000);
+    assert_eq!(host.state(1), Pending);
+    let until = host.now.after_millis(60_000);
+    host.engine.hold(host.now, Hold { from: host.now, until, ..hold }).unwrap();
+    host.submit(2, &[deploy(3)]);
+    host.submit(3, &[deploy(4)]);
+    assert_eq!(host.states(&[3, 4]), [Suspended, Suspended]);
+    let call = host.engine.approve(host.now, JobId::new(3));
+    assert_eq!(told(host.answer(call)), Pending, "an operator lets one through");
+    host.engine.release(host.now, 3);
+    host.run();
+    assert_eq!(host.job(4).reason, Reason::Released { filter: 3 });
+}
+
+#[test]
+fn a_result_with_the_same_inputs_is_reused() {
+    let mut host = Host::new();
+    let build = |id, key| with(id, 1, |spec| spec.unchanged = Some(ResultKey(key)));
+    host.submit(1, &[build(1, 77)]);
+    host.work_off();
+    host.submit(2, &[build(2, 77), build(3, 78), new_job(4, 2)]);
+    assert_eq!(host.states(&[2, 3, 4]), [Reused, Pending, Unstart]);
+    assert_eq!(host.job(2).reason, Reason::Unchanged { result_of: JobId::new(1) });
+    host.engine.remember(host.now, ResultKey(5), JobId::new(900));
+    host.submit(3, &[build(5, 5)]);
+    assert_eq!(host.pipeline(3).state(), PipelineState::Succeeded);
+}
+
+#[test]
+fn the_host_is_asked_when_the_batch_is_about_to_open_and_not_before() {
+    let mut host = Host::new();
+    let ask = |id, order| with(id, order, |spec| spec.condition = Condition::Ask);
+    host.submit(1, &[new_job(1, 1), ask(2, 2), ask(3, 2), ask(4, 2), ask(5, 2), new_job(6, 2)]);
+    assert_eq!(host.judged, []);
+    host.work_off();
+    assert_eq!(host.judged.len(), 4, "each once");
+    let later = host.now.after_millis(1_000);
+    let judgements = [
+        Judgement::Pass,
+        Judgement::Skip { filter: 9 },
+        Judgement::Reuse { result_of: JobId::new(1) },
+        Judgement::Hold { filter: 9, until: later },
+    ];
+    for (job, judgement) in host.judged.clone().into_iter().zip(judgements) {
+        assert_eq!(host.state(6), Unstart, "the batch opens as a whole");
+        host.engine.handle_judged(host.now, job, judgement);
+        host.run();
+    }
+    assert_eq!(host.states(&[2, 3, 4, 5, 6]), [Pending, Skipped, Reused, Suspended, Pending]);
+    host.pass(1_000);
+    assert_eq!(host.state(5), Pending);
+}
+
+#[test]
+fn a_question_that_was_lost_is_asked_again_by_the_next_life() {
+    let mut host = Host::new();
+    host.submit(1, &[with(1, 1, |spec| spec.condition = Condition::Ask)]);
+    host.restart(2);
+    assert_eq!(host.judged.len(), 1);
+    let job = host.judged[0];
+    host.engine.handle_judged(host.now, job, Judgement::Pass);
+    host.run();
+    assert_eq!(host.state(1), Pending);
 }
 
 // ---- leases --------------------------------------------------------------------------------------------------------------

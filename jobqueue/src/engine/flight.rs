@@ -6,11 +6,11 @@ use super::call::{Call, Work, done, latest, moves_pipeline, pipeline_row};
 use super::{Engine, Purpose};
 use crate::decide;
 use crate::effect::{Answer, Assignment, Change, Effect, Row, Want};
-use crate::event::Event;
+use crate::event::{Event, Verdict};
 use crate::id::{CallId, JobId, LeaseToken, PipelineId, Ticket, Version};
 use crate::job::{Delivery, Job, State};
-use crate::pipeline::PipelineState;
-use crate::reason::Refused;
+use crate::pipeline::{Pipeline, PipelineState};
+use crate::reason::{Reason, Refused};
 use crate::transition::transition;
 
 /// What a write was proposed for.
@@ -366,7 +366,7 @@ impl Engine {
         batch.sort_unstable_by_key(|job| (job.spec.order, job.sequence, job.id()));
         let ticket = self.ticket();
         let stamp = self.stamp(ticket);
-        if decide::decide(self.now, &mut row, &mut batch, &stamp) > 0 {
+        if decide::decide(self.now, &mut row, &mut batch, &self.filters, &stamp) > 0 {
             self.scratch.clear();
             for job in batch.iter().filter(|job| job.write == stamp.write) {
                 // A decision writes each job once.
@@ -375,8 +375,37 @@ impl Engine {
             }
             self.scratch.push(Change { expect, row: Row::Pipeline(row) });
             self.propose(ticket, Origin::Decide);
+        } else if row.aborted_at.is_none() {
+            self.ask_host(&row, &batch);
         }
         self.batch = batch;
+    }
+
+    /// Asks the host about each job of the next batch that it must judge, once.
+    fn ask_host(&mut self, row: &Pipeline, jobs: &[Job]) {
+        let Some(order) = decide::next_order(jobs) else { return };
+        let asked = jobs.iter().filter(|job| job.spec.order == order);
+        for job in asked.filter(|job| self.filters.must_ask(self.now, row, job)) {
+            if self.judging.insert(job.id()) {
+                self.effects.push_back(Effect::Judge { job: job.key, pipeline: row.id });
+            }
+        }
+    }
+
+    /// Sends what a window holds to the queues.
+    pub(super) fn release_held(&mut self, filter: u32) {
+        let is_held = |job: &Job| matches!(job.reason, Reason::Held { filter: of, .. } if of == filter);
+        let held = self.store.jobs.iter().filter(|slot| slot.lock.is_none() && slot.job.state == State::Suspended);
+        let mut held: Vec<Job> = held.map(|slot| slot.job).filter(is_held).collect();
+        held.sort_unstable_by_key(|job| job.key);
+        for job in held {
+            let ticket = self.ticket();
+            let event = Event::Decide(Verdict::Enqueue(Reason::Released { filter }));
+            let Ok(change) = transition(self.now, &job, &event, &self.stamp(ticket)) else { continue };
+            self.scratch.clear();
+            self.stage(ticket, &job, change, None);
+            self.propose(ticket, Origin::Decide);
+        }
     }
 
     /// Reads a pipeline and all its jobs, unless that is under way or has just shown the same.

@@ -17,12 +17,13 @@ use alloc::vec::Vec;
 use crate::config::{Config, PoolSpec, Service};
 use crate::effect::{Answer, Change, Effect, Row, Want};
 use crate::event::{Act, Event, Stopper};
+use crate::filter::{Filters, Hold, Judgement};
 use crate::hash::Map;
 use crate::id::{
-    AskId, Attempt, CallId, Incarnation, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Ticket, Version, Worker,
-    WriteId,
+    AskId, Attempt, CallId, Component, Incarnation, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Ticket,
+    Version, Worker, WriteId,
 };
-use crate::job::{Entry, Job, State, Tally};
+use crate::job::{Entry, Job, ResultKey, State, Tally};
 use crate::lane::{self, Rank};
 use crate::pipeline::{Pipeline, Submission};
 use crate::queues::Queues;
@@ -89,6 +90,9 @@ pub struct Engine {
     effects: VecDeque<Effect>,
     /// Pipelines that may have something to decide; empty between calls.
     undecided: VecDeque<PipelineId>,
+    filters: Filters,
+    /// Jobs that the host is being asked about.
+    judging: BTreeSet<JobId>,
     counters: Counters,
     scratch: Vec<Change>,
     batch: Vec<Job>,
@@ -115,6 +119,8 @@ impl Engine {
             asks: BTreeMap::new(),
             effects: VecDeque::new(),
             undecided: VecDeque::new(),
+            filters: Filters::default(),
+            judging: BTreeSet::new(),
             counters: Counters::default(),
             scratch: Vec::new(),
             batch: Vec::new(),
@@ -154,6 +160,56 @@ impl Engine {
         self.queues.refresh(lane);
         self.pump();
         Ok(())
+    }
+
+    /// Switches a component off or on, system-wide: while it is off, its jobs are skipped as their batches open.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] with too many filters; nothing is changed.
+    pub fn set_component(&mut self, now: Timestamp, component: Component, service: Service) -> Result<(), Refused> {
+        match service {
+            Service::Closed => {
+                within(self.filters.len() + 1, self.config.limits().filters)?;
+                self.filters.degrade(component);
+            }
+            Service::Open => {
+                self.filters.restore(component);
+            }
+        }
+        self.lift(now);
+        self.pump();
+        Ok(())
+    }
+
+    /// Declares a window in which matching jobs are held as their batches open. Like pools, windows are an operator's
+    /// configuration, told again after a restart; what is held is in the rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] with too many filters; nothing is changed.
+    pub fn hold(&mut self, now: Timestamp, hold: Hold) -> Result<(), Refused> {
+        within(self.filters.len() + 1, self.config.limits().filters)?;
+        self.lift(now);
+        self.filters.hold(hold);
+        self.pump();
+        Ok(())
+    }
+
+    /// Takes a window back and sends what it held to the queues.
+    pub fn release(&mut self, now: Timestamp, filter: u32) {
+        self.lift(now);
+        self.filters.unhold(filter);
+        self.release_held(filter);
+        self.pump();
+    }
+
+    /// Says that `job`, of an earlier run, succeeded with these inputs. What succeeds under this engine is remembered
+    /// without being told.
+    pub fn remember(&mut self, now: Timestamp, key: ResultKey, job: JobId) {
+        self.lift(now);
+        self.filters.remember(key, job, self.config.limits().results);
+        self.pump();
     }
 
     /// Makes a pipeline and all its jobs. Answered with [`Answer::Submitted`] once they are written.
@@ -407,6 +463,20 @@ impl Engine {
     pub fn handle_rows(&mut self, now: Timestamp, ask: AskId, rows: &[Row]) {
         self.lift(now);
         self.answered(ask, rows);
+        self.pump();
+    }
+
+    /// The host's word about a job that it was asked to judge.
+    pub fn handle_judged(&mut self, now: Timestamp, job: JobKey, judgement: Judgement) {
+        self.lift(now);
+        if self.judging.remove(&job.job) {
+            self.filters.tell(job.job, judgement);
+            if let Some(row) = self.job(job.job) {
+                self.undecided.push_back(row.pipeline);
+            }
+        } else {
+            self.counters.ignored += 1;
+        }
         self.pump();
     }
 

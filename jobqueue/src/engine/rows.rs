@@ -205,6 +205,15 @@ impl Engine {
 
     /// A job's row as it now is. An ended one is forgotten: its row is the host's.
     pub(super) fn apply_job(&mut self, job: &Job) {
+        if job.state != State::Unstart {
+            self.filters.forget(job.id());
+            if !self.judging.is_empty() {
+                self.judging.remove(&job.id());
+            }
+        }
+        if let (State::Succeeded, Some(key)) = (job.state, job.spec.unchanged) {
+            self.filters.remember(key, job.id(), self.config.limits().results);
+        }
         let at = self.store.find_job(job.id());
         match (at, job.state.is_terminal()) {
             (None, true) => {}
@@ -218,7 +227,7 @@ impl Engine {
                 if let Some(pipe) = self.store.pipes.get_mut(pipe) {
                     pipe.unstarted = pipe.unstarted + u32::from(is) - u32::from(was);
                 }
-                self.hold(at);
+                self.count(at);
                 self.place(at);
             }
             (None, false) => {
@@ -229,7 +238,7 @@ impl Engine {
                 if let Some(pipe) = pipe.and_then(|pipe| self.store.pipes.get_mut(pipe)) {
                     pipe.unstarted += u32::from(job.state == State::Unstart);
                 }
-                self.hold(at);
+                self.count(at);
                 self.place(at);
             }
         }
@@ -256,7 +265,7 @@ impl Engine {
     }
 
     /// Counts the job among what its worker and its pool hold, or not.
-    fn hold(&mut self, at: u32) {
+    fn count(&mut self, at: u32) {
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
         let delivery = slot.job.delivery.filter(|_| slot.job.state.is_leased());
         let pool = delivery.and_then(|delivery| self.queues.pool(delivery.pool));

@@ -8,6 +8,7 @@ use super::flight::{Flight, Origin};
 use super::{Engine, Purpose};
 use crate::config::{Config, PoolSpec, Service};
 use crate::effect::{Change, Effect, Row, Want};
+use crate::filter::Filters;
 use crate::id::{AskId, CallId, Incarnation, JobId, PipelineId, Tag, Ticket, Version};
 use crate::job::Job;
 use crate::pipeline::Pipeline;
@@ -51,6 +52,8 @@ pub struct Snapshot {
     calls: Vec<(CallId, Call)>,
     asks: Vec<(AskId, Want, Purpose)>,
     effects: Vec<Effect>,
+    filters: Filters,
+    judging: Vec<JobId>,
 }
 
 /// Why a snapshot was not taken.
@@ -102,6 +105,8 @@ impl Engine {
             calls: sorted(&self.calls),
             asks: asks.collect(),
             effects: self.effects.iter().copied().collect(),
+            filters: self.filters.clone(),
+            judging: self.judging.iter().copied().collect(),
         }
     }
 
@@ -136,6 +141,8 @@ impl Engine {
         engine.restore_rows(snapshot)?;
         engine.restore_work(snapshot)?;
         engine.restore_rotation(snapshot)?;
+        engine.filters = snapshot.filters.clone();
+        engine.judging = snapshot.judging.iter().copied().collect();
         engine.undecided.clear();
         engine.queues.woken.clear();
         engine.wind();

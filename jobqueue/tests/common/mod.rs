@@ -118,6 +118,7 @@ pub struct Host {
     pub answers: BTreeMap<CallId, Answer>,
     pub aborts: Vec<(Worker, LeaseToken)>,
     pub polls: Vec<LeaseToken>,
+    pub judged: Vec<JobKey>,
     pub closed: Vec<(PipelineId, PipelineState)>,
     pub writes: u32,
 }
@@ -158,6 +159,7 @@ impl Host {
             answers: BTreeMap::new(),
             aborts: Vec::new(),
             polls: Vec::new(),
+            judged: Vec::new(),
             closed: Vec::new(),
             writes: 0,
         };
@@ -218,6 +220,7 @@ impl Host {
             Effect::Assign { call, assignment } => self.assigned.push((call, assignment)),
             Effect::Abort { worker, token } => self.aborts.push((worker, token)),
             Effect::Poll { token } => self.polls.push(token),
+            Effect::Judge { job, .. } => self.judged.push(job),
             Effect::Answer { call, answer } => {
                 assert!(self.answers.insert(call, answer).is_none(), "{call} was answered twice");
             }

@@ -4,9 +4,10 @@
 
 use crate::common::{Db, pool};
 use tenon_jobqueue::{
-    Act, Answer, AskId, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobId,
-    JobSpec, LeaseToken, Limits, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PoolId, PoolSpec,
-    PullRequest, Refused, Row, Service, Start, State, Submission, Tag, Ticket, Timestamp, When, Worker, WorkerName,
+    Act, Answer, AskId, Assignment, CallId, Change, Class, Component, Condition, Config, Effect, Engine, Hold,
+    Incarnation, Job, JobId, JobKey, JobSpec, Judgement, LeaseToken, Limits, NewJob, OnFailure, Outcome, PipelineId,
+    PipelineState, Policy, PoolId, PoolSpec, PullRequest, Refused, ResultKey, Row, Service, Start, State, Submission,
+    Tag, Ticket, Timestamp, When, Worker, WorkerName,
 };
 
 /// Everything that a host can say to an engine.
@@ -28,6 +29,10 @@ pub enum Input {
     Conflicted(Ticket, Vec<Row>),
     Unknown(Ticket),
     Rows(AskId, Vec<Row>),
+    Judged(JobKey, Judgement),
+    Hold(Hold),
+    Release(u32),
+    Component(Component, Service),
     Timeout,
     Load(Vec<Row>),
     Compensate(Vec<Row>),
@@ -39,6 +44,10 @@ impl Input {
         let call = match self {
             Self::Pool(spec) => return engine.put_pool(now, spec.clone()).map(|()| None),
             Self::Tag(tag, service) => return engine.set_tag(now, *tag, *service).map(|()| None),
+            Self::Hold(hold) => return engine.hold(now, *hold).map(|()| None),
+            Self::Component(component, service) => {
+                return engine.set_component(now, *component, *service).map(|()| None);
+            }
             Self::Submit(id, priority, jobs) => {
                 engine.submit(now, &Submission { id: *id, class: Class::new(0), priority: *priority, jobs })
             }
@@ -65,6 +74,8 @@ impl Input {
             Self::Conflicted(ticket, rows) => engine.handle_conflicted(now, *ticket, rows),
             Self::Unknown(ticket) => engine.handle_unknown(now, *ticket),
             Self::Rows(ask, rows) => engine.handle_rows(now, *ask, rows),
+            Self::Judged(job, judgement) => engine.handle_judged(now, *job, *judgement),
+            Self::Release(filter) => engine.release(now, *filter),
             Self::Timeout => engine.handle_timeout(now),
             Self::Load(rows) => drop(engine.load(now, rows)),
             Self::Compensate(rows) => drop(engine.compensate(now, rows)),
@@ -236,6 +247,10 @@ impl Sim {
                 start: [Start::Auto, Start::Auto, Start::Auto, Start::Manual, Start::After(700)]
                     [usize::try_from(self.dice.roll(5)).unwrap()],
                 on_failure: [OnFailure::Fails, OnFailure::Allowed][usize::try_from(self.dice.roll(2)).unwrap()],
+                unchanged: [None, None, Some(ResultKey(self.dice.roll(9)))]
+                    [usize::try_from(self.dice.roll(3)).unwrap()],
+                condition: [Condition::None, Condition::None, Condition::Ask]
+                    [usize::try_from(self.dice.roll(3)).unwrap()],
                 policy,
             };
             jobs.push(NewJob { id: JobId::new(self.jobs), spec });
@@ -287,12 +302,24 @@ impl Sim {
     fn meddle(&mut self, node: usize) {
         let job = JobId::new(self.dice.roll(self.jobs + 2));
         let pipeline = PipelineId::new(self.dice.roll(self.pipelines + 2));
-        let input = match self.dice.roll(12) {
+        let input = match self.dice.roll(15) {
             0..3 => Input::Abort(job),
             3..7 => Input::Approve(job),
             7..9 => Input::Retry(job),
             9 => Input::AbortPipeline(pipeline),
             10 => Input::RetryPipeline(pipeline),
+            11 => {
+                let until = self.now.after_millis(self.dice.roll(3_000));
+                let component = Some(Component::new(u32::try_from(self.dice.roll(4)).unwrap()));
+                let filter = u32::try_from(self.dice.roll(3)).unwrap();
+                Input::Hold(Hold { filter, class: None, component, from: self.now, until })
+            }
+            12 => Input::Release(u32::try_from(self.dice.roll(3)).unwrap()),
+            13 => {
+                let component = Component::new(u32::try_from(self.dice.roll(4)).unwrap());
+                let service = [Service::Open, Service::Closed][usize::try_from(self.dice.roll(2)).unwrap()];
+                Input::Component(component, service)
+            }
             _ => {
                 let tag = self.dice.one(&tags()).unwrap();
                 let service =
@@ -333,6 +360,17 @@ impl Sim {
                 if !lost {
                     self.assigned.push(assignment);
                 }
+            }
+            Effect::Judge { job, .. } => {
+                let until = self.now.after_millis(500);
+                let judgements = [
+                    Judgement::Pass,
+                    Judgement::Skip { filter: 7 },
+                    Judgement::Reuse { result_of: JobId::new(1) },
+                    Judgement::Hold { filter: 8, until },
+                ];
+                let judgement = self.dice.one(&judgements).unwrap();
+                self.say(node, Input::Judged(job, judgement));
             }
             Effect::Abort { .. } | Effect::Poll { .. } | Effect::Answer { .. } | Effect::Closed { .. } => {}
         }

@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     println!("{:>6} ms  the pipeline {state:?}", now.as_millis());
                     closed = true;
                 }
-                Effect::Answer { .. } | Effect::Abort { .. } | Effect::Poll { .. } => {}
+                Effect::Answer { .. } | Effect::Abort { .. } | Effect::Poll { .. } | Effect::Judge { .. } => {}
             }
         }
         now = engine.next_deadline().unwrap_or(now);

@@ -1,0 +1,181 @@
+//! The chain of filters that a job passes when its batch opens: the system's first, then the user's.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::event::Verdict;
+use crate::id::{Class, Component, JobId};
+use crate::job::{Condition, Job, ResultKey, Start, State, When};
+use crate::pipeline::Pipeline;
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// A window in which matching jobs are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Hold {
+    /// Its number, which the reasons of held jobs carry.
+    pub filter: u32,
+    /// Only pipelines of this class.
+    pub class: Option<Class>,
+    /// Only jobs of this component.
+    pub component: Option<Component>,
+    /// When it begins.
+    pub from: Timestamp,
+    /// When it ends; what was held then goes to its queue.
+    pub until: Timestamp,
+}
+
+/// What a host's own filter, or the user's condition, says about a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Judgement {
+    /// Nothing against it.
+    Pass,
+    /// Not in this run.
+    Skip {
+        /// The filter's number.
+        filter: u32,
+    },
+    /// This job's result stands for it.
+    Reuse {
+        /// The job.
+        result_of: JobId,
+    },
+    /// Not before this time.
+    Hold {
+        /// The filter's number.
+        filter: u32,
+        /// When.
+        until: Timestamp,
+    },
+}
+
+/// The filters and what they know. An engine owns one; a host that decides by itself keeps its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Filters {
+    degraded: BTreeSet<Component>,
+    holds: BTreeMap<u32, Hold>,
+    results: BTreeMap<ResultKey, JobId>,
+    /// The keys of `results`, oldest first.
+    ages: VecDeque<ResultKey>,
+    judgements: BTreeMap<JobId, Judgement>,
+}
+
+impl Filters {
+    /// Switches a component off, or on again: while it is off, its jobs are skipped.
+    pub fn degrade(&mut self, component: Component) -> bool {
+        self.degraded.insert(component)
+    }
+
+    /// Switches a component on again.
+    pub fn restore(&mut self, component: Component) -> bool {
+        self.degraded.remove(&component)
+    }
+
+    /// Declares a window, anew or again.
+    pub fn hold(&mut self, hold: Hold) {
+        self.holds.insert(hold.filter, hold);
+    }
+
+    /// Takes a window back. What it held stays so until its end, or until it is released.
+    pub fn unhold(&mut self, filter: u32) -> bool {
+        self.holds.remove(&filter).is_some()
+    }
+
+    /// How many components are off and windows declared.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.degraded.len() + self.holds.len()
+    }
+
+    /// Whether no component is off and no window declared.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Remembers that `job` succeeded with these inputs; of more than `limit` results the oldest is forgotten.
+    pub fn remember(&mut self, key: ResultKey, job: JobId, limit: u32) {
+        if self.results.insert(key, job).is_none() {
+            self.ages.push_back(key);
+        }
+        while self.ages.len() > limit as usize {
+            let Some(oldest) = self.ages.pop_front() else { return };
+            self.results.remove(&oldest);
+        }
+    }
+
+    /// Takes the host's word about a job.
+    pub fn tell(&mut self, job: JobId, judgement: Judgement) {
+        self.judgements.insert(job, judgement);
+    }
+
+    /// Forgets the host's word about a job that was decided.
+    pub fn forget(&mut self, job: JobId) {
+        if !self.judgements.is_empty() {
+            self.judgements.remove(&job);
+        }
+    }
+
+    /// What the chain says about a job whose batch opens; `None` if the host must be asked first.
+    ///
+    /// The system's filters come first: degraded, held, unchanged. Then the user's: the weather, the condition, the
+    /// start.
+    #[must_use]
+    pub fn judge(&self, now: Timestamp, pipeline: &Pipeline, job: &Job) -> Option<Verdict> {
+        let component = job.spec.component;
+        if self.degraded.contains(&component) {
+            return Some(Verdict::Skip(Reason::Degraded { component }));
+        }
+        let failed = pipeline.failed.saturating_add(pipeline.stopped);
+        let wanted = match job.spec.when {
+            When::OnSuccess => failed == 0,
+            When::OnFailure => failed > 0,
+            When::Always => true,
+        };
+        if wanted {
+            if let Some(hold) = self.holds.values().find(|hold| holds(hold, now, pipeline, job)) {
+                return Some(held(hold.filter, hold.until));
+            }
+            let result = job.spec.unchanged.and_then(|key| self.results.get(&key));
+            if let Some(result_of) = result.copied() {
+                return Some(Verdict::Reuse(Reason::Unchanged { result_of }));
+            }
+        } else {
+            return Some(Verdict::Skip(Reason::NotWanted { failed }));
+        }
+        if job.spec.condition == Condition::Ask {
+            match *self.judgements.get(&job.id())? {
+                Judgement::Pass => {}
+                Judgement::Skip { filter } => return Some(Verdict::Skip(Reason::Condition { filter })),
+                Judgement::Reuse { result_of } => return Some(Verdict::Reuse(Reason::Unchanged { result_of })),
+                Judgement::Hold { filter, until } => return Some(held(filter, until)),
+            }
+        }
+        Some(match job.spec.start {
+            Start::Auto => Verdict::Enqueue(Reason::Batch { order: job.spec.order }),
+            Start::Manual => Verdict::Await(Timestamp::MAX, Reason::Approval),
+            Start::After(ms) => {
+                let at = now.after_millis(u64::from(ms));
+                Verdict::Delay(at, Reason::StartAt { at })
+            }
+        })
+    }
+
+    /// Whether the host must still be asked about this job before its batch can open.
+    #[must_use]
+    pub fn must_ask(&self, now: Timestamp, pipeline: &Pipeline, job: &Job) -> bool {
+        job.state == State::Unstart && self.judge(now, pipeline, job).is_none()
+    }
+}
+
+fn held(filter: u32, until: Timestamp) -> Verdict {
+    Verdict::Await(until, Reason::Held { filter, until })
+}
+
+fn holds(hold: &Hold, now: Timestamp, pipeline: &Pipeline, job: &Job) -> bool {
+    (hold.from..hold.until).contains(&now)
+        && hold.class.is_none_or(|class| class == pipeline.class)
+        && hold.component.is_none_or(|component| component == job.spec.component)
+}
