@@ -3,6 +3,8 @@
 //! All of it is HTTP on the cluster's own network with `authorization: Bearer TOKEN`. Small values travel as JSON in one header
 //! ([`to_header`]), so that bodies stay what they are: Git's bytes, or a record of the refs log.
 
+use std::fmt::Write as _;
+
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -36,7 +38,8 @@ pub(crate) fn to_header(value: &impl Serialize) -> HeaderValue {
         } else {
             let mut units = [0; 2];
             for half in unit.encode_utf16(&mut units) {
-                ascii.push_str(&format!("\\u{half:04x}"));
+                // Writing to a string cannot fail.
+                let _ = write!(ascii, "\\u{half:04x}");
             }
         }
     }

@@ -59,11 +59,10 @@ pub(crate) async fn pack(
     let mut invocation = git.within(repository, "pack-objects");
     folders.apply(&mut invocation);
     invocation.args(["--revs", "--stdout", "--delta-base-offset", "--quiet", "--threads=1"]);
-    let mut input = String::new();
-    new.iter().for_each(|id| input.push_str(&format!("{id}\n")));
+    let mut input = lines("", new);
     if kind == PackKind::Thin {
         invocation.arg("--thin");
-        known.iter().for_each(|id| input.push_str(&format!("^{id}\n")));
+        input.push_str(&lines("^", known));
     }
     invocation.output_to(file).run(input.as_bytes()).await?;
     Ok(())
@@ -84,8 +83,7 @@ pub(crate) async fn connected(
     }
     let mut invocation = git.within(repository, "rev-list");
     folders.apply(&mut invocation);
-    let mut input = String::new();
-    tips.iter().for_each(|id| input.push_str(&format!("{id}\n")));
+    let input = lines("", tips);
     invocation.args(["--objects", "--stdin", "--not", "--all", "--quiet"]).run(input.as_bytes()).await?;
     Ok(())
 }
@@ -184,31 +182,16 @@ pub(crate) async fn fetch(
         invocation.setting("http.extraHeader", header);
     }
     invocation.setting("protocol.version", "2");
-    let mut input = String::new();
-    ids.iter().for_each(|id| input.push_str(&format!("{id}\n")));
+    let input = lines("", ids);
     invocation.args(["--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--stdin", url]);
     invocation.run(input.as_bytes()).await?;
     let repository = repository.to_owned();
     blocking("fetch", move || repository::sync_objects(&repository)).await
 }
 
-/// Which of `ids` are not in the repository as objects.
-///
-/// # Errors
-/// Git failed.
-pub(crate) async fn missing(git: &Git, repository: &Path, ids: &[ObjectId]) -> Result<Vec<ObjectId>, GitError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut input = String::new();
-    ids.iter().for_each(|id| input.push_str(&format!("{id}\n")));
-    let output = git.within(repository, "cat-file").arg("--batch-check").run(input.as_bytes()).await?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text
-        .lines()
-        .filter_map(|line| line.strip_suffix(" missing"))
-        .filter_map(|hex| ObjectId::from_hex(hex).ok())
-        .collect())
+/// Ids as Git reads them, one per line.
+fn lines(lead: &str, ids: &[ObjectId]) -> String {
+    ids.iter().flat_map(|id| [lead.to_owned(), id.to_hex(), "\n".to_owned()]).collect()
 }
 
 async fn blocking(what: &'static str, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), GitError> {

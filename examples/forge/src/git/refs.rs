@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use tenon_refslog::{Change, ObjectId, Old, RefName, Value};
+use tenon_refslog::git::{FOR_EACH_REF_FORMAT, parse_for_each_ref, write_changes};
+use tenon_refslog::{Change, ObjectFormat, RefName, Value};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, ChildStdout};
 
@@ -114,35 +115,24 @@ impl RefTransaction {
 /// All refs that Git lists, and `HEAD`.
 pub(crate) type Listing = BTreeMap<RefName, Value>;
 
+/// What the objects of forge's repositories are named by.
+pub(crate) const FORMAT: ObjectFormat = ObjectFormat::Sha1;
+
 /// Lists the refs of a repository.
 ///
 /// # Errors
 /// Git failed, or listed what is no ref.
 pub(crate) async fn list(git: &Git, repository: &Path) -> Result<Listing, GitError> {
-    let strange = |line: &[u8]| GitError::Failed {
-        what: "for-each-ref",
-        message: format!("cannot read {:?}", String::from_utf8_lossy(line)),
-    };
-    let mut listing = Listing::new();
-    let output =
-        git.within(repository, "for-each-ref").arg("--format=%(objectname) %(symref) %(refname)").run(&[]).await?;
-    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let mut words = line.splitn(3, |byte| *byte == b' ');
-        let (Some(id), Some(target), Some(name)) = (words.next(), words.next(), words.next()) else {
-            return Err(strange(line));
-        };
-        let name = RefName::new(name).or_else(|_| RefName::broken(name)).map_err(|_| strange(line))?;
-        let value = if target.is_empty() {
-            ObjectId::from_hex(id).map(Value::from).map_err(|_| strange(line))?
-        } else {
-            Value::Symbolic(RefName::new(target).map_err(|_| strange(line))?)
-        };
-        listing.insert(name, value);
-    }
+    let format = format!("--format={FOR_EACH_REF_FORMAT}");
+    let output = git.within(repository, "for-each-ref").arg(format).run(&[]).await?;
+    let refs = parse_for_each_ref(&output.stdout, FORMAT)
+        .map_err(|error| GitError::Failed { what: "for-each-ref", message: error.to_string() })?;
+    let mut listing: Listing = refs.into_iter().collect();
+    // Older Gits do not list it, and no Git lists one that names no branch yet.
     let head = git.within(repository, "symbolic-ref").args(["-q", "HEAD"]).run_to_end(&[]).await?;
     if head.status.success() {
-        let target = head.stdout.trim_ascii_end();
-        let target = RefName::new(target).map_err(|_| strange(target))?;
+        let target = RefName::new(head.stdout.trim_ascii_end())
+            .map_err(|error| GitError::Failed { what: "symbolic-ref", message: error.to_string() })?;
         listing.insert(head_name(), Value::Symbolic(target));
     }
     Ok(listing)
@@ -158,54 +148,35 @@ pub(crate) fn main_name() -> RefName {
     RefName::new("refs/heads/main").unwrap_or_else(|_| unreachable!("refs/heads/main is a ref name"))
 }
 
-/// What has to be done in Git to make refs hold something, whatever they hold now.
+/// Makes refs change, as several transactions where Git does not take them as one.
 ///
-/// Git refuses to delete `a` and create `a/b` in one transaction; so deletes come first, in their own.
-#[derive(Debug, Default)]
-pub(crate) struct Moves {
-    deletes: Vec<u8>,
-    upserts: Vec<u8>,
-    symbolic: Vec<(RefName, RefName)>,
+/// # Errors
+/// Git failed; some may have changed.
+pub(crate) async fn carry_out(git: &Git, repository: &Path, changes: &[Change]) -> Result<(), GitError> {
+    for text in write_changes(direct(changes), FORMAT) {
+        RefTransaction::prepare(git, repository, &text).await?.commit().await?;
+    }
+    move_head(git, repository, changes).await
 }
 
-impl Moves {
-    /// From what each ref is to hold; `None` deletes.
-    pub(crate) fn to<'a>(wanted: impl IntoIterator<Item = (&'a RefName, Option<&'a Value>)>) -> Moves {
-        let mut moves = Moves::default();
-        for (name, value) in wanted {
-            match value {
-                None => command(&mut moves.deletes, "delete", name, &[""]),
-                Some(Value::Direct(target)) => {
-                    command(&mut moves.upserts, "update", name, &[&target.id().to_hex(), ""]);
-                }
-                Some(Value::Symbolic(target)) => moves.symbolic.push((name.clone(), target.clone())),
-            }
-        }
-        moves
-    }
+/// The changes but that of `HEAD` as one transaction: what was admitted by Git's rules needs no more.
+pub(crate) fn as_one(changes: &[Change]) -> Vec<u8> {
+    write_changes(direct(changes), FORMAT).concat()
+}
 
-    /// The difference that makes `is` the same as `wanted`.
-    pub(crate) fn between(is: &Listing, wanted: &Listing) -> Moves {
-        let gone = is.keys().filter(|name| !wanted.contains_key(*name)).map(|name| (name, None));
-        let new =
-            wanted.iter().filter(|(name, value)| is.get(*name) != Some(value)).map(|(name, value)| (name, Some(value)));
-        Moves::to(gone.chain(new))
-    }
+fn direct(changes: &[Change]) -> impl Iterator<Item = &Change> {
+    changes.iter().filter(|change| !change.name().is_head())
+}
 
-    /// Does them.
-    ///
-    /// # Errors
-    /// Git failed; some may be done.
-    pub(crate) async fn carry_out(&self, git: &Git, repository: &Path) -> Result<(), GitError> {
-        for part in [&self.deletes, &self.upserts] {
-            if !part.is_empty() {
-                RefTransaction::prepare(git, repository, part).await?.commit().await?;
-            }
-        }
-        for (name, target) in &self.symbolic {
-            symbolic_ref(git, repository, name, target).await?;
-        }
-        Ok(())
+/// Moves `HEAD`, if it is among the changes: by its own command, since `update-ref` knows symbolic refs only from Git 2.46 on.
+///
+/// # Errors
+/// Git failed; `HEAD` is as it was.
+pub(crate) async fn move_head(git: &Git, repository: &Path, changes: &[Change]) -> Result<(), GitError> {
+    let head = changes.iter().find(|change| change.name().is_head());
+    match head.and_then(Change::new_value).and_then(Value::target_name) {
+        Some(target) => symbolic_ref(git, repository, &head_name(), target).await,
+        None => Ok(()),
     }
 }
 
@@ -213,42 +184,11 @@ impl Moves {
 ///
 /// # Errors
 /// Git failed; the ref is as it was.
-pub(crate) async fn symbolic_ref(git: &Git, repository: &Path, name: &RefName, to: &RefName) -> Result<(), GitError> {
+async fn symbolic_ref(git: &Git, repository: &Path, name: &RefName, to: &RefName) -> Result<(), GitError> {
     use std::os::unix::ffi::OsStrExt as _;
     let text = |name: &RefName| std::ffi::OsStr::from_bytes(name.as_bytes()).to_owned();
     git.within(repository, "symbolic-ref").arg(text(name)).arg(text(to)).run(&[]).await?;
     Ok(())
-}
-
-/// A record's direct changes as one checked transaction for `update-ref --stdin -z`: each old value must be what is remembered.
-pub(crate) fn checked_commands(changes: &[Change]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let hex = |value: &Value| value.id().map(|id| id.to_hex()).unwrap_or_default();
-    for change in changes {
-        let name = change.name();
-        let old = match change.old() {
-            Old::Any => String::new(),
-            Old::Absent => "0".repeat(40),
-            Old::Is(value) => hex(value),
-        };
-        match change.new_value() {
-            None => command(&mut out, "delete", name, &[&old]),
-            Some(value @ Value::Direct(_)) => command(&mut out, "update", name, &[&hex(value), &old]),
-            Some(Value::Symbolic(_)) => {}
-        }
-    }
-    out
-}
-
-fn command(out: &mut Vec<u8>, verb: &str, name: &RefName, values: &[&str]) {
-    out.extend_from_slice(verb.as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(name.as_bytes());
-    out.push(0);
-    for value in values {
-        out.extend_from_slice(value.as_bytes());
-        out.push(0);
-    }
 }
 
 #[cfg(test)]

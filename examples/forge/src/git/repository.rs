@@ -11,7 +11,8 @@ const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n
 
 /// Makes the bare repository `folder`, or leaves it as it is when it is there.
 ///
-/// It is made beside its place and moved there, so that a half-made one is never seen.
+/// It is made beside its place and moved there, so that a half-made one is never seen. One call at a time; what stands in its
+/// place without being a repository is removed.
 ///
 /// # Errors
 /// Git or the file system failed; `folder` is then absent.
@@ -22,6 +23,7 @@ pub(crate) async fn make(git: &Git, folder: &Path) -> Result<(), GitError> {
     let io = |source| GitError::Io { what: "init", source };
     let draft = folder.with_extension("making");
     remove(&draft).map_err(io)?;
+    remove(folder).map_err(io)?;
     fs::create_dir_all(&draft).map_err(io)?;
     git.bare("init")
         .args(["--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main"])
@@ -82,7 +84,7 @@ pub(crate) fn clean_push(repository: &Path) -> io::Result<()> {
     for entry in list(&objects)?.iter().filter(|entry| name(entry).starts_with("tmp_objdir-incoming-")) {
         remove(entry)?;
     }
-    for entry in list(&objects.join("pack"))?.iter().filter(|entry| name(entry).ends_with(".keep")) {
+    for entry in list(&objects.join("pack"))?.iter().filter(|entry| ends_in(entry, "keep")) {
         fs::remove_file(entry)?;
     }
     Ok(())
@@ -106,14 +108,13 @@ pub(crate) fn clean(repository: &Path) -> io::Result<Vec<PathBuf>> {
     }
     for entry in list(&objects.join("pack"))? {
         let file = name(&entry);
-        if file.starts_with("tmp_") || file.starts_with(".tmp-") || file.ends_with(".keep") {
+        if file.starts_with("tmp_") || file.starts_with(".tmp-") || ends_in(&entry, "keep") {
             fs::remove_file(&entry)?;
             gone.push(entry);
         }
     }
     for entry in list(repository)? {
-        let file = name(&entry);
-        if file.ends_with(".lock") || file.ends_with(".making") {
+        if ends_in(&entry, "lock") || ends_in(&entry, "making") {
             fs::remove_file(&entry)?;
             gone.push(entry);
         }
@@ -130,7 +131,7 @@ fn clean_locks(folder: &Path, gone: &mut Vec<PathBuf>) -> io::Result<()> {
         for entry in list(&folder)? {
             if fs::symlink_metadata(&entry)?.is_dir() {
                 folders.push(entry);
-            } else if name(&entry).ends_with(".lock") {
+            } else if ends_in(&entry, "lock") {
                 fs::remove_file(&entry)?;
                 gone.push(entry);
             }
@@ -145,6 +146,10 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
     }
+}
+
+fn ends_in(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
 }
 
 fn name(path: &Path) -> String {

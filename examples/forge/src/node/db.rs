@@ -103,7 +103,7 @@ impl Db {
     }
 }
 
-/// SQLite's integers are signed; every id maps to one of its own.
+/// The database's integers are signed; every id maps to one of its own.
 fn key(repo: RepoId) -> i64 {
     i64::from_ne_bytes(repo.0.to_ne_bytes())
 }

@@ -186,7 +186,7 @@ impl Desk {
     pub(crate) fn admit(&self) -> io::Result<Pass> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret: String = crate::home::hex(&bytes);
         let (to, calls) = mpsc::channel(2);
         self.lock().insert(secret.clone(), to);
         Ok(Pass { desk: self.clone(), secret, calls })

@@ -5,6 +5,7 @@
 mod db;
 mod drill;
 pub(crate) mod hook;
+mod listing;
 mod pre_receive;
 mod proc_receive;
 mod push;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tenon_quorum::{NodeId, RepoId};
-use tenon_refslog::{ChecksumKey, Config, ObjectFormat};
+use tenon_refslog::{ChecksumKey, Config};
 use tokio::sync::OnceCell;
 
 use crate::cli::{CLUSTER_TOKEN_ENV, Limits, NodeArgs};
@@ -119,7 +120,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
         registered = announce(&http, &args.router, &token, &register) => registered?,
         () = &mut parent => return Ok(()),
     };
-    let rules = Config::builder(ObjectFormat::Sha1, ChecksumKey::new(registered.checksum_key)).build()?;
+    let rules = Config::builder(crate::git::refs::FORMAT, ChecksumKey::new(registered.checksum_key)).build()?;
     let shared = Arc::new(Shared {
         node,
         router: args.router.clone(),
@@ -127,7 +128,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
         limits: args.limits,
         git,
         desk: hook::Desk::open().await?,
-        drills: drill::Drills::from_environment(&folder),
+        drills: drill::Drills::from_environment(node, &folder),
         http,
         rules,
         db,

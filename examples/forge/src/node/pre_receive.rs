@@ -140,7 +140,7 @@ impl Cargo {
             .body(reqwest::Body::wrap_stream(body))
             .send()
             .await
-            .map_err(|error| without_url(error))?;
+            .map_err(without_url)?;
         match answer.status() {
             StatusCode::OK => Ok(Received::Yes),
             StatusCode::PRECONDITION_FAILED => Ok(Received::NeedsFull),

@@ -14,7 +14,7 @@ use super::hook::Call;
 use super::pre_receive::without_url;
 use super::push::Push;
 use super::replica::{ReplicaError, Turn};
-use crate::git::refs::{RefTransaction, checked_commands, head_name, symbolic_ref};
+use crate::git::refs::{self as git_refs, RefTransaction, head_name};
 use crate::git::{pkt, repository};
 use crate::wire::{self, Propose, Proposed};
 
@@ -125,7 +125,7 @@ async fn admit(push: &Push, lines: &[Line]) -> Result<Option<Record>, Verdicts> 
     }
     if lines.len() > push.shared.limits.max_refs_per_push {
         let most = push.shared.limits.max_refs_per_push;
-        verdicts.iter_mut().for_each(|verdict| *verdict = Some(format!("more than {most} refs in one push")));
+        verdicts.fill(Some(format!("more than {most} refs in one push")));
     }
     if verdicts.iter().any(Option::is_some) {
         return Err(verdicts);
@@ -181,7 +181,7 @@ fn new_head(refs: &Refs, lines: &[Line]) -> Option<RefName> {
 /// From an admitted record to refs that have moved, or to the reason why none has.
 async fn carry_through(push: &Push, turn: &Turn, record: Record) -> Result<(), String> {
     let (shared, replica) = (&push.shared, &push.replica);
-    let commands = checked_commands(record.changes());
+    let commands = git_refs::as_one(record.changes());
     let prepared = if commands.is_empty() {
         None
     } else {
@@ -231,12 +231,7 @@ async fn move_refs(push: &Push, prepared: Option<RefTransaction>, record: &Recor
     if let Some(prepared) = prepared {
         prepared.commit().await?;
     }
-    for change in record.changes() {
-        if let Some(Value::Symbolic(target)) = change.new_value() {
-            symbolic_ref(&push.shared.git, &push.replica.folder, change.name(), target).await?;
-        }
-    }
-    Ok(())
+    Ok(git_refs::move_head(&push.shared.git, &push.replica.folder, record.changes()).await?)
 }
 
 /// Puts the record to the router. The one question may be repeated; it has one answer.

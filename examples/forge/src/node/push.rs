@@ -154,7 +154,7 @@ impl Push {
                 _ => refuse(call).await,
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Claims the right to propose; afterwards the push can no longer be called off. `false`: it has been.

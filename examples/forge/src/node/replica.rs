@@ -5,19 +5,19 @@
 //! *state* (gate and refs in memory; held while the gate is persisted, so that memory never runs ahead of the disk).
 //! A vote takes only the last: it comes in while the push that it is for holds the first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tenon_quorum::{Admission, Fence, FenceGate, GateRefusal, Proof, RepoId, Report, Route, StageOrder, Stamp};
-use tenon_refslog::{Change, Checksum, Config, ObjectId, Record, Refs, Replayed, Value, Version};
+use tenon_refslog::{Change, ObjectId, Record, Refs, Replayed, Value, Version};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, RwLock, watch};
 
 use super::Shared;
 use super::db::DbError;
 use super::drill::Point;
+use super::listing;
 use crate::git::objects::{self, ObjectFolders};
-use crate::git::refs::{Listing, Moves, head_name};
 use crate::git::{GitError, refs as git_refs, repository};
 use crate::wire;
 
@@ -59,6 +59,7 @@ pub(crate) struct Replica {
     pub(crate) folder: PathBuf,
     shared: Arc<Shared>,
     turn: Arc<Mutex<()>>,
+    making: Mutex<()>,
     pub(crate) refs_lock: RwLock<()>,
     state: Mutex<State>,
     fence: watch::Sender<Fence>,
@@ -82,7 +83,7 @@ impl Replica {
         let staged = match record {
             Some(frame) => {
                 let frame = Bytes::from(frame);
-                Some((shared.decode(&frame)?, frame))
+                Some((decode(&frame)?, frame))
             }
             None => None,
         };
@@ -96,7 +97,7 @@ impl Replica {
             if repository::settle_config(&folder)? == repository::Settled::PutBack {
                 tracing::warn!(%id, "the repository's config had been changed; it is as made again");
             }
-            sound(&shared, id, &folder, gate.applied(), staged.as_ref().map(|(record, _)| record)).await?
+            listing::sound(&shared, id, &folder, gate.applied(), staged.as_ref().map(|(record, _)| record)).await?
         } else {
             None
         };
@@ -118,6 +119,7 @@ impl Replica {
             folder,
             shared,
             turn: Arc::default(),
+            making: Mutex::default(),
             refs_lock: RwLock::new(()),
             state: Mutex::new(state),
             fence,
@@ -182,7 +184,7 @@ impl Replica {
     pub(crate) async fn stage(&self, order: &StageOrder, frame: Bytes) -> Result<Report, ReplicaError> {
         // The state that the vote builds on may itself be a vote so far: the order proves it.
         let _before = self.settle(&order.base).await?;
-        let record = self.shared.decode(&frame)?;
+        let record = decode(&frame)?;
         self.has_objects_of(&record).await?;
         let mut state = self.state().await;
         let gate = state.gate.stage(order)?;
@@ -205,7 +207,7 @@ impl Replica {
         if report.applied == proof.newest {
             return Ok(report);
         }
-        let record = self.shared.decode(&frame)?;
+        let record = decode(&frame)?;
         self.has_objects_of(&record).await?;
         let turn = self.turn().await;
         self.take_over(&turn, proof, &record).await?;
@@ -220,7 +222,7 @@ impl Replica {
         }
         leads_to(&state.refs, record, proof.newest, wire::lineage(self.id, proof.newest.epoch))?;
         drop(state);
-        self.move_refs(turn, record.changes()).await?;
+        self.move_refs(turn, record.forward_only().changes()).await?;
         self.has_moved(proof, record).await
     }
 
@@ -254,9 +256,8 @@ impl Replica {
 
     /// Moves refs in the repository, whatever they are now.
     async fn move_refs(&self, _turn: &Turn, changes: &[Change]) -> Result<(), ReplicaError> {
-        let moves = Moves::to(changes.iter().map(|change| (change.name(), change.new_value())));
         let _alone = self.refs_lock.write().await;
-        Ok(moves.carry_out(&self.shared.git, &self.folder).await?)
+        Ok(git_refs::carry_out(&self.shared.git, &self.folder, changes).await?)
     }
 
     /// Becomes `refs`, which a repair has made of the log: the gate is persisted as having applied exactly that.
@@ -295,13 +296,19 @@ impl Replica {
         let unknown: Vec<ObjectId> = new.into_iter().filter(|id| !state.connected.contains(id)).collect();
         drop(state);
         self.make().await?;
-        objects::connected(&self.shared.git, &self.folder, &ObjectFolders::default(), &unknown).await?;
+        match objects::connected(&self.shared.git, &self.folder, &ObjectFolders::default(), &unknown).await {
+            Err(error @ GitError::Failed { .. }) => {
+                return Err(ReplicaError::Refused(format!("objects of the record are not here: {error}")));
+            }
+            other => other?,
+        }
         self.note_connected(&unknown).await;
         Ok(())
     }
 
     /// Makes the bare repository if it is not there.
     pub(crate) async fn make(&self) -> Result<(), ReplicaError> {
+        let _alone = self.making.lock().await;
         Ok(repository::make(&self.shared.git, &self.folder).await?)
     }
 
@@ -349,69 +356,7 @@ fn leads_to(refs: &Refs, record: &Record, stamp: Stamp, lineage: tenon_refslog::
     }
 }
 
-/// The refs at `applied`, if the repository has them or is on its way from them to what the staged record leads to: then it is
-/// put back. A crash between moving the refs and persisting the gate leaves such a state.
-async fn sound(
-    shared: &Shared,
-    id: RepoId,
-    folder: &Path,
-    applied: Stamp,
-    staged: Option<&Record>,
-) -> Result<Option<Refs>, ReplicaError> {
-    let is = git_refs::list(&shared.git, folder).await?;
-    if let Some(refs) = shared.refs_with(id, applied, &is) {
-        return Ok(Some(refs));
-    }
-    let Some(record) = staged else { return Ok(None) };
-    let mut before = is.clone();
-    for change in record.changes() {
-        match change.old().value() {
-            Some(value) => before.insert(change.name().clone(), value.clone()),
-            None => before.remove(change.name()),
-        };
-    }
-    let Some(refs) = shared.refs_with(id, applied, &before) else { return Ok(None) };
-    tracing::info!(%id, %applied, "a move of refs had been cut short; they are put back to wait for proof");
-    before.entry(head_name()).or_insert_with(default_head);
-    Moves::between(&is, &before).carry_out(&shared.git, folder).await?;
-    Ok(Some(refs))
-}
-
-/// What `HEAD` holds in a repository as it is made, before the log says anything of it.
-fn default_head() -> Value {
-    Value::Symbolic(crate::git::refs::main_name())
-}
-
-impl Shared {
-    /// No refs, at `stamp`.
-    pub(crate) fn empty(&self, id: RepoId, stamp: Stamp) -> Refs {
-        self.refs_of(id, stamp, Listing::new())
-            .unwrap_or_else(|| Refs::new(self.rules.clone(), wire::lineage(id, stamp.epoch)))
-    }
-
-    /// The refs that `listing` is, if they have the stamp's digest. Git cannot do without a `HEAD`; the log can, at its start.
-    pub(crate) fn refs_with(&self, id: RepoId, stamp: Stamp, listing: &Listing) -> Option<Refs> {
-        let mut listing = listing.clone();
-        let whole = self.refs_of(id, stamp, listing.clone())?;
-        if whole.checksum().prefix16() == stamp.digest.0 {
-            return Some(whole);
-        }
-        listing.remove(&head_name());
-        self.refs_of(id, stamp, listing).filter(|refs| refs.checksum().prefix16() == stamp.digest.0)
-    }
-
-    /// The checksum of a listing, whatever it ought to be.
-    pub(crate) fn checksum(&self, id: RepoId, stamp: Stamp, listing: &Listing) -> Checksum {
-        self.refs_of(id, stamp, listing.clone()).map_or(Checksum::EMPTY, |refs| refs.checksum())
-    }
-
-    fn refs_of(&self, id: RepoId, stamp: Stamp, listing: Listing) -> Option<Refs> {
-        let rules: Config = self.rules.clone();
-        Refs::from_entries(rules, wire::lineage(id, stamp.epoch), Version(stamp.version.0), listing).ok()
-    }
-
-    /// Reads a record's frame.
-    pub(crate) fn decode(&self, frame: &Bytes) -> Result<Record, ReplicaError> {
-        Record::decode(frame).map_err(|error| ReplicaError::Refused(format!("the record cannot be read: {error}")))
-    }
+/// Reads a record's frame.
+fn decode(frame: &Bytes) -> Result<Record, ReplicaError> {
+    Record::decode(frame).map_err(|error| ReplicaError::Refused(format!("the record cannot be read: {error}")))
 }

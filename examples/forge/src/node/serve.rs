@@ -1,10 +1,11 @@
 //! The node's HTTP face. Only the cluster's own token opens it; users talk to the router.
 
-use std::io::Read as _;
+mod git;
+
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -12,19 +13,14 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use serde::Deserialize;
-use tenon_quorum::{Proof, RepoId, Route, StageOrder, Stamp};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tenon_quorum::{Proof, RepoId, StageOrder};
 
-use super::push::Push;
 use super::replica::{Replica, ReplicaError};
 use super::{Shared, sync};
 use crate::git::objects::{self, PackKind};
 use crate::git::{GitError, refs as git_refs, repository};
-use crate::wire::{self, Health, RefsView, Refused, Shipment, SyncAsk, WriteOrder};
+use crate::wire::{self, Health, RefsView, Refused, Shipment, SyncAsk};
 
-/// The most a request of `upload-pack` may have, packed and unpacked: wants, haves and shallow lines, no objects.
-const NEGOTIATION_LIMIT: usize = 64 << 20;
 /// The most that leads a pack: the names of its tips.
 const SHIPMENT_LIMIT: usize = 64 << 20;
 /// The longest record of the refs log that is taken in.
@@ -35,9 +31,9 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
     use axum::serve::ListenerExt as _;
     let app = Router::new()
         .route("/health", get(health))
-        .route("/repos/{id}/info/refs", get(info_refs))
-        .route("/repos/{id}/git-upload-pack", post(upload_pack))
-        .route("/repos/{id}/git-receive-pack", post(receive_pack))
+        .route("/repos/{id}/info/refs", get(git::info_refs))
+        .route("/repos/{id}/git-upload-pack", post(git::upload_pack))
+        .route("/repos/{id}/git-receive-pack", post(git::receive_pack))
         .route("/repos/{id}/objects", post(take_objects))
         .route("/repos/{id}/stage", post(stage))
         .route("/repos/{id}/apply", post(apply))
@@ -181,7 +177,7 @@ async fn refs(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Respons
             Some(refs) => refs.checksum(),
             None => this.checksum(RepoId(id), report.applied, &listing),
         };
-        let digest = checksum.prefix16().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = crate::home::hex(&checksum.prefix16());
         let line = |(name, value): (&tenon_refslog::RefName, &tenon_refslog::Value)| {
             format!("{value} {}\n", String::from_utf8_lossy(name.as_bytes()))
         };
@@ -260,195 +256,4 @@ async fn lead(
         }
         have.extend_from_slice(&blocks.next().await?.ok()?);
     }
-}
-
-#[derive(Debug, Deserialize)]
-struct Service {
-    service: String,
-}
-
-/// The advertisement that begins every fetch and push.
-async fn info_refs(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<u64>,
-    Query(Service { service }): Query<Service>,
-    headers: HeaderMap,
-) -> Response {
-    let what = match service.as_str() {
-        "git-upload-pack" => "upload-pack",
-        "git-receive-pack" => "receive-pack",
-        _ => return (StatusCode::FORBIDDEN, "only git-upload-pack and git-receive-pack are served\n").into_response(),
-    };
-    let this = Arc::clone(&shared);
-    with(shared, id, async move |replica| {
-        admit(&replica, &headers).await?;
-        let protocol = protocol(&headers).filter(|_| what == "upload-pack");
-        let mut invocation = this.git.within(&replica.folder, what);
-        if let Some(protocol) = &protocol {
-            invocation.env("GIT_PROTOCOL", protocol);
-        }
-        let listed = replica.refs_lock.read().await;
-        let output = invocation.args(["--stateless-rpc", "--advertise-refs", "."]).run(&[]).await?;
-        drop(listed);
-        let mut body = Vec::with_capacity(output.stdout.len() + 64);
-        // In the second version of the protocol nothing leads the advertisement.
-        if !output.stdout.starts_with(b"000eversion 2\n") {
-            crate::git::pkt::put(&mut body, format!("# service={service}\n").as_bytes());
-            crate::git::pkt::flush(&mut body);
-        }
-        body.extend_from_slice(&output.stdout);
-        Ok(git_response(&service, "advertisement", Body::from(body)))
-    })
-    .await
-}
-
-/// A routed read passes the gate. A repair's fetch, which carries a proof instead, needs none: its target checks what it got.
-async fn admit(replica: &Replica, headers: &HeaderMap) -> Result<(), ReplicaError> {
-    repository::settle_config(&replica.folder)?;
-    match wire::from_header::<Route>(headers, wire::ROUTE) {
-        Some(route) => replica.admit(&route).await,
-        None if wire::from_header::<Proof>(headers, wire::ASK).is_some() => {
-            if replica.state().await.gate.applied() == Stamp::BLANK {
-                return Err(ReplicaError::Refused("nothing is here to copy".into()));
-            }
-            Ok(())
-        }
-        None => Err(ReplicaError::Refused(format!("{} is missing", wire::ROUTE))),
-    }
-}
-
-/// The protocol that the client asks for, if it is one.
-fn protocol(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("git-protocol")?.to_str().ok()?;
-    let fit = text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=:-._".contains(&byte));
-    fit.then(|| text.to_owned())
-}
-
-fn git_response(service: &str, kind: &str, body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, format!("application/x-{service}-{kind}")),
-        (header::CACHE_CONTROL, "no-cache, max-age=0, must-revalidate".to_owned()),
-    ];
-    (headers, body).into_response()
-}
-
-/// A clone's or fetch's exchange.
-async fn upload_pack(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<u64>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let request = match negotiation(&headers, body).await {
-        Ok(request) => request,
-        Err(failure) => return explained(Err(failure)).await,
-    };
-    let this = Arc::clone(&shared);
-    with(shared, id, async move |replica| {
-        admit(&replica, &headers).await?;
-        let mut invocation = this.git.within(&replica.folder, "upload-pack");
-        if let Some(protocol) = protocol(&headers) {
-            invocation.env("GIT_PROTOCOL", protocol);
-        }
-        invocation.args(["--stateless-rpc", "."]);
-        // A listing sees refs at one moment; a fetch reads objects, which do not change.
-        if request.starts_with(b"0014command=ls-refs") {
-            let listed = replica.refs_lock.read().await;
-            let output = invocation.run(&request).await?;
-            drop(listed);
-            return Ok(git_response("git-upload-pack", "result", Body::from(output.stdout)));
-        }
-        let running = invocation.spawn()?;
-        let (to, mut from) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(8);
-        tokio::spawn(stream_out(running, request, to));
-        let blocks = stream::poll_fn(move |context| from.poll_recv(context));
-        Ok(git_response("git-upload-pack", "result", Body::from_stream(blocks)))
-    })
-    .await
-}
-
-/// Runs an `upload-pack` for one client; it ends with the client, and a failing one breaks the client's connection.
-async fn stream_out(
-    mut running: crate::git::Running,
-    request: Bytes,
-    to: tokio::sync::mpsc::Sender<std::io::Result<Bytes>>,
-) {
-    let limit = running.limit();
-    let work = async {
-        let (stdin, stdout) = (running.stdin.take(), running.stdout.take());
-        let write = async {
-            if let Some(mut stdin) = stdin {
-                let _ = stdin.write_all(&request).await;
-            }
-        };
-        let read = async {
-            let Some(mut stdout) = stdout else { return Ok(()) };
-            let mut block = vec![0; 64 << 10];
-            loop {
-                let count = stdout.read(&mut block).await?;
-                if count == 0 || to.send(Ok(Bytes::copy_from_slice(&block[..count]))).await.is_err() {
-                    return std::io::Result::Ok(());
-                }
-            }
-        };
-        let ((), read) = tokio::join!(write, read);
-        read.map_err(|error| running.io(error))?;
-        running.succeed().await
-    };
-    let ended = tokio::select! {
-        ended = tokio::time::timeout(limit, work) => ended,
-        () = to.closed() => return,
-    };
-    let broken = match ended {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("took longer than {} s", limit.as_secs()),
-    };
-    tracing::info!(broken, "an upload-pack broke off");
-    let _ = to.send(Err(std::io::Error::other(broken))).await;
-}
-
-/// The client's request, unpacked if it is packed.
-async fn negotiation(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
-    let body = axum::body::to_bytes(body, NEGOTIATION_LIMIT).await.map_err(|error| Failure::bad(error.to_string()))?;
-    match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
-        None | Some(b"identity") => Ok(body),
-        Some(b"gzip" | b"x-gzip") => {
-            let mut plain = Vec::new();
-            let limit = u64::try_from(NEGOTIATION_LIMIT).unwrap_or(u64::MAX);
-            let read = flate2::read::GzDecoder::new(body.as_ref()).take(limit + 1).read_to_end(&mut plain);
-            match read {
-                Ok(count) if count <= NEGOTIATION_LIMIT => Ok(plain.into()),
-                Ok(_) => Err(Failure::Plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large unpacked".into())),
-                Err(error) => Err(Failure::bad(format!("gzip: {error}"))),
-            }
-        }
-        Some(other) => Err(Failure::Plain(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!("content-encoding {} is not understood", String::from_utf8_lossy(other)),
-        )),
-    }
-}
-
-/// A push under its grant; or the probe by which a client finds out whether it may talk at all.
-async fn receive_pack(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<u64>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let Some(order) = wire::from_header::<WriteOrder>(&headers, wire::GRANT) else {
-        let probe = axum::body::to_bytes(body, 4).await;
-        if probe.is_ok_and(|bytes| bytes.as_ref() == b"0000") {
-            return git_response("git-receive-pack", "result", Body::empty());
-        }
-        return (StatusCode::FORBIDDEN, "a push needs a grant\n").into_response();
-    };
-    let this = Arc::clone(&shared);
-    with(shared, id, async move |replica| {
-        let mut reply = Push::start(this, replica, order, body).await?;
-        let blocks = stream::poll_fn(move |context| reply.poll_recv(context));
-        Ok(git_response("git-receive-pack", "result", Body::from_stream(blocks)))
-    })
-    .await
 }

@@ -12,8 +12,7 @@ use super::drill::Point;
 use super::pre_receive::without_url;
 use super::replica::{Replica, ReplicaError};
 use crate::git::objects::{self, ObjectFolders};
-use crate::git::refs::{self as git_refs, Listing, Moves, head_name, main_name};
-use crate::git::repository;
+use crate::git::{refs as git_refs, repository};
 use crate::wire::{self, LogPart, Peer, SyncAsk};
 
 /// Makes the replica what `ask.proof` shows: the gate is raised first, objects come before refs, and only a listing with the right
@@ -42,8 +41,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, replica: &Replica, ask: &SyncAsk) 
     }
     shared.drills.at(Point::InSync).await;
     check_direction(replica, proof).await?;
-    let target: Listing = wanted.iter().collect();
-    if let Err(error) = match_refs(shared, replica, &target).await {
+    if let Err(error) = match_refs(shared, replica, &wanted).await {
         let _ = replica.lose().await;
         return Err(error);
     }
@@ -136,11 +134,8 @@ async fn fetch_objects(
 }
 
 /// Makes the refs in the repository what they should be: the difference to what Git lists, deletes first.
-async fn match_refs(shared: &Shared, replica: &Replica, target: &Listing) -> Result<(), ReplicaError> {
-    let is = git_refs::list(&shared.git, &replica.folder).await?;
-    let mut target = target.clone();
-    // A repository has a HEAD even where the log does not say so yet.
-    target.entry(head_name()).or_insert_with(|| Value::Symbolic(main_name()));
+async fn match_refs(shared: &Shared, replica: &Replica, wanted: &Refs) -> Result<(), ReplicaError> {
     let _alone = replica.refs_lock.write().await;
-    Ok(Moves::between(&is, &target).carry_out(&shared.git, &replica.folder).await?)
+    let is = git_refs::list(&shared.git, &replica.folder).await?;
+    Ok(shared.match_listing(&replica.folder, &is, wanted).await?)
 }

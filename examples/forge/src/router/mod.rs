@@ -226,18 +226,18 @@ impl Host {
         }
     }
 
-    /// Fetches the row and asks every node how it stands: what lags is repaired from here on.
+    /// Fetches the row and shows it to every node: a node that voted for what the row proves applies it, what lags is
+    /// repaired from here on.
     async fn survey(&self, repo: RepoId) -> Result<(), Failure> {
         let ask = self.driver.tell(|core, _| core.router.begin_read());
         self.driver.fetch_row(ask, repo).await;
-        let members = self.driver.view(|core| core.router.row(repo).map(|row| row.members.clone()));
-        let Some(members) = members else { return Err(Failure::not_found("there is no such repository")) };
-        let up = members.iter().filter(|m| self.driver.nodes.known(m.node).is_some_and(|k| k.is_up()));
+        let row = self.driver.view(|core| core.router.row(repo).cloned());
+        let Some(row) = row else { return Err(Failure::not_found("there is no such repository")) };
+        let proof = row.proof();
+        let up = row.members.iter().filter(|m| self.driver.nodes.known(m.node).is_some_and(|k| k.is_up()));
         let asked = up.map(|member| async {
-            match self.driver.nodes.report(member.node, repo).await {
-                Ok(report) => self.driver.tell(|core, now| core.router.handle_report(now, &report)),
-                Err(e) => self.driver.node_failed(member.node, &e).await,
-            }
+            let answer = self.driver.nodes.raise(member.node, &proof).await;
+            self.driver.tell_answer(member.node, answer).await;
         });
         futures_util::future::join_all(asked).await;
         Ok(())
