@@ -1,8 +1,8 @@
 //! The command line: what the program can be asked, and the one place where errors are printed.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,6 +15,11 @@ use crate::{demo, node, router};
 /// The environment variable that hands the cluster's token to a node process (never in `argv`,
 /// which every user of the machine can read).
 pub(crate) const CLUSTER_TOKEN_ENV: &str = "FORGE_CLUSTER_TOKEN";
+
+/// The data folder, unless another is named.
+const DATA: &str = "forge-data";
+/// Where the router listens, unless told otherwise.
+const LISTEN: &str = "127.0.0.1:7420";
 
 /// A replicated Git host on this machine.
 ///
@@ -72,11 +77,11 @@ enum NodeCommand {
 /// Which router a command talks to.
 #[derive(Debug, Args)]
 struct ClientArgs {
-    /// The router's address [default: that of the forge that serves --data].
+    /// The router's address [default: that of the forge that serves --data; else the usual one].
     #[arg(long)]
     server: Option<String>,
     /// The data folder of a forge on this machine.
-    #[arg(long, default_value = "forge-data")]
+    #[arg(long, default_value = DATA)]
     data: PathBuf,
     /// The token of a forge that other machines can reach.
     #[arg(long, env = "FORGE_TOKEN", hide_env_values = true)]
@@ -129,10 +134,10 @@ struct OneNodeArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
     /// The folder that holds everything.
-    #[arg(long, default_value = "forge-data")]
+    #[arg(long, default_value = DATA)]
     pub(crate) data: PathBuf,
     /// Where the router listens. Port 0 picks a free one.
-    #[arg(long, default_value = "127.0.0.1:7420")]
+    #[arg(long, default_value = LISTEN)]
     pub(crate) listen: SocketAddr,
     /// Node k listens on this port + k [default: the router's port; free ones if that is 0].
     #[arg(long)]
@@ -224,7 +229,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 /// `RUST_LOG` overrides what is logged; logs go to standard error.
 fn with_runtime(level: &str, task: impl Future<Output = Result<()>>) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
 }
 
@@ -236,23 +242,35 @@ pub(crate) fn say(text: &str) {
 
 impl ClientArgs {
     fn client(self) -> Result<Client> {
-        Client::new(self.server, &self.data, self.token)
+        // Named by nobody, and not here: then it is where a forge listens unless told otherwise.
+        let usual = self.data == Path::new(DATA) && !self.data.exists();
+        let server = self.server.or_else(|| usual.then(|| format!("http://{LISTEN}")));
+        Client::new(server, &self.data, self.token)
     }
 }
 
 async fn serve(args: ServeArgs) -> Result<()> {
     let data = args.data.clone();
     let ready = move |url: &str| {
+        let forge = spoken_path(&std::env::current_exe().unwrap_or_else(|_| "forge".into()));
+        let with = if data == Path::new(DATA) { String::new() } else { format!(" --data {}", data.display()) };
         say(&format!(
             "forge serves {url} with three nodes; data in {}\n\n\
-             \x20 git clone {url}/demo.git        (a first push makes a repository: git push {url}/demo.git HEAD:main)\n\
-             \x20 forge status                  nodes, repositories, versions, lag\n\
-             \x20 forge node kill 2             and push on; then: forge node start 2\n\n\
+             \x20 git clone {url}/demo.git\n\
+             \x20 git push {url}/my/project.git HEAD:main      (the first push makes the repository)\n\
+             \x20 {forge} status{with}\n\
+             \x20 {forge} node kill 2{with}      (and push on; then: node start 2)\n\n\
              Ctrl-C ends it; nothing is lost.\n",
             data.display()
         ));
     };
     router::serve(args, ready, signalled()?).await
+}
+
+/// A path as it is typed from here.
+fn spoken_path(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
 /// Ends with SIGINT or SIGTERM.

@@ -130,6 +130,7 @@ pub(crate) async fn serve(
     let driver = tokio::spawn(Arc::clone(&host.driver).run());
     let started = host.all_registered(&home).await;
     if started.is_ok() {
+        host.first_repository().await;
         home.publish_address(&url)?;
         ready(&url);
         end.await;
@@ -209,6 +210,20 @@ fn quorum_config(long: Duration) -> Result<tenon_quorum::Config> {
 }
 
 impl Host {
+    /// Whoever starts a forge for the first time finds something to clone.
+    async fn first_repository(&self) {
+        let first = async {
+            let none = self.driver.stored(|store| store.names()).await?.is_empty();
+            if let (true, Ok(name)) = (none, name::RepoName::parse("demo")) {
+                self.repos.ensure(&name).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        if let Err(e) = first.await {
+            warn!("the repository demo was not made: {e}");
+        }
+    }
+
     /// Waits until every node has said where it listens.
     async fn all_registered(&self, home: &Home) -> Result<()> {
         let end = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -268,20 +283,16 @@ impl Host {
             .await;
     }
 
-    /// Waits until a replica is current; answers with the version it has then.
+    /// Waits until a replica says itself that it holds the newest state; answers with the version.
     async fn repaired(&self, repo: RepoId, node: NodeId) -> Result<u64, Failure> {
         let end = tokio::time::Instant::now() + REPAIR;
         loop {
             let mut turns = self.driver.turns();
-            let at = self.driver.view(|core| {
-                let is = |m: &(tenon_quorum::Member, tenon_quorum::Verdict, _)| {
-                    m.0.node == node && m.1 == tenon_quorum::Verdict::Current
-                };
-                let current = core.router.members(repo).any(|m| is(&m));
-                current.then(|| core.router.row(repo).map(|row| row.newest.version.0)).flatten()
-            });
-            if let Some(version) = at {
-                return Ok(version);
+            self.survey(repo).await?;
+            let newest = self.driver.view(|core| core.router.row(repo).map(|row| row.newest));
+            let report = self.driver.nodes.report(node, repo).await.map_err(Failure::unavailable)?;
+            if Some(report.applied) == newest {
+                return Ok(report.applied.version.0);
             }
             if tokio::time::timeout_at(end, turns.changed()).await.is_err() {
                 return Err(Failure::unavailable(format!("{node} was not brought up to date in time")));

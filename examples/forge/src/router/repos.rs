@@ -20,6 +20,9 @@ pub(crate) const SHARD: ShardId = ShardId(1);
 /// How long a creation waits for nodes that have not registered yet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a creation waits for members that are up; those that are late are repaired.
+const INITIALISE: Duration = Duration::from_secs(2);
+
 /// Names, and creation.
 #[derive(Debug)]
 pub(crate) struct Repos {
@@ -93,9 +96,24 @@ impl Repos {
         });
         let done = done.map_err(Failure::unavailable)?;
         match done.await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.initialised(repo).await;
+                Ok(())
+            }
             Ok(Err(reason)) => Err(Failure::unavailable(reason)),
             Err(_) => Err(Failure::unavailable("the router ends")),
+        }
+    }
+
+    /// Gives every member a moment to start its replica, so that all take part in the first write.
+    async fn initialised(&self, repo: RepoId) {
+        let end = tokio::time::Instant::now() + INITIALISE;
+        loop {
+            let mut turns = self.driver.turns();
+            let all = self.driver.view(|core| core.router.tally(repo).is_some_and(|t| t.able() + t.down == t.voters));
+            if all || tokio::time::timeout_at(end, turns.changed()).await.is_err() {
+                return;
+            }
         }
     }
 
