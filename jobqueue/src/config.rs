@@ -23,6 +23,8 @@ pub struct Limits {
     pub effects: u32,
     /// Pools.
     pub pools: u32,
+    /// Tags that ever had a job here.
+    pub tags: u32,
     /// Tags of one pool.
     pub tags_per_pool: u32,
     /// Jobs that one pull may ask for.
@@ -43,6 +45,7 @@ impl Default for Limits {
             calls: 100_000,
             effects: 1_000_000,
             pools: 10_000,
+            tags: 1_000_000,
             tags_per_pool: 10_000,
             pull: 1_000,
             filters: 10_000,
@@ -190,7 +193,7 @@ impl ConfigBuilder {
         let l = &self.0.limits;
         let least = [l.jobs, l.jobs_per_tag, l.jobs_per_pipeline, l.pipelines, l.calls, l.effects]
             .into_iter()
-            .chain([l.pools, l.tags_per_pool, l.pull, l.filters, l.results, self.0.budget])
+            .chain([l.pools, l.tags, l.tags_per_pool, l.pull, l.filters, l.results, self.0.budget])
             .min();
         if least == Some(0) {
             return Err(ConfigError::ZeroLimit);

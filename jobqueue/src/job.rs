@@ -161,9 +161,10 @@ pub struct Policy {
     pub backoff_ms: u32,
     /// The largest back-off.
     pub backoff_cap_ms: u32,
-    /// How many attempts there may be, 1 or more.
+    /// How many attempts may fail or run over their time, 1 or more. Lost leases are not counted here.
     pub max_attempts: u16,
-    /// At how many leases lost after the acknowledgement the job is `Dead`, 1 or more.
+    /// At how many leases lost after the acknowledgement the job is `Dead`, 1 or more; until then each is followed by
+    /// another attempt.
     pub max_crashes: u16,
     /// At how many nacks the job is `Dead`, 1 or more.
     pub max_nacks: u16,
@@ -242,6 +243,8 @@ pub struct Delivery {
 pub struct Tally {
     /// Deliveries that were never acknowledged; they say nothing about the job.
     pub unacked: u16,
+    /// Attempts that failed or ran over their time, this one's end included.
+    pub failures: u16,
     /// Leases lost after the acknowledgement, over all attempts: the job may crash its workers.
     pub crashes: u16,
     /// Deliveries that a worker gave back.

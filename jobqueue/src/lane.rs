@@ -44,6 +44,8 @@ pub(crate) struct Lane {
     pub(crate) service: Service,
     /// Jobs of this tag that have not ended.
     pub(crate) jobs: u32,
+    /// Jobs of this tag that workers hold.
+    pub(crate) held: u32,
     /// Entries that are alive.
     pub(crate) live: u32,
     /// The pools that serve it, and its place among each one's active lanes.
@@ -53,7 +55,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) const fn new(tag: Tag) -> Self {
-        Self { tag, service: Service::Open, jobs: 0, live: 0, pools: Vec::new(), heap: BinaryHeap::new() }
+        Self { tag, service: Service::Open, jobs: 0, held: 0, live: 0, pools: Vec::new(), heap: BinaryHeap::new() }
     }
 
     /// Whether a pull could take something.

@@ -71,7 +71,7 @@
 //! engine.put_pool(now, PoolSpec { id: pool, kind: PoolKind::Preset, tags: vec![Tag::OTHER], max_leases: 10, service })?;
 //!
 //! // Ask: a build, then a test.
-//! let job = |id, order| NewJob { id: JobId::new(id), spec: JobSpec { order, ..JobSpec::default() } };
+//! let job = |id, order| NewJob { id: JobId::new(id), spec: JobSpec { order, ..JobSpec::default() }, tag: None };
 //! let jobs = [job(1, 1), job(2, 2)];
 //! let id = PipelineId::new(1);
 //! engine.submit(now, &Submission { id, class: Class::new(0), priority: 0, jobs: &jobs })?;
@@ -133,7 +133,7 @@
 //! | end | required job | job that may fail |
 //! |---|---|---|
 //! | `Succeeded`, `Reused`, `Skipped` | goes on | goes on |
-//! | `Failed`, `TimedOut`, `Dead` with an attempt left | goes on with the next attempt | the same |
+//! | `Failed`, `TimedOut` with an attempt left | goes on with the next attempt | the same |
 //! | `Failed`, `TimedOut`, `Dead` | later jobs run only if [`When::Always`] or [`When::OnFailure`]; ends `Failed` | goes on |
 //! | `Aborted`, `Superseded` | the same, but ends `Aborted` if nothing failed | goes on |
 //! | none: waits for an approval | the pipeline waits | nobody waits; approving it later opens the pipeline again |
@@ -178,7 +178,9 @@ mod transition;
 pub use config::{Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service};
 pub use decide::decide;
 pub use effect::{Answer, Assignment, Change, Effect, Row, Want};
-pub use engine::{Compensated, Counters, Engine, Explanation, PullRequest, RestoreError, Snapshot, Standing, Why};
+pub use engine::{
+    Compensated, Counters, Engine, Explanation, PullRequest, QueueView, RestoreError, Snapshot, Standing, Why,
+};
 pub use event::{Act, Event, EventKind, Stopper, Verdict};
 pub use filter::{Filters, Hold, Judgement};
 pub use id::{

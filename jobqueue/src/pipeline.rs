@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::id::{Class, JobId, PipelineId, Version, WriteId};
+use crate::id::{Class, JobId, PipelineId, Tag, Version, WriteId};
 use crate::job::{Job, JobSpec, OnFailure, Start, State};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -141,6 +141,8 @@ pub struct NewJob {
     pub id: JobId,
     /// What it is.
     pub spec: JobSpec,
+    /// The queue it waits in; without one, what [`Config::tag`](crate::Config::tag) says.
+    pub tag: Option<Tag>,
 }
 
 /// A pipeline to be made, with all its jobs.

@@ -29,6 +29,8 @@ pub(crate) struct JobSlot {
     pub(crate) alarm: Option<Timestamp>,
     /// The pool in whose leases it is counted.
     pub(crate) pool: Option<u32>,
+    /// Whether it is counted among its tag's held jobs.
+    pub(crate) held: bool,
     pipe_links: (u32, u32),
     worker_links: (u32, u32),
     worker: Option<WorkerName>,
@@ -187,6 +189,7 @@ impl Store {
             queued: false,
             alarm: None,
             pool: None,
+            held: false,
             pipe_links: (NONE, head),
             worker_links: (NONE, NONE),
             worker: None,

@@ -2,7 +2,7 @@
 
 use crate::event::{Act, Event, Stopper, Verdict};
 use crate::id::{CallId, LeaseToken, PoolId, Version, Worker, WriteId};
-use crate::job::{Delivery, Entry, Job, Outcome, Policy, State};
+use crate::job::{Delivery, Entry, Job, Outcome, Policy, State, Tally};
 use crate::reason::{Reason, Refused};
 use crate::rng::mix;
 use crate::table::{Cell, Rule, cell};
@@ -290,13 +290,24 @@ fn report(now: Timestamp, job: &Job, mut row: Job, outcome: Outcome, stamp: &Sta
 }
 
 /// An attempt ends badly; another follows if the policy has one left.
-fn failed(now: Timestamp, row: Job, state: State, reason: Reason, stamp: &Stamp) -> Transition {
+fn failed(now: Timestamp, mut row: Job, state: State, reason: Reason, stamp: &Stamp) -> Transition {
+    row.tally.failures = row.tally.failures.saturating_add(1);
+    let (failures, limit) = (row.tally.failures, row.spec.policy.max_attempts);
+    ended(now, row, state, reason, (failures, limit), stamp)
+}
+
+/// An attempt ends; another follows while the count of such ends is below its limit.
+fn ended(
+    now: Timestamp,
+    row: Job,
+    state: State,
+    reason: Reason,
+    (count, limit): (u16, u16),
+    stamp: &Stamp,
+) -> Transition {
     let mut change = release(now, row, state, reason);
-    let policy = row.spec.policy;
-    let spent = row.key.attempt.get();
-    if spent < u32::from(policy.max_attempts) {
-        let count = u16::try_from(spent).unwrap_or(u16::MAX);
-        let delay_ms = backoff(&policy, count, stamp.chance);
+    if count < limit {
+        let delay_ms = backoff(&row.spec.policy, count, stamp.chance);
         change.next = Some(attempt(now, &change.row, stamp, delay_ms, Reason::Retry { delay_ms }));
     }
     change
@@ -328,11 +339,10 @@ fn expire(now: Timestamp, job: &Job, mut row: Job, stamp: &Stamp) -> Result<Tran
             row.tally.crashes = row.tally.crashes.saturating_add(1);
             let crashes = row.tally.crashes;
             let reason = Reason::LeaseLost { due, crashes };
-            if crashes >= row.spec.policy.max_crashes {
-                release(now, row, State::Dead, reason)
-            } else {
-                failed(now, row, State::Failed, reason, stamp)
-            }
+            // A lost lease spends none of the attempts that failures are given: it says less about the job.
+            let limit = row.spec.policy.max_crashes;
+            let state = if crashes >= limit { State::Dead } else { State::Failed };
+            ended(now, row, state, reason, (crashes, limit), stamp)
         }
         State::Polling if over => {
             let due = job.timeout_at;
@@ -410,9 +420,10 @@ fn attempt(now: Timestamp, job: &Job, stamp: &Stamp, delay_ms: u64, reason: Reas
     if delay_ms > 0 {
         row.until = now.after_millis(delay_ms);
     }
-    // Lost leases are remembered over attempts, as they speak of the job; a revival forgives them.
-    let crashes = if reason == Reason::Revived { 0 } else { job.tally.crashes };
-    row.tally = crate::job::Tally { unacked: 0, crashes, nacks: 0 };
+    // What ended earlier attempts is remembered, as it speaks of the job; a revival forgives it.
+    let Tally { failures, crashes, .. } = job.tally;
+    let kept = Tally { failures, crashes, ..Tally::default() };
+    row.tally = if reason == Reason::Revived { Tally::default() } else { kept };
     row
 }
 

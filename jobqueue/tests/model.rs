@@ -56,7 +56,7 @@ impl Model {
         for pipeline in pipelines {
             let mine: Vec<&Naive> = self.jobs.iter().filter(|job| job.pipeline == pipeline).collect();
             let busy = mine.iter().any(|job| job.state != State::Unstart && !job.state.is_terminal());
-            let bad = mine.iter().any(|job| matches!(job.state, State::Failed | State::Aborted));
+            let bad = mine.iter().any(|job| matches!(job.state, State::Failed | State::Dead | State::Aborted));
             let next = mine.iter().filter(|job| job.state == State::Unstart).map(|job| job.order).min();
             let now = self.now;
             for job in self.jobs.iter_mut().filter(|job| job.pipeline == pipeline && job.state == State::Unstart) {
@@ -127,13 +127,20 @@ impl Model {
             self.now = self.now.max(job.due);
             match job.state {
                 State::Scheduled => (job.state, job.place.0) = (State::Pending, self.now),
-                State::Running => job.state = State::Failed,
+                State::Running => job.state = State::Dead,
                 _ => job.state = State::Aborted,
             }
             self.decide();
         }
         self.now = end;
     }
+}
+
+/// A job that is given up when a lease is lost.
+fn fragile(id: u64, order: u32) -> NewJob {
+    let mut job = new_job(id, order);
+    job.spec.policy.max_crashes = 1;
+    job
 }
 
 /// One random step of both, compared.
@@ -147,7 +154,7 @@ fn step(dice: &mut Dice, model: &mut Model, host: &mut Host, held: &mut Vec<Assi
             ids.0 += orders.len() as u64;
             ids.1 += 1;
             let priority = u8::try_from(dice.roll(3)).unwrap();
-            let jobs: Vec<NewJob> = orders.iter().map(|(id, order)| new_job(*id, *order)).collect();
+            let jobs: Vec<NewJob> = orders.iter().map(|(id, order)| fragile(*id, *order)).collect();
             host.submit_as(ids.1, 0, priority, &jobs);
             model.submit(ids.1, priority, &orders);
         }

@@ -18,7 +18,7 @@ use tenon_jobqueue::{
 fn with(id: u64, order: u32, change: impl FnOnce(&mut JobSpec)) -> NewJob {
     let mut spec = spec(order);
     change(&mut spec);
-    NewJob { id: JobId::new(id), spec }
+    NewJob { id: JobId::new(id), spec, tag: None }
 }
 
 fn policy(id: u64, change: impl FnOnce(&mut Policy)) -> NewJob {
@@ -327,8 +327,10 @@ fn heartbeats_keep_a_lease_and_silence_loses_it() {
         assert_eq!(told(host.say(&job, Act::Heartbeat)), Running);
     }
     host.pass(10_000);
-    assert_eq!(host.state(1), Failed);
-    assert!(matches!(host.job(1).reason, Reason::LeaseLost { crashes: 1, .. }));
+    assert_eq!(host.state(1), Delayed, "a lost lease is followed by another attempt, whatever the policy of failures");
+    let lost = host.db.borrow().jobs[&job.token.key];
+    assert!(matches!(lost.reason, Reason::LeaseLost { crashes: 1, .. }));
+    assert_eq!(lost.state, Failed);
 }
 
 #[test]
@@ -353,7 +355,7 @@ fn heartbeats_are_thinned() {
 fn a_job_that_crashes_its_workers_ends_dead_over_all_attempts() {
     let mut host = Host::new();
     let brittle = policy(1, |policy| {
-        policy.max_attempts = 10;
+        policy.max_attempts = 1;
         policy.max_crashes = 3;
         policy.backoff_ms = 0;
     });
@@ -371,6 +373,35 @@ fn a_job_that_crashes_its_workers_ends_dead_over_all_attempts() {
     assert_eq!(first.attempt, Attempt::new(4));
     assert_eq!(host.job(1).tally.crashes, 0, "a revival forgives");
     assert_eq!(host.work_off(), [1]);
+}
+
+#[test]
+fn a_crash_spends_none_of_the_retries_that_failures_have() {
+    let mut host = Host::new();
+    host.submit(1, &[policy(1, |policy| (policy.max_attempts, policy.backoff_ms) = (2, 0))]);
+    let job = host.one(1);
+    host.ack(&job);
+    host.pass(60_000);
+    let second = host.one(1);
+    assert_eq!(told(host.fail(&second)), Failed);
+    let third = host.one(1);
+    assert_eq!(third.token.key.attempt, Attempt::new(3));
+    host.fail(&third);
+    assert_eq!((host.state(1), host.job(1).key.attempt), (Failed, Attempt::new(3)));
+    assert_eq!((host.job(1).tally.failures, host.job(1).tally.crashes), (2, 1));
+}
+
+#[test]
+fn a_host_may_say_the_tag_itself_and_sees_each_queue() {
+    let mut host = Host::new();
+    let (mine, own) = (NewJob { tag: Some(Tag::new(8, 8)), ..new_job(1, 1) }, pool(2, &[Tag::new(8, 8)], 9));
+    host.engine.put_pool(host.now, own).unwrap();
+    host.submit(1, &[mine, new_job(2, 1)]);
+    host.one(1);
+    let views: Vec<_> = host.engine.queues().map(|view| (view.tag, view.depth, view.oldest, view.leased)).collect();
+    assert_eq!(views, [(Tag::new(8, 8), 1, Some(host.now), 0), (Tag::OTHER, 0, None, 1)]);
+    let request = PullRequest { pool: tenon_jobqueue::PoolId::new(2), ..request(1, 1) };
+    assert_eq!(host.pull_for(&request).len(), 1);
 }
 
 #[test]
@@ -406,7 +437,7 @@ fn a_pause_stops_the_clock_of_a_job_and_resuming_early_gives_the_rest_back() {
     assert_eq!(told(host.say(&job, Act::Resume)), Running);
     assert_eq!(host.job(1).timeout_at, limit.after_millis(30_000));
     host.pass(10_000);
-    assert_eq!(host.state(1), Failed, "after the pause silence counts again");
+    assert_eq!(host.job(1).tally.crashes, 1, "after the pause silence counts again");
 }
 
 #[test]

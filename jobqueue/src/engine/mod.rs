@@ -7,7 +7,7 @@ mod pull;
 mod rows;
 mod snapshot;
 
-pub use observe::{Counters, Explanation, Standing, Why};
+pub use observe::{Counters, Explanation, QueueView, Standing, Why};
 pub use rows::Compensated;
 pub use snapshot::{RestoreError, Snapshot};
 
@@ -20,12 +20,12 @@ use crate::event::{Act, Event, Stopper};
 use crate::filter::{Filters, Hold, Judgement};
 use crate::hash::Map;
 use crate::id::{
-    AskId, Attempt, CallId, Component, Incarnation, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Ticket,
+    AskId, Attempt, CallId, Class, Component, Incarnation, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Ticket,
     Version, Worker, WriteId,
 };
 use crate::job::{Entry, Job, ResultKey, State, Tally};
 use crate::lane::{self, Rank};
-use crate::pipeline::{Pipeline, Submission};
+use crate::pipeline::{NewJob, Pipeline, Submission};
 use crate::queues::Queues;
 use crate::reason::{Reason, Refused};
 use crate::rng::{Rng, mix};
@@ -239,7 +239,7 @@ impl Engine {
             aborted_at: None,
         };
         for job in new.jobs {
-            let tag = self.config.tag(job.spec.component, class);
+            let tag = self.tag_of(job, class);
             let job = Job {
                 key: JobKey { job: job.id, attempt: Attempt::FIRST },
                 pipeline: id,
@@ -273,7 +273,7 @@ impl Engine {
         let mut ids: Vec<JobId> = new.jobs.iter().map(|job| job.id).collect();
         ids.sort_unstable();
         let twice = ids.windows(2).any(|pair| pair[0] == pair[1]);
-        let hopeless = |job: &crate::pipeline::NewJob| {
+        let hopeless = |job: &NewJob| {
             let policy = job.spec.policy;
             policy.max_attempts == 0 || policy.max_crashes == 0 || policy.max_nacks == 0 || policy.lease_ms == 0
         };
@@ -289,13 +289,21 @@ impl Engine {
         within(self.store.pipes.used as usize + 1, limits.pipelines)?;
         let mut by_tag: BTreeMap<Tag, usize> = BTreeMap::new();
         for job in new.jobs {
-            *by_tag.entry(self.config.tag(job.spec.component, new.class)).or_default() += 1;
+            *by_tag.entry(self.tag_of(job, new.class)).or_default() += 1;
         }
+        let mut tags = self.queues.lanes.len();
         for (tag, count) in by_tag {
-            let there = self.queues.find(tag).map_or(0, |lane| self.queues.lanes[lane as usize].jobs);
+            let lane = self.queues.find(tag);
+            tags += usize::from(lane.is_none());
+            let there = lane.map_or(0, |lane| self.queues.lanes[lane as usize].jobs);
             within(there as usize + count, limits.jobs_per_tag)?;
         }
+        within(tags, limits.tags)?;
         Ok(())
+    }
+
+    fn tag_of(&self, job: &NewJob, class: Class) -> Tag {
+        job.tag.unwrap_or_else(|| self.config.tag(job.spec.component, class))
     }
 
     /// A worker wants jobs. Each comes as [`Effect::Assign`]; then the pull is answered with [`Answer::Pulled`]. If

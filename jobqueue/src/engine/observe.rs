@@ -27,6 +27,23 @@ pub struct Counters {
     pub ignored: u64,
 }
 
+/// One tag's queue at a glance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct QueueView {
+    /// The tag.
+    pub tag: Tag,
+    /// Whether it is paused.
+    pub service: Service,
+    /// Jobs that wait in it.
+    pub depth: u32,
+    /// Since when the oldest of them waits.
+    pub oldest: Option<Timestamp>,
+    /// Jobs that workers hold.
+    pub leased: u32,
+}
+
 /// How a pool stands to a tag that it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -120,6 +137,29 @@ impl Engine {
     #[must_use]
     pub fn depth(&self, tag: Tag) -> u32 {
         self.queues.find(tag).map_or(0, |lane| self.queues.lanes[lane as usize].live)
+    }
+
+    /// Every tag that ever had a job here. Finding the oldest job reads the queue: for a page, not for every turn of a
+    /// loop.
+    pub fn queues(&self) -> impl Iterator<Item = QueueView> {
+        self.queues.lanes.iter().map(|lane| {
+            let alive = lane.entries().filter(|entry| waits(&self.store, &self.config, entry));
+            let oldest = alive.filter_map(|entry| self.store.jobs.get(entry.slot)).map(|slot| slot.job.since).min();
+            QueueView { tag: lane.tag, service: lane.service, depth: lane.live, oldest, leased: lane.held }
+        })
+    }
+
+    /// The jobs of a pipeline that are here and have not ended, in no order.
+    pub fn jobs_of(&self, pipeline: PipelineId) -> impl Iterator<Item = &Job> {
+        let pipe = self.store.find_pipe(pipeline);
+        let jobs = pipe.into_iter().flat_map(|pipe| self.store.jobs_of(pipe));
+        jobs.filter_map(|at| self.store.jobs.get(at)).map(|slot| &slot.job)
+    }
+
+    /// How many pulls of a pool wait for work.
+    #[must_use]
+    pub fn parked(&self, pool: PoolId) -> usize {
+        self.queues.pool(pool).map_or(0, |pool| self.queues.pools[pool as usize].parked.len())
     }
 
     /// How many jobs a pool's workers hold.

@@ -132,8 +132,12 @@ impl Engine {
     }
 
     fn has_room(&self, job: &Job) -> bool {
-        let Limits { jobs, jobs_per_tag, pipelines, .. } = *self.config.limits();
-        let in_tag = self.queues.find(job.tag).map_or(0, |lane| self.queues.lanes[lane as usize].jobs);
+        let Limits { jobs, jobs_per_tag, pipelines, tags, .. } = *self.config.limits();
+        let lane = self.queues.find(job.tag);
+        if lane.is_none() && self.queues.lanes.len() >= tags as usize {
+            return false;
+        }
+        let in_tag = lane.map_or(0, |lane| self.queues.lanes[lane as usize].jobs);
         let has_pipeline = self.store.find_pipe(job.pipeline).is_some();
         self.store.jobs.used < jobs && in_tag < jobs_per_tag && (has_pipeline || self.store.pipes.used < pipelines)
     }
@@ -248,7 +252,8 @@ impl Engine {
     pub(super) fn remove(&mut self, at: u32) {
         self.unqueue(at);
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
-        let (lane, pipe, unstarted) = (slot.lane, slot.pipe, slot.job.state == State::Unstart);
+        let (lane, pipe, held) = (slot.lane, slot.pipe, slot.held);
+        let unstarted = slot.job.state == State::Unstart;
         if slot.alarm.take().is_some() {
             self.timers.disarm();
         }
@@ -259,6 +264,7 @@ impl Engine {
         if let Some(pipe) = self.store.pipes.get_mut(pipe) {
             pipe.unstarted -= u32::from(unstarted);
         }
+        self.queues.lanes[lane as usize].held -= u32::from(held);
         self.queues.lanes[lane as usize].jobs -= 1;
         self.store.remove_job(at);
         self.timers.sweep(&|at, job, slot| rings(&self.store, at, job, slot));
@@ -269,6 +275,12 @@ impl Engine {
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
         let delivery = slot.job.delivery.filter(|_| slot.job.state.is_leased());
         let pool = delivery.and_then(|delivery| self.queues.pool(delivery.pool));
+        let is_held = delivery.is_some();
+        if is_held != slot.held {
+            slot.held = is_held;
+            let held = &mut self.queues.lanes[slot.lane as usize].held;
+            *held = *held + u32::from(is_held) - u32::from(!is_held);
+        }
         if slot.pool != pool {
             if let Some(old) = slot.pool {
                 self.queues.pools[old as usize].leased -= 1;

@@ -142,7 +142,7 @@ pub fn spec(order: u32) -> JobSpec {
 }
 
 pub fn new_job(id: u64, order: u32) -> NewJob {
-    NewJob { id: JobId::new(id), spec: spec(order) }
+    NewJob { id: JobId::new(id), spec: spec(order), tag: None }
 }
 
 impl Host {

@@ -253,7 +253,7 @@ impl Sim {
                     [usize::try_from(self.dice.roll(3)).unwrap()],
                 policy,
             };
-            jobs.push(NewJob { id: JobId::new(self.jobs), spec });
+            jobs.push(NewJob { id: JobId::new(self.jobs), spec, tag: None });
         }
         self.pipelines += 1;
         let priority = u8::try_from(self.dice.roll(4)).unwrap();

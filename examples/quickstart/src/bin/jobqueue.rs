@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [build, test, lint] = [1, 2, 3].map(JobId::new);
     let needs: [(JobId, &[JobId]); 3] = [(build, &[]), (test, &[build]), (lint, &[build])];
     let policy = Policy { max_attempts: 2, ..Policy::default() };
-    let job = |(order, (id, _))| NewJob { id, spec: JobSpec { order, policy, ..JobSpec::default() } };
+    let job = |(order, (id, _))| NewJob { id, spec: JobSpec { order, policy, ..JobSpec::default() }, tag: None };
     let jobs: Vec<NewJob> = run_orders(&needs)?.into_iter().zip(needs).map(job).collect();
     let pipeline = PipelineId::new(1);
     engine.submit(now, &Submission { id: pipeline, class: Class::new(0), priority: 0, jobs: &jobs })?;
