@@ -162,6 +162,12 @@ pub enum Reason {
         /// What the row says.
         row: Token,
     },
+    /// A fork must be on the shard and the nodes of its family, whose row must be held and live.
+    #[error("a fork of {parent} must be where its family is")]
+    FamilySplit {
+        /// The repository to fork.
+        parent: RepoId,
+    },
     /// Without the store, too few voters agree on what is newest.
     #[error("without the store: {agree} of {heard} voters heard agree, {needed} needed")]
     NoAgreement {
@@ -261,6 +267,7 @@ impl Reason {
             Self::WouldStrand { .. } => 214,
             Self::OtherLineage { .. } => 215,
             Self::NoAgreement { .. } => 216,
+            Self::FamilySplit { .. } => 217,
             Self::Committed { .. } => 300,
             Self::FoundCommitted { .. } => 301,
             Self::Deadline => 302,

@@ -22,13 +22,21 @@ pub struct CreateRequest {
     pub members: Vec<Member>,
     /// What the empty state hashes to.
     pub empty: Digest,
+    /// The repository that it is a fork of; a family is on one shard, on the same nodes.
+    pub parent: Option<RepoId>,
 }
 
 impl CreateRequest {
     /// An empty repository on `members` of `shard`.
     #[must_use]
     pub const fn new(repo: RepoId, shard: ShardId, members: Vec<Member>, empty: Digest) -> Self {
-        Self { repo, shard, members, empty }
+        Self { repo, shard, members, empty, parent: None }
+    }
+
+    /// The same, as a fork of `parent`. The router must hold the parent's row (a read of it brings it in).
+    #[must_use]
+    pub fn fork_of(self, parent: RepoId) -> Self {
+        Self { parent: Some(parent), ..self }
     }
 
     pub(crate) fn is_sound(&self, quorum: Quorum) -> bool {
@@ -92,15 +100,20 @@ impl Goal {
     /// What is left to do, given the row (`None`: absent).
     pub(crate) fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
         match (self, row) {
-            (Self::Create(request), row) => plan_create(request, row, router),
+            (Self::Create(request), None) => plan_create(request, None, router),
             (Self::Delete(repo) | Self::AcceptLoss(repo, ..), None) => {
                 Plan::Fail(Reason::NoSuchRepository { repo: *repo })
             }
             (Self::Replace(request), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
-            (Self::Delete(_), Some(row)) => plan_delete(row),
+            (_, Some(row)) if row.fence.generation < router.config.generation => {
+                let (row, store) = (row.fence.generation, router.config.generation);
+                Plan::Fail(Reason::NotRecovered { row, store })
+            }
             (Self::Replace(_) | Self::AcceptLoss(..), Some(row)) if row.state == RowState::Deleted => {
                 Plan::Fail(Reason::Deleted { at: row.newest.version })
             }
+            (Self::Create(request), Some(row)) => plan_create(request, Some(row), router),
+            (Self::Delete(_), Some(row)) => plan_delete(row),
             (Self::Replace(request), Some(row)) => plan_replace(request, row, router),
             (Self::AcceptLoss(_, survivor, from), Some(row)) => plan_accept_loss(*survivor, *from, row, router),
         }
@@ -109,9 +122,16 @@ impl Goal {
 
 fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> Plan {
     let fence = Fence { generation: router.config.generation, counter: 1 };
+    let family = match request.parent {
+        Some(parent) => match router.family_for(parent, request) {
+            Some(family) => family,
+            None => return Plan::Fail(Reason::FamilySplit { parent }),
+        },
+        None => request.repo,
+    };
     let mut next = Row {
         repo: request.repo,
-        family: request.repo,
+        family,
         shard: request.shard,
         revision: Revision(1),
         members: request.members.clone(),
@@ -125,7 +145,7 @@ fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> P
     };
     if row.state == RowState::Deleted {
         let members = request.members.clone();
-        next = Row { shard: request.shard, family: row.repo, state: RowState::Live, ..row.reconfigured(members) };
+        next = Row { shard: request.shard, family, state: RowState::Live, ..row.reconfigured(members) };
         for member in &mut next.members {
             member.since = next.revision;
         }
@@ -209,6 +229,13 @@ fn plan_accept_loss(survivor: NodeId, from: Epoch, row: &Row, router: &Router) -
 }
 
 impl Router {
+    /// The family of a fork of `parent`, if the fork would be where its family is.
+    pub(crate) fn family_for(&self, parent: RepoId, fork: &CreateRequest) -> Option<RepoId> {
+        let row = &self.state.cells.get(&parent)?.row;
+        let home = row.voters().all(|voter| fork.members.iter().any(|member| member.node == voter.node));
+        (row.state == RowState::Live && row.shard == fork.shard && home).then_some(row.family)
+    }
+
     /// Whether `node` is known to have applied exactly the newest state of `row`, if that is the row held here.
     fn has_applied(&self, row: &Row, node: NodeId) -> bool {
         self.state.cells.get(&row.repo).is_some_and(|cell| cell.row.order() == row.order())

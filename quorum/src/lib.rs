@@ -158,7 +158,9 @@ mod error;
 mod fence;
 mod goal;
 mod id;
+mod inspect;
 mod node;
+mod placement;
 mod quorum;
 mod read;
 mod repair;
@@ -181,7 +183,9 @@ pub use id::{
     Ask, ChangeId, Digest, DomainId, Epoch, Fence, Generation, Incarnation, NodeId, RepoId, RequestId, Revision,
     ShardId, Stamp, TaskId, Ticket, Version, WriteId,
 };
+pub use inspect::{Explanation, Finding, Inspection, MemberExplained, Round};
 pub use node::{Health, NodeState, Served, Tally, Verdict};
+pub use placement::{PlacementError, Shard, Strictness, Survival, Survives, place, survival};
 pub use quorum::{Availability, Quorum};
 pub use read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
 pub use repair::SyncResult;

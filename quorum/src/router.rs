@@ -154,6 +154,9 @@ impl Router {
         if !request.is_sound(self.config.quorum) {
             return Err(Reason::BadCommand { repo: request.repo }.into());
         }
+        if let Some(parent) = request.parent.filter(|parent| self.family_for(*parent, request).is_none()) {
+            return Err(Reason::FamilySplit { parent }.into());
+        }
         self.change(request.repo, Goal::Create(request.clone()))
     }
 

@@ -287,6 +287,43 @@ impl Stage {
                 }
                 self.settle();
             }
+            _ => return self.look(words),
+        }
+        self.news()
+    }
+
+    /// The commands that look.
+    fn look(&mut self, words: &[&str]) -> String {
+        let node = |i: usize| NodeId(words[i].parse().unwrap());
+        match words[0] {
+            "inspect" => {
+                let router = &mut self.world.routers[0];
+                let spot = words.get(1) == Some(&"spot");
+                let inspection = if spot { Inspection::Spot } else { Inspection::Full(None) };
+                let round = router.inspect(self.world.now, inspection, 10);
+                self.settle();
+                return format!("looked at {}\n", round.looked_at);
+            }
+            "findings" => {
+                let found = self.world.routers[0].findings(REPO);
+                return found.fold(String::new(), |all, (node, finding)| format!("{all}{node}: {finding:?}\n"));
+            }
+            "what-if-down" => {
+                let state = NodeState::up(Incarnation(1)).health(Health::Down);
+                let now = self.world.now;
+                let (then, _) = self.world.routers[0].what_if(|router| router.handle_node(now, node(1), state));
+                assert_ne!(then.digest(), self.world.routers[0].digest());
+                return format!("{}\n", then.tally(REPO).unwrap());
+            }
+            "fork" => {
+                let shard = ShardId(words[1].parse().unwrap());
+                let members = self.world.voters();
+                let fork = CreateRequest::new(RepoId(8), shard, members, Digest([0; 16])).fork_of(REPO);
+                return match self.world.routers[0].create(self.world.now, &fork) {
+                    Ok(_) => "accepted\n".to_owned(),
+                    Err(refusal) => format!("refused: {refusal}\n"),
+                };
+            }
             "members" => return self.members(),
             "lose-row" => {
                 self.world.row = None;
