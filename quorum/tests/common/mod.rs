@@ -36,7 +36,7 @@ impl Dice {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fact {
     Row(Ask, Option<Row>),
     Feed(Ask, Option<FeedEntry>),
@@ -49,7 +49,7 @@ pub enum Fact {
 }
 
 /// Something under way.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// An order of a router's `life` to the store or to a node.
     Do(usize, Effect),
@@ -59,13 +59,13 @@ pub enum Message {
     Stage(usize, NodeId, Incarnation, StageOrder),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Node {
     pub incarnation: Incarnation,
     pub gate: FenceGate,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Read {
     pub router: usize,
     pub request: ReadRequest,
@@ -73,6 +73,7 @@ pub struct Read {
     pub floor: Version,
 }
 
+#[derive(Clone)]
 pub struct World {
     pub routers: Vec<Router>,
     pub config: Config,
