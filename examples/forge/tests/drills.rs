@@ -227,6 +227,32 @@ fn a_replica_that_lags_is_sent_all_objects() {
 }
 
 #[test]
+fn packs_and_refs_do_not_pile_up() {
+    let forge = Forge::start();
+    let ann = with_one_push(&forge);
+    for n in 0..24 {
+        ann.commit("work", &format!("more-{n}"));
+        ann.ok("work", &["push", "-q", "origin", "main"]);
+    }
+    let many: Vec<String> = (0..250).map(|n| format!("main:refs/heads/b{n}")).collect();
+    let mut push = vec!["push", "-q", "origin"];
+    push.extend(many.iter().map(String::as_str));
+    ann.ok("work", &push);
+    for node in 1..=3 {
+        let bare = forge.bare("demo", node);
+        let count = |end: &str| {
+            let files = files(&bare);
+            files.iter().filter(|file| file.to_string_lossy().ends_with(end)).count()
+        };
+        await_that("packs are rolled together", || count(".pack") <= 21);
+        await_that("refs are packed", || bare.join("packed-refs").exists() && files(&bare.join("refs")).len() < 50);
+    }
+    forge.assert_alike("demo");
+    ann.ok(".", &["clone", "-q", &forge.repo_url("demo"), "copy"]);
+    assert_nothing_left(&forge);
+}
+
+#[test]
 fn nothing_of_a_hostile_repository_runs() {
     let forge = Forge::start();
     let ann = with_one_push(&forge);

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 pub(crate) use process::{Invocation, Running};
 
-/// The oldest Git that has all forge needs: settings by `GIT_CONFIG_COUNT`.
-const OLDEST: (u32, u32) = (2, 31);
+/// The oldest Git that has all forge needs: settings by `GIT_CONFIG_COUNT` (2.31), `repack --geometric` (2.32).
+const OLDEST: (u32, u32) = (2, 32);
 
 /// Why a Git process did not do its work.
 #[derive(Debug, thiserror::Error)]

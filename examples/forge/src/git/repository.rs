@@ -140,7 +140,8 @@ fn clean_locks(folder: &Path, gone: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// The entries of a folder; none if it is not there.
+pub(crate) fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

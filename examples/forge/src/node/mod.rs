@@ -12,6 +12,7 @@ mod push;
 mod replica;
 mod serve;
 mod sync;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) http: reqwest::Client,
     /// What the refs of every repository are held to.
     pub(crate) rules: Config,
+    pub(crate) upkeep: upkeep::Upkeep,
     replicas: Mutex<BTreeMap<RepoId, Arc<OnceCell<Arc<Replica>>>>>,
     suspects: Mutex<BTreeMap<NodeId, Instant>>,
 }
@@ -131,12 +133,14 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
         drills: drill::Drills::from_environment(node, &folder),
         http,
         rules,
+        upkeep: upkeep::Upkeep::default(),
         db,
         folder,
         replicas: Mutex::default(),
         suspects: Mutex::default(),
     });
     tracing::info!(%node, incarnation = %register.incarnation, url = register.url, "node is up");
+    tokio::spawn(upkeep::run(Arc::clone(&shared)));
     tokio::select! {
         served = serve::run(listener, shared) => served.context("the node's server ended"),
         () = parent => Ok(()),

@@ -323,6 +323,9 @@ impl Replica {
         if gate != state.gate {
             self.shared.db.keep(self.id, &gate, staged.as_ref().map(|(_, frame)| frame.to_vec())).await?;
         }
+        if gate.applied() != state.gate.applied() {
+            self.shared.upkeep.note(self.id);
+        }
         state.gate = gate;
         state.staged = staged;
         let fence = gate.report().fence;
