@@ -6,6 +6,7 @@
 //! counts (instructions, allocations, bytes), never by a clock.
 
 mod measure;
+pub mod refslog;
 mod row;
 
 pub use measure::{Pair, Scale, allocations, bytes_held, interleave, median_ns};
@@ -21,4 +22,4 @@ pub struct Suite {
 }
 
 /// Every suite, in the order in which the README names the crates.
-pub const SUITES: &[Suite] = &[];
+pub const SUITES: &[Suite] = &[Suite { name: "refslog", rows: refslog::rows }];

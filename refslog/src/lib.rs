@@ -133,5 +133,5 @@ pub use reconcile::{Agreement, Bisection, diff};
 pub use record::{Form, MalformedChanges, Record};
 pub use refs::{Refs, RefsError};
 pub use replay::{ReplayError, Replayed};
-pub use snapshot::{MergeError, RestoreError, Snapshot};
+pub use snapshot::{MergeError, RestoreError, Snapshot, ValueRef};
 pub use transaction::{Action, Command, Deref, Transaction};

@@ -86,7 +86,26 @@ impl Snapshot {
         self.table.find(name.as_bytes(), |entry, offset| value_of(entry.old, entry.new, offset))
     }
 
-    /// Hands every ref to `each`, in the order of names, and checks every block.
+    /// Hands every ref to `each` as it stands in the bytes, in the order of names, and checks every block. Nothing is
+    /// copied but the name that is shared with the one before; [`Snapshot::for_each`] makes values of them.
+    ///
+    /// # Errors
+    /// The first fault. What was handed out before it is good.
+    pub fn scan(&self, mut each: impl FnMut(&[u8], ValueRef<'_>)) -> Result<(), DecodeError> {
+        self.table.scan(|name, entry, offset| match (entry.old, entry.new) {
+            (RawOld::Any, Some(RawValue::Direct { id, peeled })) => {
+                each(name, ValueRef::Direct { id, peeled });
+                Ok(())
+            }
+            (RawOld::Any, Some(RawValue::Symbolic(target))) => {
+                each(name, ValueRef::Symbolic(target));
+                Ok(())
+            }
+            _ => Err(DecodeError::new(offset, Kind::Field)),
+        })
+    }
+
+    /// Hands every ref to `each`, in the order of names, and checks every block, name and id.
     ///
     /// # Errors
     /// The first fault. What was handed out before it is good.
@@ -97,6 +116,20 @@ impl Snapshot {
             Ok(())
         })
     }
+}
+
+/// What a ref holds, as it stands in a snapshot's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueRef<'a> {
+    /// An object's id in bytes and, for an annotated tag, that of the object at the end of its chain, if known.
+    Direct {
+        /// The id.
+        id: &'a [u8],
+        /// What it peels to.
+        peeled: Option<&'a [u8]>,
+    },
+    /// The name of another ref.
+    Symbolic(&'a [u8]),
 }
 
 fn value_of(old: RawOld<'_>, new: Option<RawValue<'_>>, offset: usize) -> Result<Value, DecodeError> {
