@@ -1,11 +1,10 @@
 //! Would Git let this transaction happen, and what would it change?
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Bound;
 
 use crate::change::{Change, Old, Value};
+use crate::codec::run::common_prefix;
 use crate::config::{DfPolicy, HeadDeletion, RootRefs};
 use crate::digest::Checksum;
 use crate::id::Point;
@@ -231,11 +230,12 @@ impl Refs {
             refs: self,
             steps: Vec::with_capacity(commands.len()),
             verdicts: Vec::with_capacity(commands.len()),
-            touched: BTreeMap::new(),
+            touched: Vec::with_capacity(commands.len()),
         };
         for command in commands {
             admission.plan(command);
         }
+        admission.touched.sort_unstable();
         admission.refuse_duplicates();
         admission.refuse_conflicts();
         admission.finish(commands)
@@ -247,15 +247,15 @@ struct Step<'a> {
     command: &'a Command,
     /// The physical ref.
     name: RefName,
-    current: Option<&'a Value>,
+    current: Option<Value>,
 }
 
 struct Admission<'a> {
     refs: &'a Refs,
     steps: Vec<Step<'a>>,
     verdicts: Vec<Verdict>,
-    /// Every name that a command names or reaches, with the commands that do.
-    touched: BTreeMap<RefName, Vec<usize>>,
+    /// Every name that a command names or reaches, with the command's index; sorted once all are there.
+    touched: Vec<(RefName, usize)>,
 }
 
 impl<'a> Admission<'a> {
@@ -263,21 +263,21 @@ impl<'a> Admission<'a> {
     fn plan(&mut self, command: &'a Command) {
         let at = self.steps.len();
         let mut name = command.name().clone();
-        let mut current = self.refs.map.get(&name);
-        self.touched.entry(name.clone()).or_default().push(at);
+        let mut current = self.refs.get(&name);
+        self.touched.push((name.clone(), at));
         let mut verdict = self.check_name(command);
         if command.deref() == Deref::Follow {
             let mut depth = 0;
             while let Some(Value::Symbolic(target)) = current {
-                depth += 1;
                 let max = self.refs.config.max_symref_depth;
+                current = self.refs.get(&target);
+                name = target;
+                self.touched.push((name.clone(), at));
+                depth += 1;
                 if depth > max {
                     verdict = verdict.and(Err(Reason::SymrefLoop { max }));
                     break;
                 }
-                name = target.clone();
-                current = self.refs.map.get(&name);
-                self.touched.entry(name.clone()).or_default().push(at);
             }
         }
         let step = Step { command, name, current };
@@ -326,7 +326,7 @@ impl<'a> Admission<'a> {
         }
         self.check_old(step)?;
         let changes = match command.action() {
-            Action::Set(value) => step.current != Some(value),
+            Action::Set(value) => step.current.as_ref() != Some(value),
             Action::Delete => step.current.is_some(),
             Action::Verify => false,
         };
@@ -338,20 +338,26 @@ impl<'a> Admission<'a> {
             (Action::Verify, Old::Any) => &Old::Absent,
             (_, old) => old,
         };
-        let resolved = match (expected, step.current) {
+        let end;
+        let seen = match (expected, &step.current) {
             (Old::Any, _) => return Ok(()),
             // Like Git, an expected id is compared with what a symbolic ref resolves to, even where the command acts on
             // the symbolic ref itself, which must then resolve.
             (_, Some(Value::Symbolic(_))) => {
-                let end = self.refs.resolve(&step.name).ok_or(Reason::SymrefLoop { max: Refs::READ_DEPTH })?;
-                if matches!(expected, Old::Is(Value::Symbolic(_))) { step.current } else { self.refs.map.get(&end) }
+                let name = self.refs.resolve(&step.name).ok_or(Reason::SymrefLoop { max: Refs::READ_DEPTH })?;
+                if matches!(expected, Old::Is(Value::Symbolic(_))) {
+                    step.current.as_ref()
+                } else {
+                    end = self.refs.get(&name);
+                    end.as_ref()
+                }
             }
-            _ => step.current,
+            (_, current) => current.as_ref(),
         };
-        if expected.matches(resolved) {
+        if expected.matches(seen) {
             return Ok(());
         }
-        Err(match (expected.value().cloned(), resolved.cloned()) {
+        Err(match (expected.value().cloned(), seen.cloned()) {
             (Some(expected), Some(actual)) => Reason::Stale { expected, actual },
             (Some(expected), None) => Reason::Missing { expected },
             (None, Some(actual)) => Reason::Exists { actual },
@@ -367,20 +373,33 @@ impl<'a> Admission<'a> {
         }
     }
 
+    /// The commands that touch a name.
+    fn touching(&self, name: &RefName) -> &[(RefName, usize)] {
+        let start = self.touched.partition_point(|(other, _)| other < name);
+        let rest = self.touched.get(start..).unwrap_or_default();
+        rest.get(..rest.iter().take_while(|(other, _)| other == name).count()).unwrap_or_default()
+    }
+
     /// No ref twice: neither by name, nor through a symbolic ref, nor `HEAD` beside the branch that it names.
     fn refuse_duplicates(&mut self) {
-        let head = b"HEAD".as_slice();
         let mut refusals = Vec::new();
-        for (name, commands) in &self.touched {
-            let on_head = match self.refs.map.get(head) {
-                Some(Value::Symbolic(target)) if target == name => self.touched.get(head),
-                _ => None,
-            };
-            let all = || commands.iter().chain(on_head.into_iter().flatten()).copied();
-            for at in all() {
-                if let Some(other) = all().find(|other| *other != at) {
-                    let name = name.clone();
-                    refusals.push((at, Reason::Duplicate { name, other }));
+        let mut refuse = |name: &RefName, one: usize, other: usize| {
+            refusals.push((one, Reason::Duplicate { name: name.clone(), other }));
+            refusals.push((other, Reason::Duplicate { name: name.clone(), other: one }));
+        };
+        for group in self.touched.chunk_by(|(one, _), (other, _)| one == other) {
+            for pair in group.windows(2) {
+                if let [(name, one), (_, other)] = pair
+                    && one != other
+                {
+                    refuse(name, *one, *other);
+                }
+            }
+        }
+        if let Some((name, Value::Symbolic(below))) = self.head() {
+            for (_, one) in self.touching(&name) {
+                for (_, other) in self.touching(&below).iter().filter(|(_, other)| other != one) {
+                    refuse(&below, *one, *other);
                 }
             }
         }
@@ -389,16 +408,24 @@ impl<'a> Admission<'a> {
         }
     }
 
+    fn head(&self) -> Option<(RefName, Value)> {
+        let head = RefName::store(b"HEAD");
+        let value = self.refs.get(&head)?;
+        Some((head, value))
+    }
+
     /// No directory where a file is: every proper prefix, and everything from `name/` up to `name0` ('0' follows '/').
     fn refuse_conflicts(&mut self) {
         let mut refusals = Vec::new();
-        for (name, commands) in &self.touched {
+        let mut known = Parents::default();
+        for group in self.touched.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((name, _)) = group.first() else { continue };
             let reason = match self.refs.config.df {
-                DfPolicy::GitCompat => self.git_conflict(name),
+                DfPolicy::GitCompat => self.git_conflict(name, &mut known),
                 DfPolicy::FinalState => self.final_conflict(name),
             };
             if let Some(reason) = reason {
-                refusals.extend(commands.iter().map(|at| (*at, reason.clone())));
+                refusals.extend(group.iter().map(|(_, at)| (*at, reason.clone())));
             }
         }
         for (at, reason) in refusals {
@@ -408,29 +435,78 @@ impl<'a> Admission<'a> {
 
     /// Git checks each touched name that does not exist, whatever is to become of it, against all that exists and all
     /// that is touched.
-    fn git_conflict(&self, name: &RefName) -> Option<Reason> {
-        let existing = &self.refs.map;
-        if existing.contains_key(name) {
+    fn git_conflict(&self, name: &RefName, known: &mut Parents) -> Option<Reason> {
+        if self.refs.map.contains(name.as_bytes()) {
             return None;
         }
-        neighbour(existing, name, |_| true)
-            .map(|with| Reason::Conflict { with })
-            .or_else(|| neighbour(&self.touched, name, |_| true).map(|with| Reason::ConflictWithin { with }))
+        let exists = |name: &[u8]| self.refs.map.contains(name);
+        let touched = |name: &[u8]| self.touched.binary_search_by(|(other, _)| other.as_bytes().cmp(name)).is_ok();
+        for parent in known.unknown(name) {
+            if exists(parent) {
+                return Some(Reason::Conflict { with: RefName::store(parent) });
+            }
+            if touched(parent) {
+                return Some(Reason::ConflictWithin { with: RefName::store(parent) });
+            }
+        }
+        known.note(name);
+        if let Some(with) = self.existing_below(name, |_| true) {
+            return Some(Reason::Conflict { with });
+        }
+        self.touched_below(name, |_| true).map(|with| Reason::ConflictWithin { with })
     }
 
     fn final_conflict(&self, name: &RefName) -> Option<Reason> {
         if !self.makes(name) {
             return None;
         }
-        neighbour(&self.refs.map, name, |other| !self.drops(other)).map(|with| Reason::Conflict { with }).or_else(
-            || neighbour(&self.touched, name, |other| self.makes(other)).map(|with| Reason::ConflictWithin { with }),
-        )
+        for parent in name.parents() {
+            let with = RefName::store(parent);
+            if self.makes(&with) {
+                return Some(Reason::ConflictWithin { with });
+            }
+            if self.refs.map.contains(parent) && !self.drops(&with) {
+                return Some(Reason::Conflict { with });
+            }
+        }
+        if let Some(with) = self.existing_below(name, |other| !self.drops(other)) {
+            return Some(Reason::Conflict { with });
+        }
+        self.touched_below(name, |other| self.makes(other)).map(|with| Reason::ConflictWithin { with })
+    }
+
+    /// A ref below `name` that exists and counts. Neighbours are not enough: `a-b` and `a.b` stand between `a` and `a/b`.
+    fn existing_below(&self, name: &RefName, counts: impl Fn(&RefName) -> bool) -> Option<RefName> {
+        let map = &self.refs.map;
+        let next = map.name_at(map.seek(name.as_bytes()))?;
+        if !next.as_bytes().starts_with(name.as_bytes()) {
+            return None;
+        }
+        let below = [name.as_bytes(), b"/"].concat();
+        let mut place = map.seek(&below);
+        while let Some(other) = map.name_at(place).filter(|other| other.as_bytes().starts_with(&below)) {
+            if counts(&other) {
+                return Some(other);
+            }
+            place = map.after(place);
+        }
+        None
+    }
+
+    /// The same among the names that are touched.
+    fn touched_below(&self, name: &RefName, counts: impl Fn(&RefName) -> bool) -> Option<RefName> {
+        let after = self.touched.partition_point(|(other, _)| other <= name);
+        let next = self.touched.get(after).filter(|(other, _)| other.as_bytes().starts_with(name.as_bytes()));
+        next?;
+        let below = [name.as_bytes(), b"/"].concat();
+        let start = self.touched.partition_point(|(other, _)| other.as_bytes() < below.as_slice());
+        let rest = self.touched.get(start..)?.iter().map(|(other, _)| other);
+        rest.take_while(|other| other.as_bytes().starts_with(&below)).find(|other| counts(other)).cloned()
     }
 
     fn action_on(&self, name: &RefName) -> Option<&Action> {
-        let commands = self.touched.get(name)?;
-        let step = commands.iter().filter_map(|at| self.steps.get(*at)).find(|step| step.name == *name)?;
-        Some(step.command.action())
+        let steps = self.touching(name).iter().filter_map(|(_, at)| self.steps.get(*at));
+        Some(steps.into_iter().find(|step| step.name == *name)?.command.action())
     }
 
     fn makes(&self, name: &RefName) -> bool {
@@ -456,7 +532,7 @@ impl<'a> Admission<'a> {
                     Action::Set(value) => Some(value.clone()),
                     Action::Delete | Action::Verify => None,
                 };
-                Change::new(step.name, Old::known(step.current.cloned()), new)
+                Change::new(step.name, Old::known(step.current), new)
             })
             .collect();
         changes.sort_unstable_by(|a, b| a.name().cmp(b.name()));
@@ -486,23 +562,21 @@ fn checksum_after(refs: &Refs, changes: &[Change]) -> Checksum {
     })
 }
 
-/// A name in `map` that is a directory of `name`, or that `name` is a directory of.
-fn neighbour<V>(map: &BTreeMap<RefName, V>, name: &RefName, counts: impl Fn(&RefName) -> bool) -> Option<RefName> {
-    let above = name
-        .parents()
-        .filter_map(|parent| map.get_key_value(parent))
-        .map(|(other, _)| other)
-        .find(|other| counts(other));
-    if let Some(other) = above {
-        return Some(other.clone());
+/// The directories of the name that was looked at last, and was found clear: the next one in order shares most of them.
+#[derive(Default)]
+struct Parents {
+    last: Option<RefName>,
+}
+
+impl Parents {
+    /// The parents of `name` that are not among the last one's.
+    fn unknown<'a>(&self, name: &'a RefName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let last = self.last.as_ref().map_or(&[][..], RefName::as_bytes);
+        let common = common_prefix(last, name.as_bytes());
+        name.parents().skip_while(move |parent| parent.len() < common)
     }
-    let mut low = Vec::with_capacity(name.as_bytes().len() + 1);
-    low.extend_from_slice(name.as_bytes());
-    let mut high = low.clone();
-    low.push(b'/');
-    high.push(b'0');
-    map.range::<[u8], _>((Bound::Included(low.as_slice()), Bound::Excluded(high.as_slice())))
-        .map(|(other, _)| other)
-        .find(|other| counts(other))
-        .cloned()
+
+    fn note(&mut self, name: &RefName) {
+        self.last = Some(name.clone());
+    }
 }

@@ -1,10 +1,9 @@
 //! Folding a stretch of the log into one segment.
 
 use alloc::vec::Vec;
-use core::cmp::Ordering;
-use core::iter::Peekable;
 
 use crate::change::{Change, Old};
+use crate::codec::run::common_prefix;
 use crate::id::{LineageId, Point, Version};
 use crate::name::RefName;
 use crate::oid::ObjectFormat;
@@ -198,26 +197,7 @@ impl Segment {
     /// # Errors
     /// They are not adjacent, or one contradicts the other.
     pub fn then(&self, next: &Self) -> Result<Self, CompactError> {
-        check_link(self.end, next.base.lineage, next.base.version)?;
-        if self.end.checksum != next.base.checksum {
-            return Err(CompactError::Diverged { at: self.end.version });
-        }
-        let mode = match (self.mode, next.mode) {
-            (Mode::Cover, Mode::Cover) => Mode::Cover,
-            (Mode::Exact, _) | (_, Mode::Exact) => Mode::Exact,
-        };
-        let form = match (self.form, next.form) {
-            (Form::Invertible, Form::Invertible) => Form::Invertible,
-            (Form::ForwardOnly, _) | (_, Form::ForwardOnly) => Form::ForwardOnly,
-        };
-        if mode == Mode::Exact && form == Form::ForwardOnly {
-            return Err(CompactError::NeedsOldValues);
-        }
-        let mut changes = merge(&self.changes, &next.changes, form)?;
-        if mode == Mode::Exact {
-            changes.retain(|change| !change.is_no_op());
-        }
-        Ok(Self { base: self.base, end: next.end, mode, form, changes })
+        fold(self.base, self.mode, &[Leg::from(self), Leg::from(next)])
     }
 }
 
@@ -230,16 +210,13 @@ pub fn compact<'a>(
     mode: Mode,
     records: impl IntoIterator<Item = &'a Record>,
 ) -> Result<Segment, CompactError> {
-    let parts = records.into_iter().scan(base, |at, record| {
-        let part = Segment::of_record(*at, record, Mode::Cover);
-        *at = record.after();
-        Some(part)
+    let mut at = base;
+    let legs = records.into_iter().map(|record| {
+        let leg = Leg::of_record(at, record);
+        at = record.after();
+        leg
     });
-    let folded = fold(parts)?.unwrap_or_else(|| Segment::empty(base, mode));
-    match mode {
-        Mode::Cover => Ok(folded),
-        Mode::Exact => folded.exact(),
-    }
+    fold(base, mode, &legs.collect::<Vec<_>>())
 }
 
 /// Folds adjacent segments into one; `None` for none.
@@ -247,31 +224,60 @@ pub fn compact<'a>(
 /// # Errors
 /// As [`Segment::then`].
 pub fn compact_segments<'a>(segments: impl IntoIterator<Item = &'a Segment>) -> Result<Option<Segment>, CompactError> {
-    fold(segments.into_iter().cloned().map(Ok))
+    let legs: Vec<Leg<'a>> = segments.into_iter().map(Leg::from).collect();
+    legs.first().map(|first| fold(first.base, first.mode, &legs)).transpose()
 }
 
-/// Folds like a binary counter, so that each change is merged a logarithmic number of times.
-pub(crate) fn fold(
-    parts: impl Iterator<Item = Result<Segment, CompactError>>,
-) -> Result<Option<Segment>, CompactError> {
-    let mut stack: Vec<(u32, Segment)> = Vec::new();
-    for part in parts {
-        let mut rank = 0;
-        let mut folded = part?;
-        while let Some((_, before)) = stack.pop_if(|(below, _)| *below == rank) {
-            folded = before.then(&folded)?;
-            rank += 1;
+/// A stretch to fold: what records and segments have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leg<'a> {
+    base: Point,
+    end: Point,
+    mode: Mode,
+    form: Form,
+    changes: &'a [Change],
+}
+
+impl<'a> Leg<'a> {
+    /// A record that follows `before`, and claims to start at its own base.
+    pub(crate) fn of_record(before: Point, record: &'a Record) -> Self {
+        let (lineage, version) = (record.lineage(), record.base_version());
+        let base = Point { lineage, version, checksum: before.checksum };
+        Self { base, end: record.after(), mode: Mode::Cover, form: record.form(), changes: record.changes() }
+    }
+}
+
+impl<'a> From<&'a Segment> for Leg<'a> {
+    fn from(segment: &'a Segment) -> Self {
+        let Segment { base, end, mode, form, changes } = segment;
+        Self { base: *base, end: *end, mode: *mode, form: *form, changes }
+    }
+}
+
+/// Folds legs, the first of which starts at `base`. Exact if `mode` or any leg is; forward-only if any leg is.
+pub(crate) fn fold(base: Point, mode: Mode, legs: &[Leg<'_>]) -> Result<Segment, CompactError> {
+    let (mut end, mut mode, mut form) = (base, mode, Form::Invertible);
+    for leg in legs {
+        check_link(end, leg.base.lineage, leg.base.version)?;
+        if end.checksum != leg.base.checksum {
+            return Err(CompactError::Diverged { at: end.version });
         }
-        stack.push((rank, folded));
+        if leg.mode == Mode::Exact {
+            mode = Mode::Exact;
+        }
+        if leg.form == Form::ForwardOnly {
+            form = Form::ForwardOnly;
+        }
+        end = leg.end;
     }
-    let mut folded: Option<Segment> = None;
-    while let Some((_, before)) = stack.pop() {
-        folded = Some(match folded {
-            Some(after) => before.then(&after)?,
-            None => before,
-        });
+    if mode == Mode::Exact && form == Form::ForwardOnly {
+        return Err(CompactError::NeedsOldValues);
     }
-    Ok(folded)
+    let mut changes = merge(legs, form)?;
+    if mode == Mode::Exact {
+        changes.retain(|change| !change.is_no_op());
+    }
+    Ok(Segment { base, end, mode, form, changes })
 }
 
 fn check_link(end: Point, lineage: LineageId, base: Version) -> Result<(), CompactError> {
@@ -284,47 +290,53 @@ fn check_link(end: Point, lineage: LineageId, base: Version) -> Result<(), Compa
     Ok(())
 }
 
-/// The changes of two adjacent stretches, each name once: its first old value, its last new one.
-fn merge(first: &[Change], second: &[Change], form: Form) -> Result<Vec<Change>, CompactError> {
-    let mut merged = Vec::with_capacity(first.len().max(second.len()));
-    let mut first = first.iter().peekable();
-    let mut second = second.iter().peekable();
+/// The changes of adjacent legs, each name once: its first old value, its last new one.
+///
+/// All changes are sorted by name. The sort is stable, so those of one name stay in the order of the log, and it makes use
+/// of runs that are sorted already, which is what legs are: few long ones are merged in few passes.
+fn merge(legs: &[Leg<'_>], form: Form) -> Result<Vec<Change>, CompactError> {
+    let common = common_prefix_of(legs);
+    let all = legs.iter().flat_map(|leg| leg.changes);
+    let mut keyed: Vec<(u64, &Change)> = all.map(|change| (key_of(change, common), change)).collect();
+    keyed.sort_by(|(one_key, one), (key, other)| one_key.cmp(key).then_with(|| one.name().cmp(other.name())));
+    let mut merged = Vec::new();
     let mut format: Option<ObjectFormat> = None;
-    while let Some(change) = next_merged(&mut first, &mut second, form)? {
-        if let Some(id) = change.new_value().and_then(crate::Value::id)
+    for group in keyed.chunk_by(|(one_key, one), (key, other)| one_key == key && one.name() == other.name()) {
+        let (Some((_, first)), Some((_, last))) = (group.first(), group.last()) else { continue };
+        for pair in group.windows(2) {
+            if let [(_, before), (_, after)] = pair
+                && !after.old().matches(before.new_value())
+            {
+                return Err(CompactError::Broken { name: first.name().clone() });
+            }
+        }
+        if let Some(id) = last.new_value().and_then(crate::Value::id)
             && *format.get_or_insert(id.format()) != id.format()
         {
-            return Err(CompactError::MixedFormats { name: change.name().clone() });
+            return Err(CompactError::MixedFormats { name: first.name().clone() });
         }
-        merged.push(change);
+        let old = match form {
+            Form::Invertible => first.old().clone(),
+            Form::ForwardOnly => Old::Any,
+        };
+        merged.push(Change::new(first.name().clone(), old, last.new_value().cloned()));
     }
     Ok(merged)
 }
 
-type Changes<'a> = Peekable<core::slice::Iter<'a, Change>>;
+/// How many bytes all names share.
+fn common_prefix_of(legs: &[Leg<'_>]) -> usize {
+    let mut ends = legs.iter().flat_map(|leg| [leg.changes.first(), leg.changes.last()]).flatten().map(Change::name);
+    let Some(first) = ends.next() else { return 0 };
+    ends.fold(first.as_bytes().len(), |common, name| common.min(common_prefix(first.as_bytes(), name.as_bytes())))
+}
 
-fn next_merged(first: &mut Changes<'_>, second: &mut Changes<'_>, form: Form) -> Result<Option<Change>, CompactError> {
-    let order = match (first.peek(), second.peek()) {
-        (None, None) => return Ok(None),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (Some(a), Some(b)) => a.name().cmp(b.name()),
-    };
-    let (old_of, new_of) = match order {
-        Ordering::Less => (first.next(), None),
-        Ordering::Greater => (second.next(), None),
-        Ordering::Equal => (first.next(), second.next()),
-    };
-    let Some(old_of) = old_of else {
-        return Ok(None);
-    };
-    let new_of = new_of.unwrap_or(old_of);
-    if order == Ordering::Equal && !new_of.old().matches(old_of.new_value()) {
-        return Err(CompactError::Broken { name: old_of.name().clone() });
+/// The eight bytes of a name behind what all share, in their order: most comparisons need no more.
+fn key_of(change: &Change, common: usize) -> u64 {
+    let tail = change.name().as_bytes().get(common..).unwrap_or_default();
+    let mut key = [0; 8];
+    for (to, from) in key.iter_mut().zip(tail) {
+        *to = *from;
     }
-    let old = match form {
-        Form::Invertible => old_of.old().clone(),
-        Form::ForwardOnly => Old::Any,
-    };
-    Ok(Some(Change::new(old_of.name().clone(), old, new_of.new_value().cloned())))
+    u64::from_be_bytes(key)
 }

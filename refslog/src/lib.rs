@@ -113,6 +113,7 @@ mod record;
 mod refs;
 mod replay;
 mod snapshot;
+mod store;
 mod transaction;
 
 pub use admit::{Admitted, Reason, Refused, Verdict};

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::change::{Change, Value};
 use crate::codec::error::DecodeError;
-use crate::compact::{CompactError, Mode, Segment};
+use crate::compact::{CompactError, Leg, Mode, Segment};
 use crate::config::Config;
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
@@ -477,22 +477,20 @@ impl Log {
     pub fn fold(&self, stretch: &Stretch) -> Result<Folded, LogError> {
         let compacted = LogError::VersionCompacted { asked: stretch.base, base: stretch.base, end: stretch.end };
         let range = self.range_of(stretch.base, stretch.end).ok_or(compacted)?;
-        let mut base = match range.start().checked_sub(1).and_then(|at| self.pieces.get(at)) {
+        let base = match range.start().checked_sub(1).and_then(|at| self.pieces.get(at)) {
             Some((before, _)) => before.end(),
             None => self.snapshot.point(),
         };
-        let mut parts = Vec::new();
-        let mut inputs = Vec::new();
+        let (mut at, mut legs, mut inputs) = (base, Vec::new(), Vec::new());
         for (piece, _) in self.pieces.get(range).unwrap_or_default() {
             inputs.push((piece.base(), piece.end().version, piece.changes().len()));
-            parts.push(match piece {
-                Piece::Record(record) => Segment::of_record(base, record, Mode::Cover)?,
-                Piece::Segment(segment) => segment.clone(),
+            legs.push(match piece {
+                Piece::Record(record) => Leg::of_record(at, record),
+                Piece::Segment(segment) => Leg::from(segment),
             });
-            base = piece.end();
+            at = piece.end();
         }
-        let segment =
-            crate::compact::fold(parts.into_iter().map(Ok))?.unwrap_or_else(|| Segment::empty(base, Mode::Cover));
+        let segment = crate::compact::fold(base, Mode::Cover, &legs)?;
         let changes: usize = inputs.iter().map(|(_, _, changes)| changes).sum();
         let superseded = changes - segment.changes().len();
         Ok(Folded { segment, inputs, superseded })

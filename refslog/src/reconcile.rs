@@ -3,9 +3,8 @@
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use crate::change::{Change, Old, Value};
+use crate::change::{Change, Old};
 use crate::id::Version;
-use crate::name::RefName;
 use crate::refs::Refs;
 
 /// The changes that lead from the refs of `from` to those of `to`, in the order of names. Equal checksums under one key
@@ -16,8 +15,8 @@ pub fn diff(from: &Refs, to: &Refs) -> Vec<Change> {
         return Vec::new();
     }
     let mut changes = Vec::new();
-    let mut before = from.map.iter().peekable();
-    let mut after = to.map.iter().peekable();
+    let mut before = from.iter().peekable();
+    let mut after = to.iter().peekable();
     loop {
         let order = match (before.peek(), after.peek()) {
             (None, None) => return changes,
@@ -25,14 +24,15 @@ pub fn diff(from: &Refs, to: &Refs) -> Vec<Change> {
             (None, Some(_)) => Ordering::Greater,
             (Some((a, _)), Some((b, _))) => a.cmp(b),
         };
-        let old: Option<(&RefName, &Value)> = if order.is_le() { before.next() } else { None };
+        let old = if order.is_le() { before.next() } else { None };
         let new = if order.is_ge() { after.next() } else { None };
-        let old_value = old.map(|(_, value)| value);
-        let new_value = new.map(|(_, value)| value);
-        if let Some((name, _)) = old.or(new)
-            && old_value != new_value
-        {
-            changes.push(Change::new(name.clone(), Old::known(old_value.cloned()), new_value.cloned()));
+        let (name, old, new) = match (old, new) {
+            (Some((name, old)), new) => (name, Some(old), new.map(|(_, value)| value)),
+            (None, Some((name, new))) => (name, None, Some(new)),
+            (None, None) => return changes,
+        };
+        if old != new {
+            changes.push(Change::new(name, Old::known(old), new));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! All refs of a repository at one version of its log.
 
-use alloc::collections::BTreeMap;
-use core::ops::Bound;
+use alloc::vec::Vec;
 
 use crate::change::Value;
 use crate::config::Config;
@@ -9,6 +8,7 @@ use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
 use crate::name::RefName;
 use crate::record::Record;
+use crate::store::{Place, Store};
 
 /// All refs of a repository, at one [`Point`] of its log.
 ///
@@ -18,7 +18,7 @@ use crate::record::Record;
 pub struct Refs {
     pub(crate) config: Config,
     pub(crate) point: Point,
-    pub(crate) map: BTreeMap<RefName, Value>,
+    pub(crate) map: Store,
 }
 
 /// Why a set of refs cannot be taken as a state.
@@ -52,7 +52,8 @@ impl Refs {
     /// No refs, at the start of a new log.
     #[must_use]
     pub const fn new(config: Config, lineage: LineageId) -> Self {
-        Self { config, point: Point::genesis(lineage), map: BTreeMap::new() }
+        let map = Store::new(config.format);
+        Self { config, point: Point::genesis(lineage), map }
     }
 
     /// The refs of a repository that exists already, as a host reads them from Git, at a version of its log.
@@ -65,16 +66,21 @@ impl Refs {
         version: Version,
         entries: impl IntoIterator<Item = (RefName, Value)>,
     ) -> Result<Self, RefsError> {
-        let mut map = BTreeMap::new();
+        let mut entries: Vec<(RefName, Value)> = entries.into_iter().collect();
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut map = Store::new(config.format);
         let mut checksum = Checksum::EMPTY;
-        for (name, value) in entries {
+        let mut previous: Option<&RefName> = None;
+        for (name, value) in &entries {
+            if previous == Some(name) {
+                return Err(RefsError::Duplicate { name: name.clone() });
+            }
             if !value.fits(config.format) {
-                return Err(RefsError::Format { name });
+                return Err(RefsError::Format { name: name.clone() });
             }
-            checksum = checksum.plus(config.key.entry(&name, &value));
-            if map.insert(name.clone(), value).is_some() {
-                return Err(RefsError::Duplicate { name });
-            }
+            checksum = checksum.plus(config.key.entry(name, value));
+            map.push(name, value);
+            previous = Some(name);
         }
         Ok(Self { config, point: Point { lineage, version, checksum }, map })
     }
@@ -111,33 +117,30 @@ impl Refs {
 
     /// How many refs there are, symbolic ones included.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.map.len()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.map.len() == 0
     }
 
     /// What a ref holds; symbolic refs are not followed.
     #[must_use]
     pub fn get(&self, name: &RefName) -> Option<Value> {
-        self.map.get(name).cloned()
+        self.map.get(name.as_bytes())
     }
 
     /// All refs, in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (RefName, Value)> {
-        self.map.iter().map(|(name, value)| (name.clone(), value.clone()))
+        self.map.iter_from(Place::START)
     }
 
     /// The refs whose names start with `prefix`, in the order of names.
     pub fn iter_prefix<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (RefName, Value)> + 'a {
-        self.map
-            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(move |(name, _)| name.as_bytes().starts_with(prefix))
-            .map(|(name, value)| (name.clone(), value.clone()))
+        self.map.iter_from(self.map.seek(prefix)).take_while(move |(name, _)| name.as_bytes().starts_with(prefix))
     }
 
     /// The ref at the end of the chain of symbolic refs that starts at `name`, which need not exist; `None` where the
@@ -146,8 +149,8 @@ impl Refs {
     pub fn resolve(&self, name: &RefName) -> Option<RefName> {
         let mut at = name.clone();
         for _ in 0..=Self::READ_DEPTH {
-            match self.map.get(&at) {
-                Some(Value::Symbolic(target)) => at = target.clone(),
+            match self.map.get(at.as_bytes()) {
+                Some(Value::Symbolic(target)) => at = target,
                 Some(Value::Direct(_)) | None => return Some(at),
             }
         }

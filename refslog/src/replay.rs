@@ -129,9 +129,10 @@ impl Refs {
             return Ok(Vec::new());
         }
         let net = part.changes.iter().filter_map(|change| {
-            let current = self.map.get(change.name());
-            (current != change.new_value())
-                .then(|| Change::new(change.name().clone(), Old::known(current.cloned()), change.new_value().cloned()))
+            let name = change.name();
+            let current = self.get(name);
+            let new = change.new_value();
+            (current.as_ref() != new).then(|| Change::new(name.clone(), Old::known(current), new.cloned()))
         });
         Ok(net.collect())
     }
@@ -174,9 +175,9 @@ impl Refs {
     fn set(&mut self, changes: &[Change]) {
         for change in changes {
             match change.new_value() {
-                Some(value) => self.map.insert(change.name().clone(), value.clone()),
-                None => self.map.remove(change.name()),
-            };
+                Some(value) => self.map.insert(change.name(), value),
+                None => self.map.remove(change.name().as_bytes()),
+            }
         }
     }
 
@@ -227,7 +228,8 @@ impl Refs {
         let mut checksum = self.point.checksum;
         for change in changes {
             let name = change.name();
-            let current = self.map.get(name);
+            let current = self.map.get(name.as_bytes());
+            let current = current.as_ref();
             if at_base && !change.old().matches(current) {
                 return Err(ReplayError::OldMismatch { name: name.clone() });
             }

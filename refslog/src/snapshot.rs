@@ -162,16 +162,11 @@ pub enum RestoreError {
 impl Refs {
     /// All refs as bytes. Equal refs at equal points give equal bytes, on every replica.
     pub fn snapshot(&self) -> Snapshot {
-        let tag = TAG | format_bit(self.config().format());
-        let mut table = TableBuilder::new(tag, self.len() * 32 + 256);
-        let entries: Vec<Entry<'_>> = self
-            .map
-            .iter()
-            .map(|(name, value)| Entry { name: name.as_bytes(), old: &Old::Any, new: Some(value) })
-            .collect();
-        table.push_all(&entries);
-        let point = self.point();
-        Snapshot { table: table.finish_open(&meta_of(point)), point }
+        let mut writer = Writer::new(self.config().format(), self.len() * 32 + 256);
+        for (name, value) in self.iter() {
+            writer.push(name, value);
+        }
+        writer.finish(self.point())
     }
 
     /// The refs that a snapshot holds. Every block, every name and the checksum of the whole are checked.
@@ -230,6 +225,22 @@ struct Writer {
 }
 
 impl Writer {
+    fn new(format: ObjectFormat, expected_bytes: usize) -> Self {
+        let table = TableBuilder::new(TAG | format_bit(format), expected_bytes);
+        Self { table, block: Vec::with_capacity(BLOCK_ENTRIES + 1) }
+    }
+
+    fn finish(mut self, point: Point) -> Snapshot {
+        while !self.block.is_empty() {
+            self.flush();
+        }
+        let mut meta = Vec::with_capacity(META);
+        meta.extend_from_slice(&point.lineage.0.to_le_bytes());
+        meta.extend_from_slice(&point.version.0.to_le_bytes());
+        meta.extend_from_slice(&point.checksum.to_bytes());
+        Snapshot { table: self.table.finish_open(&meta), point }
+    }
+
     fn push(&mut self, name: RefName, value: Value) {
         self.block.push((name, value));
         // One more than a block holds, so that where it ends does not depend on what follows.
@@ -268,8 +279,7 @@ impl Snapshot {
             }
         }
         let expected = self.as_bytes().len() + segment.changes().len() * 40;
-        let table = TableBuilder::new(TAG | format_bit(format), expected);
-        let mut writer = Writer { table, block: Vec::with_capacity(BLOCK_ENTRIES + 1) };
+        let mut writer = Writer::new(format, expected);
         let mut changes = segment.changes().iter().peekable();
         let mut wrong: Option<RefName> = None;
         let mut note = |change: &Change, current: Option<&Value>| {
@@ -303,18 +313,6 @@ impl Snapshot {
         if let Some(name) = wrong {
             return Err(MergeError::OldMismatch { name });
         }
-        while !writer.block.is_empty() {
-            writer.flush();
-        }
-        let point = segment.end();
-        Ok(Self { table: writer.table.finish_open(&meta_of(point)), point })
+        Ok(writer.finish(segment.end()))
     }
-}
-
-fn meta_of(point: Point) -> Vec<u8> {
-    let mut meta = Vec::with_capacity(META);
-    meta.extend_from_slice(&point.lineage.0.to_le_bytes());
-    meta.extend_from_slice(&point.version.0.to_le_bytes());
-    meta.extend_from_slice(&point.checksum.to_bytes());
-    meta
 }
