@@ -1,5 +1,6 @@
 //! Would Git let this transaction happen, and what would it change?
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -12,6 +13,7 @@ use crate::name::{NameError, RefName};
 use crate::oid::ObjectFormat;
 use crate::record::Record;
 use crate::refs::Refs;
+use crate::store::Place;
 use crate::transaction::{Action, Command, Deref, Transaction};
 
 /// Why a command was refused.
@@ -136,8 +138,8 @@ pub enum Verdict {
     Changes,
     /// It passes and leaves its ref as it is.
     Unchanged,
-    /// It does not pass, and so neither does its transaction.
-    Refused(Reason),
+    /// It does not pass, and so neither does its transaction. Boxed: few are refused, and there is one verdict per command.
+    Refused(Box<Reason>),
 }
 
 impl Verdict {
@@ -224,13 +226,14 @@ impl Refs {
         let max = self.config.max_commands;
         if commands.len() > max {
             let reason = Reason::TooManyCommands { count: commands.len(), max };
-            return Err(Refused { verdicts: alloc::vec![Verdict::Refused(reason); commands.len()] });
+            return Err(Refused { verdicts: alloc::vec![Verdict::Refused(Box::new(reason)); commands.len()] });
         }
         let mut admission = Admission {
             refs: self,
             steps: Vec::with_capacity(commands.len()),
             verdicts: Vec::with_capacity(commands.len()),
             touched: Vec::with_capacity(commands.len()),
+            leaf: 0,
         };
         for command in commands {
             admission.plan(command);
@@ -256,6 +259,8 @@ struct Admission<'a> {
     verdicts: Vec<Verdict>,
     /// Every name that a command names or reaches, with the command's index; sorted once all are there.
     touched: Vec<(RefName, usize)>,
+    /// The leaf that was looked in last: names mostly come in order.
+    leaf: usize,
 }
 
 impl<'a> Admission<'a> {
@@ -263,7 +268,7 @@ impl<'a> Admission<'a> {
     fn plan(&mut self, command: &'a Command) {
         let at = self.steps.len();
         let mut name = command.name().clone();
-        let mut current = self.refs.get(&name);
+        let mut current = self.look_up(&name);
         self.touched.push((name.clone(), at));
         let mut verdict = self.check_name(command);
         if command.deref() == Deref::Follow {
@@ -282,8 +287,14 @@ impl<'a> Admission<'a> {
         }
         let step = Step { command, name, current };
         let verdict = verdict.and_then(|()| self.check_step(&step));
-        self.verdicts.push(verdict.unwrap_or_else(Verdict::Refused));
+        self.verdicts.push(verdict.unwrap_or_else(|reason| Verdict::Refused(Box::new(reason))));
         self.steps.push(step);
+    }
+
+    fn look_up(&mut self, name: &RefName) -> Option<Value> {
+        let found = self.refs.map.find_near(self.leaf, name.as_bytes());
+        self.leaf = found.unwrap_or_else(|place| place).leaf;
+        self.refs.map.value_at(found.ok()?, name.as_bytes())
     }
 
     fn check_name(&self, command: &Command) -> Result<(), Reason> {
@@ -369,7 +380,7 @@ impl<'a> Admission<'a> {
         if let Some(verdict) = self.verdicts.get_mut(at)
             && verdict.reason().is_none()
         {
-            *verdict = Verdict::Refused(reason);
+            *verdict = Verdict::Refused(Box::new(reason));
         }
     }
 
@@ -418,90 +429,89 @@ impl<'a> Admission<'a> {
     fn refuse_conflicts(&mut self) {
         let mut refusals = Vec::new();
         let mut known = Parents::default();
+        // Names that the current one starts with. Not only the neighbour: `a-b` stands between `a` and `a/b`.
+        let mut leads: Vec<(&RefName, &[(RefName, usize)])> = Vec::new();
+        let mut place = Place::START;
         for group in self.touched.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((name, _)) = group.first() else { continue };
-            let reason = match self.refs.config.df {
-                DfPolicy::GitCompat => self.git_conflict(name, &mut known),
-                DfPolicy::FinalState => self.final_conflict(name),
-            };
-            if let Some(reason) = reason {
+            while leads.pop_if(|(lead, _)| !name.as_bytes().starts_with(lead.as_bytes())).is_some() {}
+            let mut refuse = |group: &[(RefName, usize)], reason: &Reason| {
                 refusals.extend(group.iter().map(|(_, at)| (*at, reason.clone())));
+            };
+            let found = self.refs.map.find_near(place.leaf, name.as_bytes());
+            place = found.unwrap_or_else(|place| place);
+            if let Some(reason) = self.conflict_with_existing(name, found, &mut known) {
+                refuse(group, &reason);
             }
+            for (lead, others) in &leads {
+                if name.as_bytes().get(lead.as_bytes().len()) == Some(&b'/') && self.exclude_each_other(lead, name) {
+                    if self.counts_as_new(name) {
+                        refuse(group, &Reason::ConflictWithin { with: (*lead).clone() });
+                    }
+                    if self.counts_as_new(lead) {
+                        refuse(others, &Reason::ConflictWithin { with: name.clone() });
+                    }
+                }
+            }
+            leads.push((name, group));
         }
         for (at, reason) in refusals {
             self.refuse(at, reason);
         }
     }
 
-    /// Git checks each touched name that does not exist, whatever is to become of it, against all that exists and all
-    /// that is touched.
-    fn git_conflict(&self, name: &RefName, known: &mut Parents) -> Option<Reason> {
-        if self.refs.map.contains(name.as_bytes()) {
-            return None;
+    /// Git checks each touched name that does not exist, whatever is to become of it; the other policy what is made.
+    fn counts_as_new(&self, name: &RefName) -> bool {
+        match self.refs.config.df {
+            DfPolicy::GitCompat => !self.refs.map.contains(name.as_bytes()),
+            DfPolicy::FinalState => self.makes(name),
         }
-        let exists = |name: &[u8]| self.refs.map.contains(name);
-        let touched = |name: &[u8]| self.touched.binary_search_by(|(other, _)| other.as_bytes().cmp(name)).is_ok();
+    }
+
+    /// Whether two touched names, one a directory of the other, cannot be in one transaction.
+    fn exclude_each_other(&self, one: &RefName, other: &RefName) -> bool {
+        match self.refs.config.df {
+            DfPolicy::GitCompat => true,
+            DfPolicy::FinalState => self.makes(one) && self.makes(other),
+        }
+    }
+
+    fn conflict_with_existing(
+        &self,
+        name: &RefName,
+        found: Result<Place, Place>,
+        known: &mut Parents,
+    ) -> Option<Reason> {
+        let map = &self.refs.map;
+        let stays = match self.refs.config.df {
+            DfPolicy::GitCompat if found.is_ok() => return None,
+            DfPolicy::GitCompat => |_: &Self, _: &[u8]| true,
+            DfPolicy::FinalState if !self.makes(name) => return None,
+            DfPolicy::FinalState => |it: &Self, other: &[u8]| !it.drops(&RefName::store(other)),
+        };
         for parent in known.unknown(name) {
-            if exists(parent) {
+            if map.contains(parent) && stays(self, parent) {
                 return Some(Reason::Conflict { with: RefName::store(parent) });
-            }
-            if touched(parent) {
-                return Some(Reason::ConflictWithin { with: RefName::store(parent) });
             }
         }
         known.note(name);
-        if let Some(with) = self.existing_below(name, |_| true) {
-            return Some(Reason::Conflict { with });
-        }
-        self.touched_below(name, |_| true).map(|with| Reason::ConflictWithin { with })
-    }
-
-    fn final_conflict(&self, name: &RefName) -> Option<Reason> {
-        if !self.makes(name) {
-            return None;
-        }
-        for parent in name.parents() {
-            let with = RefName::store(parent);
-            if self.makes(&with) {
-                return Some(Reason::ConflictWithin { with });
-            }
-            if self.refs.map.contains(parent) && !self.drops(&with) {
-                return Some(Reason::Conflict { with });
-            }
-        }
-        if let Some(with) = self.existing_below(name, |other| !self.drops(other)) {
-            return Some(Reason::Conflict { with });
-        }
-        self.touched_below(name, |other| self.makes(other)).map(|with| Reason::ConflictWithin { with })
-    }
-
-    /// A ref below `name` that exists and counts. Neighbours are not enough: `a-b` and `a.b` stand between `a` and `a/b`.
-    fn existing_below(&self, name: &RefName, counts: impl Fn(&RefName) -> bool) -> Option<RefName> {
-        let map = &self.refs.map;
-        let next = map.name_at(map.seek(name.as_bytes()))?;
-        if !next.as_bytes().starts_with(name.as_bytes()) {
+        let next = match found {
+            Ok(place) => map.after(place),
+            Err(place) => map.normal(place),
+        };
+        if !map.starts_with(next, name.as_bytes()) {
             return None;
         }
         let below = [name.as_bytes(), b"/"].concat();
         let mut place = map.seek(&below);
-        while let Some(other) = map.name_at(place).filter(|other| other.as_bytes().starts_with(&below)) {
-            if counts(&other) {
-                return Some(other);
+        let mut other = Vec::new();
+        while map.starts_with(place, &below) && map.read_name(place, &mut other) {
+            if stays(self, &other) {
+                return Some(Reason::Conflict { with: RefName::store(&other) });
             }
             place = map.after(place);
         }
         None
-    }
-
-    /// The same among the names that are touched.
-    fn touched_below(&self, name: &RefName, counts: impl Fn(&RefName) -> bool) -> Option<RefName> {
-        let after = self.touched.partition_point(|(other, _)| other <= name);
-        let next = self.touched.get(after).filter(|(other, _)| other.as_bytes().starts_with(name.as_bytes()));
-        next?;
-        let below = [name.as_bytes(), b"/"].concat();
-        let start = self.touched.partition_point(|(other, _)| other.as_bytes() < below.as_slice());
-        let rest = self.touched.get(start..)?.iter().map(|(other, _)| other);
-        rest.take_while(|other| other.as_bytes().starts_with(&below)).find(|other| counts(other)).cloned()
     }
 
     fn action_on(&self, name: &RefName) -> Option<&Action> {
@@ -518,24 +528,22 @@ impl<'a> Admission<'a> {
     }
 
     fn finish(self, commands: &[Command]) -> Result<Admitted, Refused> {
-        let Self { refs, steps, verdicts, .. } = self;
+        let Self { refs, steps: mut plans, verdicts, touched, .. } = self;
         debug_assert_eq!(verdicts.len(), commands.len(), "one verdict per command");
         if verdicts.iter().any(|verdict| verdict.reason().is_some()) {
             return Err(Refused { verdicts });
         }
-        let mut changes: Vec<Change> = steps
-            .into_iter()
-            .zip(&verdicts)
-            .filter(|(_, verdict)| **verdict == Verdict::Changes)
-            .map(|(step, _)| {
-                let new = match step.command.action() {
-                    Action::Set(value) => Some(value.clone()),
-                    Action::Delete | Action::Verify => None,
-                };
-                Change::new(step.name, Old::known(step.current), new)
-            })
-            .collect();
-        changes.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        let mut changes: Vec<Change> = Vec::with_capacity(plans.len());
+        // In the order of names; a name that a command only passes through is not the one that it changes.
+        for (name, at) in touched {
+            let moves = verdicts.get(at) == Some(&Verdict::Changes);
+            let Some(step) = plans.get_mut(at).filter(|step| moves && step.name == name) else { continue };
+            let new = match step.command.action() {
+                Action::Set(value) => Some(value.clone()),
+                Action::Delete | Action::Verify => None,
+            };
+            changes.push(Change::new(name, Old::known(step.current.take()), new));
+        }
         let record = refs.point.version.next().filter(|_| !changes.is_empty()).map(|version| {
             let point = Point { lineage: refs.point.lineage, version, checksum: checksum_after(refs, &changes) };
             Record::from_admission(point, changes)

@@ -297,11 +297,14 @@ fn check_link(end: Point, lineage: LineageId, base: Version) -> Result<(), Compa
 fn merge(legs: &[Leg<'_>], form: Form) -> Result<Vec<Change>, CompactError> {
     let common = common_prefix_of(legs);
     let all = legs.iter().flat_map(|leg| leg.changes);
-    let mut keyed: Vec<(u64, &Change)> = all.map(|change| (key_of(change, common), change)).collect();
-    keyed.sort_by(|(one_key, one), (key, other)| one_key.cmp(key).then_with(|| one.name().cmp(other.name())));
+    let mut keyed: Vec<(u128, &Change)> = all.map(|change| (key_of(change, common), change)).collect();
+    keyed.sort_by(|one, other| {
+        let by_key = one.0.cmp(&other.0);
+        if by_key.is_eq() && !is_whole(one.0) { one.1.name().cmp(other.1.name()) } else { by_key }
+    });
     let mut merged = Vec::new();
     let mut format: Option<ObjectFormat> = None;
-    for group in keyed.chunk_by(|(one_key, one), (key, other)| one_key == key && one.name() == other.name()) {
+    for group in keyed.chunk_by(|one, other| one.0 == other.0 && (is_whole(one.0) || one.1.name() == other.1.name())) {
         let (Some((_, first)), Some((_, last))) = (group.first(), group.last()) else { continue };
         for pair in group.windows(2) {
             if let [(_, before), (_, after)] = pair
@@ -331,12 +334,17 @@ fn common_prefix_of(legs: &[Leg<'_>]) -> usize {
     ends.fold(first.as_bytes().len(), |common, name| common.min(common_prefix(first.as_bytes(), name.as_bytes())))
 }
 
-/// The eight bytes of a name behind what all share, in their order: most comparisons need no more.
-fn key_of(change: &Change, common: usize) -> u64 {
+/// The sixteen bytes of a name behind what all share, in their order: most comparisons need no more.
+fn key_of(change: &Change, common: usize) -> u128 {
     let tail = change.name().as_bytes().get(common..).unwrap_or_default();
-    let mut key = [0; 8];
+    let mut key = [0; 16];
     for (to, from) in key.iter_mut().zip(tail) {
         *to = *from;
     }
-    u64::from_be_bytes(key)
+    u128::from_be_bytes(key)
+}
+
+/// Whether a key holds all the rest of its name: it ends in zero, and no name has a zero byte.
+const fn is_whole(key: u128) -> bool {
+    key.trailing_zeros() >= 8
 }

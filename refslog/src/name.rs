@@ -122,18 +122,18 @@ impl RefName {
         let mut start = 0;
         let mut previous = b'/';
         for (at, &byte) in name.iter().enumerate() {
-            match byte {
-                b'/' => {
-                    check_component(name.get(start..at).unwrap_or_default())?;
-                    start = at + 1;
+            if !PLAIN[usize::from(byte)] {
+                match byte {
+                    b'/' => {
+                        check_component(name.get(start..at).unwrap_or_default())?;
+                        start = at + 1;
+                    }
+                    b'.' if previous == b'/' => return Err(NameError::LeadingDot),
+                    b'.' if previous == b'.' => return Err(NameError::DoubleDot),
+                    b'{' if previous == b'@' => return Err(NameError::AtBrace),
+                    b'.' | b'{' => {}
+                    _ => return Err(NameError::ForbiddenByte { at, byte }),
                 }
-                b'.' if previous == b'/' => return Err(NameError::LeadingDot),
-                b'.' if previous == b'.' => return Err(NameError::DoubleDot),
-                b'{' if previous == b'@' => return Err(NameError::AtBrace),
-                0..=b' ' | 0x7f | b'~' | b'^' | b':' | b'?' | b'*' | b'[' | b'\\' => {
-                    return Err(NameError::ForbiddenByte { at, byte });
-                }
-                _ => {}
             }
             previous = byte;
         }
@@ -190,6 +190,24 @@ impl RefName {
         Self(Repr::Shared(Arc::from(name)))
     }
 }
+
+/// Bytes that are allowed anywhere: all but slash, dot, brace and the forbidden ones.
+const PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let control = byte <= b' ' as usize || byte == 0x7f;
+        plain[byte] = !control;
+        byte += 1;
+    }
+    let special = b"/.{~^:?*[\\";
+    let mut at = 0;
+    while at < special.len() {
+        plain[special[at] as usize] = false;
+        at += 1;
+    }
+    plain
+};
 
 fn check_len(name: &[u8]) -> Result<(), NameError> {
     if name.is_empty() {

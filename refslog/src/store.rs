@@ -51,7 +51,7 @@ pub(crate) struct Store {
 /// A place between names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    leaf: usize,
+    pub(crate) leaf: usize,
     index: usize,
 }
 
@@ -172,7 +172,22 @@ impl Store {
     }
 
     fn find(&self, name: &[u8]) -> Result<Place, Place> {
-        let leaf = self.firsts.partition_point(|first| first.as_bytes() <= name).saturating_sub(1);
+        self.find_near(0, name)
+    }
+
+    /// Whether a name can only stand in this leaf.
+    fn is_leaf_of(&self, leaf: usize, name: &[u8]) -> bool {
+        self.firsts.get(leaf).is_some_and(|first| first.as_bytes() <= name)
+            && self.firsts.get(leaf + 1).is_none_or(|next| name < next.as_bytes())
+    }
+
+    /// Looks in a leaf first, for names that come in order.
+    pub(crate) fn find_near(&self, hint: usize, name: &[u8]) -> Result<Place, Place> {
+        let leaf = if self.is_leaf_of(hint, name) {
+            hint
+        } else {
+            self.firsts.partition_point(|first| first.as_bytes() <= name).saturating_sub(1)
+        };
         let (Some(first), Some(held)) = (self.firsts.get(leaf), self.leaves.get(leaf)) else {
             return Err(Place { leaf: 0, index: 0 });
         };
@@ -191,7 +206,7 @@ impl Store {
         Some((*leaf.kinds.get(place.index)?, leaf.ids.get(place.index * len..(place.index + 1) * len)?))
     }
 
-    fn value_at(&self, place: Place, name: &[u8]) -> Option<Value> {
+    pub(crate) fn value_at(&self, place: Place, name: &[u8]) -> Option<Value> {
         let (kind, id) = self.kind_at(place)?;
         if kind == Kind::Symbolic {
             return self.symbolic.get(name).cloned().map(Value::Symbolic);
@@ -352,8 +367,20 @@ impl Store {
         }
     }
 
+    /// Whether the name at a place starts with `lead`.
+    pub(crate) fn starts_with(&self, place: Place, lead: &[u8]) -> bool {
+        let (Some(first), Some(held)) = (self.firsts.get(place.leaf), self.leaves.get(place.leaf)) else {
+            return false;
+        };
+        let prefix = first.as_bytes().get(..held.prefix).unwrap_or_default();
+        let common = common_prefix(prefix, lead);
+        let rest = lead.get(common..).unwrap_or_default();
+        let within = common == prefix.len() && held.tail(place.index).starts_with(rest);
+        place.index < held.len() && (rest.is_empty() || within)
+    }
+
     /// A place behind the last name of a leaf is the first of the next.
-    fn normal(&self, place: Place) -> Place {
+    pub(crate) fn normal(&self, place: Place) -> Place {
         let behind = self.leaves.get(place.leaf).is_some_and(|leaf| place.index >= leaf.len());
         if behind { Place { leaf: place.leaf + 1, index: 0 } } else { place }
     }

@@ -66,10 +66,11 @@ impl<'a> Reader<'a> {
         DecodeError::new(self.offset(), kind)
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let end = self.at.checked_add(len).ok_or_else(|| self.error(Kind::Truncated))?;
-        let taken = self.bytes.get(self.at..end).ok_or_else(|| self.error(Kind::Truncated))?;
-        self.at = end;
+        let left = self.bytes.get(self.at..).unwrap_or_default();
+        let Some(taken) = left.get(..len) else { return Err(self.error(Kind::Truncated)) };
+        self.at += len;
         Ok(taken)
     }
 
@@ -79,8 +80,9 @@ impl<'a> Reader<'a> {
         taken.try_into().map_err(|_| DecodeError::new(offset, Kind::Truncated))
     }
 
+    #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
-        let byte = *self.bytes.get(self.at).ok_or_else(|| self.error(Kind::Truncated))?;
+        let Some(byte) = self.bytes.get(self.at).copied() else { return Err(self.error(Kind::Truncated)) };
         self.at += 1;
         Ok(byte)
     }

@@ -21,6 +21,7 @@ use crate::oid::{ObjectFormat, ObjectId};
 
 const MIXED: u8 = 0xff;
 const PACKED: u8 = 0x10;
+const MAX_OP: u8 = 0x1f;
 /// Names after which the shared part starts anew, so that a reader can begin there.
 pub(crate) const RESTART: usize = 32;
 
@@ -160,6 +161,24 @@ const fn nibbles() -> [u8; 256] {
 }
 const NIBBLES: [u8; 256] = nibbles();
 
+/// The two characters of each byte; 0 for a nibble that stands for none.
+const fn pairs() -> [[u8; 2]; 256] {
+    let mut table = [[0; 2]; 256];
+    let mut at = 0;
+    while at < 256 {
+        let (high, low) = (at >> 4, at & 15);
+        if high < ALPHABET.len() {
+            table[at][0] = ALPHABET[high];
+        }
+        if low < ALPHABET.len() {
+            table[at][1] = ALPHABET[low];
+        }
+        at += 1;
+    }
+    table
+}
+const PAIRS: [[u8; 2]; 256] = pairs();
+
 fn nibble_of(byte: u8) -> Option<u8> {
     NIBBLES.get(usize::from(byte)).copied().filter(|code| *code != PAD)
 }
@@ -234,6 +253,9 @@ impl<'a> RunReader<'a> {
         }
         let name = reader.bytes()?.to_vec();
         let layout = reader.byte()?;
+        if layout != MIXED && layout > MAX_OP {
+            return Err(reader.error(Kind::Field));
+        }
         Ok(Self {
             reader,
             format,
@@ -285,19 +307,15 @@ impl<'a> RunReader<'a> {
     }
 
     /// The next entry; `None` after the last.
+    #[inline]
     pub(crate) fn next_entry(&mut self) -> Result<Option<RawEntry<'a>>, DecodeError> {
         if self.index == self.count {
             return Ok(None);
         }
-        let offset = self.reader.offset();
         let op = match self.uniform {
             Some(op) => op,
-            None => self.reader.byte()?,
+            None => self.read_op()?,
         };
-        if op > 0x1f {
-            return Err(DecodeError::new(offset, Kind::Field));
-        }
-        self.note_op(op);
         self.read_name(op & PACKED != 0)?;
         let old = match op >> 2 & 3 {
             0 => RawOld::Any,
@@ -314,6 +332,16 @@ impl<'a> RunReader<'a> {
         Ok(Some(RawEntry { old, new }))
     }
 
+    fn read_op(&mut self) -> Result<u8, DecodeError> {
+        let offset = self.reader.offset();
+        let op = self.reader.byte()?;
+        if op > MAX_OP {
+            return Err(DecodeError::new(offset, Kind::Field));
+        }
+        self.note_op(op);
+        Ok(op)
+    }
+
     fn note_op(&mut self, op: u8) {
         self.ops_seen = Some(match self.ops_seen {
             None => (op, true),
@@ -321,6 +349,7 @@ impl<'a> RunReader<'a> {
         });
     }
 
+    #[inline]
     fn read_id(&mut self, kind: u8) -> Result<RawValue<'a>, DecodeError> {
         let len = self.format.len();
         let id = self.reader.take(len)?;
@@ -329,6 +358,7 @@ impl<'a> RunReader<'a> {
     }
 
     /// Reads a name over the one before; refuses any other than the shortest form, and names out of order.
+    #[inline]
     fn read_name(&mut self, packed: bool) -> Result<(), DecodeError> {
         let offset = self.reader.offset();
         let head = self.reader.byte()?;
@@ -362,10 +392,12 @@ impl<'a> RunReader<'a> {
         }
     }
 
+    #[inline]
     fn read_part(&mut self, nibble: u8) -> Result<usize, DecodeError> {
-        if nibble < 15 {
-            return Ok(usize::from(nibble));
-        }
+        if nibble < 15 { Ok(usize::from(nibble)) } else { self.read_long_part() }
+    }
+
+    fn read_long_part(&mut self) -> Result<usize, DecodeError> {
         let offset = self.reader.offset();
         let above = self.reader.varint()?;
         usize::try_from(above)
@@ -375,23 +407,26 @@ impl<'a> RunReader<'a> {
             .ok_or(DecodeError::new(offset, Kind::Field))
     }
 
+    #[inline]
     fn read_packed(&mut self, len: usize) -> Result<(), DecodeError> {
-        let offset = self.reader.offset();
-        let wrong = DecodeError::new(offset, Kind::NotCanonical);
+        let start = self.reader.offset();
         let packed = self.reader.take(len.div_ceil(2))?;
-        if len < 2 {
-            return Err(wrong);
+        let mut canonical = len >= 2;
+        let keep = self.name.len();
+        self.name.resize(keep + len, 0);
+        let suffix = self.name.get_mut(keep..).unwrap_or_default();
+        let (odd, even) = (len % 2 == 1, len / 2);
+        for (pair, byte) in suffix.chunks_exact_mut(2).zip(packed) {
+            let [first, second] = PAIRS[usize::from(*byte)];
+            canonical &= first != 0 && second != 0;
+            pair.copy_from_slice(&[first, second]);
         }
-        for (at, byte) in packed.iter().enumerate() {
-            let second = ALPHABET.get(usize::from(byte & 15));
-            let pad_here = 2 * at + 1 == len;
-            let Some(first) = ALPHABET.get(usize::from(byte >> 4)).filter(|_| second.is_some() != pad_here) else {
-                return Err(wrong);
-            };
-            self.name.push(*first);
-            self.name.extend(second);
+        if let (true, Some(byte), Some(end)) = (odd, packed.get(even), suffix.last_mut()) {
+            let [first, second] = PAIRS[usize::from(*byte)];
+            canonical &= first != 0 && second == 0 && byte & 15 == PAD;
+            *end = first;
         }
-        Ok(())
+        if canonical { Ok(()) } else { Err(DecodeError::new(start, Kind::NotCanonical)) }
     }
 
     /// After the last entry: that the common prefix was as long as it can be, and op bytes were left out if they could be.

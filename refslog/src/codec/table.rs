@@ -11,8 +11,9 @@
 //! A block holds 128 entries, or fewer where their names and values exceed 8 KiB: so the cut is a function of the
 //! entries. Opening reads the footer only; a look-up reads one block per level, and checks each.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -98,6 +99,7 @@ impl TableBuilder {
         self.out.push(self.tag);
         self.out.extend_from_slice(MAGIC);
         Table {
+            verified: Verified::new(self.out.len()),
             bytes: self.out.into(),
             format: super::record::format_from_bit(self.tag),
             count: self.count,
@@ -134,6 +136,28 @@ pub(crate) struct Table {
     count: u64,
     root: Span,
     levels: u8,
+    verified: Verified,
+}
+
+/// Which blocks were found right before: what is in memory is checksummed once, not at each look-up.
+///
+/// A bit for each KiB in which a block starts; blocks of less than one have none, so that no two share a bit. Setting one
+/// twice, from two threads, is harmless, and losing one costs a checksum.
+#[derive(Clone, Debug)]
+struct Verified(Arc<[AtomicU64]>);
+
+const GRAIN: usize = 1024;
+
+impl Verified {
+    fn new(bytes: usize) -> Self {
+        Self((0..bytes.div_ceil(GRAIN).div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn slot(&self, span: Span) -> Option<(&AtomicU64, u64)> {
+        let bit = span.start / GRAIN;
+        let slot = self.0.get(bit / 64).filter(|_| span.end - span.start >= GRAIN)?;
+        Some((slot, 1 << (bit % 64)))
+    }
 }
 
 /// Where a block with its checksum stands in the file.
@@ -190,7 +214,8 @@ impl Table {
             return Err(wrong);
         }
         let format = super::record::format_from_bit(tag);
-        let table = Self { bytes, format, count, root: Span { start, end }, levels };
+        let verified = Verified::new(bytes.len());
+        let table = Self { bytes, format, count, root: Span { start, end }, levels, verified };
         Ok(Opened { table, meta })
     }
 
@@ -207,7 +232,17 @@ impl Table {
         let wrong = || DecodeError::new(span.start, Kind::Corrupt);
         let whole = self.bytes.get(span.start..span.end).ok_or_else(wrong)?;
         let (payload, crc) = whole.split_last_chunk::<4>().ok_or_else(wrong)?;
-        if crc32c::crc32c(payload) == u32::from_le_bytes(*crc) { Ok(payload) } else { Err(wrong()) }
+        let slot = self.verified.slot(span);
+        if slot.is_some_and(|(slot, bit)| slot.load(Ordering::Relaxed) & bit != 0) {
+            return Ok(payload);
+        }
+        if crc32c::crc32c(payload) != u32::from_le_bytes(*crc) {
+            return Err(wrong());
+        }
+        if let Some((slot, bit)) = slot {
+            slot.fetch_or(bit, Ordering::Relaxed);
+        }
+        Ok(payload)
     }
 
     fn data(&self, span: Span) -> Result<DataBlock<'_>, DecodeError> {
@@ -234,10 +269,8 @@ impl Table {
         loop {
             let offset = run.offset();
             let Some(entry) = run.next_entry()? else { return Ok(None) };
-            match run.name().cmp(name) {
-                Ordering::Less => {}
-                Ordering::Equal => return read(entry, offset).map(Some),
-                Ordering::Greater => return Ok(None),
+            if run.name() >= name {
+                return if run.name() == name { read(entry, offset).map(Some) } else { Ok(None) };
             }
         }
     }
@@ -349,21 +382,22 @@ impl<'a> DataBlock<'a> {
     /// The run, to be read from the last restart whose name is not after `name`.
     fn seek(&self, name: &[u8]) -> Result<RunReader<'a>, DecodeError> {
         let mut run = self.run()?;
-        let mut probe = run.clone();
         let (mut low, mut high) = (0, self.restarts.len() / 2);
         while low < high {
             let middle = (low + high).div_ceil(2);
             let at = self.restart(middle).unwrap_or(usize::MAX);
-            probe.seek(self.reader_at(at), middle * RESTART);
-            let before = probe.next_entry()?.is_some() && probe.name() <= name;
+            run.seek(self.reader_at(at), middle * RESTART);
+            let before = run.next_entry()?.is_some() && run.name() <= name;
             if before {
                 low = middle;
             } else {
                 high = middle - 1;
             }
         }
-        if let Some(at) = self.restart(low) {
-            run.seek(self.reader_at(at), low * RESTART);
+        match self.restart(low) {
+            Some(at) => run.seek(self.reader_at(at), low * RESTART),
+            None if high < self.restarts.len() / 2 => return self.run(),
+            None => {}
         }
         Ok(run)
     }
