@@ -114,6 +114,8 @@ mod refs;
 mod replay;
 mod snapshot;
 mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod transaction;
 
 pub use admit::{Admitted, Reason, Refused, Verdict};
