@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::Timestamp;
 use crate::group::Traffic;
-use crate::id::{IdcId, PoolId, VersionId};
+use crate::id::{IdcId, PoolId, TenantId, VersionId};
 use crate::pool::{Cause, Ledger, PoolKind};
 
 /// What a group has in one pool.
@@ -58,6 +58,8 @@ pub enum Refusal {
     NoPool,
     /// Its release group runs no image.
     NoVersion,
+    /// The quota of this tenant, its own or that of a node above it, is used up.
+    Quota(TenantId),
     /// As many requests are open as the configuration allows.
     Busy,
 }
@@ -70,6 +72,7 @@ impl Refusal {
             Self::NoPool => 210,
             Self::NoVersion => 211,
             Self::Busy => 212,
+            Self::Quota(_) => 213,
         }
     }
 }

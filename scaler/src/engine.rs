@@ -13,9 +13,10 @@ use crate::decide::decide;
 use crate::effect::{Counters, Effect, Request};
 use crate::error::Refused;
 use crate::group::{Group, GroupState, Inputs, Override, Policy, Traffic};
-use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, VersionId};
+use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, TenantId, VersionId};
 use crate::metric::Sample;
 use crate::pool::{Ledger, Pool, Stock};
+use crate::quota::{Quota, QuotaUse, Quotas};
 use crate::record::{Decision, Record};
 
 /// Sizes many groups from shared pools: ask with a tick, do the [`Effect`]s, tell with facts.
@@ -30,6 +31,7 @@ pub struct Engine {
     /// In the order of their ids.
     pub(crate) slots: Vec<Slot>,
     pub(crate) ledger: Ledger,
+    pub(crate) quotas: Quotas,
     pub(crate) releases: BTreeMap<ReleaseId, VersionId>,
     pub(crate) requests: BTreeMap<RequestId, Request>,
     pub(crate) next_request: u64,
@@ -94,6 +96,7 @@ impl Engine {
             next_tick: Timestamp::ZERO,
             slots: Vec::new(),
             ledger: Ledger::default(),
+            quotas: Quotas::default(),
             releases: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
@@ -129,6 +132,30 @@ impl Engine {
         self.ledger.put(pool, self.config.max_pools)
     }
 
+    /// Sets what a tenant may have, itself and under its parent. A quota below what is used takes nothing away: it lets
+    /// nothing be added.
+    ///
+    /// # Errors
+    /// [`Refused::QuotaCycle`] or [`Refused::Full`]; nothing has changed.
+    pub fn put_quota(&mut self, now: Timestamp, quota: Quota) -> Result<(), Refused> {
+        self.lift(now);
+        self.quotas.put(quota, self.config.max_groups)?;
+        self.recount();
+        Ok(())
+    }
+
+    /// Counts anew what each tenant has, where the tree or a group's place in it has changed.
+    fn recount(&mut self) {
+        let Self { quotas, slots, .. } = self;
+        quotas.recount(slots.iter().map(|slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::all).sum())));
+    }
+
+    /// What a tenant may have, and has.
+    #[must_use]
+    pub fn quota(&self, tenant: TenantId) -> Option<&QuotaUse> {
+        self.quotas.get(tenant)
+    }
+
     /// Says which image a release group runs from now on. Instances that run keep theirs.
     pub fn put_release(&mut self, now: Timestamp, release: ReleaseId, version: VersionId) {
         self.lift(now);
@@ -156,7 +183,11 @@ impl Engine {
                 });
                 slot.samples = kept.collect();
                 slot.state.carry_over(&slot.group, &group);
+                let moved = slot.traffic.tenant != traffic.tenant;
                 (slot.traffic, slot.group, slot.due) = (traffic, group, Timestamp::ZERO);
+                if moved {
+                    self.recount();
+                }
             }
             Err(_) if self.slots.len() >= self.config.max_groups => {
                 return Err(Refused::Full(self.config.max_groups));

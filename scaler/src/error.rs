@@ -1,6 +1,6 @@
 //! What can be wrong with what a host passes in.
 
-use crate::id::{GroupId, IdcId, MetricId, PoolId, RuleId, ShapeId, ZoneId};
+use crate::id::{GroupId, IdcId, MetricId, PoolId, RuleId, ShapeId, TenantId, ZoneId};
 
 /// Why a time zone was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -120,6 +120,9 @@ pub enum Refused {
     /// A traffic group that is moved while it has instances.
     #[error("group {0} has instances in data centre {1}, which it would no longer name")]
     InUse(GroupId, IdcId),
+    /// A node of the service tree that would be its own ancestor, or stand deeper than sixteen.
+    #[error("the quota of tenant {0} would be its own ancestor, or stands too deep")]
+    QuotaCycle(TenantId),
     /// The policy is none.
     #[error(transparent)]
     Policy(#[from] PolicyError),

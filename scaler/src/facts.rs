@@ -168,6 +168,7 @@ impl Engine {
         let slot = &mut self.slots[place];
         let shape = slot.traffic.shape;
         slot.holdings.retain(|holding| holding.all() > 0);
+        self.quotas.give_back(slot.traffic.tenant, count);
         let outcome = self.ledger.take_back(pool, shape, count);
         debug_assert_eq!(outcome, Ok(()), "what a group had was lent to it");
     }

@@ -133,6 +133,7 @@ mod metric;
 pub mod nomad;
 mod num;
 mod pool;
+mod quota;
 mod reason;
 mod record;
 mod rehearse;
@@ -154,6 +155,7 @@ pub use id::{GroupId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, Sha
 pub use metric::{Metric, Sample, Staleness};
 pub use num::Milli;
 pub use pool::{Cause, Pool, PoolKind, Stock, Watermark};
+pub use quota::{Quota, QuotaUse};
 pub use reason::{Direction, Reason};
 pub use record::{Decision, Layer, LayerLine, Limit, LimitLine, Lines, Mismatch, Record, RuleLine, TimedLine};
 pub use rehearse::{PoolUse, Rehearsal, Report, World};

@@ -13,9 +13,10 @@ use crate::effect::{Effect, Request, RequestKind};
 use crate::engine::{Engine, Slot};
 use crate::error::PolicyError;
 use crate::group::{Group, GroupState, Policy, Traffic};
-use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, VersionId};
+use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, TenantId, VersionId};
 use crate::metric::Sample;
 use crate::pool::Ledger;
+use crate::quota::Quotas;
 use crate::record::Record;
 
 /// The version that [`Engine::snapshot`] writes, and the only one that [`Engine::restore`] reads.
@@ -30,6 +31,7 @@ pub struct Snapshot {
     next_tick: Timestamp,
     groups: Vec<Saved>,
     ledger: Ledger,
+    quotas: Quotas,
     releases: BTreeMap<ReleaseId, VersionId>,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
@@ -66,6 +68,9 @@ pub enum RestoreError {
     /// What groups hold of a pool is not what it has lent, or more than it has.
     #[error("what groups hold of shape {1} in pool {0} is not what it has lent")]
     Ledger(PoolId, ShapeId),
+    /// What counts against a quota is not what the groups under it hold.
+    #[error("what counts against the quota of tenant {0} is not what its groups hold")]
+    Quota(TenantId),
     /// What requests have under way is not what groups have starting and leaving.
     #[error("the open requests of group {0} are not what it has starting and leaving")]
     Requests(GroupId),
@@ -95,6 +100,7 @@ impl Engine {
             next_tick: self.next_tick,
             groups: self.slots.iter().map(saved).collect(),
             ledger: self.ledger.clone(),
+            quotas: self.quotas.clone(),
             releases: self.releases.clone(),
             requests: self.requests.clone(),
             next_request: self.next_request,
@@ -132,6 +138,7 @@ impl Engine {
             });
         }
         engine.ledger = snapshot.ledger;
+        engine.quotas = snapshot.quotas;
         engine.releases = snapshot.releases;
         engine.requests = snapshot.requests;
         engine.next_request = snapshot.next_request;
@@ -140,6 +147,7 @@ impl Engine {
         engine.check_order()?;
         engine.check_ledger()?;
         engine.check_requests()?;
+        engine.check_quotas()?;
         Ok(engine)
     }
 
@@ -163,6 +171,18 @@ impl Engine {
             && effects.iter().zip(effects.iter().skip(1)).all(|(one, other)| one.request() < other.request())
             && effects.iter().all(|effect| requests.contains_key(&effect.request()));
         if sound { Ok(()) } else { Err(RestoreError::Order) }
+    }
+
+    /// What counts against a quota is what the groups under it hold.
+    fn check_quotas(&self) -> Result<(), RestoreError> {
+        if !self.quotas.is_sound() || self.quotas.nodes.len() > self.config.max_groups {
+            return Err(RestoreError::Order);
+        }
+        let mut counted = self.quotas.clone();
+        let held = |slot: &Slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::all).sum());
+        counted.recount(self.slots.iter().map(held));
+        let wrong = counted.nodes.iter().zip(&self.quotas.nodes).find(|(counted, said)| counted.used != said.used);
+        wrong.map_or(Ok(()), |(counted, _)| Err(RestoreError::Quota(counted.quota.tenant)))
     }
 
     /// Lent + free = total, and lent is what groups hold.

@@ -128,7 +128,13 @@ impl Engine {
         let mut allotment =
             Allotment { version: self.releases.get(&slot.traffic.release).copied(), ..Allotment::default() };
         if let Some(version) = allotment.version {
-            grow(&self.ledger, &slot.traffic, &slot.holdings, count, now, &mut allotment);
+            let (room, of) = self.quotas.room(slot.traffic.tenant);
+            let allowed = count.min(room);
+            grow(&self.ledger, &slot.traffic, &slot.holdings, allowed, now, &mut allotment);
+            if let Some(tenant) = of.filter(|_| allowed < count) {
+                allotment.missing += count - allowed;
+                allotment.refusal = Some(Refusal::Quota(tenant));
+            }
             let lent = core::mem::take(&mut allotment.lent);
             for (pool, count) in lent {
                 if self.requests.len() < self.config.max_requests {
@@ -177,6 +183,7 @@ impl Engine {
             (held.starting, held.since) = (held.starting + count, now);
         }
         self.ledger.lend(pool, shape, count);
+        self.quotas.take(slot.traffic.tenant, count);
         self.effects.push_back(Effect::Launch { request, group, pool, shape, version, count });
     }
 

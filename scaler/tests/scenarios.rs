@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use tenon_scaler::strategy::{Change, QueueLength, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
     Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Override, Point, Policy, PoolId, PoolKind,
-    ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId,
+    Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId,
     Watermark, Window, ZoneId, Zones,
 };
 
@@ -123,6 +123,13 @@ impl Stage {
                 let id = RuleId(rest[0].parse().unwrap());
                 self.policy.rules.retain(|held| held.id != id);
                 self.put();
+            }
+            "quota" => {
+                let tenant = TenantId(rest[0].parse().unwrap());
+                let parent = number(&words, "parent").map(TenantId);
+                let quota = Quota { tenant, parent, limit: number(&words, "limit").unwrap() };
+                let outcome = self.engine.put_quota(self.now, quota);
+                self.outcome = outcome.err().map_or("ok".into(), |error| error.to_string());
             }
             "cloud" => self.manual = rest[0] == "manual",
             "version" => {

@@ -7,8 +7,8 @@ use jiff::civil::time;
 use tenon_scaler::strategy::{Change, QueueLength, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
     Behavior, Config, Days, Effect, Engine, GroupId, IdcId, Limits, Metric, MetricId, Milli, Override, Pace, Point,
-    Policy, Pool, PoolId, PoolKind, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId,
-    Timestamp, Traffic, VersionId, Watermark, Window, ZoneId, Zones,
+    Policy, Pool, PoolId, PoolKind, Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness,
+    TenantId, Timestamp, Traffic, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 /// `SplitMix64`.
@@ -55,6 +55,7 @@ pub(crate) fn seeds(count: u64, check: impl Fn(u64)) {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     PutPool(Pool),
+    PutQuota(Quota),
     PutRelease(ReleaseId, VersionId),
     PutGroup(Traffic, Policy),
     Drop(GroupId),
@@ -78,6 +79,7 @@ impl Op {
 pub(crate) fn apply(engine: &mut Engine, now: Timestamp, op: &Op) -> bool {
     match op.clone() {
         Op::PutPool(pool) => engine.put_pool(now, pool).is_err(),
+        Op::PutQuota(quota) => engine.put_quota(now, quota).is_err(),
         Op::PutRelease(release, version) => {
             engine.put_release(now, release, version);
             false
@@ -165,6 +167,10 @@ impl Author {
             1 => Op::PutRelease(ReleaseId(dice.small(2)), VersionId(dice.below(9))),
             2 | 3 => Op::PutGroup(traffic(dice, group), policy(dice)),
             4 if dice.below(6) == 0 => Op::Drop(group),
+            4 => {
+                let parent = (dice.below(2) == 0).then(|| TenantId(dice.small(4)));
+                Op::PutQuota(Quota { tenant: TenantId(dice.small(4)), parent, limit: dice.small(40) })
+            }
             5 => Op::ByHand(
                 group,
                 (dice.below(3) > 0)
