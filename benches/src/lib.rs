@@ -8,6 +8,7 @@
 mod measure;
 pub mod refslog;
 mod row;
+mod scaler;
 
 pub use measure::{Pair, Scale, allocations, bytes_held, interleave, median_ns};
 pub use row::{Bound, Row, short};
@@ -22,4 +23,5 @@ pub struct Suite {
 }
 
 /// Every suite, in the order in which the README names the crates.
-pub const SUITES: &[Suite] = &[Suite { name: "refslog", rows: refslog::rows }];
+pub const SUITES: &[Suite] =
+    &[Suite { name: "refslog", rows: refslog::rows }, Suite { name: "scaler", rows: scaler::rows }];

@@ -1,5 +1,6 @@
 //! What an engine is built with.
 
+use crate::admit::Slots;
 use crate::error::ConfigError;
 use crate::group::Limits;
 use crate::pool::BackOff;
@@ -34,6 +35,7 @@ pub struct Config {
     pub(crate) tick_ms: u64,
     pub(crate) drain_ms: u64,
     pub(crate) back_off: BackOff,
+    pub(crate) slots: Slots,
     pub(crate) limits: Limits,
     pub(crate) max_groups: usize,
     pub(crate) max_pools: usize,
@@ -51,6 +53,7 @@ impl Config {
             tick_ms: 15_000,
             drain_ms: 600_000,
             back_off: BackOff { first_ms: 30_000, longest_ms: 600_000 },
+            slots: Slots { slot_ms: 300_000, count: 288 },
             limits: Limits::default(),
             max_groups: 200_000,
             max_pools: 1024,
@@ -103,6 +106,13 @@ impl ConfigBuilder {
     #[must_use]
     pub const fn back_off_ms(mut self, first_ms: u64, longest_ms: u64) -> Self {
         self.0.back_off = BackOff { first_ms, longest_ms };
+        self
+    }
+
+    /// The horizon of admission: so many slots of so many ms; a day of five minutes each by default.
+    #[must_use]
+    pub const fn horizon(mut self, slot_ms: u64, slots: u16) -> Self {
+        self.0.slots = Slots { slot_ms, count: slots };
         self
     }
 
@@ -165,6 +175,8 @@ impl ConfigBuilder {
             ("tick_ms", config.tick_ms),
             ("drain_ms", config.drain_ms),
             ("back_off_ms", config.back_off.first_ms),
+            ("horizon.slot_ms", config.slots.slot_ms),
+            ("horizon.slots", u64::from(config.slots.count)),
             ("limits.instances", u64::from(config.limits.instances)),
         ];
         let counts = [

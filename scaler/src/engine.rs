@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use crate::Timestamp;
+use crate::admit::Plan;
 use crate::allot::Holding;
 use crate::config::{Config, Records};
 use crate::decide::decide;
@@ -30,8 +31,13 @@ pub struct Engine {
     pub(crate) next_tick: Timestamp,
     /// In the order of their ids.
     pub(crate) slots: Vec<Slot>,
+    /// When each group has to be decided again, in the order of `slots`: a tick looks at all of these, and at few groups.
+    pub(crate) due: Vec<Timestamp>,
+    /// How many groups go down to nothing: while there is none, no tick looks for those that are gone.
+    pub(crate) draining: usize,
     pub(crate) ledger: Ledger,
     pub(crate) quotas: Quotas,
+    pub(crate) plan: Plan,
     pub(crate) releases: BTreeMap<ReleaseId, VersionId>,
     pub(crate) requests: BTreeMap<RequestId, Request>,
     pub(crate) next_request: u64,
@@ -60,8 +66,6 @@ pub(crate) struct Slot {
     pub(crate) state: GroupState,
     pub(crate) samples: SmallVec<[Option<Sample>; 2]>,
     pub(crate) holdings: SmallVec<[Holding; 2]>,
-    /// When it has to be decided again.
-    pub(crate) due: Timestamp,
     pub(crate) record: Option<Box<Record>>,
 }
 
@@ -95,8 +99,11 @@ impl Engine {
             last_tick: None,
             next_tick: Timestamp::ZERO,
             slots: Vec::new(),
+            due: Vec::new(),
+            draining: 0,
             ledger: Ledger::default(),
             quotas: Quotas::default(),
+            plan: Plan::default(),
             releases: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
@@ -113,13 +120,6 @@ impl Engine {
 
     pub(crate) fn place(&self, group: GroupId) -> Result<usize, usize> {
         self.slots.binary_search_by_key(&group, Slot::id)
-    }
-
-    fn slot_mut(&mut self, group: GroupId) -> Result<&mut Slot, Refused> {
-        match self.place(group) {
-            Ok(at) => Ok(&mut self.slots[at]),
-            Err(_) => Err(Refused::NoGroup(group)),
-        }
     }
 
     /// Adds a pool, or changes one: its stock, its price, its lease, its marks.
@@ -162,7 +162,8 @@ impl Engine {
         self.releases.insert(release, version);
     }
 
-    /// Makes the elastic group of a traffic group, or changes one that is there.
+    /// Makes the elastic group of a traffic group, or changes one that is there, without asking whether pools can carry
+    /// it: [`Engine::admit`] asks.
     ///
     /// A rule that stays the same keeps what it remembers; a delta that goes takes its share with it.
     ///
@@ -184,7 +185,8 @@ impl Engine {
                 slot.samples = kept.collect();
                 slot.state.carry_over(&slot.group, &group);
                 let moved = slot.traffic.tenant != traffic.tenant;
-                (slot.traffic, slot.group, slot.due) = (traffic, group, Timestamp::ZERO);
+                (slot.traffic, slot.group) = (traffic, group);
+                self.due[at] = Timestamp::ZERO;
                 if moved {
                     self.recount();
                 }
@@ -197,12 +199,12 @@ impl Engine {
                     state: GroupState::new(&group, 0),
                     samples: SmallVec::from_elem(None, group.policy().metrics.len()),
                     holdings: SmallVec::new(),
-                    due: Timestamp::ZERO,
                     record: None,
                     traffic,
                     group,
                 };
                 self.slots.insert(at, slot);
+                self.due.insert(at, Timestamp::ZERO);
             }
         }
         Ok(())
@@ -235,9 +237,11 @@ impl Engine {
     pub fn drop_traffic(&mut self, now: Timestamp, group: GroupId) -> Result<(), Refused> {
         let now = self.lift(now);
         let over_ms = self.config.drain_ms;
-        let slot = self.slot_mut(group)?;
-        slot.state.drain(now, over_ms);
-        slot.due = Timestamp::ZERO;
+        let at = self.place(group).map_err(|_| Refused::NoGroup(group))?;
+        self.draining += usize::from(!self.slots[at].state.is_draining());
+        self.slots[at].state.drain(now, over_ms);
+        self.due[at] = Timestamp::ZERO;
+        self.unplan(group);
         Ok(())
     }
 
@@ -247,9 +251,9 @@ impl Engine {
     /// [`Refused::NoGroup`]; nothing has changed.
     pub fn set_by_hand(&mut self, now: Timestamp, group: GroupId, by_hand: Option<Override>) -> Result<(), Refused> {
         self.lift(now);
-        let slot = self.slot_mut(group)?;
-        slot.state.set_by_hand(by_hand);
-        slot.due = Timestamp::ZERO;
+        let at = self.place(group).map_err(|_| Refused::NoGroup(group))?;
+        self.slots[at].state.set_by_hand(by_hand);
+        self.due[at] = Timestamp::ZERO;
         Ok(())
     }
 
@@ -259,9 +263,9 @@ impl Engine {
     /// [`Refused::NoGroup`]; nothing has changed.
     pub fn pause(&mut self, now: Timestamp, group: GroupId) -> Result<(), Refused> {
         self.lift(now);
-        let slot = self.slot_mut(group)?;
-        slot.state.pause();
-        slot.due = Timestamp::ZERO;
+        let at = self.place(group).map_err(|_| Refused::NoGroup(group))?;
+        self.slots[at].state.pause();
+        self.due[at] = Timestamp::ZERO;
         Ok(())
     }
 
@@ -271,9 +275,9 @@ impl Engine {
     /// [`Refused::NoGroup`]; nothing has changed.
     pub fn resume(&mut self, now: Timestamp, group: GroupId) -> Result<(), Refused> {
         self.lift(now);
-        let slot = self.slot_mut(group)?;
-        slot.state.resume();
-        slot.due = Timestamp::ZERO;
+        let at = self.place(group).map_err(|_| Refused::NoGroup(group))?;
+        self.slots[at].state.resume();
+        self.due[at] = Timestamp::ZERO;
         Ok(())
     }
 

@@ -120,6 +120,9 @@ pub enum Refused {
     /// A traffic group that is moved while it has instances.
     #[error("group {0} has instances in data centre {1}, which it would no longer name")]
     InUse(GroupId, IdcId),
+    /// No pool that the group may use has its shape.
+    #[error("no pool that group {0} may use has its shape")]
+    NoLanding(GroupId),
     /// A node of the service tree that would be its own ancestor, or stand deeper than sixteen.
     #[error("the quota of tenant {0} would be its own ancestor, or stands too deep")]
     QuotaCycle(TenantId),

@@ -52,7 +52,7 @@ impl Engine {
             self.counters.late += 1;
         } else {
             slot.samples[index] = Some(Sample { at, value, over: slot.inputs().ready });
-            slot.due = Timestamp::ZERO;
+            self.due[place] = Timestamp::ZERO;
         }
     }
 
@@ -72,7 +72,7 @@ impl Engine {
             holding.since = now;
         }
         if slot.state.is_draining() || slot.state.target() < slot.inputs().delivered() || lost > 0 {
-            slot.due = Timestamp::ZERO;
+            self.due[place] = Timestamp::ZERO;
         }
         if came > 0 {
             self.ledger.forgive(held.pool, shape);
@@ -124,7 +124,7 @@ impl Engine {
             holding.ready = serving;
             holding.since = at;
             self.give_back(place, pool, lost);
-            self.slots[place].due = Timestamp::ZERO;
+            self.due[place] = Timestamp::ZERO;
         }
     }
 

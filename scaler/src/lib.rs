@@ -8,6 +8,8 @@
 //!   [`Decision::verify`] recomputes it.
 //! * **An [`Engine`] sizes many groups from shared pools**: dedicated, resident and leased ones, evenly over data centres,
 //!   with a ledger in which lent + free = total at all times.
+//! * **Admission**, [`Engine::admit`], superposes a new or changed policy on all that is admitted over the horizon, and
+//!   grants it or says which pool would go over its mark, when, and by how much.
 //! * **A [`Rehearsal`] runs a forecast through the same code** on a fork of the engine, and tells changes, shortage,
 //!   instance-hours and cost before anything is done.
 //!
@@ -116,6 +118,7 @@
 
 extern crate alloc;
 
+mod admit;
 mod allot;
 mod behavior;
 mod clock;
@@ -143,6 +146,7 @@ pub mod strategy;
 mod tick;
 mod time;
 
+pub use admit::{Authority, Horizon, PoolWitness, Verdict};
 pub use allot::{Allotment, Holding, Refusal};
 pub use behavior::{Behavior, Pace};
 pub use config::{Config, ConfigBuilder, Records, Skip};

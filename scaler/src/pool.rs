@@ -255,6 +255,12 @@ fn reaches(stock: &Stock, marks: Watermark, closed: bool) -> bool {
 }
 
 impl Account {
+    /// What it may lend of a shape: its stock up to the high mark.
+    pub(crate) fn marked(&self, shape: ShapeId) -> u32 {
+        let stock = self.stock.iter().find(|stock| stock.shape == shape);
+        stock.map_or(0, |stock| stock.mark(self.pool.watermark.high_permille))
+    }
+
     /// What it has lent, over all shapes.
     pub(crate) fn lent(&self) -> u64 {
         self.stock.iter().map(|stock| u64::from(stock.lent)).sum()

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use crate::Timestamp;
+use crate::admit::{Plan, Planned};
 use crate::allot::Holding;
 use crate::config::Config;
 use crate::effect::{Effect, Request, RequestKind};
@@ -32,6 +33,9 @@ pub struct Snapshot {
     groups: Vec<Saved>,
     ledger: Ledger,
     quotas: Quotas,
+    plan_start: Timestamp,
+    /// The sums follow from these.
+    planned: BTreeMap<GroupId, Planned>,
     releases: BTreeMap<ReleaseId, VersionId>,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
@@ -101,6 +105,8 @@ impl Engine {
             groups: self.slots.iter().map(saved).collect(),
             ledger: self.ledger.clone(),
             quotas: self.quotas.clone(),
+            plan_start: self.plan.start,
+            planned: self.plan.groups.clone(),
             releases: self.releases.clone(),
             requests: self.requests.clone(),
             next_request: self.next_request,
@@ -133,12 +139,16 @@ impl Engine {
                 state: saved.state,
                 samples: saved.samples,
                 holdings: saved.holdings,
-                due: Timestamp::ZERO,
                 record: saved.record,
             });
         }
+        engine.due = alloc::vec![Timestamp::ZERO; engine.slots.len()];
+        engine.draining = engine.slots.iter().filter(|slot| slot.state.is_draining()).count();
         engine.ledger = snapshot.ledger;
         engine.quotas = snapshot.quotas;
+        engine.plan = Plan::rebuild(snapshot.plan_start, snapshot.planned, engine.config.slots)
+            .filter(|plan| plan.groups.keys().all(|group| engine.place(*group).is_ok()))
+            .ok_or(RestoreError::Order)?;
         engine.releases = snapshot.releases;
         engine.requests = snapshot.requests;
         engine.next_request = snapshot.next_request;

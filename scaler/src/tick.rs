@@ -10,7 +10,7 @@ use crate::allot::{Allotment, Holding, Refusal, grow, shrink};
 use crate::config::Skip;
 use crate::decide::{decide, step};
 use crate::effect::{Effect, Request, RequestKind};
-use crate::engine::{Engine, Move, inputs};
+use crate::engine::{Engine, Move, Slot, inputs};
 use crate::id::{PoolId, RequestId, VersionId};
 use crate::record::{Decision, Record};
 
@@ -67,11 +67,11 @@ impl Engine {
         let keep = self.keeps_records();
         let all = self.config.skip == Skip::Nothing;
         for at in 0..self.slots.len() {
-            let slot = &mut self.slots[at];
-            if slot.due > now && !all {
+            if self.due[at] > now && !all {
                 continue;
             }
             self.counters.decided += 1;
+            let slot = &mut self.slots[at];
             if let Some(last) = self.last_tick {
                 // The ticks that were passed over would have wanted what the last decision wanted.
                 slot.state.coast(&slot.group.policy().behavior, last);
@@ -83,7 +83,7 @@ impl Engine {
             let delivered = inputs.delivered();
             let changed = brief.target != was || brief.target != delivered;
             let decision = before.filter(|_| changed).map(|before| decide(&slot.group, &before, &inputs, now).0);
-            slot.due = brief.next_change;
+            self.due[at] = brief.next_change;
             if brief.target != was {
                 self.moves.push(Move { group: slot.traffic.id, before: was, after: brief.target });
             }
@@ -115,7 +115,7 @@ impl Engine {
             }
         }
         if allotment.waiting > 0 {
-            self.slots[at].due = Timestamp::ZERO;
+            self.due[at] = Timestamp::ZERO;
         }
         if let Some(decision) = decision {
             self.keep_record(at, decision, allotment);
@@ -149,7 +149,7 @@ impl Engine {
             (allotment.missing, allotment.refusal) = (count, Some(Refusal::NoVersion));
         }
         if allotment.missing > 0 {
-            self.slots[at].due = Timestamp::ZERO;
+            self.due[at] = Timestamp::ZERO;
         }
         if let Some(decision) = decision {
             self.keep_record(at, decision, allotment);
@@ -168,7 +168,7 @@ impl Engine {
         self.next_request += 1;
         let group = self.slots[at].traffic.id;
         self.requests.insert(id, Request { group, pool, kind, count, done: 0, failed: 0 });
-        self.slots[at].due = Timestamp::ZERO;
+        self.due[at] = Timestamp::ZERO;
         id
     }
 
@@ -198,6 +198,12 @@ impl Engine {
 
     /// Forgets groups whose traffic is gone and whose last instance is.
     fn forget_drained(&mut self) {
-        self.slots.retain(|slot| !slot.state.is_draining() || slot.state.target() > 0 || !slot.holdings.is_empty());
+        let gone = |slot: &Slot| slot.state.is_draining() && slot.state.target() == 0 && slot.holdings.is_empty();
+        if self.draining > 0 && self.slots.iter().any(gone) {
+            self.slots.retain(|slot| !gone(slot));
+            self.due.clear();
+            self.due.resize(self.slots.len(), Timestamp::ZERO);
+            self.draining = self.slots.iter().filter(|slot| slot.state.is_draining()).count();
+        }
     }
 }

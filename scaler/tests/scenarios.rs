@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use tenon_scaler::strategy::{Change, QueueLength, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
-    Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Override, Point, Policy, PoolId, PoolKind,
-    Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId,
-    Watermark, Window, ZoneId, Zones,
+    Authority, Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Override, Point, Policy, PoolId,
+    PoolKind, PoolWitness, Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId,
+    Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 const SHAPE: ShapeId = ShapeId(1);
@@ -26,6 +26,7 @@ struct Stage {
     traffic: Traffic,
     policy: Policy,
     manual: bool,
+    only_admit: bool,
     open: Vec<Effect>,
     requests: Vec<RequestId>,
     outcome: String,
@@ -49,6 +50,7 @@ impl Stage {
             traffic,
             policy: Policy { max: 100, ..Policy::default() },
             manual: false,
+            only_admit: false,
             open: vec![],
             requests: vec![],
             outcome: String::new(),
@@ -56,6 +58,9 @@ impl Stage {
     }
 
     fn put(&mut self) {
+        if self.only_admit {
+            return;
+        }
         let outcome = self.engine.put_group(self.now, self.traffic.clone(), self.policy.clone());
         self.outcome = outcome.err().map_or("ok".into(), |error| error.to_string());
     }
@@ -131,6 +136,8 @@ impl Stage {
                 let outcome = self.engine.put_quota(self.now, quota);
                 self.outcome = outcome.err().map_or("ok".into(), |error| error.to_string());
             }
+            "admit" => self.admit(&rest, &words),
+            "only-admit" => self.only_admit = true,
             "cloud" => self.manual = rest[0] == "manual",
             "version" => {
                 self.engine.put_release(self.now, ReleaseId(1), VersionId(rest[0].parse().unwrap()));
@@ -169,8 +176,44 @@ impl Stage {
                 self.engine.handle_census(self.now, self.group, pool, at, number(&words, "serving").unwrap());
             }
             "expect" => self.expect(&words, line),
+            "admitted" | "overcommitted" => {
+                let over = self.engine.overcommitted().len();
+                let (verb_holds, outcome) = if verb == "admitted" {
+                    (self.outcome == "admitted", &self.outcome)
+                } else {
+                    (over > 0, &self.outcome)
+                };
+                assert!(verb_holds, "{line}: {outcome:?}, {over} pools over");
+            }
             "refused" => assert!(self.outcome.contains(&rest.join(" ")), "{line}: outcome was {:?}", self.outcome),
             other => panic!("no verb {other:?}"),
+        }
+    }
+
+    /// Admits the group with its policy as it stands; `put=no` has kept it from being put before.
+    fn admit(&mut self, rest: &[&str], words: &Words<'_>) {
+        let authority = if rest.contains(&"operator") { Authority::Operator } else { Authority::Owner };
+        let upper: Vec<u32> = match number(words, "upper") {
+            Some(upper) => vec![upper; 288],
+            None => vec![],
+        };
+        let before = self.engine.snapshot();
+        let outcome = self.engine.admit(self.now, self.traffic.clone(), self.policy.clone(), &upper, authority);
+        let tell = |over: &[PoolWitness]| {
+            let one = |witness: &PoolWitness| {
+                let first = jiff::Timestamp::from_millisecond(i64::try_from(witness.first.as_millis()).unwrap());
+                format!("pool {} by {} from {}", witness.pool, witness.excess, first.unwrap())
+            };
+            over.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        self.outcome = match &outcome {
+            Ok(Verdict::Admitted) => "admitted".into(),
+            Ok(Verdict::Overridden(over)) => format!("overridden {}", tell(over)),
+            Ok(Verdict::Refused(over)) => tell(over),
+            Err(error) => error.to_string(),
+        };
+        if matches!(outcome, Err(_) | Ok(Verdict::Refused(_))) {
+            assert_eq!(before, self.engine.snapshot(), "a refusal changes nothing");
         }
     }
 

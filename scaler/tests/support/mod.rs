@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use jiff::civil::time;
 use tenon_scaler::strategy::{Change, QueueLength, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
-    Behavior, Config, Days, Effect, Engine, GroupId, IdcId, Limits, Metric, MetricId, Milli, Override, Pace, Point,
-    Policy, Pool, PoolId, PoolKind, Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness,
-    TenantId, Timestamp, Traffic, VersionId, Watermark, Window, ZoneId, Zones,
+    Authority, Behavior, Config, Days, Effect, Engine, GroupId, IdcId, Limits, Metric, MetricId, Milli, Override, Pace,
+    Point, Policy, Pool, PoolId, PoolKind, Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip,
+    Staleness, TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 /// `SplitMix64`.
@@ -58,6 +58,7 @@ pub(crate) enum Op {
     PutQuota(Quota),
     PutRelease(ReleaseId, VersionId),
     PutGroup(Traffic, Policy),
+    Admit(Traffic, Policy, u32, Authority),
     Drop(GroupId),
     ByHand(GroupId, Option<Override>),
     Pause(GroupId),
@@ -85,6 +86,10 @@ pub(crate) fn apply(engine: &mut Engine, now: Timestamp, op: &Op) -> bool {
             false
         }
         Op::PutGroup(traffic, policy) => engine.put_group(now, traffic, policy).is_err(),
+        Op::Admit(traffic, policy, upper, authority) => {
+            let verdict = engine.admit(now, traffic, policy, &[upper; 200], authority);
+            matches!(verdict, Err(_) | Ok(Verdict::Refused(_)))
+        }
         Op::Drop(group) => engine.drop_traffic(now, group).is_err(),
         Op::ByHand(group, by_hand) => engine.set_by_hand(now, group, by_hand).is_err(),
         Op::Pause(group) => engine.pause(now, group).is_err(),
@@ -165,7 +170,13 @@ impl Author {
         match dice.below(24) {
             0 => Op::PutPool(pool(dice, self.now)),
             1 => Op::PutRelease(ReleaseId(dice.small(2)), VersionId(dice.below(9))),
-            2 | 3 => Op::PutGroup(traffic(dice, group), policy(dice)),
+            2 => Op::Admit(
+                traffic(dice, group),
+                policy(dice),
+                dice.small(30),
+                dice.pick(&[Authority::Owner, Authority::Owner, Authority::Operator]),
+            ),
+            3 => Op::PutGroup(traffic(dice, group), policy(dice)),
             4 if dice.below(6) == 0 => Op::Drop(group),
             4 => {
                 let parent = (dice.below(2) == 0).then(|| TenantId(dice.small(4)));
