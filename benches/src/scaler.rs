@@ -31,14 +31,14 @@ fn threshold() -> RuleKind {
 /// Group `at` of a fleet: threshold rules, a third of them with a timed floor; every fifth tracks a target.
 fn policy(at: u32) -> Policy {
     let hour = |hour: u32| jiff::civil::time(i8::try_from(hour % 24).unwrap_or(0), 0, 0, 0);
-    let kind = if at % 5 == 0 {
+    let kind = if at.is_multiple_of(5) {
         let target = Target { target: Milli::from_units(50), tolerance_out_permille: 100, tolerance_in_permille: 100 };
         RuleKind::Metric(LOAD, Strategy::Target(target))
     } else {
         threshold()
     };
     let mut rules = vec![Rule { id: RuleId(1), kind }];
-    if at % 3 == 0 {
+    if at.is_multiple_of(3) {
         let window =
             Window { zone: ZoneId(0), days: Days::Every, from: hour(at), until: hour(at + 3), lead_ms: 300_000 };
         rules.push(Rule { id: RuleId(2), kind: RuleKind::Floor(window, 12) });

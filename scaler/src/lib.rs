@@ -128,6 +128,7 @@ mod effect;
 mod engine;
 mod error;
 mod facts;
+pub mod forecast;
 mod group;
 pub mod hpa;
 mod id;

@@ -6,7 +6,7 @@ mod support;
 use support::{Author, Op, START, apply, config, seeds};
 use tenon_scaler::{Effect, Engine, GroupId, MetricId, PoolId, RequestId, Skip, Snapshot, Timestamp};
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 100;
 const LENGTH: usize = 120;
 
 fn drain(engine: &mut Engine, into: &mut Vec<Effect>) {

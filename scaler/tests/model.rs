@@ -175,7 +175,7 @@ fn setup(dice: &mut Dice) -> Setup {
 
 #[test]
 fn decisions_are_those_of_the_reference() {
-    seeds(150, |seed| {
+    seeds(100, |seed| {
         let mut dice = Dice(seed);
         let set = setup(&mut dice);
         let group = group(&set);

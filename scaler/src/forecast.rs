@@ -1,0 +1,326 @@
+//! What the next day holds, from what past days and weeks held.
+//!
+//! Several models are tried on the last days of the history, each day forecast from what was known before it; the one
+//! with the least error is chosen. The two seasonal-naive ones are among them, so the choice was never worse than the
+//! better of these on the days that it was made on. How far it was off on those days gives the band.
+//!
+//! A hole in the history is missing data, not a zero. Known events (holidays, campaigns) are an input: their past days
+//! are left out of what is learned, and their coming days are scaled.
+
+use alloc::vec::Vec;
+
+use crate::Timestamp;
+use crate::admit::Horizon;
+use crate::num::{Milli, mul_div_ceil};
+
+const DAY_MS: u64 = 86_400_000;
+
+/// A history at even steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Series {
+    start: Timestamp,
+    step_ms: u64,
+    values: Vec<Option<Milli>>,
+}
+
+/// Why there is no forecast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForecastError {
+    /// The step is zero, or a day is no multiple of it.
+    #[error("a day is no multiple of the step")]
+    Step,
+    /// Less than a week before the days to test on.
+    #[error("less than a week of history before the days to test on")]
+    TooShort,
+    /// No day to test on has a value that could be forecast.
+    #[error("nothing to test on")]
+    Empty,
+}
+
+impl Series {
+    /// A history from `start` on, a value each `step_ms`; `None` is a hole.
+    ///
+    /// # Errors
+    /// [`ForecastError::Step`].
+    pub fn new(start: Timestamp, step_ms: u64, values: Vec<Option<Milli>>) -> Result<Self, ForecastError> {
+        if step_ms == 0 || !DAY_MS.is_multiple_of(step_ms) {
+            return Err(ForecastError::Step);
+        }
+        Ok(Self { start, step_ms, values })
+    }
+
+    /// The instant of a place in the history, or after it.
+    #[must_use]
+    pub fn instant(&self, place: usize) -> Timestamp {
+        self.start.after_millis(self.step_ms.saturating_mul(place as u64))
+    }
+
+    /// The place of an instant in the history, or after it; `None` before its start.
+    #[must_use]
+    pub fn place(&self, at: Timestamp) -> Option<usize> {
+        if at < self.start {
+            return None;
+        }
+        usize::try_from(at.millis_since(self.start) / self.step_ms).ok()
+    }
+
+    fn day(&self) -> usize {
+        usize::try_from(DAY_MS / self.step_ms).unwrap_or(1)
+    }
+
+    fn known(&self, place: usize, origin: usize) -> Option<i64> {
+        if place >= origin {
+            return None;
+        }
+        self.values.get(place).copied().flatten().map(Milli::as_thousandths)
+    }
+
+    /// What was known one `season` before `place`, or two, or more, as of `origin`; the nearest first.
+    fn seasons(&self, place: usize, season: usize, origin: usize) -> impl Iterator<Item = i64> {
+        (1..).map_while(move |back| place.checked_sub(season * back)).filter_map(move |past| self.known(past, origin))
+    }
+}
+
+/// A way to forecast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Model {
+    /// As a day before.
+    Day,
+    /// As a week before.
+    Week,
+    /// The median of the same time in up to six weeks before.
+    WeekMedian,
+    /// That, scaled by how the last week compares with the weeks before it.
+    WeekTrend,
+    /// A smoothed level with a smoothed weekly season (Holt and Winters, additive, without trend).
+    Smoothed,
+}
+
+impl Model {
+    /// All of them; the naive ones first, so that another must be better to be chosen.
+    pub const ALL: [Self; 5] = [Self::Day, Self::Week, Self::WeekMedian, Self::WeekTrend, Self::Smoothed];
+}
+
+/// A known event: its days are no model for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Event {
+    /// Its first instant.
+    pub from: Timestamp,
+    /// Its end; the instant itself is outside.
+    pub until: Timestamp,
+    /// What it makes of an ordinary day, in thousandths.
+    pub scale_permille: u32,
+}
+
+/// How a model did on the days it was tested on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Score {
+    /// The model.
+    pub model: Model,
+    /// Its mean absolute error.
+    pub error: Milli,
+}
+
+/// A chosen model with its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    series: Series,
+    events: Vec<Event>,
+    model: Model,
+    scores: Vec<Score>,
+    /// What came, in thousandths of what was forecast, in order.
+    ratios: Vec<u64>,
+    /// What the model has learned as of the end of the history.
+    learned: Learned,
+}
+
+/// What a model learns from a history at once, rather than looks up in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Learned {
+    /// Of [`Model::WeekTrend`]: the last week, and what the weeks before it would have had it be.
+    trend: (i128, i128),
+    /// Of [`Model::Smoothed`].
+    level: i64,
+    season: Vec<Option<i64>>,
+}
+
+impl Learned {
+    fn of(series: &Series, model: Model, origin: usize) -> Self {
+        match model {
+            Model::Day | Model::Week | Model::WeekMedian => Self::default(),
+            Model::WeekTrend => Self::trend(series, origin),
+            Model::Smoothed => Self::smoothed(series, origin),
+        }
+    }
+
+    /// Compares the last week with the weeks before it, where both are known.
+    fn trend(series: &Series, origin: usize) -> Self {
+        let week = series.day() * 7;
+        let mut trend = (0, 0);
+        for place in origin.saturating_sub(week)..origin {
+            let then = median(series.seasons(place, week, origin).take(5));
+            if let (Some(now), Some(then)) = (series.known(place, origin), then) {
+                trend.0 += i128::from(now);
+                trend.1 += i128::from(then);
+            }
+        }
+        Self { trend, ..Self::default() }
+    }
+
+    /// Smooths the history up to `origin`: a tenth of a new value goes into the level, three tenths into its season.
+    fn smoothed(series: &Series, origin: usize) -> Self {
+        let week = series.day() * 7;
+        let first: Vec<i64> = (0..week).filter_map(|place| series.known(place, origin)).collect();
+        let sum: i128 = first.iter().map(|value| i128::from(*value)).sum();
+        let level = i64::try_from(sum / i128::try_from(first.len().max(1)).unwrap_or(1)).unwrap_or(0);
+        let mut state = Self { level, season: alloc::vec![None; week], ..Self::default() };
+        for place in 0..origin {
+            let Some(value) = series.known(place, origin) else { continue };
+            let slot = place % week;
+            let season = state.season[slot].unwrap_or_else(|| value.saturating_sub(state.level));
+            let off = value.saturating_sub(state.level).saturating_sub(season);
+            // A level that moves with every sample: over a day, its steps add up to what the day was off by.
+            state.level = state.level.saturating_add(off / (10 * i64::try_from(series.day()).unwrap_or(1)));
+            state.season[slot] = Some(season.saturating_add(off / 10 * 3));
+        }
+        state
+    }
+
+    fn at(&self, place: usize) -> Option<i64> {
+        let season = self.season.get(place % self.season.len().max(1)).copied().flatten()?;
+        Some(self.level.saturating_add(season).max(0))
+    }
+}
+
+impl Forecast {
+    /// Chooses a model for `series` by the error on its last `test_days` days.
+    ///
+    /// # Errors
+    /// [`ForecastError::TooShort`] or [`ForecastError::Empty`].
+    pub fn choose(mut series: Series, events: Vec<Event>, test_days: usize) -> Result<Self, ForecastError> {
+        let day = series.day();
+        let end = series.values.len();
+        let first = end.checked_sub(day * test_days).filter(|first| *first >= day * 7 && *first < end);
+        let first = first.ok_or(ForecastError::TooShort)?;
+        for place in 0..end {
+            let at = series.instant(place);
+            if events.iter().any(|event| event.from <= at && at < event.until) {
+                series.values[place] = None;
+            }
+        }
+        let mut best: Option<(u64, Model, Vec<u64>)> = None;
+        let mut scores = Vec::new();
+        for model in Model::ALL {
+            let (error, ratios) = backtest(&series, model, first);
+            let Some(error) = error else { continue };
+            scores.push(Score { model, error: Milli::from_thousandths(i64::try_from(error).unwrap_or(i64::MAX)) });
+            if best.as_ref().is_none_or(|(least, ..)| error < *least) {
+                best = Some((error, model, ratios));
+            }
+        }
+        let (_, model, mut ratios) = best.ok_or(ForecastError::Empty)?;
+        ratios.sort_unstable();
+        let learned = Learned::of(&series, model, end);
+        Ok(Self { series, events, model, scores, ratios, learned })
+    }
+
+    /// The chosen model.
+    #[must_use]
+    pub fn model(&self) -> Model {
+        self.model
+    }
+
+    /// How every model did, in the order of [`Model::ALL`].
+    #[must_use]
+    pub fn scores(&self) -> &[Score] {
+        &self.scores
+    }
+
+    /// What is expected at an instant; `None` before the history, and where it has nothing to go by.
+    #[must_use]
+    pub fn at(&self, at: Timestamp) -> Option<Milli> {
+        let place = self.series.place(at)?;
+        let end = self.series.values.len();
+        let value = predict(&self.series, self.model, place, end, &self.learned)?;
+        let scale = self.events.iter().find(|event| event.from <= at && at < event.until);
+        let scaled = i128::from(value) * i128::from(scale.map_or(1000, |event| event.scale_permille)) / 1000;
+        Some(Milli::from_thousandths(i64::try_from(scaled).unwrap_or(i64::MAX)))
+    }
+
+    /// What is not exceeded in so many thousandths of cases, by how far the model was off on the days it was tested on.
+    #[must_use]
+    pub fn quantile(&self, at: Timestamp, permille: u16) -> Option<Milli> {
+        let place = (self.ratios.len().saturating_sub(1)) * usize::from(permille.min(1000)) / 1000;
+        let ratio = self.ratios.get(place).copied().unwrap_or(1000);
+        let value = u128::from(self.at(at)?.at_least_zero()) * u128::from(ratio) / 1000;
+        Some(Milli::from_thousandths(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    /// The upper bound in instances for every slot of an admission's horizon: the quantile's largest value in the slot,
+    /// over what one instance carries. It ends where the forecast has nothing to go by.
+    #[must_use]
+    pub fn instances(&self, horizon: Horizon, per_instance: Milli, permille: u16) -> Vec<u32> {
+        let slot = |slot: u16| {
+            let from = horizon.start.after_millis(horizon.slot_ms.saturating_mul(u64::from(slot)));
+            let last = from.after_millis(horizon.slot_ms.saturating_sub(1));
+            // The values that hold within the slot: at its start, and at each step of the history after it.
+            let (first_place, last_place) = (self.series.place(from)?, self.series.place(last)?);
+            let values = (first_place..=last_place).map(|place| self.quantile(self.series.instant(place), permille));
+            let most = values.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+            Some(mul_div_ceil(most.at_least_zero(), 1, per_instance.at_least_zero()))
+        };
+        (0..horizon.slots).map_while(slot).collect()
+    }
+}
+
+/// The mean absolute error of a model on the days from `first` on, each forecast from what was known before it; and what
+/// came in thousandths of what was forecast.
+fn backtest(series: &Series, model: Model, first: usize) -> (Option<u64>, Vec<u64>) {
+    let day = series.day();
+    let mut sum: u128 = 0;
+    let mut ratios = Vec::new();
+    for origin in (first..series.values.len()).step_by(day) {
+        let learned = Learned::of(series, model, origin);
+        for place in origin..(origin + day).min(series.values.len()) {
+            let Some(came) = series.known(place, series.values.len()) else { continue };
+            let Some(foreseen) = predict(series, model, place, origin, &learned) else { continue };
+            sum += u128::from(came.abs_diff(foreseen));
+            let ratio = u128::from(came.max(0).unsigned_abs()) * 1000 / u128::from(foreseen.max(1).unsigned_abs());
+            ratios.push(u64::try_from(ratio).unwrap_or(u64::MAX));
+        }
+    }
+    let count = ratios.len() as u128;
+    (sum.checked_div(count).map(|mean| u64::try_from(mean).unwrap_or(u64::MAX)), ratios)
+}
+
+fn predict(series: &Series, model: Model, place: usize, origin: usize, learned: &Learned) -> Option<i64> {
+    let week = series.day() * 7;
+    match model {
+        Model::Day => series.seasons(place, series.day(), origin).next(),
+        Model::Week => series.seasons(place, week, origin).next(),
+        Model::WeekMedian => median(series.seasons(place, week, origin).take(6)),
+        Model::WeekTrend => {
+            let value = median(series.seasons(place, week, origin).take(6))?;
+            let (last, before) = learned.trend;
+            let scaled = if before > 0 { i128::from(value) * last / before } else { i128::from(value) };
+            i64::try_from(scaled).ok()
+        }
+        Model::Smoothed => learned.at(place),
+    }
+}
+
+fn median(values: impl Iterator<Item = i64>) -> Option<i64> {
+    let mut values: smallvec::SmallVec<[i64; 8]> = values.collect();
+    values.sort_unstable();
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(values[middle]),
+        _ => Some(i64::midpoint(values[middle - 1], values[middle])),
+    }
+}
