@@ -39,7 +39,12 @@ fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
     for _ in 0..steps {
         match dice.below(100) {
             0..=69 if !world.net.is_empty() => {
-                let message = world.net.remove(dice.below(world.net.len().min(12)));
+                let mut message = world.net.remove(dice.below(world.net.len().min(12)));
+                if let Message::Tell(_, Fact::Swap(_, result)) = &mut message
+                    && dice.one_in(weather.loss)
+                {
+                    *result = SwapResult::Unknown;
+                }
                 if dice.one_in(weather.repeat) {
                     world.net.push(message.clone());
                 }

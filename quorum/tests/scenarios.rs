@@ -24,6 +24,7 @@ struct Stage {
     store_down: bool,
     drop_replies: usize,
     drop_swaps: usize,
+    unsure: usize,
     hold: Option<String>,
     held: Vec<Message>,
     requests: u64,
@@ -42,6 +43,7 @@ impl Stage {
             store_down: false,
             drop_replies: 0,
             drop_swaps: 0,
+            unsure: 0,
             hold: None,
             held: Vec::new(),
             requests: 0,
@@ -99,7 +101,13 @@ impl Stage {
             if self.world.net.is_empty() {
                 return;
             }
-            let message = self.world.net.remove(0);
+            let mut message = self.world.net.remove(0);
+            if let Message::Tell(_, Fact::Swap(_, result)) = &mut message
+                && self.unsure > 0
+            {
+                self.unsure -= 1;
+                *result = SwapResult::Unknown;
+            }
             if self.hold.as_deref() == Some(Self::kind(&message)) {
                 self.held.push(message);
             } else if !self.loses(&message) {
@@ -197,6 +205,7 @@ impl Stage {
             "store" => match words[1] {
                 "down" => self.store_down = true,
                 "loses-reply" => self.drop_replies += 1,
+                "unsure" => self.unsure += 1,
                 "loses-swap" => self.drop_swaps += 1,
                 other => panic!("{other}"),
             },
@@ -362,9 +371,14 @@ impl Stage {
             read.floor = Version(0);
         }
         read.request = read.request.freshness(freshness);
+        let refusals = self.world.refusals;
         for _ in 0..20 {
             match self.world.step_read(&read) {
-                Some(Ok((version, reason))) => return format!("{version}; {reason} (Q{})\n", reason.code()),
+                Some(Ok((version, reason))) => {
+                    let refused = self.world.refusals - refusals;
+                    let refused = if refused > 0 { format!("; refused {refused} times before") } else { String::new() };
+                    return format!("{version}; {reason} (Q{}){refused}\n", reason.code());
+                }
                 Some(Err(refusal)) => return format!("refused: {refusal}\n"),
                 None => self.settle(),
             }

@@ -94,7 +94,8 @@ pub struct World {
     pub wiped: bool,
     /// More was lost than the quorum stands for.
     pub lossy: bool,
-    pub log: Vec<String>,
+    /// How often a node's gate refused a routed read.
+    pub refusals: usize,
 }
 
 pub fn config() -> ConfigBuilder {
@@ -134,7 +135,7 @@ impl World {
             twisted: BTreeSet::new(),
             wiped: false,
             lossy: false,
-            log: Vec::new(),
+            refusals: 0,
         };
         for node in (1..=nodes).map(NodeId) {
             let incarnation = Incarnation(1);
@@ -391,6 +392,7 @@ impl World {
                         state.gate = state.gate.apply(&route.proof).expect("admitted");
                     }
                     Err(_) => {
+                        self.refusals += 1;
                         let report = state.gate.report();
                         self.net.push(Message::Tell(read.router, Fact::Report(report)));
                         return None;
