@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::id::{DomainId, Incarnation, NodeId, RepoId};
 use crate::node::{Health, NodeState, Served, Standing, Tally, Verdict};
 use crate::router::Router;
-use crate::row::{Member, RowState};
+use crate::row::{Member, Role, RowState};
 use crate::state::Cell;
 use crate::time::Timestamp;
 
@@ -108,14 +108,17 @@ impl Nodes {
 
     /// How `standing` counts: a machine in another life of its disk, or never told of, is unknown.
     pub(crate) fn verdict(&self, cell: &Cell, standing: &Standing, now: Timestamp) -> (Verdict, Health) {
-        let member = standing.member;
-        match self.0.get(&member.node).filter(|entry| entry.state.incarnation == member.incarnation) {
-            Some(entry) if entry.state.health == Health::Up && entry.ejected_until > now => {
-                (cell.verdict(standing), Health::Ailing)
-            }
-            Some(entry) => (cell.verdict(standing), entry.state.health),
+        match self.health(&standing.member, now) {
+            Some(health) => (cell.verdict(standing), health),
             None => (Verdict::Unknown, Health::Down),
         }
+    }
+
+    /// How well the machine does, if it is in the member's life of its disk.
+    pub(crate) fn health(&self, member: &Member, now: Timestamp) -> Option<Health> {
+        let entry = self.0.get(&member.node).filter(|entry| entry.state.incarnation == member.incarnation)?;
+        let ejected = entry.state.health == Health::Up && entry.ejected_until > now;
+        Some(if ejected { Health::Ailing } else { entry.state.health })
     }
 
     fn load(&self, node: NodeId) -> u32 {
@@ -162,13 +165,21 @@ impl Router {
 
     /// The `nth` voter that qualifies.
     fn candidate(&self, repo: RepoId, nth: u32, healthy: bool) -> Option<Member> {
-        let cell = self.state.cells.get(&repo)?;
+        let nth = usize::try_from(nth).ok()?;
+        let Some(cell) = self.state.cells.get(&repo) else {
+            let members = self.state.rest.get(repo)?.members;
+            let well = |member: &&Member| {
+                let health = self.state.nodes.health(member, self.now);
+                let well = if healthy { health == Some(Health::Up) } else { health.is_some_and(|h| h != Health::Down) };
+                member.role == Role::Voter && well
+            };
+            return members.iter().filter(well).nth(nth).copied();
+        };
         let fits = |standing: &&Standing| {
             let (verdict, health) = self.verdict(cell, standing);
             let well = if healthy { health == Health::Up } else { health != Health::Down };
             standing.is_voter() && verdict == Verdict::Current && well
         };
-        let nth = usize::try_from(nth).ok()?;
         cell.standings.iter().filter(fits).nth(nth).map(|standing| standing.member)
     }
 

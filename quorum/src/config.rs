@@ -17,6 +17,7 @@ pub struct Config {
     pub(crate) retry_ms: u64,
     pub(crate) attempts: u32,
     pub(crate) most_repositories: u32,
+    pub(crate) most_awake: u32,
     pub(crate) most_nodes: u32,
     pub(crate) most_members: u8,
     pub(crate) most_writes: u32,
@@ -46,6 +47,7 @@ impl Config {
                 retry_ms: 1_000,
                 attempts: 8,
                 most_repositories: 16_000_000,
+                most_awake: 65_536,
                 most_nodes: 4_096,
                 most_members: 8,
                 most_writes: 16_384,
@@ -113,6 +115,8 @@ impl ConfigBuilder {
         attempts: u32;
         /// Repositories whose rows are held (default 16 million).
         most_repositories: u32;
+        /// Repositories held in full; of the others, if all is well, only the row is held, in 42 bytes (default 65 536).
+        most_awake: u32;
         /// Nodes (default 4 096).
         most_nodes: u32;
         /// Members of a repository, learners too; at least one more than its voters, at most 32 (default 8).

@@ -1,15 +1,15 @@
 //! Inspection: which replicas to ask next, within a budget, so that what reads never touch is found too.
 
 use alloc::vec::Vec;
-use core::ops::Bound;
 
 use crate::effect::Effect;
 use crate::fence::Report;
 use crate::id::{Incarnation, NodeId, RepoId, Stamp, WriteId};
-use crate::node::{Health, Tally, Verdict};
+use crate::node::{Health, Standing, Tally, Verdict};
 use crate::rng::mix;
 use crate::router::Router;
 use crate::row::{Member, Proof, Role, RowState};
+use crate::state::Cell;
 use crate::time::Timestamp;
 
 /// Which repositories an inspection looks at.
@@ -69,16 +69,14 @@ impl Router {
         self.lift(now);
         let count = usize::try_from(budget).unwrap_or(usize::MAX);
         let chosen: Vec<RepoId> = match inspection {
-            Inspection::Full(after) => {
-                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-                self.state.cells.range((from, Bound::Unbounded)).map(|(repo, _)| *repo).take(count).collect()
-            }
+            Inspection::Full(after) => self.following(after.map(|repo| mix(repo.0)), count),
             Inspection::Spot => {
-                let span = self.state.cells.last_key_value().map_or(0, |(repo, _)| repo.0);
-                let draws = (0..budget.min(4096)).map(|_| self.state.rng.below(span.saturating_add(1)));
-                let draws: Vec<u64> = draws.collect();
-                let at = |draw: u64| self.state.cells.range(RepoId(draw)..).next().map(|(repo, _)| *repo);
-                let mut chosen: Vec<RepoId> = draws.into_iter().filter_map(at).collect();
+                let draws: Vec<u64> = (0..budget.min(4096)).map(|_| self.state.rng.next_u64()).collect();
+                let first = |draw: u64| self.following(Some(draw), 1).into_iter().next();
+                let mut chosen: Vec<RepoId> = draws.into_iter().filter_map(first).collect();
+                if chosen.is_empty() {
+                    chosen = self.following(None, 1);
+                }
                 chosen.sort_unstable();
                 chosen.dedup();
                 chosen
@@ -87,50 +85,63 @@ impl Router {
         let through = chosen.len() < count;
         let point = self.state.draw();
         for &repo in &chosen {
+            self.state.wake(repo);
             self.probe_all(repo, point);
         }
         let last = chosen.last().copied().filter(|_| !through);
         Round { looked_at: u32::try_from(chosen.len()).unwrap_or(u32::MAX), last }
     }
 
+    /// Up to `count` repositories whose hash is above `after`, in the order of their hashes: an order that waking and
+    /// resting does not change.
+    fn following(&self, after: Option<u64>, count: usize) -> Vec<RepoId> {
+        let above = |repo: &RepoId| after.is_none_or(|hash| mix(repo.0) > hash);
+        let awake = self.state.cells.keys().copied().filter(above);
+        let mut all: Vec<RepoId> = self.state.rest.above(after).take(count).chain(awake).collect();
+        all.sort_unstable_by_key(|repo| mix(repo.0));
+        all.truncate(count);
+        all
+    }
+
     /// What is wrong with the replicas of `repo`, as far as is known.
     pub fn findings(&self, repo: RepoId) -> impl Iterator<Item = (NodeId, Finding)> {
-        self.state.cells.get(&repo).into_iter().flat_map(move |cell| {
-            cell.standings.iter().filter_map(move |standing| {
-                let member = standing.member;
-                let newest = cell.row.newest.version.0;
-                let finding = match self.verdict(cell, standing).0 {
-                    Verdict::Current | Verdict::RowOld => return None,
-                    Verdict::Lagging { applied } => {
-                        Finding::Behind { versions: newest.saturating_sub(applied.version.0) }
-                    }
-                    Verdict::Divergent { applied } => Finding::Divergent { applied },
-                    Verdict::Ahead { applied } => Finding::Ahead { applied },
-                    Verdict::Unknown => match self.state.nodes.get(member.node) {
-                        Some(entry) if entry.state.incarnation > member.incarnation => {
-                            Finding::DiskLost { member: member.incarnation }
-                        }
-                        Some(_) | None => Finding::Silent,
-                    },
-                };
-                Some((member.node, finding))
-            })
+        let found = |cell: &Cell| -> Vec<_> {
+            let of = |standing: &Standing| self.finding(cell, standing).map(|what| (standing.member.node, what));
+            cell.standings.iter().filter_map(of).collect()
+        };
+        self.state.cell(repo).map(|cell| found(&cell)).unwrap_or_default().into_iter()
+    }
+
+    fn finding(&self, cell: &Cell, standing: &Standing) -> Option<Finding> {
+        let member = standing.member;
+        let newest = cell.row.newest.version.0;
+        Some(match self.verdict(cell, standing).0 {
+            Verdict::Current | Verdict::RowOld => return None,
+            Verdict::Lagging { applied } => Finding::Behind { versions: newest.saturating_sub(applied.version.0) },
+            Verdict::Divergent { applied } => Finding::Divergent { applied },
+            Verdict::Ahead { applied } => Finding::Ahead { applied },
+            Verdict::Unknown => match self.state.nodes.get(member.node) {
+                Some(entry) if entry.state.incarnation > member.incarnation => {
+                    Finding::DiskLost { member: member.incarnation }
+                }
+                Some(_) | None => Finding::Silent,
+            },
         })
     }
 
     /// Why a read of `repo` would go where it would go: the row, and the verdict on each member with what it said.
     #[must_use]
     pub fn explain(&self, repo: RepoId) -> Option<Explanation> {
-        let cell = self.state.cells.get(&repo)?;
+        let cell = self.state.cell(repo)?;
         let members = cell.standings.iter().map(|standing| {
-            let (verdict, health) = self.verdict(cell, standing);
+            let (verdict, health) = self.verdict(&cell, standing);
             let Member { node, incarnation, role, .. } = standing.member;
             MemberExplained { node, incarnation, role, verdict, health, report: standing.report().copied() }
         });
         Some(Explanation {
             row: cell.row.proof(),
             state: cell.row.state,
-            tally: self.tally_of(cell),
+            tally: self.tally_of(&cell),
             members: members.collect(),
             writes: self.state.writes_of(repo).collect(),
         })

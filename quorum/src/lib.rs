@@ -164,6 +164,7 @@ mod placement;
 mod quorum;
 mod read;
 mod repair;
+mod rest;
 mod rng;
 mod route;
 mod router;

@@ -2,10 +2,11 @@
 
 use crate::error::{Reason, Refusal};
 use crate::id::{Ask, Fence, RepoId, Stamp};
-use crate::node::Health;
+use crate::node::{Health, Tally, Verdict};
 use crate::read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
+use crate::rest::Resting;
 use crate::router::Router;
-use crate::row::{Member, Proof};
+use crate::row::{Member, Proof, Role};
 use crate::state::Cell;
 use crate::time::Timestamp;
 
@@ -18,6 +19,10 @@ impl Router {
     pub fn route_read(&mut self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
         self.lift(now);
         let ReadRequest { repo, began, .. } = *request;
+        if let Some(step) = self.route_resting(request) {
+            return Ok(step);
+        }
+        self.state.wake(repo);
         let Some(cell) = self.state.cells.get(&repo) else {
             return match self.state.absent.get(&repo) {
                 Some(&(as_of, reason)) if as_of >= began => Err(reason.into()),
@@ -38,6 +43,39 @@ impl Router {
             return Err(reason.into());
         }
         self.route_by_row(request)
+    }
+
+    /// Routes a read of a repository at rest, if its row will do and one of its voters is healthy.
+    fn route_resting(&mut self, request: &ReadRequest) -> Option<ReadStep> {
+        let resting = self.state.rest.get(request.repo)?;
+        let Resting { newest, fence, revision, told, members } = resting;
+        let proof = Proof { repo: request.repo, fence, revision, newest };
+        let (row, store) = (fence.generation, self.config.generation);
+        let will_do = row >= store
+            && match request.freshness {
+                Freshness::Linearizable | Freshness::Degraded => false,
+                Freshness::AtLeast(token) => {
+                    let row = Token::of(&proof);
+                    (row.generation, row.epoch) == (token.generation, token.epoch) && row >= token
+                }
+                Freshness::BoundedStale { age_ms } => self.now.millis_since(told) <= age_ms,
+            };
+        if !will_do {
+            return None;
+        }
+        let mut tally = Tally::default();
+        for member in members.iter().filter(|member| member.role == Role::Voter) {
+            match self.state.nodes.health(member, self.now) {
+                Some(health) => tally.count(Verdict::Current, health),
+                None => tally.count(Verdict::Unknown, Health::Down),
+            }
+        }
+        if tally.usable == 0 {
+            return None;
+        }
+        let member = self.choose(request.repo, &tally, request.near)?;
+        let (node, incarnation) = (member.node, member.incarnation);
+        Some(ReadStep::Serve(Route { node, incarnation, proof, reason: Reason::AtNewest(tally) }))
     }
 
     /// Routes by the row that is held: to one voter at exactly its newest state.

@@ -96,6 +96,7 @@ impl Router {
         if self.state.writes.len() >= self.config.most_writes as usize {
             return Err(Reason::Full { limit: self.config.most_writes }.into());
         }
+        self.state.wake(request.repo);
         let open = |id: &WriteId| self.state.writes.get(id).is_some_and(|write| !write.answered);
         if let Some(write) = self.state.writes_of(request.repo).find(open) {
             return Err(Reason::Busy { write }.into());
@@ -148,11 +149,14 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached, or the members are not N voters, each node once.
     pub fn create(&mut self, now: Timestamp, request: &CreateRequest) -> Result<ChangeId, Refusal> {
         self.lift(now);
-        if self.state.cells.len() >= self.config.most_repositories as usize {
+        if self.state.known() >= self.config.most_repositories as usize {
             return Err(Reason::Full { limit: self.config.most_repositories }.into());
         }
         if !request.is_sound(self.config.quorum) {
             return Err(Reason::BadCommand { repo: request.repo }.into());
+        }
+        if let Some(parent) = request.parent {
+            self.state.wake(parent);
         }
         if let Some(parent) = request.parent.filter(|parent| self.family_for(*parent, request).is_none()) {
             return Err(Reason::FamilySplit { parent }.into());
@@ -187,6 +191,7 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached, no row is held, or `survivor` is no member of it.
     pub fn accept_loss(&mut self, now: Timestamp, repo: RepoId, survivor: NodeId) -> Result<ChangeId, Refusal> {
         self.lift(now);
+        self.state.wake(repo);
         let row = self.row(repo).ok_or(Reason::NoSuchRepository { repo })?;
         let epoch = row.newest.epoch;
         row.member(survivor).ok_or(Reason::NotAMember { node: survivor })?;
@@ -194,6 +199,7 @@ impl Router {
     }
 
     fn change(&mut self, repo: RepoId, goal: Goal) -> Result<ChangeId, Refusal> {
+        self.state.wake(repo);
         if self.state.changes.len() >= self.config.most_changes as usize {
             return Err(Reason::Full { limit: self.config.most_changes }.into());
         }
@@ -233,6 +239,7 @@ impl Router {
             self.counters.unknown_facts += 1;
             return;
         }
+        self.state.wake(repo);
         if !self.learn_row(repo, ask, row) {
             self.counters.stale_facts += 1;
             return;
@@ -291,6 +298,7 @@ impl Router {
     /// A report that holds a staged record is a vote. Reports of one gate are put in order by their serial number.
     pub fn handle_report(&mut self, now: Timestamp, report: &Report) {
         self.lift(now);
+        self.state.wake(report.repo);
         let seen = Ask(self.state.point.saturating_add(1));
         let Some(cell) = self.state.cells.get_mut(&report.repo) else {
             self.counters.unknown_facts += 1;
@@ -383,27 +391,48 @@ impl Router {
         self.state.timers.first().map(|(due, _)| *due)
     }
 
-    /// The newest row that the router was told of.
+    /// The newest row that the router was told of, by reference: of a repository that is awake. [`Router::row_of`]
+    /// knows those at rest too.
     #[must_use]
     pub fn row(&self, repo: RepoId) -> Option<&Row> {
         self.state.cells.get(&repo).map(|cell| &cell.row)
     }
 
+    /// The newest row that the router was told of.
+    #[must_use]
+    pub fn row_of(&self, repo: RepoId) -> Option<Row> {
+        self.state.cell(repo).map(|cell| cell.row.clone())
+    }
+
+    /// How many repositories are known, and how many of them are at rest.
+    #[must_use]
+    pub fn repositories(&self) -> (usize, usize) {
+        (self.state.known(), self.state.rest.len())
+    }
+
+    /// Makes room for so many repositories at once, so that taking them in moves nothing.
+    pub fn reserve(&mut self, repositories: u32) {
+        self.state.rest.reserve(repositories.min(self.config.most_repositories) as usize);
+    }
+
     /// How each member stands to that row, in the row's order, with its health if it is in the row's life of its disk.
     pub fn members(&self, repo: RepoId) -> impl Iterator<Item = (Member, Verdict, Option<Health>)> {
-        self.state.cells.get(&repo).into_iter().flat_map(move |cell| {
-            cell.standings.iter().map(move |standing| {
+        let cell = self.state.cell(repo);
+        let stand = |cell: &Cell| -> Vec<_> {
+            let of = |standing: &Standing| {
                 let member = standing.member;
                 let health = self.state.nodes.alive(member.node, member.incarnation).map(|state| state.health);
                 (member, self.verdict(cell, standing).0, health)
-            })
-        })
+            };
+            cell.standings.iter().map(of).collect()
+        };
+        cell.map(|cell| stand(&cell)).unwrap_or_default().into_iter()
     }
 
     /// How many voters stand how.
     #[must_use]
     pub fn tally(&self, repo: RepoId) -> Option<Tally> {
-        self.state.cells.get(&repo).map(|cell| self.tally_of(cell))
+        self.state.cell(repo).map(|cell| self.tally_of(&cell))
     }
 
     /// Where a write stands; `None` once its outcome is known.
@@ -457,6 +486,7 @@ impl Router {
     pub(crate) fn lift(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
         self.state.clock.0 = self.now;
+        self.state.calm(self.config.most_awake);
     }
 
     fn advance_repo(&mut self, repo: RepoId) {
@@ -473,7 +503,7 @@ impl Router {
         let checked = row
             .ok_or(Reason::NoSuchRepository { repo })
             .and_then(|row| row.check(self.config.quorum, most).map(|()| row));
-        let room = self.state.cells.len() < self.config.most_repositories as usize;
+        let room = self.state.known() < self.config.most_repositories as usize;
         let known = self.state.cells.get(&repo);
         match checked {
             Ok(row) if known.is_some_and(|cell| !cell.is_news(row, ask)) => false,
@@ -481,8 +511,10 @@ impl Router {
                 let now = self.state.history.time_of(ask);
                 let point = self.state.draw();
                 self.state.absent.remove(&repo);
-                let new = || Cell::new(row.clone(), ask, now, point);
-                self.state.cells.entry(repo).or_insert_with(new).learn(row, ask, now, point);
+                match self.state.cells.get_mut(&repo) {
+                    Some(cell) => cell.learn(row, ask, now, point),
+                    None => self.state.admit(Cell::new(row.clone(), ask, now, point)),
+                }
                 true
             }
             Ok(_) => self.note_absent(repo, ask, Reason::Full { limit: self.config.most_repositories }),

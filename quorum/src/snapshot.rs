@@ -30,7 +30,7 @@ impl Snapshot {
         let state = self.state;
         let broken = |what| Err(RestoreError::Broken(what));
         for (len, limit) in [
-            (state.cells.len(), config.most_repositories),
+            (state.known(), config.most_repositories),
             (state.nodes.len(), config.most_nodes),
             (state.writes.len(), config.most_writes),
             (state.changes.len(), config.most_changes),
@@ -39,6 +39,14 @@ impl Snapshot {
             if len > limit as usize {
                 return Err(RestoreError::Limit { limit });
             }
+        }
+        let mut awake: alloc::vec::Vec<_> = state.awake.iter().copied().collect();
+        awake.sort_unstable();
+        if !state.rest.is_sound() || !awake.iter().eq(state.cells.keys()) {
+            return broken("what is awake or at rest");
+        }
+        if state.cells.keys().any(|repo| state.rest.get(*repo).is_some()) {
+            return broken("what is awake and at rest");
         }
         for (repo, cell) in &state.cells {
             let sound = cell.row.repo == *repo && cell.row.check(config.quorum, config.most_members.into()).is_ok();

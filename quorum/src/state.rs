@@ -1,15 +1,18 @@
 //! What a router holds. Every collection has a limit in the configuration.
 
+use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use crate::balance::Nodes;
 use crate::effect::Effect;
 use crate::error::Reason;
+use crate::fence::Report;
 use crate::id::{Ask, ChangeId, NodeId, RepoId, TaskId, Ticket, WriteId};
-use crate::node::{Standing, Verdict};
+use crate::node::{Known, Standing, Verdict};
+use crate::rest::Rest;
 use crate::rng::Rng;
-use crate::row::Row;
+use crate::row::{Member, Row, RowState};
 use crate::time::Timestamp;
 
 /// What the router knows of one repository.
@@ -34,6 +37,39 @@ impl Cell {
         let standings = row.members.iter().map(|member| Standing::new(*member)).collect();
         let fetching = (Ask(0), Timestamp::ZERO);
         Self { row, fetched, told, since, fetching, standings }
+    }
+
+    /// A repository that was at rest: every member had said that it is at the newest state.
+    pub(crate) fn woken(row: Row, told: Timestamp) -> Self {
+        let mut cell = Self::new(row, Ask(0), told, Ask(0));
+        let Row { repo, revision, newest, fence, .. } = cell.row;
+        for standing in &mut cell.standings {
+            let Member { node, incarnation, .. } = standing.member;
+            let report = Report {
+                repo,
+                node,
+                incarnation,
+                serial: 0,
+                applied: newest,
+                staged: None,
+                fence,
+                base: newest.version,
+                revision,
+            };
+            standing.known = Some(Known { report, seen: Ask(0) });
+        }
+        cell
+    }
+
+    /// Whether nothing would be forgotten if the repository were put to rest.
+    pub(crate) fn is_well(&self) -> bool {
+        let well = |standing: &Standing| {
+            standing.report().is_some_and(|report| {
+                let beyond = report.fence > self.row.fence || report.revision > self.row.revision;
+                report.applied == self.row.newest && report.staged.is_none() && !beyond
+            })
+        };
+        self.row.state == RowState::Live && self.standings.iter().all(well)
     }
 
     /// Whether a row that the store held after `fetched` says anything new.
@@ -148,6 +184,10 @@ pub(crate) struct State {
     pub(crate) history: History,
     pub(crate) nodes: Nodes,
     pub(crate) cells: BTreeMap<RepoId, Cell>,
+    /// The repositories in `cells`, those that woke first in front.
+    pub(crate) awake: VecDeque<RepoId>,
+    /// All other repositories: nothing is known of them but that all is well.
+    pub(crate) rest: Rest,
     /// Repositories that were looked for and could not be taken in, and as of when.
     pub(crate) absent: BTreeMap<RepoId, (Ask, Reason)>,
     pub(crate) swaps: BTreeMap<Ticket, Swap>,
@@ -177,6 +217,8 @@ impl State {
             history: History(VecDeque::new()),
             nodes: Nodes::new(),
             cells: BTreeMap::new(),
+            awake: VecDeque::new(),
+            rest: Rest::new(),
             absent: BTreeMap::new(),
             swaps: BTreeMap::new(),
             writes: BTreeMap::new(),
@@ -213,6 +255,57 @@ impl State {
     pub(crate) fn changes_of(&self, repo: RepoId) -> impl Iterator<Item = ChangeId> {
         let range = (repo, Owner::Change(ChangeId(0)))..=(repo, Owner::Change(ChangeId(u64::MAX)));
         self.work.range(range).filter_map(|(_, owner)| if let Owner::Change(id) = owner { Some(*id) } else { None })
+    }
+
+    /// How many repositories are known.
+    pub(crate) fn known(&self) -> usize {
+        self.cells.len().saturating_add(self.rest.len())
+    }
+
+    /// Takes a repository out of its rest, if it is at rest.
+    pub(crate) fn wake(&mut self, repo: RepoId) {
+        if let Some((row, told)) = self.rest.take(repo) {
+            self.admit(Cell::woken(row, told));
+        }
+    }
+
+    /// Takes in a repository that was not known.
+    pub(crate) fn admit(&mut self, cell: Cell) {
+        self.awake.push_back(cell.row.repo);
+        self.cells.insert(cell.row.repo, cell);
+    }
+
+    /// Puts repositories of which nothing is going on to rest, a few at a time, until few enough are awake.
+    pub(crate) fn calm(&mut self, most_awake: u32) {
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            if self.cells.len() <= most_awake as usize {
+                return;
+            }
+            let Some(repo) = self.awake.pop_front() else { return };
+            let tasks = (repo, NodeId(0), TaskId(0))..=(repo, NodeId(u32::MAX), TaskId(u64::MAX));
+            let busy = self.writes_of(repo).next().is_some()
+                || self.changes_of(repo).next().is_some()
+                || self.targets.range(tasks).next().is_some();
+            let well = |cell: &&Cell| !busy && cell.is_well() && cell.fetching.1 <= self.clock.0;
+            let at_rest = match self.cells.get(&repo).filter(well) {
+                Some(cell) => self.rest.insert(&cell.row, cell.told),
+                None => false,
+            };
+            if at_rest {
+                self.cells.remove(&repo);
+            } else {
+                self.awake.push_back(repo);
+            }
+        }
+    }
+
+    /// A repository as it is known, awake or at rest.
+    pub(crate) fn cell(&self, repo: RepoId) -> Option<Cow<'_, Cell>> {
+        match self.cells.get(&repo) {
+            Some(cell) => Some(Cow::Borrowed(cell)),
+            None => self.rest.row(repo).map(|(row, told)| Cow::Owned(Cell::woken(row, told))),
+        }
     }
 
     /// Whether a task brings that replica up to date.
