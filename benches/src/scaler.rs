@@ -6,9 +6,9 @@ use std::time::Instant;
 use tenon_scaler::hpa::{Deletion, Kind, Measured, Phase, Pod, PodSample, Pods, ReadyCondition, View};
 use tenon_scaler::strategy::{Change, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
-    Config, Days, Effect, Engine, Group, GroupId, GroupState, IdcId, Inputs, Limits, Metric, MetricId, Milli, Policy,
-    Pool, PoolId, PoolKind, Records, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, Sample, ShapeId, Skip, Staleness,
-    TenantId, Timestamp, Traffic, VersionId, Watermark, Window, World, ZoneId, Zones, decide, hpa,
+    Authority, Config, Days, Effect, Engine, Group, GroupId, GroupState, IdcId, Inputs, Limits, Metric, MetricId,
+    Milli, Policy, Pool, PoolId, PoolKind, Records, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, Sample, ShapeId,
+    Skip, Staleness, TenantId, Timestamp, Traffic, VersionId, Watermark, Window, World, ZoneId, Zones, decide, hpa,
 };
 
 use crate::{Bound, Row, Scale, bytes_held, median_ns};
@@ -20,6 +20,7 @@ const LOAD: MetricId = MetricId(1);
 pub(crate) fn rows(scale: Scale) -> Vec<Row> {
     let mut rows = vec![one_decision(), one_hpa_pass(), live_tick(scale)];
     rows.extend(rehearsal(scale));
+    rows.push(admission(scale));
     rows
 }
 
@@ -214,4 +215,27 @@ fn rehearsal(scale: Scale) -> Vec<Row> {
             Bound::AtMost(200.0),
         ),
     ]
+}
+
+fn admission(scale: Scale) -> Row {
+    let groups = u32::try_from(scale.pick(100_000, 10_000)).unwrap_or(0);
+    let mut engine = fleet(0, Skip::Proven);
+    let traffic =
+        |at| Traffic { id: GroupId(at), idcs: vec![], tenant: TenantId(1), release: ReleaseId(1), shape: ShapeId(1) };
+    let upper: Vec<u32> = (0..288).map(|slot| 5 + slot / 48).collect();
+    let now = Timestamp::ZERO;
+    for at in 0..groups {
+        let _ = engine.admit(now, traffic(at), policy(at), &upper, Authority::Owner);
+    }
+    let mut turn = 0;
+    let ns = median_ns(21, || {
+        for _ in 0..200 {
+            turn = (turn + 7919) % groups;
+            let verdict = engine.admit(now, traffic(turn), policy(turn + 1), black_box(&upper), Authority::Owner);
+            let _ = black_box(verdict);
+        }
+        200
+    });
+    Row::new(format!("admission of one change among {groups} admitted"), ns / 1000.0, "us", Bound::AtMost(10.0))
+        .note("three pools, 288 slots of five minutes")
 }

@@ -10,6 +10,7 @@
 //!   with a ledger in which lent + free = total at all times.
 //! * **Admission**, [`Engine::admit`], superposes a new or changed policy on all that is admitted over the horizon, and
 //!   grants it or says which pool would go over its mark, when, and by how much.
+//! * **A [`forecast`]** learns from past days and weeks which model fits; its upper bound is what admission counts with.
 //! * **A [`Rehearsal`] runs a forecast through the same code** on a fork of the engine, and tells changes, shortage,
 //!   instance-hours and cost before anything is done.
 //!

@@ -191,6 +191,18 @@ impl Ledger {
         Ok(())
     }
 
+    /// Forgets what is lent but for `held`; marks and back-offs stay as they are.
+    pub(crate) fn keep_only(&mut self, held: impl Iterator<Item = (PoolId, ShapeId, u32)>) {
+        for stock in self.accounts.iter_mut().flat_map(|account| &mut account.stock) {
+            stock.lent = 0;
+        }
+        for (pool, shape, count) in held {
+            if let Some((stock, _)) = self.stock_mut(pool, shape) {
+                stock.lent += count;
+            }
+        }
+    }
+
     pub(crate) fn account(&self, pool: PoolId) -> Option<&Account> {
         self.accounts.binary_search_by_key(&pool, |account| account.pool.id).ok().map(|at| &self.accounts[at])
     }

@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::Timestamp;
 use crate::config::{Records, Skip};
@@ -9,8 +10,10 @@ use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::id::{GroupId, MetricId, PoolId, RequestId};
 use crate::num::Milli;
+use crate::pool::Ledger;
 
-/// What a rehearsal is fed with: a forecast, or a trace of the past.
+/// What a rehearsal is fed with: a forecast, or a trace of the past. Its answers follow from what is asked alone: groups
+/// that do not meet are rehearsed one after another, each from the first instant to the last.
 pub trait World {
     /// What a metric of a group would read at `at`, with `ready` instances serving; `None` for a missing sample.
     fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli>;
@@ -99,6 +102,59 @@ struct Cloud {
     releases: VecDeque<(Timestamp, RequestId, u32, PoolId)>,
 }
 
+/// What every pool has lent of every shape after each tick, and how many requests are open then.
+#[derive(Debug, Default)]
+struct Levels {
+    /// How many numbers a tick has: stock by stock in the order of the ledger, and the requests.
+    width: usize,
+    /// Tick by tick; the first row is the start.
+    rows: Vec<u64>,
+}
+
+impl Levels {
+    fn new(ledger: &Ledger) -> Self {
+        let stocks: usize = ledger.accounts.iter().map(|account| account.stock.len()).sum();
+        Self { width: stocks + 1, rows: Vec::new() }
+    }
+
+    fn note(&mut self, engine: &Engine, tick: usize) {
+        let stocks = engine.ledger.accounts.iter().flat_map(|account| &account.stock);
+        let row = stocks.map(|stock| u64::from(stock.lent)).chain([engine.requests.len() as u64]);
+        let from = tick * self.width;
+        if self.rows.len() < from + self.width {
+            self.rows.resize(from + self.width, 0);
+        }
+        for (sum, part) in self.rows[from..].iter_mut().zip(row) {
+            *sum += part;
+        }
+    }
+
+    /// Whether there was always something left: of every stock below its mark, and of the requests that may be open.
+    fn never_short(&self, engine: &Engine) -> bool {
+        let marks = engine
+            .ledger
+            .accounts
+            .iter()
+            .flat_map(|account| account.stock.iter().map(|stock| u64::from(account.marked(stock.shape))));
+        let limits = marks.chain([engine.config.max_requests as u64]);
+        limits.enumerate().all(|(at, limit)| self.rows.iter().skip(at).step_by(self.width).all(|level| *level < limit))
+    }
+
+    /// The most that each pool lent at one time.
+    fn peaks(&self, ledger: &Ledger, pools: &mut [PoolUse]) {
+        for row in self.rows.chunks(self.width) {
+            let mut row = row.iter();
+            for (pool, account) in pools.iter_mut().zip(&ledger.accounts) {
+                let lent = row.by_ref().take(account.stock.len()).sum();
+                pool.peak = pool.peak.max(lent);
+            }
+        }
+    }
+}
+
+/// So many groups are rehearsed at one time where they do not meet: as many as a processor keeps at hand.
+const TROUPE: usize = 1024;
+
 /// What is watched of one group.
 #[derive(Clone, Copy, Debug)]
 struct Watch {
@@ -115,31 +171,107 @@ struct Stage<'w, W> {
     run: Rehearsal,
     cloud: Cloud,
     watches: Vec<Watch>,
-    lent: Vec<u64>,
+    levels: &'w mut Levels,
     report: Report,
 }
 
 impl Engine {
     /// Rehearses on a fork of this engine: this one does not change. What the fork decides is what the original would.
+    ///
+    /// Groups meet only in their pools. Where no pool comes to its mark, they do not meet at all, and are rehearsed some
+    /// at a time; where one does, all of them together, tick by tick.
     #[must_use]
     pub fn rehearse<W: World>(&self, run: Rehearsal, world: &mut W) -> Report {
-        let mut engine = self.clone();
-        engine.config = engine.config.with_skip(run.skip, Records::None);
-        let watches = engine.groups().map(|group| Watch { group, short_since: None, needed: 0, moved: None }).collect();
-        let pools: Vec<PoolUse> =
-            engine.pools().map(|pool| PoolUse { pool: pool.id, instance_ms: 0, peak: 0, price: pool.price }).collect();
+        let closed = self.ledger.accounts.iter().flat_map(|account| &account.stock).any(|stock| stock.closed);
+        if self.slots.len() > TROUPE
+            && self.quotas.nodes.is_empty()
+            && !closed
+            && let Some(report) = self.rehearse_apart(run, world)
+        {
+            return report;
+        }
+        self.rehearse_together(run, world)
+    }
+
+    fn rehearse_together<W: World>(&self, run: Rehearsal, world: &mut W) -> Report {
+        let mut levels = Levels::new(&self.ledger);
+        let mut report = self.fork(0..self.slots.len(), run).perform(run, world, &mut levels);
+        levels.peaks(&self.ledger, &mut report.pools);
+        report
+    }
+
+    /// Some groups at a time; `None` where they would have met in a pool.
+    fn rehearse_apart<W: World>(&self, run: Rehearsal, world: &mut W) -> Option<Report> {
+        let mut levels = Levels::new(&self.ledger);
+        let mut whole: Option<Report> = None;
+        for from in (0..self.slots.len()).step_by(TROUPE) {
+            let until = (from + TROUPE).min(self.slots.len());
+            let part = self.fork(from..until, run).perform(run, world, &mut levels);
+            whole = Some(match whole {
+                None => part,
+                Some(sum) => sum.plus(&part),
+            });
+        }
+        let mut whole = whole.filter(|_| levels.never_short(self))?;
+        levels.peaks(&self.ledger, &mut whole.pools);
+        Some(whole)
+    }
+
+    /// A fork with some of the groups, in whose ledger they alone have anything.
+    fn fork(&self, places: Range<usize>, run: Rehearsal) -> Self {
+        let mut fork = Self::new(self.config.clone().with_skip(run.skip, Records::None));
+        fork.slots = self.slots[places.clone()].to_vec();
+        fork.due = self.due[places].to_vec();
+        for slot in &mut fork.slots {
+            slot.record = None;
+        }
+        fork.draining = fork.slots.iter().filter(|slot| slot.state.is_draining()).count();
+        fork.ledger = self.ledger.clone();
+        fork.ledger.keep_only(
+            fork.slots
+                .iter()
+                .flat_map(|slot| slot.holdings.iter().map(|held| (held.pool, slot.traffic.shape, held.all()))),
+        );
+        fork.quotas = self.quotas.clone();
+        fork.releases = self.releases.clone();
+        let own = |id: &GroupId| fork.place(*id).is_ok();
+        fork.requests =
+            self.requests.iter().filter(|(_, held)| own(&held.group)).map(|(id, held)| (*id, *held)).collect();
+        (fork.now, fork.last_tick, fork.next_tick) = (self.now, self.last_tick, self.next_tick);
+        fork.next_request = self.next_request;
+        fork
+    }
+
+    fn perform<W: World>(self, run: Rehearsal, world: &mut W, levels: &mut Levels) -> Report {
+        let watches = self.groups().map(|group| Watch { group, short_since: None, needed: 0, moved: None }).collect();
         let span = u128::from(run.until.millis_since(run.from));
-        let lent: Vec<u64> = engine.ledger.accounts.iter().map(crate::pool::Account::lent).collect();
-        let pools = pools.into_iter().zip(&lent).map(|(pool, lent)| PoolUse {
-            instance_ms: u128::from(*lent) * span,
-            peak: *lent,
-            ..pool
+        let pools = self.ledger.accounts.iter().map(|account| PoolUse {
+            pool: account.pool.id,
+            instance_ms: u128::from(account.lent()) * span,
+            peak: 0,
+            price: account.pool.price,
         });
         let report = Report { pools: pools.collect(), ..Report::default() };
-        let mut stage = Stage { engine, world, run, cloud: Cloud::default(), watches, lent, report };
+        let mut stage = Stage { engine: self, world, run, cloud: Cloud::default(), watches, levels, report };
         stage.take_over();
         stage.play();
         stage.report
+    }
+}
+
+impl Report {
+    /// What two casts came to that did not meet. The peaks are still to be found.
+    fn plus(mut self, other: &Self) -> Self {
+        let Self { changes, flaps, launched, released, shortage_ms, pools, ticks: _ } = other;
+        self.changes += changes;
+        self.flaps += flaps;
+        self.launched += launched;
+        self.released += released;
+        self.shortage_ms += shortage_ms;
+        for (sum, pool) in self.pools.iter_mut().zip(pools) {
+            sum.instance_ms += pool.instance_ms;
+        }
+        self
     }
 }
 
@@ -165,6 +297,8 @@ impl<W: World> Stage<'_, W> {
         let Rehearsal { from, until, sample_ms, .. } = self.run;
         let mut sample_at = from;
         let mut tick_at = self.engine.next_tick.max(from);
+        self.levels.note(&self.engine, 0);
+        let mut tick = 0;
         while tick_at < until {
             while sample_at <= tick_at {
                 self.obey(sample_at);
@@ -176,6 +310,8 @@ impl<W: World> Stage<'_, W> {
             self.report.ticks += 1;
             self.note_moves(tick_at);
             self.take_effects(tick_at);
+            tick += 1;
+            self.levels.note(&self.engine, tick);
             tick_at = self.engine.next_tick.max(tick_at.after_millis(1));
         }
         self.obey(until);
@@ -208,7 +344,6 @@ impl<W: World> Stage<'_, W> {
                 let left = u128::from(self.run.until.millis_since(at)) * u128::from(before);
                 if let Some(place) = self.report.pools.iter().position(|held| held.pool == pool) {
                     self.report.pools[place].instance_ms -= left;
-                    self.lent[place] -= u64::from(before);
                 }
             }
         }
@@ -265,10 +400,7 @@ impl<W: World> Stage<'_, W> {
                     self.report.launched += u64::from(count);
                     self.cloud.launches.push_back((now.after_millis(self.run.start_ms), request, count));
                     if let Some(place) = self.report.pools.iter().position(|held| held.pool == pool) {
-                        self.lent[place] += u64::from(count);
-                        let used = &mut self.report.pools[place];
-                        used.instance_ms += left * u128::from(count);
-                        used.peak = used.peak.max(self.lent[place]);
+                        self.report.pools[place].instance_ms += left * u128::from(count);
                     }
                 }
                 Effect::Release { request, group, pool, count } => {
@@ -289,5 +421,75 @@ fn note_shortage(watch: &mut Watch, at: Timestamp, ready: u32, report: &mut Repo
             watch.short_since = None;
         }
         (true, Some(_)) | (false, None) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::{QueueLength, Strategy};
+    use crate::*;
+
+    struct Load;
+
+    impl World for Load {
+        fn measure(&mut self, at: Timestamp, group: GroupId, _: MetricId, _: u32) -> Option<Milli> {
+            let step = i64::try_from(at.as_millis() / 300_000).unwrap_or(0);
+            Some(Milli::from_units((step * 7 + i64::from(group.0) * 13) % 11))
+        }
+
+        fn needed(&mut self, at: Timestamp, group: GroupId) -> u32 {
+            u32::try_from((at.as_millis() / 300_000 + u64::from(group.0)) % 7).unwrap_or(0)
+        }
+    }
+
+    fn engine(stock: u32) -> Engine {
+        let mut engine = Engine::new(Config::builder().build().unwrap());
+        for id in 0..3 {
+            let (kind, watermark) = (PoolKind::Resident, Watermark::default());
+            let stock = alloc::vec![(ShapeId(1), stock)];
+            engine
+                .put_pool(Timestamp::ZERO, Pool { id: PoolId(id), kind, idc: IdcId(id), price: 7, watermark, stock })
+                .unwrap();
+        }
+        engine.put_release(Timestamp::ZERO, ReleaseId(1), VersionId(1));
+        for group in 0..2_500 {
+            let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(2) });
+            let metric = Metric { id: MetricId(1), stale_after_ms: 900_000, when_stale: Staleness::ForbidIn };
+            let policy = Policy {
+                max: 9,
+                metrics: alloc::vec![metric],
+                rules: alloc::vec![Rule { id: RuleId(1), kind: RuleKind::Metric(MetricId(1), queue) }],
+                ..Policy::default()
+            };
+            let (release, shape, tenant) = (ReleaseId(1), ShapeId(1), TenantId(1));
+            let traffic = Traffic { id: GroupId(group), idcs: Vec::new(), tenant, release, shape };
+            engine.put_group(Timestamp::ZERO, traffic, policy).unwrap();
+        }
+        engine
+    }
+
+    #[test]
+    fn apart_is_together_where_groups_do_not_meet() {
+        let run = Rehearsal {
+            from: Timestamp::ZERO,
+            until: Timestamp::from_millis(3_600_000),
+            sample_ms: 300_000,
+            start_ms: 40_000,
+            stop_ms: 20_000,
+            flap_ms: 600_000,
+            skip: Skip::Proven,
+        };
+        let ample = engine(100_000);
+        let together = ample.rehearse_together(run, &mut Load);
+        assert!(together.changes > 1_000 && together.shortage_ms > 0);
+        assert_eq!(ample.rehearse_apart(run, &mut Load), Some(together.clone()));
+        // With what was the most in one pool, the groups meet there; with one more, they do not.
+        let peak = u32::try_from(together.pools.iter().map(|pool| pool.peak).max().unwrap()).unwrap();
+        assert_eq!(engine(peak).rehearse_apart(run, &mut Load), None);
+        assert_eq!(
+            engine(peak + 1).rehearse_apart(run, &mut Load),
+            Some(engine(peak + 1).rehearse_together(run, &mut Load))
+        );
     }
 }
