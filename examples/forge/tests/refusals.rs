@@ -68,18 +68,18 @@ fn what_plain_git_takes_is_taken() {
     // A shallow clone pushes what it made upon it.
     ann.commit("work", "second");
     ann.ok("work", &["push", "-q", "origin", "main"]);
-    let bob = forge.client("bob");
-    bob.ok(".", &["clone", "-q", "--depth", "1", &url, "shallow"]);
-    let id = bob.commit("shallow", "third");
-    bob.ok("shallow", &["push", "-q", "origin", "main"]);
+    let guest = forge.client("guest");
+    guest.ok(".", &["clone", "-q", "--depth", "1", &url, "shallow"]);
+    let id = guest.commit("shallow", "third");
+    guest.ok("shallow", &["push", "-q", "origin", "main"]);
     assert!(ann.remote_refs(&url).contains(&format!("{id}\trefs/heads/main")));
     // And so do the older protocols.
     for version in ["0", "1"] {
         let protocol = format!("protocol.version={version}");
         let copy = format!("v{version}");
-        bob.ok(".", &["-c", &protocol, "clone", "-q", &url, &copy]);
-        bob.commit(&copy, &copy);
-        bob.ok(&copy, &["-c", &protocol, "push", "-q", "origin", "main"]);
+        guest.ok(".", &["-c", &protocol, "clone", "-q", &url, &copy]);
+        guest.commit(&copy, &copy);
+        guest.ok(&copy, &["-c", &protocol, "push", "-q", "origin", "main"]);
     }
     forge.assert_alike("demo");
 }

@@ -5,6 +5,8 @@
 //! block: the router makes them on a blocking thread.
 
 mod sqlite;
+#[cfg(test)]
+mod torture;
 
 pub(crate) use sqlite::Sqlite;
 
