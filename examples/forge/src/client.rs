@@ -152,10 +152,11 @@ impl Inspection {
 impl Compacted {
     /// As people read it.
     pub(crate) fn line(&self) -> String {
-        let Self { through, newest, records_folded, segments_before, segments, bytes_before, bytes } = self;
+        let Self { newest, folded, records, segments, snapshot, bytes_before, bytes } = self;
+        let snapshot = snapshot.map_or_else(String::new, |version| format!("a snapshot of version {version}, "));
         format!(
-            "folded {records_folded} records up to version {through} of {newest}: \
-             {segments_before} → {segments} segments, {bytes_before} → {bytes} bytes"
+            "folded {folded} records of {newest} versions: the log is now {snapshot}{segments} segments and \
+             {records} records, {bytes} bytes instead of {bytes_before}"
         )
     }
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use common::{Forge, await_that};
@@ -171,7 +172,7 @@ fn a_client_that_goes_away_in_mid_push_blocks_nobody() {
         "POST /demo.git/git-receive-pack HTTP/1.1\r\nhost: {address}\r\ncontent-length: 100000\r\n\
          content-type: application/x-git-receive-pack-request\r\n\r\n0000"
     );
-    std::io::Write::write_all(&mut half, head.as_bytes()).unwrap();
+    half.write_all(head.as_bytes()).unwrap();
     ann.commit("work", "second");
     ann.ok("work", &["push", "-q", "origin", "main"]);
 
@@ -187,4 +188,39 @@ fn a_client_that_goes_away_in_mid_push_blocks_nobody() {
     await_that("pushes pass again", || ann.git("work", &["push", "-q", "origin", "main"]).status.success());
     assert!(ann.remote_refs(&url).contains(&format!("{id}\trefs/heads/main")));
     forge.assert_alike("demo");
+}
+
+#[test]
+fn a_reply_that_breaks_off_is_never_ended_cleanly() {
+    let forge = Forge::start();
+    let url = forge.repo_url("demo");
+    let ann = forge.client("ann");
+    ann.init("work", &url);
+    std::fs::write(ann.home.join("work/noise"), common::noise(24_000_000)).unwrap();
+    let id = ann.commit("work", "large");
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+
+    // A fetch as Git asks for it, by a client that stops reading in the middle of the pack.
+    let body = format!("0011command=fetch0001000dofs-delta0032want {id}\n0009done\n0000");
+    let address = forge.url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let head = format!(
+        "POST /demo.git/git-upload-pack HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\
+         git-protocol: version=2\r\ncontent-type: application/x-git-upload-pack-request\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    let mut reply = vec![0; 1 << 16];
+    stream.read_exact(&mut reply).unwrap();
+    assert!(reply.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", String::from_utf8_lossy(&reply[..200]));
+    for node in 1..=3 {
+        forge.node("kill", node);
+    }
+    // The rest ends within ten seconds, and not as a whole reply does.
+    let broken = stream.read_to_end(&mut reply);
+    assert!(reply.len() < 24_000_000, "the reply was whole before the nodes died");
+    assert!(broken.is_err() || !reply.ends_with(b"\r\n0\r\n\r\n"), "{broken:?}: the reply was ended cleanly");
+    assert!(!matches!(&broken, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock), "the client hangs");
 }

@@ -157,7 +157,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     for repo in repos {
         all_current(&forge.api, Instant::now()).await?;
         let done = forge.api.compact(repo).await?;
-        report.folded += done.records_folded;
+        report.folded += done.folded;
         report.bytes_before += done.bytes_before;
         report.bytes += done.bytes;
         let rebuilding = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! The core stands behind one lock that is never held over I/O. Every input drains the effects it
 //! led to; each is carried out by a task of its own, which tells the core what came of it. Who
-//! waits for something (a read for a row, a push for its grant) sleeps until the next input and
+//! waits for something (a read for a row, a push for its grant) sleeps until the next fact and
 //! asks again.
 
 mod effects;
@@ -35,7 +35,7 @@ pub(crate) struct Driver {
     core: Mutex<Core>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) nodes: Nodes,
-    /// Grows with every input.
+    /// Grows with every fact.
     turn: watch::Sender<u64>,
     /// The next deadline may be another.
     rewind: Notify,
@@ -91,8 +91,15 @@ impl Driver {
         tokio::join!(self.keep_time(), self.watch_nodes());
     }
 
-    /// One input: what `input` asks or tells, then all effects that follow.
-    pub(crate) fn tell<T>(self: &Arc<Self>, input: impl FnOnce(&mut Core, Timestamp) -> T) -> T {
+    /// Something happened: tells it to the core, and wakes who waits for news.
+    pub(crate) fn tell<T>(self: &Arc<Self>, fact: impl FnOnce(&mut Core, Timestamp) -> T) -> T {
+        let output = self.ask(fact);
+        self.turn.send_modify(|turn| *turn = turn.wrapping_add(1));
+        output
+    }
+
+    /// Asks the core, and has all effects carried out that follow.
+    pub(crate) fn ask<T>(self: &Arc<Self>, input: impl FnOnce(&mut Core, Timestamp) -> T) -> T {
         let mut effects = Vec::new();
         let output = {
             // A panic inside the core would have left it in an unknown state; it does not panic.
@@ -108,7 +115,6 @@ impl Driver {
         for (effect, record) in effects {
             tokio::spawn(Arc::clone(self).carry_out(effect, record));
         }
-        self.turn.send_modify(|turn| *turn = turn.wrapping_add(1));
         self.rewind.notify_one();
         output
     }
@@ -118,7 +124,7 @@ impl Driver {
         look(&self.core.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Taken before asking; waits for the next input after that.
+    /// Taken before asking; waits for the next fact after that.
     pub(crate) fn turns(&self) -> watch::Receiver<u64> {
         let mut turns = self.turn.subscribe();
         turns.mark_unchanged();

@@ -195,12 +195,11 @@ impl Call<'_> {
                 Ok(lease) => lease,
                 Err(refused) => return Ok(asked.reply(Verdict::Rejected(&refused))),
             };
-            let writer = lease.node();
-            let reply = self.host.driver.nodes.serve_push(lease.grant(), need, &self.headers, &self.body).await;
-            match self.finish_push(lease, reply).await {
+            let served = self.host.driver.nodes.serve_push(lease.grant(), need, &self.headers, &self.body).await;
+            match self.finish_push(lease, served).await {
                 PushEnd::Answer(reply) => return Ok(reply),
                 PushEnd::Accepted => return Ok(asked.reply(Verdict::Accepted)),
-                PushEnd::Again(why) => last = format!("{writer}: {why}"),
+                PushEnd::Again(why) => last = why,
                 PushEnd::Unknown(why) => {
                     // Neither `ok` nor `ng` would be true: the connection breaks, the client asks again.
                     return Err(Failure::unavailable(format!("whether the push was taken is not known yet: {why}")));
@@ -210,31 +209,34 @@ impl Call<'_> {
         Ok(asked.reply(Verdict::Rejected(&last)))
     }
 
-    async fn finish_push(&self, lease: Lease, reply: anyhow::Result<reqwest::Response>) -> PushEnd {
+    async fn finish_push(&self, lease: Lease, served: anyhow::Result<Served>) -> PushEnd {
         let writer = lease.node();
-        let failure = match reply {
-            Ok(reply) if reply.status().is_success() => match self.hold_back(reply, lease).await {
-                Ok(response) => return PushEnd::Answer(response),
-                Err((lease, e)) => (lease, e),
+        let failed = match served {
+            Ok(Served::Reply(reply)) => match self.hold_back(reply, lease).await {
+                Ok((None, response)) => return PushEnd::Answer(response),
+                // The node did not wait for what the store says: the store is right.
+                Ok((Some(lease), _)) => return ended(lease, format!("{writer} answered early")).await,
+                Err(failed) => failed,
             },
-            Ok(reply) => {
-                let status = reply.status();
-                let text = reply.text().await.unwrap_or_default();
-                (lease, anyhow::anyhow!("{status} {}", text.trim()))
+            Ok(Served::Refused(refused)) => {
+                let why = format!("{writer} refused the grant: {}", refused.reason);
+                self.host.driver.tell_answer(writer, Ok(Answer::Refused(refused))).await;
+                return ended(lease, why).await;
             }
             Err(e) => (lease, e),
         };
-        let (lease, error) = failure;
+        let (lease, error) = failed;
         self.host.driver.node_failed(writer, &error).await;
-        match lease.end().await {
-            Ended::Applied => PushEnd::Accepted,
-            Ended::NotApplied => PushEnd::Again(format!("{error:#}")),
-            Ended::Unknown(why) => PushEnd::Unknown(why.to_string()),
-        }
+        ended(lease, format!("{writer} failed: {error:#}")).await
     }
 
     /// Takes a reply in until it is whole; a long one goes on as a stream, which holds the lease.
-    async fn hold_back(&self, reply: reqwest::Response, lease: Lease) -> Result<Response, (Lease, anyhow::Error)> {
+    /// A write that the node proposed and that is not decided yet comes back with the reply.
+    async fn hold_back(
+        &self,
+        reply: reqwest::Response,
+        lease: Lease,
+    ) -> Result<(Option<Lease>, Response), (Lease, anyhow::Error)> {
         let head = reply_head(&reply);
         let mut stream = self.host.driver.nodes.body(lease.node(), reply).boxed();
         let mut whole = BytesMut::new();
@@ -242,7 +244,10 @@ impl Call<'_> {
             match stream.next().await {
                 Some(Ok(bytes)) => whole.extend_from_slice(&bytes),
                 Some(Err(e)) => return Err((lease, e.into())),
-                None => return Ok(head.map(|()| Body::from(whole.freeze()))),
+                None => {
+                    let open = lease.is_open().then_some(lease);
+                    return Ok((open, head.map(|()| Body::from(whole.freeze()))));
+                }
             }
         }
         let start = futures_util::stream::once(async move { Ok(whole.freeze()) });
@@ -250,7 +255,16 @@ impl Call<'_> {
             let _until_the_end = &lease;
             bytes
         });
-        Ok(head.map(|()| Body::from_stream(rest)))
+        Ok((None, head.map(|()| Body::from_stream(rest))))
+    }
+}
+
+/// How an attempt ended that its node did not answer.
+async fn ended(lease: Lease, why: String) -> PushEnd {
+    match lease.end().await {
+        Ended::Applied => PushEnd::Accepted,
+        Ended::NotApplied => PushEnd::Again(why),
+        Ended::Unknown(reason) => PushEnd::Unknown(format!("{why}; {reason}")),
     }
 }
 

@@ -1,101 +1,168 @@
-//! Compaction: old records of a repository's refs log are folded into segments that cover them, and
-//! dropped.
+//! Compaction of a repository's refs log, as `tenon-refslog` plans it: old records are folded into
+//! segments that cover them, old segments go into a snapshot, and what they replace is dropped.
 //!
-//! Folded is what every replica that can be asked has applied. A segment *covers* its records: a
-//! replica that stands anywhere inside it can still be brought forward. Segments grow
-//! geometrically: one is folded into the one before it once it is half as large.
+//! A segment *covers* its records: a replica that stands anywhere inside it can still be brought
+//! forward. Only a replica from before the snapshot starts from that.
 
+use std::time::Duration;
+
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use tenon_quorum::RepoId;
-use tenon_refslog::{Mode, Point, Record, Refs, Segment, compact as fold};
-use tracing::info;
+use tenon_quorum::{NodeId, RepoId};
+use tenon_refslog::{Log, LogConfig, Piece, Plan, Record, Refs, ReplicaId, Segment, Snapshot, Version};
+use tracing::{info, warn};
 
 use super::http::Failure;
 use super::store::{Compaction, LogRows, SegmentRow};
 use super::{Host, reads};
 use crate::wire;
 
+/// Bytes that one step of a compaction reads at most.
+const BUDGET: u64 = 256 << 20;
+/// How often logs are looked at, and how many records of one gather before it is compacted.
+const EVERY: Duration = Duration::from_secs(20);
+const MANY: usize = 256;
+
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Compacted {
-    /// The version up to which records were folded.
-    pub(crate) through: u64,
     /// The newest version.
     pub(crate) newest: u64,
-    pub(crate) records_folded: usize,
-    pub(crate) segments_before: usize,
+    /// Records that were folded.
+    pub(crate) folded: usize,
+    /// Records that are left.
+    pub(crate) records: usize,
     pub(crate) segments: usize,
+    /// The version of the snapshot that the log starts from, if there is one.
+    pub(crate) snapshot: Option<u64>,
     pub(crate) bytes_before: usize,
     pub(crate) bytes: usize,
 }
 
-/// Folds what every replica has applied.
+/// Compacts as far as the replicas allow.
 pub(crate) async fn compact(host: &Host, repo: RepoId) -> Result<Compacted, Failure> {
     let route = reads::route(&host.driver, repo).await?;
     host.survey(repo).await?;
     let newest = route.proof.newest;
-    let horizon = host.horizon(repo, newest.version.0);
-    let log = host.driver.stored(move |store| store.log(repo.0, 0)).await?;
-    let before = log.clone();
-    let config = host.repos.config().clone();
-    let lineage = wire::lineage(repo, newest.epoch);
-    let folded = tokio::task::spawn_blocking(move || {
-        let start = Refs::new(config, lineage);
-        plan(&start, log, horizon)
-    });
-    let (compaction, records_folded) = folded.await.map_err(Failure::unavailable)?.map_err(Failure::unavailable)?;
-    let kept: usize =
-        before.tail.iter().filter(|row| row.version > compaction.through).map(|row| row.record.len()).sum();
-    let done = Compacted {
-        through: compaction.through,
-        newest: newest.version.0,
-        records_folded,
-        segments_before: before.segments.len(),
-        segments: compaction.segments.len(),
-        bytes_before: bytes(&before),
-        bytes: kept + compaction.segments.iter().map(|s| s.bytes.len()).sum::<usize>(),
-    };
-    if records_folded > 0 {
+    let replicas = host.applied(repo);
+    let rows = host.driver.stored(move |store| store.log(repo.0, 0)).await?;
+    let genesis = Refs::new(host.repos.config().clone(), wire::lineage(repo, newest.epoch));
+    let planned = tokio::task::spawn_blocking(move || plan(&genesis, rows, &replicas));
+    let (mut done, compaction) = planned.await.map_err(Failure::unavailable)?.map_err(Failure::unavailable)?;
+    done.newest = newest.version.0;
+    if done.folded > 0 {
         host.driver.stored(move |store| store.compact(repo.0, &compaction)).await?;
-        info!(%repo, through = done.through, records = records_folded, "compacted");
+        info!(%repo, folded = done.folded, segments = done.segments, "compacted");
     }
     Ok(done)
 }
 
-fn bytes(log: &LogRows) -> usize {
-    let snapshot = log.snapshot.as_ref().map_or(0, |(_, bytes)| bytes.len());
-    let segments: usize = log.segments.iter().map(|s| s.bytes.len()).sum();
-    snapshot + segments + log.tail.iter().map(|row| row.record.len()).sum::<usize>()
+/// Compacts logs that have grown, for ever.
+pub(crate) async fn keep_short(host: Host) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let long = match host.driver.stored(|store| store.long_logs(MANY)).await {
+            Ok(long) => long,
+            Err(e) => {
+                warn!("the logs cannot be looked at: {e}");
+                continue;
+            }
+        };
+        for repo in long {
+            if let Err(e) = compact(&host, RepoId(repo)).await {
+                warn!(repo, "not compacted: {e}");
+            }
+        }
+    }
 }
 
-/// What the log becomes, checked: replayed from its start it leads where it led before.
-fn plan(start: &Refs, log: LogRows, horizon: u64) -> anyhow::Result<(Compaction, usize)> {
-    let mut segments =
-        log.segments.into_iter().map(|s| Ok(Segment::decode(s.bytes)?)).collect::<anyhow::Result<Vec<_>>>()?;
-    let foldable = log.tail.iter().filter(|row| row.version <= horizon);
-    let records = foldable.map(|row| Ok(Record::decode(&row.record)?)).collect::<anyhow::Result<Vec<_>>>()?;
-    let base = segments.last().map_or(start.point(), Segment::end);
-    if !records.is_empty() {
-        segments.push(fold(base, Mode::Cover, &records)?);
+/// The log as it becomes, and what to store for it.
+fn plan(genesis: &Refs, rows: LogRows, replicas: &[(NodeId, u64)]) -> Result<(Compacted, Compaction)> {
+    let bytes_before = rows.bytes();
+    let start = match &rows.snapshot {
+        Some((_, bytes)) => Snapshot::open(bytes.clone())?,
+        None => genesis.snapshot(),
+    };
+    let config = LogConfig::builder().min_records(2).build()?;
+    let mut log = Log::new(config, start.clone());
+    for segment in rows.segments {
+        let _new = log.append_segment(Segment::decode(segment.bytes)?)?;
     }
-    while let [.., before, last] = segments.as_slice()
-        && last.changes().len() * 2 >= before.changes().len()
-    {
-        let both = before.then(last)?;
-        segments.truncate(segments.len() - 2);
-        segments.push(both);
+    let records = rows.tail.len();
+    for row in &rows.tail {
+        let _new = log.append(Record::decode(&row.record)?)?;
     }
-    let mut refs = start.clone();
-    for segment in &segments {
-        refs.replay(segment)?;
+    for (node, applied) in replicas {
+        let _new = log.handle_progress(ReplicaId(node.0.into()), Version(*applied))?;
     }
-    let end: Point = records.last().map_or(base, Record::after);
-    anyhow::ensure!(refs.point() == end, "the folded log leads to {:?}, not to {end:?}", refs.point());
-    let rows = segments.iter().map(|s| SegmentRow {
-        base: s.base().version.0,
-        end: s.end().version.0,
-        bytes: s.encode().into(),
-    });
-    let compaction = Compaction { snapshot: None, segments: rows.collect(), through: end.version.0 };
-    Ok((compaction, records.len()))
+    let end = log.end();
+    fold(&mut log)?;
+    let mut refs = Refs::restore(genesis.config().clone(), log.snapshot())?;
+    let mut compaction = Compaction { snapshot: None, segments: Vec::new(), through: log.snapshot().point().version.0 };
+    let mut leading = true;
+    let mut left = 0;
+    for piece in log.pieces() {
+        match piece {
+            Piece::Segment(segment) => {
+                refs.replay(segment)?;
+                // What stands behind a record that is kept stays as records, too.
+                if leading {
+                    compaction.through = segment.end().version.0;
+                    let (base, end) = (segment.base().version.0, segment.end().version.0);
+                    compaction.segments.push(SegmentRow { base, end, bytes: segment.encode().into() });
+                }
+            }
+            Piece::Record(record) => {
+                refs.apply(record)?;
+                leading = false;
+                left += 1;
+            }
+        }
+    }
+    if refs.point() != end {
+        bail!("the folded log leads to {:?}, not to {end:?}", refs.point());
+    }
+    if log.snapshot().point() != start.point() {
+        compaction.snapshot = Some((log.snapshot().point().version.0, log.snapshot().as_bytes().to_vec()));
+    }
+    let kept = rows.tail.iter().filter(|row| row.version > compaction.through);
+    let snapshot = compaction.snapshot.clone().or(rows.snapshot);
+    let bytes = snapshot.as_ref().map_or(0, |s| s.1.len())
+        + compaction.segments.iter().map(|s| s.bytes.len()).sum::<usize>()
+        + kept.map(|row| row.record.len()).sum::<usize>();
+    let done = Compacted {
+        newest: end.version.0,
+        folded: records - left,
+        records: left,
+        segments: compaction.segments.len(),
+        snapshot: snapshot.map(|s| s.0),
+        bytes_before,
+        bytes,
+    };
+    Ok((done, compaction))
+}
+
+/// Asks, does and tells until there is nothing to fold.
+fn fold(log: &mut Log) -> Result<()> {
+    loop {
+        match log.plan(BUDGET) {
+            Plan::Nothing | Plan::OverBudget(_) => return Ok(()),
+            Plan::Fold(stretch) => {
+                let folded = log.fold(&stretch)?;
+                let _taken = log.handle_folded(folded.segment);
+            }
+            Plan::Absorb(stretch) => {
+                let snapshot = log.absorb(&stretch)?;
+                let _taken = log.handle_absorbed(snapshot);
+            }
+        }
+    }
+}
+
+impl LogRows {
+    fn bytes(&self) -> usize {
+        let snapshot = self.snapshot.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        let segments: usize = self.segments.iter().map(|s| s.bytes.len()).sum();
+        snapshot + segments + self.tail.iter().map(|row| row.record.len()).sum::<usize>()
+    }
 }

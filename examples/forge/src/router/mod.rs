@@ -128,6 +128,7 @@ pub(crate) async fn serve(
     let server = axum::serve(listener, app).with_graceful_shutdown(async move { drop(closing.await) });
     let server = tokio::spawn(server.into_future());
     let driver = tokio::spawn(Arc::clone(&host.driver).run());
+    let keeper = tokio::spawn(log::keep_short(host.clone()));
     let started = host.all_registered(&home).await;
     if started.is_ok() {
         host.first_repository().await;
@@ -141,6 +142,7 @@ pub(crate) async fn serve(
         warn!("some requests did not end in time; they are broken off");
     }
     host.supervisor.stop().await;
+    keeper.abort();
     driver.abort();
     started
 }
@@ -244,7 +246,7 @@ impl Host {
     /// Fetches the row and shows it to every node: a node that voted for what the row proves applies it, what lags is
     /// repaired from here on.
     async fn survey(&self, repo: RepoId) -> Result<(), Failure> {
-        let ask = self.driver.tell(|core, _| core.router.begin_read());
+        let ask = self.driver.ask(|core, _| core.router.begin_read());
         self.driver.fetch_row(ask, repo).await;
         let row = self.driver.view(|core| core.router.row(repo).cloned());
         let Some(row) = row else { return Err(Failure::not_found("there is no such repository")) };
@@ -258,15 +260,19 @@ impl Host {
         Ok(())
     }
 
-    /// The version that every replica has applied that was heard of; never beyond `newest`.
-    fn horizon(&self, repo: RepoId, newest: u64) -> u64 {
+    /// What each replica that was heard of has applied.
+    fn applied(&self, repo: RepoId) -> Vec<(NodeId, u64)> {
         use tenon_quorum::Verdict;
         self.driver.view(|core| {
-            let applied = core.router.members(repo).map(|(_, verdict, _)| match verdict {
-                Verdict::Lagging { applied } | Verdict::Divergent { applied } => applied.version.0,
-                Verdict::Current | Verdict::Ahead { .. } | Verdict::RowOld | Verdict::Unknown => newest,
-            });
-            applied.min().unwrap_or(0).min(newest)
+            let newest = core.router.row(repo).map_or(0, |row| row.newest.version.0);
+            let members = core.router.members(repo);
+            members
+                .filter_map(|(member, verdict, _)| match verdict {
+                    Verdict::Current => Some((member.node, newest)),
+                    Verdict::Lagging { applied } => Some((member.node, applied.version.0)),
+                    Verdict::Divergent { .. } | Verdict::Ahead { .. } | Verdict::RowOld | Verdict::Unknown => None,
+                })
+                .collect()
         })
     }
 
@@ -287,16 +293,16 @@ impl Host {
     async fn repaired(&self, repo: RepoId, node: NodeId) -> Result<u64, Failure> {
         let end = tokio::time::Instant::now() + REPAIR;
         loop {
-            let mut turns = self.driver.turns();
             self.survey(repo).await?;
             let newest = self.driver.view(|core| core.router.row(repo).map(|row| row.newest));
             let report = self.driver.nodes.report(node, repo).await.map_err(Failure::unavailable)?;
             if Some(report.applied) == newest {
                 return Ok(report.applied.version.0);
             }
-            if tokio::time::timeout_at(end, turns.changed()).await.is_err() {
+            if tokio::time::Instant::now() > end {
                 return Err(Failure::unavailable(format!("{node} was not brought up to date in time")));
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) enum Answer {
     Refused(Refused),
 }
 
-/// What a node answers to a routed read.
+/// What a node answers to a routed read, or to a push that it was granted.
 #[derive(Debug)]
 pub(crate) enum Served {
     Reply(reqwest::Response),
@@ -139,11 +139,15 @@ impl Nodes {
         need: usize,
         headers: &HeaderMap,
         body: &Spooled,
-    ) -> Result<reqwest::Response> {
+    ) -> Result<Served> {
         let order = WriteOrder { grant: grant.clone(), peers: self.peers(&grant.members, grant.writer), need };
         let request = self.forward(grant.writer, grant.base.repo, "git-receive-pack", headers, body).await?;
         let reply = self.send(grant.writer, request.header(wire::GRANT, wire::to_header(&order))).await?;
-        if reply.status().is_success() { Ok(reply) } else { bail!("{}", fault(reply).await) }
+        match reply.status() {
+            StatusCode::CONFLICT => Ok(Served::Refused(reply.json().await?)),
+            status if status.is_success() => Ok(Served::Reply(reply)),
+            _ => bail!("{}", fault(reply).await),
+        }
     }
 
     pub(crate) async fn raise(&self, node: NodeId, proof: &Proof) -> Result<Answer> {

@@ -14,12 +14,12 @@ const LONGEST: Duration = Duration::from_secs(20);
 
 /// Where a read goes.
 pub(crate) async fn route(driver: &Arc<Driver>, repo: RepoId) -> Result<Route, Failure> {
-    let ask = driver.tell(|core, _| core.router.begin_read());
+    let ask = driver.ask(|core, _| core.router.begin_read());
     let request = ReadRequest::linearizable(repo, ask);
     let end = tokio::time::Instant::now() + LONGEST;
     loop {
         let mut turns = driver.turns();
-        match driver.tell(|core, now| core.router.route_read(now, &request)) {
+        match driver.ask(|core, now| core.router.route_read(now, &request)) {
             Ok(ReadStep::Serve(route)) => return Ok(route),
             Ok(ReadStep::First(First::FetchRow(ask))) => driver.fetch_row(ask, repo).await,
             Ok(ReadStep::First(First::Wait { until })) => {

@@ -88,7 +88,7 @@ impl Repos {
         let members = self.members().await?;
         let empty = Digest(Refs::new(self.config.clone(), wire::lineage(repo, Epoch(1))).checksum().prefix16());
         let request = CreateRequest::new(repo, SHARD, members, empty);
-        let done = self.driver.tell(|core, now| {
+        let done = self.driver.ask(|core, now| {
             let change = core.router.create(now, &request)?;
             let (sender, done) = oneshot::channel();
             core.changes.insert(change, sender);

@@ -96,6 +96,8 @@ pub(crate) trait Store: std::fmt::Debug + Send + Sync {
     fn feed(&self, repo: u64, after: u64, limit: usize) -> Result<Vec<FeedRow>, StoreError>;
     /// What a reader that is at `from` needs: nothing that ends at or below it.
     fn log(&self, repo: u64, from: u64) -> Result<LogRows, StoreError>;
+    /// Repositories whose log holds more records than so many.
+    fn long_logs(&self, many: usize) -> Result<Vec<u64>, StoreError>;
     /// Replaces records by what they were folded into, in one transaction.
     fn compact(&self, repo: u64, done: &Compaction) -> Result<(), StoreError>;
 }

@@ -130,7 +130,7 @@ impl Writes {
 
     fn ask(&self, repo: RepoId) -> Result<Held, Refusal> {
         let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
-        let (write, state) = self.driver.tell(|core, now| {
+        let (write, state) = self.driver.ask(|core, now| {
             let write = core.router.begin_write(now, &WriteRequest::new(repo, request))?;
             let (sender, state) = watch::channel(WriteState::Waiting);
             core.writes.insert(write, Write { repo, state: sender, base: None, proposed: false, closed: false });
@@ -147,6 +147,12 @@ impl Lease {
 
     pub(crate) fn grant(&self) -> &Grant {
         &self.grant
+    }
+
+    /// Whether a record was proposed and its end is not known yet.
+    pub(crate) fn is_open(&self) -> bool {
+        let proposed = self.held.driver.view(|core| core.writes.get(&self.held.write).is_some_and(|w| w.proposed));
+        proposed && !matches!(&*self.held.state.borrow(), WriteState::Ended(..))
     }
 
     /// Gives the write up if it is not decided, and waits until it is known how it ended.
@@ -201,7 +207,7 @@ impl Held {
 /// A writer's node proposes its record: stage it everywhere, and answer how it ended. The same
 /// question again waits for the same end.
 pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, record: Bytes) -> Proposed {
-    let opened = driver.tell(|core, _| core.open(write, &ask, &record));
+    let opened = driver.ask(|core, _| core.open(write, &ask, &record));
     let (grant, mut state) = match opened {
         Opened::New(grant, state) => (Some(grant), state),
         Opened::Again(state) => (None, state),

@@ -18,8 +18,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// No client of these tests may take longer.
-const CLIENT: Duration = Duration::from_mins(1);
+/// No process of these tests may take longer.
+const CLIENT: Duration = Duration::from_mins(2);
 
 /// A running forge: router and three nodes. Stopped when dropped.
 #[derive(Debug)]

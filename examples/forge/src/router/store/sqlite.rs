@@ -184,6 +184,15 @@ impl Store for Sqlite {
         Ok(log)
     }
 
+    fn long_logs(&self, many: usize) -> Result<Vec<u64>, StoreError> {
+        let connection = self.lock();
+        let mut query = connection.prepare_cached(
+            "SELECT repo FROM feed WHERE record != x'' GROUP BY repo HAVING count(*) > ?1 ORDER BY repo",
+        )?;
+        let rows = query.query_map([i64::try_from(many).unwrap_or(i64::MAX)], |r| r.get::<_, i64>(0))?;
+        rows.map(|id| unsigned(id?)).collect()
+    }
+
     fn compact(&self, repo: u64, done: &Compaction) -> Result<(), StoreError> {
         let repo = signed(repo)?;
         self.write(|tx| {
@@ -306,6 +315,7 @@ mod tests {
         let log = store.log(repo, 5).unwrap();
         assert_eq!((log.segments.len(), log.tail), (0, vec![change(6)]));
         assert_eq!(store.feed(repo, 1, 1).unwrap()[0].record, Vec::<u8>::new());
+        assert_eq!((store.long_logs(1).unwrap(), store.long_logs(2).unwrap()), (vec![repo], vec![]));
     }
 
     #[test]
