@@ -112,6 +112,7 @@ mod reconcile;
 mod record;
 mod refs;
 mod replay;
+mod sketch;
 mod snapshot;
 mod store;
 #[cfg(feature = "testkit")]
@@ -136,5 +137,6 @@ pub use reconcile::{Agreement, Bisection, diff};
 pub use record::{Form, MalformedChanges, Record};
 pub use refs::{Refs, RefsError};
 pub use replay::{ReplayError, Replayed};
+pub use sketch::{Cell, Difference, EntryId, Reconciler, Sketch, SketchError};
 pub use snapshot::{MergeError, RestoreError, Snapshot, ValueRef};
 pub use transaction::{Action, Command, Deref, Transaction};
