@@ -69,6 +69,19 @@
 //! # }
 //! ```
 //!
+//! # Keeping a log short, and reading it back
+//!
+//! [`Log`] holds a snapshot, folded segments and the newest records, and knows which versions replicas and pins still need.
+//! Ask [`Log::plan`] what to fold next (within a budget; the numbers in the answer say why), do it ([`Log::fold`],
+//! [`Log::absorb`]), make the result durable, and tell ([`Log::handle_folded`], [`Log::handle_absorbed`]); then delete what
+//! it replaces. A tombstone goes only when it is merged into the snapshot, and that never passes the *horizon*: the lowest
+//! version that somebody within the limits still needs. [`Log::standing`] tells a replica that fell behind the limits to
+//! take a snapshot. [`Log::get`] answers what a ref held at an earlier version, or says that it was compacted.
+//!
+//! A replica that went ahead of the log is taken back ([`Refs::rollback`]); [`Bisection`] finds where two logs part;
+//! [`diff`] says what two states differ in, and [`Sketch`] and [`Reconciler`] find that over a wire, at some 35 to 40 bytes
+//! a difference, where there is no common log.
+//!
 //! # What you must persist, and when
 //!
 //! | what | when | if it is lost |
@@ -76,9 +89,12 @@
 //! | [`Record::encode`] of an admitted transaction | durably, **before** [`Refs::apply`] and before anyone is told that the push is accepted; only if no record of that version exists (compare-and-set) | the push never happened |
 //! | [`Refs::snapshot`] | whenever replay from the last one takes too long | replay from an older one |
 //! | a compacted [`Segment`] | before the records that it covers are deleted | keep the records |
+//! | [`Log::fold`]'s and [`Log::absorb`]'s results | before [`Log::handle_folded`], [`Log::handle_absorbed`] | plan again |
 //! | lineage and [`ChecksumKey`] | when the repository is created | start a new lineage; every replica resynchronises |
 //!
-//! A write whose outcome is unknown is no failure: read the log back, and apply what is there.
+//! A write whose outcome is unknown is no failure: read the log back, and apply what is there. The feature `testkit` brings
+//! a kit that tortures your own store (lost replies, repeated appends, crashes, torn writes, stale snapshots) and checks
+//! that replicas converge.
 //!
 //! # What holds
 //!

@@ -73,7 +73,7 @@ fn another_key_is_no_difference_of_refs() {
     let mut reconciler = Reconciler::new(&here, 30);
     let mut outcome = Ok(None);
     for _ in 0..40 {
-        outcome = reconciler.handle_cell(sketch.next_cell()).map(|found| found.cloned());
+        outcome = reconciler.handle_cell(sketch.next_cell()).map(Option::<&Difference>::cloned);
         if outcome.is_err() {
             break;
         }
