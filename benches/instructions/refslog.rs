@@ -2,6 +2,7 @@
 //! limit beside each is a guard: what exceeds it has become slower, and the run fails.
 #![allow(
     missing_docs,
+    clippy::must_use_candidate,
     clippy::unwrap_used,
     reason = "a bench: its entry point is generated, and it fails by panicking"
 )]
