@@ -112,7 +112,8 @@ impl FenceGate {
     /// Whether the staged write is the one that `proof` shows as committed: make it visible, then [`Self::apply`].
     #[must_use]
     pub fn proves_staged(&self, proof: &Proof) -> bool {
-        self.report.staged.is_some_and(|staged| staged.stamp == proof.newest) && self.report.applied != proof.newest
+        // A gate that lost its state keeps the vote, but what it builds on must be copied back first.
+        self.report.staged.is_some_and(|staged| staged.stamp == proof.newest && follows(&staged, self.report.applied))
     }
 
     /// Raises the gate to what `proof` shows. A vote that the proof shows to be dead is dropped: its fence is older,
@@ -224,8 +225,16 @@ impl FenceGate {
         if from.version == to.version && from != Stamp::BLANK {
             return Err(GateRefusal::Divergent { applied: from });
         }
-        // A vote is for the version after the applied one, so the copy is at it or beyond it.
-        Ok(self.changed(Report { applied: to, staged: None, ..mine }))
+        // A vote is for the version after the applied one, so the copy is at it or beyond it; unless that was lost.
+        let staged = mine.staged.filter(|staged| follows(staged, to));
+        Ok(self.changed(Report { applied: to, staged, ..mine }))
+    }
+
+    /// The node found that it does not hold what the gate says: its disk was tampered with, or a copy is to be made anew.
+    /// From now on it holds nothing, until [`Self::install`]. Fences and an open vote are not forgotten (the vote's record
+    /// is durable apart), and the serial goes on, so that the router takes the report for new.
+    pub fn lost(self) -> Self {
+        self.changed(Report { applied: Stamp::BLANK, ..self.report })
     }
 
     fn changed(self, next: Report) -> Self {
@@ -263,6 +272,11 @@ impl FenceGate {
 
 fn is_older_lineage(applied: Stamp, proof: &Proof) -> bool {
     applied != Stamp::BLANK && applied.epoch < proof.newest.epoch && applied.version <= proof.newest.version
+}
+
+/// Whether the vote is for the version right after `applied`.
+fn follows(staged: &Staged, applied: Stamp) -> bool {
+    (staged.stamp.epoch, staged.stamp.version) == (applied.epoch, applied.version.next())
 }
 
 /// Whether the row that `proof` was read from rules the vote out for ever: it holds a later fence, and did not take

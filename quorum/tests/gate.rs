@@ -142,3 +142,24 @@ fn every_change_of_a_gate_counts_in_its_serial() {
     assert_eq!(gate().raise(&other), Err(GateRefusal::OtherRepository { mine: REPO }));
     assert_eq!(gate().install(&other), Err(GateRefusal::OtherRepository { mine: REPO }));
 }
+
+#[test]
+fn a_gate_that_lost_its_state_forgets_no_fence_and_no_vote() {
+    let voted = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    let lost = voted.lost();
+    let (before, after) = (voted.report(), lost.report());
+    assert_eq!(after, Report { applied: Stamp::BLANK, serial: before.serial + 1, ..before });
+    assert_eq!(lost.lost(), lost, "there is nothing more to lose");
+    // The vote was for what comes after v5, which is not here: it cannot be applied onto nothing.
+    let committed = proof(6, stamp(6, 6));
+    let refused = GateRefusal::NotApplied { applied: Stamp::BLANK };
+    assert_eq!(lost.admit_read(&route(committed)), Err(refused));
+    assert_eq!(lost.apply(&committed), Err(refused));
+    assert_eq!(lost.stage(&order(5, stamp(5, 5), 9)), Err(GateRefusal::StaleFence { gate: fence(6) }));
+    // A copy of what it builds on makes it good again; a copy of what it led to replaces it.
+    let back = lost.install(&proof(6, stamp(5, 5))).unwrap();
+    assert_eq!(back.staged(), voted.staged());
+    assert_eq!(back.apply(&committed).unwrap().applied(), stamp(6, 6));
+    let over = lost.install(&committed).unwrap();
+    assert_eq!((over.applied(), over.staged()), (stamp(6, 6), None));
+}
