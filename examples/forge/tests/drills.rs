@@ -291,6 +291,26 @@ fn nothing_of_a_hostile_repository_runs() {
 }
 
 #[test]
+fn refs_that_were_tampered_with_are_not_served_and_are_repaired() {
+    let forge = Forge::start();
+    let ann = with_one_push(&forge);
+    let id = ann.commit("work", "second");
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    forge.node("kill", 2);
+    let bare = forge.bare("demo", 2);
+    let first = ann.ok("work", &["rev-parse", "main~1"]);
+    std::fs::write(bare.join("refs/heads/main"), format!("{first}\n")).unwrap();
+    std::fs::write(bare.join("refs/heads/smuggled"), format!("{first}\n")).unwrap();
+    forge.node("start", 2);
+    for _ in 0..6 {
+        let refs = ann.remote_refs(&forge.repo_url("demo"));
+        assert!(refs.contains(&format!("{id}\trefs/heads/main")), "{refs:?}");
+        assert!(refs.iter().all(|line| !line.contains("smuggled")), "{refs:?}");
+    }
+    forge.assert_alike("demo");
+}
+
+#[test]
 fn a_clone_whose_git_dies_ends_soon_and_does_not_pass_for_whole() {
     let forge = Forge::start();
     let ann = forge.client("ann");

@@ -107,7 +107,7 @@ impl Replica {
             None if gate.applied() == Stamp::BLANK => blank,
             None => {
                 tracing::error!(%id, applied = %gate.applied(), "the refs are not what the gate says; waiting for a repair");
-                gate = lost(gate)?;
+                gate = gate.lost();
                 shared.db.keep(id, &gate, staged.as_ref().map(|(_, frame)| frame.to_vec())).await?;
                 blank
             }
@@ -273,7 +273,7 @@ impl Replica {
     /// The repository is found not to hold what its gate says: from now on the gate says so.
     pub(crate) async fn lose(&self) -> Result<Report, ReplicaError> {
         let mut state = self.state().await;
-        let gate = lost(state.gate)?;
+        let gate = state.gate.lost();
         self.keep(&mut state, gate, None).await?;
         state.refs = self.shared.empty(self.id, Stamp::BLANK);
         state.connected.clear();
@@ -332,13 +332,6 @@ impl Replica {
         self.fence.send_if_modified(|seen| std::mem::replace(seen, fence) != fence);
         Ok(())
     }
-}
-
-/// A gate that holds nothing, and has forgotten no fence.
-fn lost(gate: FenceGate) -> Result<FenceGate, GateRefusal> {
-    let Report { repo, node, incarnation, fence, revision, base, .. } = gate.report();
-    let newest = Stamp { version: base, ..Stamp::BLANK };
-    FenceGate::new(repo, node, incarnation).raise(&Proof { repo, fence, revision, newest })
 }
 
 /// Whether `record` leads from `refs` to exactly `stamp`.
