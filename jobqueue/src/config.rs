@@ -29,6 +29,8 @@ pub struct Limits {
     pub tags_per_pool: u32,
     /// Jobs that one pull may ask for.
     pub pull: u32,
+    /// Keys that are remembered when no job here has them.
+    pub keys: u32,
     /// Components that are off and windows that hold.
     pub filters: u32,
     /// Results that are remembered for reuse.
@@ -48,6 +50,7 @@ impl Default for Limits {
             tags: 1_000_000,
             tags_per_pool: 10_000,
             pull: 1_000,
+            keys: 100_000,
             filters: 10_000,
             results: 100_000,
         }
@@ -193,7 +196,7 @@ impl ConfigBuilder {
         let l = &self.0.limits;
         let least = [l.jobs, l.jobs_per_tag, l.jobs_per_pipeline, l.pipelines, l.calls, l.effects]
             .into_iter()
-            .chain([l.pools, l.tags, l.tags_per_pool, l.pull, l.filters, l.results, self.0.budget])
+            .chain([l.pools, l.tags, l.tags_per_pool, l.pull, l.keys, l.filters, l.results, self.0.budget])
             .min();
         if least == Some(0) {
             return Err(ConfigError::ZeroLimit);

@@ -1,12 +1,13 @@
 //! What a host is asked to do, and what it is told.
 
-use crate::id::{AskId, CallId, JobId, JobKey, LeaseToken, PipelineId, PoolId, Ticket, Version, Worker};
+use crate::id::{AskId, CallId, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Ticket, Version, Worker};
 use crate::job::{Entry, Job, State};
+use crate::key::KeyRow;
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::reason::Refused;
 use crate::time::Timestamp;
 
-/// A row of either table.
+/// A row of one of the three tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Row {
@@ -14,6 +15,8 @@ pub enum Row {
     Job(Job),
     /// A pipeline's.
     Pipeline(Pipeline),
+    /// A key's.
+    Key(KeyRow),
 }
 
 /// One row of a write.
@@ -30,10 +33,12 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Want {
-    /// The job's latest attempt, and its pipeline's row.
+    /// The job's latest attempt, its pipeline's row, and its key's if it has one.
     Job(JobId),
     /// The pipeline's row, and the latest attempt of each of its jobs.
     Pipeline(PipelineId),
+    /// The key's row.
+    Key(Key),
     /// The rows that [`Engine::changes`](crate::Engine::changes) shows for this ticket, as they are.
     Written(Ticket),
 }

@@ -40,6 +40,8 @@ ids! {
     Class(u32);
     /// A pool of resources whose workers pull.
     PoolId(u32);
+    /// What jobs share that must not run at the same time: an environment, a lock, a branch.
+    Key(u64);
     /// A worker's lasting name.
     WorkerName(u64);
     /// One life of a worker or of an engine: a restart is a new one.

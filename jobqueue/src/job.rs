@@ -1,7 +1,7 @@
 //! A job's row: plain data with a version, which any host can keep in any database.
 
 use crate::id::{
-    Attempt, CallId, Component, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Version, Worker, WriteId,
+    Attempt, CallId, Component, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Tag, Version, Worker, WriteId,
 };
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -134,6 +134,17 @@ pub enum Start {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct ResultKey(pub u64);
 
+/// What a waiting job does when a newer one with its key waits too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum OnNewer {
+    /// It keeps its turn.
+    #[default]
+    Waits,
+    /// It is superseded: only the newest is worth running.
+    GivesWay,
+}
+
 /// Whether the host has a word to say before a job runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -204,6 +215,10 @@ pub struct JobSpec {
     pub unchanged: Option<ResultKey>,
     /// Whether the host is asked before it runs.
     pub condition: Condition,
+    /// What at most one job may hold at a time.
+    pub key: Option<Key>,
+    /// What it does when a newer job with its key waits too.
+    pub on_newer: OnNewer,
     /// Times and tries.
     pub policy: Policy,
 }
@@ -323,6 +338,12 @@ impl Job {
     #[must_use]
     pub const fn attempt(&self) -> Attempt {
         self.key.attempt
+    }
+
+    /// The key that it holds now: from its delivery until its worker, or the external system, is done with it.
+    #[must_use]
+    pub const fn held_key(&self) -> Option<Key> {
+        if self.state.is_leased() || matches!(self.state, State::Polling) { self.spec.key } else { None }
     }
 
     /// The token of the delivery that the row remembers.

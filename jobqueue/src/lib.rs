@@ -38,7 +38,7 @@
 //! use std::collections::BTreeMap;
 //! use tenon_jobqueue::*;
 //!
-//! // Yours: two tables. A write changes all its rows, each from the version it expects, or none.
+//! // Yours: a table for each kind of row; no job here has a key. A write changes all its rows, each from the version it expects, or none.
 //! #[derive(Default)]
 //! struct Db(BTreeMap<JobKey, Job>, BTreeMap<PipelineId, Pipeline>);
 //! impl Db {
@@ -46,6 +46,7 @@
 //!         match row {
 //!             Row::Job(job) => self.0.get(&job.key).map(|row| row.version),
 //!             Row::Pipeline(pipeline) => self.1.get(&pipeline.id).map(|row| row.version),
+//!             Row::Key(_) => None,
 //!         }
 //!     }
 //!     fn write(&mut self, changes: &[Change]) -> bool {
@@ -54,6 +55,7 @@
 //!             match change.row {
 //!                 Row::Job(job) => drop(self.0.insert(job.key, job)),
 //!                 Row::Pipeline(pipeline) => drop(self.1.insert(pipeline.id, pipeline)),
+//!                 Row::Key(_) => {}
 //!             }
 //!         }
 //!         good
@@ -120,7 +122,8 @@
 //! | the engine's incarnation | before its first write: **no two lives may share one**, since write ids are made from it |
 //! | a job's script, logs and artifacts | yours: the rows know a job by its number |
 //!
-//! The row's columns are `(job, attempt)` as the primary key, `version`, and the rest, as columns or as one value. The
+//! A job's columns are `(job, attempt)` as the primary key, `version`, and the rest, as columns or as one value; pipelines
+//! and keys have tables of their own. The
 //! swap is `UPDATE … WHERE job = ? AND attempt = ? AND version = ?` and must touch exactly one row; an insert must fail
 //! on the key. Should the answer of the database be lost, tell `handle_unknown`: the rows are read again and their
 //! write ids tell. Answer [`Effect::Fetch`] with what the database says now, never from a cache.
@@ -145,6 +148,8 @@
 //! * Execution is at least once; a result is accepted once. Each delivery has a token that no other delivery shares.
 //! * A worker that fell silent is not believed later, nor is the life before its restart.
 //! * A pipeline's batch opens once, however many completions decide at once, on however many engines.
+//! * Of all jobs with one [`Key`], one is out at a time; which one is in the key's row, written with the delivery. The
+//!   others block no queue while they wait.
 //! * A row moves only as [`table`] says, and no row leaves a terminal state: a retry is a new row.
 //! * Within a queue: the larger priority, then the older, then the smaller sequence number, then the smaller id. With
 //!   [`ageing`](ConfigBuilder::ageing_ms) nobody waits behind what came too much later; without, the lower may starve.
@@ -164,6 +169,7 @@ mod filter;
 mod hash;
 mod id;
 mod job;
+mod key;
 mod lane;
 mod pipeline;
 mod queues;
@@ -184,12 +190,13 @@ pub use engine::{
 pub use event::{Act, Event, EventKind, Stopper, Verdict};
 pub use filter::{Filters, Hold, Judgement};
 pub use id::{
-    AskId, Attempt, CallId, Class, Component, Incarnation, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Ticket,
-    Version, Worker, WorkerName, WriteId,
+    AskId, Attempt, CallId, Class, Component, Incarnation, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Tag,
+    Ticket, Version, Worker, WorkerName, WriteId,
 };
 pub use job::{
-    Condition, Delivery, Entry, Job, JobSpec, OnFailure, Outcome, Policy, ResultKey, Start, State, Tally, When,
+    Condition, Delivery, Entry, Job, JobSpec, OnFailure, OnNewer, Outcome, Policy, ResultKey, Start, State, Tally, When,
 };
+pub use key::KeyRow;
 pub use pipeline::{NeedsError, NewJob, Pipeline, PipelineState, Submission, run_orders};
 pub use reason::{Reason, Refused};
 pub use time::Timestamp;

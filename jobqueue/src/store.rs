@@ -29,6 +29,8 @@ pub(crate) struct JobSlot {
     pub(crate) alarm: Option<Timestamp>,
     /// The pool in whose leases it is counted.
     pub(crate) pool: Option<u32>,
+    /// Whether it waits for its key, outside of its queue.
+    pub(crate) displaced: bool,
     /// Whether it is counted among its tag's held jobs.
     pub(crate) held: bool,
     pipe_links: (u32, u32),
@@ -189,6 +191,7 @@ impl Store {
             queued: false,
             alarm: None,
             pool: None,
+            displaced: false,
             held: false,
             pipe_links: (NONE, head),
             worker_links: (NONE, NONE),

@@ -7,12 +7,13 @@ mod common;
 use common::{Host, at, component, config, new_job, pool, refused, request, spec, told, worker};
 use tenon_jobqueue::State::{
     Aborted, Aborting, Dead, Delayed, Failed, Pending, Polling, Reused, Running, Scheduled, Skipped, Succeeded,
-    Suspended, TimedOut, Unstart,
+    Superseded, Suspended, TimedOut, Unstart,
 };
 use tenon_jobqueue::{
     Act, Answer, Attempt, Condition, Config, ConfigError, Effect, Entry, Hold, Incarnation, JobId, JobSpec, Judgement,
-    LeaseToken, Limits, NeedsError, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PullRequest, Reason,
-    Refused, ResultKey, Row, Service, Standing, Start, Tag, Ticket, Version, When, Why, Worker, WriteId, run_orders,
+    Key, LeaseToken, Limits, NeedsError, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PullRequest,
+    Reason, Refused, ResultKey, Row, Service, Standing, Start, Tag, Ticket, Version, When, Why, Worker, WriteId,
+    run_orders,
 };
 
 fn with(id: u64, order: u32, change: impl FnOnce(&mut JobSpec)) -> NewJob {
@@ -488,6 +489,96 @@ fn each_rule_refuses_by_its_name() {
     assert_eq!(host.answer(call), refused(Refused::WrongState(Scheduled)));
     let call = host.engine.retry(host.now, JobId::new(1));
     assert_eq!(host.answer(call), refused(Refused::StillOpen(Scheduled)));
+}
+
+// ---- keys -----------------------------------------------------------------------------------------------------------------
+
+fn keyed(id: u64, key: u64) -> NewJob {
+    with(id, 1, |spec| spec.key = Some(Key::new(key)))
+}
+
+#[test]
+fn of_all_jobs_with_one_key_one_is_out_and_the_others_block_nobody() {
+    let mut host = Host::new();
+    host.submit(1, &[keyed(1, 7), keyed(2, 7), keyed(3, 7), new_job(4, 1), keyed(5, 8)]);
+    let jobs = host.pull(1, 10);
+    let ids: Vec<u64> = jobs.iter().map(|job| job.token.key.job.get()).collect();
+    assert_eq!(ids, [1, 4, 5]);
+    assert!(host.pull(1, 10).is_empty());
+    host.succeed(&jobs[0]);
+    assert_eq!(host.one(1).token.key.job.get(), 2, "in their order");
+    host.pass(10_000);
+    let again = host.pull(1, 1);
+    assert_eq!(again[0].token.key.job.get(), 3, "a delivery that is not acknowledged gives the key back");
+}
+
+#[test]
+fn a_key_is_given_back_by_every_way_out() {
+    type Out = fn(&mut Host, &tenon_jobqueue::Assignment);
+    let ways: [Out; 7] = [
+        |host, job| _ = host.fail(job),
+        |host, job| _ = host.say(job, Act::Nack),
+        |host, job| _ = host.say(job, Act::Snooze(host.now.after_millis(500_000))),
+        |host, job| _ = host.say(job, Act::Suspend(host.now.after_millis(500_000))),
+        |host, _| host.pass(60_000),
+        |host, job| {
+            let call = host.engine.abort(host.now, job.token.key.job);
+            host.answer(call);
+            host.succeed(job);
+        },
+        |host, _| {
+            let call = host.engine.abort_pipeline(host.now, PipelineId::new(1));
+            host.answer(call);
+            host.pass(30_000);
+        },
+    ];
+    for (at, out) in ways.into_iter().enumerate() {
+        let mut host = Host::new();
+        host.submit(1, &[keyed(1, 7)]);
+        host.submit(2, &[keyed(2, 7)]);
+        let job = host.one(1);
+        host.ack(&job);
+        assert!(host.pull(1, 1).is_empty());
+        out(&mut host, &job);
+        assert_eq!(host.one(1).token.key.job.get(), 2, "way {at}");
+    }
+}
+
+#[test]
+fn a_key_is_kept_over_a_restart_and_seen_by_other_engines() {
+    let mut one = Host::new();
+    one.submit(1, &[keyed(1, 7), keyed(2, 7)]);
+    let mut two = one.beside(2);
+    let rows = one.db.borrow().open();
+    let _ = two.engine.load(two.now, &rows);
+    two.run();
+    let job = one.one(1);
+    assert!(two.pull(2, 5).is_empty(), "the other engine learns of it from the conflict");
+    one.restart(3);
+    assert!(one.pull(1, 5).is_empty());
+    let call = two.engine.work(two.now, job.worker, job.token, Act::Report(Outcome::Succeeded));
+    assert_eq!(told(two.answer(call)), Succeeded);
+    assert_eq!(two.one(2).token.key.job.get(), 2);
+}
+
+#[test]
+fn waiting_work_that_gives_way_collapses_to_the_newest() {
+    let mut host = Host::new();
+    let deploy = |id| {
+        with(id, 1, |spec| {
+            (spec.key, spec.on_newer) = (Some(Key::new(7)), tenon_jobqueue::OnNewer::GivesWay);
+        })
+    };
+    host.submit(1, &[deploy(1)]);
+    let running = host.one(1);
+    for id in 2..=4 {
+        host.submit(id, &[deploy(id)]);
+    }
+    assert_eq!(host.states(&[1, 2, 3, 4]), [Scheduled, Superseded, Superseded, Pending]);
+    assert_eq!(host.job(2).reason, Reason::Superseded { by: JobId::new(3) });
+    assert_eq!(host.pipeline(2).state(), PipelineState::Aborted);
+    host.succeed(&running);
+    assert_eq!(host.one(1).token.key.job.get(), 4);
 }
 
 // ---- aborts and retries -----------------------------------------------------------------------------------------------------
@@ -966,6 +1057,7 @@ fn a_request_that_always_conflicts_is_contended_at_last() {
                     match row {
                         Row::Job(job) => job.version = job.version.next(),
                         Row::Pipeline(row) => row.version = row.version.next(),
+                        Row::Key(row) => row.version = row.version.next(),
                     }
                 }
                 let mut db = host.db.borrow_mut();
@@ -973,6 +1065,7 @@ fn a_request_that_always_conflicts_is_contended_at_last() {
                     match row {
                         Row::Job(job) => db.jobs.insert(job.key, *job).map(|_| ()),
                         Row::Pipeline(row) => db.pipelines.insert(row.id, *row).map(|_| ()),
+                        Row::Key(row) => db.keys.insert(row.key, *row).map(|_| ()),
                     };
                 }
                 drop(db);

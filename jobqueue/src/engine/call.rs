@@ -49,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) tries: u32,
     /// Whether the rows were read since it last waited; only then may it be refused.
     pub(crate) fresh: bool,
+    /// Whether the engine asked it of itself, so that nobody waits for the answer.
+    pub(crate) silent: bool,
 }
 
 impl Engine {
@@ -73,7 +75,7 @@ impl Engine {
     }
 
     /// The call is tried again when the write is settled; what was read for it is old by then.
-    fn wait_for(&mut self, id: CallId, ticket: Ticket) {
+    pub(super) fn wait_for(&mut self, id: CallId, ticket: Ticket) {
         if let Some(call) = self.calls.get_mut(&id) {
             call.fresh = false;
         }
@@ -118,6 +120,9 @@ impl Engine {
         if known.is_none() && moves_pipeline(&row, &change) {
             return self.refuse(id, want, Refused::Unknown);
         }
+        if let Some(key) = row.held_key().filter(|_| !self.key_is_clear(&row, &change.row)) {
+            return self.wait_for_key(id, key);
+        }
         if self.store.find_job(job).is_none() && !row.state.is_terminal() {
             // It had no room, or its pipeline has ended; while it is written it must have a place.
             self.apply_job(&row);
@@ -145,6 +150,7 @@ impl Engine {
         }
         if !revived {
             self.scratch.push(Change { expect: Some(old.version), row: Row::Job(change.row) });
+            self.stage_key(old, &change.row, write);
         }
         if let Some(next) = change.next {
             self.scratch.push(Change { expect: None, row: Row::Job(next) });
@@ -249,7 +255,7 @@ pub(super) fn done(job: &Job) -> Answer {
 pub(super) fn job_row(row: &Row) -> Option<Job> {
     match row {
         Row::Job(job) => Some(*job),
-        Row::Pipeline(_) => None,
+        Row::Pipeline(_) | Row::Key(_) => None,
     }
 }
 
@@ -261,7 +267,7 @@ pub(super) fn latest(rows: &[Row], id: JobId) -> Option<Job> {
 pub(super) fn pipeline_row(rows: &[Row], id: PipelineId) -> Option<Pipeline> {
     let newest = rows.iter().filter_map(|row| match row {
         Row::Pipeline(pipeline) if pipeline.id == id => Some(*pipeline),
-        Row::Pipeline(_) | Row::Job(_) => None,
+        Row::Pipeline(_) | Row::Job(_) | Row::Key(_) => None,
     });
     newest.max_by_key(|pipeline| pipeline.version)
 }

@@ -70,6 +70,7 @@ impl Engine {
                     slot.lock = Some(ticket);
                 }
             }
+            Row::Key(row) => self.lock_key(row.key, ticket),
         }
     }
 
@@ -95,6 +96,7 @@ impl Engine {
                 self.undecided.push_back(pipeline.id);
                 self.catch_up(at);
             }
+            Row::Key(row) => self.unlock_key(row.key, ticket),
         }
     }
 
@@ -109,6 +111,12 @@ impl Engine {
         for change in &flight.changes {
             self.unlock(&change.row, ticket);
         }
+        // Keys first, so that a holder finds itself named.
+        for change in &flight.changes {
+            if let Row::Key(row) = &change.row {
+                self.apply_key(row);
+            }
+        }
         for change in &flight.changes {
             match &change.row {
                 Row::Job(job) => {
@@ -116,6 +124,7 @@ impl Engine {
                     self.apply_job(job);
                 }
                 Row::Pipeline(pipeline) => self.apply_pipeline(pipeline),
+                Row::Key(_) => {}
             }
         }
         self.tidy(&flight.changes);
@@ -135,7 +144,7 @@ impl Engine {
         let inserted = || {
             let keys = changes.iter().filter(|change| change.expect.is_none()).filter_map(|change| match change.row {
                 Row::Job(job) => Some(job.key),
-                Row::Pipeline(_) => None,
+                Row::Pipeline(_) | Row::Key(_) => None,
             });
             let (mut jobs, mut first) = (0, None);
             for key in keys {
@@ -152,7 +161,7 @@ impl Engine {
                 // An attempt that is followed by another is told of before that one.
                 let own = changes.iter().find_map(|change| match change.row {
                     Row::Job(job) if change.expect.is_some() => Some(job),
-                    Row::Job(_) | Row::Pipeline(_) => None,
+                    Row::Job(_) | Row::Pipeline(_) | Row::Key(_) => None,
                 });
                 own.map_or(Answer::Refused(Refused::Unknown), |job| done(&job))
             }
@@ -220,9 +229,14 @@ impl Engine {
     /// Whatever waited for a write that was not made is tried again.
     fn go_on(&mut self, mut flight: Flight, fresh: &[Row]) {
         for change in &flight.changes {
-            let Row::Job(job) = &change.row else { continue };
-            if let Some(at) = self.store.find_job(job.id()) {
-                self.place(at);
+            match &change.row {
+                Row::Job(job) => {
+                    if let Some(at) = self.store.find_job(job.id()) {
+                        self.place(at);
+                    }
+                }
+                Row::Key(row) => self.free_up(row.key),
+                Row::Pipeline(_) => {}
             }
         }
         self.tidy(&flight.changes);
@@ -246,6 +260,12 @@ impl Engine {
                     self.doubt(job.pipeline);
                 }
                 Row::Pipeline(pipeline) if change.expect.is_some() => self.doubt(pipeline.id),
+                Row::Key(row) => {
+                    if let Some(slot) = self.keys.get_mut(&row.key) {
+                        (slot.row, slot.known) = (None, false);
+                    }
+                    self.ask_key(row.key);
+                }
                 Row::Job(_) | Row::Pipeline(_) => {}
             }
         }
@@ -304,6 +324,7 @@ impl Engine {
         let made = rows.iter().any(|row| match row {
             Row::Job(job) => job.write == write,
             Row::Pipeline(pipeline) => pipeline.write == write,
+            Row::Key(row) => row.write == write,
         });
         if made {
             self.land(ticket);
@@ -336,6 +357,13 @@ impl Engine {
             slot.late = true;
             return;
         }
+        if !self.key_is_clear(&job, &change.row) {
+            // Settling the key's write, or reading its row, sets the alarm again.
+            if let Some(slot) = self.store.pipes.get_mut(pipe) {
+                slot.late = true;
+            }
+            return;
+        }
         self.scratch.clear();
         self.stage(ticket, &job, change, known);
         self.propose(ticket, Origin::Expire);
@@ -362,7 +390,9 @@ impl Engine {
         let mut batch = core::mem::take(&mut self.batch);
         batch.clear();
         let free = self.store.jobs_of(at).filter_map(|at| self.store.jobs.get(at)).filter(|slot| slot.lock.is_none());
-        batch.extend(free.map(|slot| slot.job));
+        // A key that a job may have to give back must be known.
+        let is_clear = |job: &Job| self.key_is_clear(job, &Job { state: State::Aborted, ..*job });
+        batch.extend(free.map(|slot| slot.job).filter(is_clear));
         batch.sort_unstable_by_key(|job| (job.spec.order, job.sequence, job.id()));
         let ticket = self.ticket();
         let stamp = self.stamp(ticket);
@@ -372,6 +402,10 @@ impl Engine {
                 // A decision writes each job once.
                 let old = Version::new(job.version.get() - 1);
                 self.scratch.push(Change { expect: Some(old), row: Row::Job(*job) });
+                let before = self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)).map(|slot| slot.job);
+                if let Some(before) = before {
+                    self.stage_key(&before, job, stamp.write);
+                }
             }
             self.scratch.push(Change { expect, row: Row::Pipeline(row) });
             self.propose(ticket, Origin::Decide);

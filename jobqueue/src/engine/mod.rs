@@ -2,6 +2,7 @@
 
 mod call;
 mod flight;
+mod keys;
 mod observe;
 mod pull;
 mod rows;
@@ -20,8 +21,8 @@ use crate::event::{Act, Event, Stopper};
 use crate::filter::{Filters, Hold, Judgement};
 use crate::hash::Map;
 use crate::id::{
-    AskId, Attempt, CallId, Class, Component, Incarnation, JobId, JobKey, LeaseToken, PipelineId, PoolId, Tag, Ticket,
-    Version, Worker, WriteId,
+    AskId, Attempt, CallId, Class, Component, Incarnation, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Tag,
+    Ticket, Version, Worker, WriteId,
 };
 use crate::job::{Entry, Job, ResultKey, State, Tally};
 use crate::lane::{self, Rank};
@@ -36,6 +37,7 @@ use crate::transition::Stamp;
 
 use call::{Call, Pull, Work};
 use flight::{Flight, Origin};
+use keys::KeySlot;
 
 /// A worker's wish for jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +66,8 @@ enum Purpose {
     Pipeline(PipelineId),
     /// A worker says that it never saw this assignment.
     Again(CallId, LeaseToken),
+    /// A key's row is not in memory.
+    Key(Key),
 }
 
 /// The engine: an index over rows that live in a database. It never owns the truth, and can be made from the rows at
@@ -90,6 +94,9 @@ pub struct Engine {
     effects: VecDeque<Effect>,
     /// Pipelines that may have something to decide; empty between calls.
     undecided: VecDeque<PipelineId>,
+    keys: BTreeMap<Key, KeySlot>,
+    /// Jobs that give way to newer ones, and to which; empty between calls.
+    superseded: VecDeque<(JobId, JobId)>,
     filters: Filters,
     /// Jobs that the host is being asked about.
     judging: BTreeSet<JobId>,
@@ -119,6 +126,8 @@ impl Engine {
             asks: BTreeMap::new(),
             effects: VecDeque::new(),
             undecided: VecDeque::new(),
+            keys: BTreeMap::new(),
+            superseded: VecDeque::new(),
             filters: Filters::default(),
             judging: BTreeSet::new(),
             counters: Counters::default(),
@@ -433,7 +442,7 @@ impl Engine {
         self.lift(now);
         let call = CallId::new(self.next_call);
         self.next_call += 1;
-        self.calls.insert(call, Call { work, tries: 0, fresh: false });
+        self.calls.insert(call, Call { work, tries: 0, fresh: false, silent: false });
         Ok(call)
     }
 
@@ -560,7 +569,7 @@ impl Engine {
 
     /// Answers a call, which is then over.
     fn answer(&mut self, call: CallId, answer: Answer) {
-        if self.calls.remove(&call).is_some() {
+        if self.calls.remove(&call).is_some_and(|call| !call.silent) {
             if matches!(answer, Answer::Refused(_)) {
                 self.counters.refused += 1;
             }
@@ -570,6 +579,13 @@ impl Engine {
 
     /// Does what the last change made possible: decisions first, so that parked pulls see all that came at once.
     fn pump(&mut self) {
+        while let Some((job, by)) = self.superseded.pop_front() {
+            let call = CallId::new(self.next_call);
+            self.next_call += 1;
+            let work = Work::Event(job, Event::Supersede { by });
+            self.calls.insert(call, Call { work, tries: 0, fresh: false, silent: true });
+            self.run(call, &[]);
+        }
         while let Some(pipeline) = self.undecided.pop_front() {
             self.decide(pipeline);
         }

@@ -35,6 +35,10 @@ impl Engine {
             slot.queued = false;
             slot.stamp = slot.stamp.wrapping_add(1);
             let job = slot.job;
+            if !self.key_admits(&job) {
+                self.set_aside(entry.slot);
+                continue;
+            }
             let ticket = self.ticket();
             let event = Event::Deliver { worker: pull.worker, pool: pull.pool, pull: id };
             let Ok(change) = transition(self.now, &job, &event, &self.stamp(ticket)) else { continue };
@@ -42,6 +46,7 @@ impl Engine {
             self.queues.pools[pool as usize].flying += 1;
             self.scratch.clear();
             self.scratch.push(Change { expect: Some(job.version), row: Row::Job(change.row) });
+            self.stage_key(&job, &change.row, change.row.write);
             self.propose(ticket, Origin::Pull(id, pool));
         }
         self.set_pull(id, pull);

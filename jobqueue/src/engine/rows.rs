@@ -50,6 +50,7 @@ impl Engine {
             let since = match row {
                 Row::Job(job) => job.since,
                 Row::Pipeline(pipeline) => pipeline.created,
+                Row::Key(_) => Timestamp::ZERO,
             };
             if self.now.millis_since(since) >= self.config.settling_ms {
                 if let Row::Pipeline(pipeline) = row {
@@ -83,10 +84,17 @@ impl Engine {
 
     fn take_all(&mut self, rows: &[Row]) -> Compensated {
         let mut told = Compensated::default();
+        // Keys first, so that nobody asks for one that is here.
+        for row in rows {
+            if let Row::Key(row) = row {
+                told.taken += u32::from(self.take_key(row));
+            }
+        }
         for row in rows {
             let taken = match row {
                 Row::Job(job) => self.take_job(job),
                 Row::Pipeline(pipeline) => self.take_pipeline(pipeline),
+                Row::Key(_) => Taken::Known,
             };
             match taken {
                 Taken::Yes => told.taken += 1,
@@ -176,6 +184,10 @@ impl Engine {
             }
             Purpose::Resolve(ticket) => self.resolve(ticket, rows),
             Purpose::Pipeline(id) => self.read_pipeline(id, rows),
+            Purpose::Key(key) => {
+                self.take(rows);
+                self.read_key(key);
+            }
             Purpose::Again(id, token) => {
                 self.take(rows);
                 self.reassign(id, token);
@@ -224,7 +236,9 @@ impl Engine {
             (Some(at), true) => self.remove(at),
             (Some(at), false) => {
                 self.unqueue(at);
+                self.take_back(at);
                 let Some(slot) = self.store.jobs.get_mut(at) else { return };
+                let old = slot.job;
                 let (was, is) = (slot.job.state == State::Unstart, job.state == State::Unstart);
                 slot.job = *job;
                 let pipe = slot.pipe;
@@ -232,6 +246,7 @@ impl Engine {
                     pipe.unstarted = pipe.unstarted + u32::from(is) - u32::from(was);
                 }
                 self.count(at);
+                self.key_comes(Some(&old), job);
                 self.place(at);
             }
             (None, false) => {
@@ -243,6 +258,7 @@ impl Engine {
                     pipe.unstarted += u32::from(job.state == State::Unstart);
                 }
                 self.count(at);
+                self.key_comes(None, job);
                 self.place(at);
             }
         }
@@ -251,6 +267,10 @@ impl Engine {
     /// Forgets a job.
     pub(super) fn remove(&mut self, at: u32) {
         self.unqueue(at);
+        self.take_back(at);
+        if let Some(job) = self.store.jobs.get(at).map(|slot| slot.job) {
+            self.key_goes(&job);
+        }
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
         let (lane, pipe, held) = (slot.lane, slot.pipe, slot.held);
         let unstarted = slot.job.state == State::Unstart;
@@ -295,7 +315,7 @@ impl Engine {
     }
 
     /// Takes the job out of its queue.
-    fn unqueue(&mut self, at: u32) {
+    pub(super) fn unqueue(&mut self, at: u32) {
         let Some(slot) = self.store.jobs.get_mut(at).filter(|slot| slot.queued) else { return };
         slot.queued = false;
         slot.stamp = slot.stamp.wrapping_add(1);
@@ -309,13 +329,16 @@ impl Engine {
     pub(super) fn place(&mut self, at: u32) {
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
         let waits = slot.job.state == State::Pending && slot.lock.is_none();
+        if slot.displaced && !waits {
+            return self.take_back(at);
+        }
         if slot.queued && !waits {
             return self.unqueue(at);
         }
         if slot.lock.is_some() {
             return;
         }
-        if waits && !slot.queued {
+        if waits && !slot.queued && !slot.displaced {
             slot.queued = true;
             let rank = Rank::of(&slot.job, self.config.ageing_ms);
             let entry = lane::Entry { rank, slot: at, stamp: slot.stamp };
@@ -370,7 +393,7 @@ impl Engine {
         for change in changes {
             match &change.row {
                 Row::Pipeline(pipeline) => self.tidy_pipeline(pipeline.id),
-                Row::Job(_) => {}
+                Row::Job(_) | Row::Key(_) => {}
             }
         }
     }

@@ -5,12 +5,14 @@ use alloc::vec::Vec;
 
 use super::call::{Call, Work};
 use super::flight::{Flight, Origin};
+use super::keys::KeySlot;
 use super::{Engine, Purpose};
 use crate::config::{Config, PoolSpec, Service};
 use crate::effect::{Change, Effect, Row, Want};
 use crate::filter::Filters;
-use crate::id::{AskId, CallId, Incarnation, JobId, PipelineId, Tag, Ticket, Version};
+use crate::id::{AskId, CallId, Incarnation, JobId, Key, PipelineId, Tag, Ticket, Version};
 use crate::job::Job;
+use crate::key::KeyRow;
 use crate::pipeline::Pipeline;
 use crate::rng::Rng;
 
@@ -34,6 +36,18 @@ struct PoolState {
     active: Vec<u32>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct KeyState {
+    key: Key,
+    row: Option<KeyRow>,
+    known: bool,
+    asked: bool,
+    callers: Vec<CallId>,
+    /// Jobs that were set aside, best first.
+    aside: Vec<JobId>,
+}
+
 /// An engine's state, without clock and counters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -52,6 +66,7 @@ pub struct Snapshot {
     calls: Vec<(CallId, Call)>,
     asks: Vec<(AskId, Want, Purpose)>,
     effects: Vec<Effect>,
+    keys: Vec<KeyState>,
     filters: Filters,
     judging: Vec<JobId>,
 }
@@ -105,9 +120,16 @@ impl Engine {
             calls: sorted(&self.calls),
             asks: asks.collect(),
             effects: self.effects.iter().copied().collect(),
+            keys: self.keys.iter().map(|(key, slot)| self.key_state(*key, slot)).collect(),
             filters: self.filters.clone(),
             judging: self.judging.iter().copied().collect(),
         }
+    }
+
+    fn key_state(&self, key: Key, slot: &KeySlot) -> KeyState {
+        let aside = slot.aside.iter().filter_map(|(_, at)| self.store.jobs.get(*at));
+        let aside = aside.map(|slot| slot.job.id()).collect();
+        KeyState { key, row: slot.row, known: slot.known, asked: slot.asked, callers: slot.callers.clone(), aside }
     }
 
     /// The engine whose snapshot this is.
@@ -144,6 +166,7 @@ impl Engine {
         engine.filters = snapshot.filters.clone();
         engine.judging = snapshot.judging.iter().copied().collect();
         engine.undecided.clear();
+        engine.superseded.clear();
         engine.queues.woken.clear();
         engine.wind();
         Ok(engine)
@@ -162,6 +185,11 @@ impl Engine {
                 slot.late = pipeline.late;
             }
         }
+        for key in &snapshot.keys {
+            let slot = self.keys.entry(key.key).or_default();
+            (slot.row, slot.known, slot.asked) = (key.row, key.known, key.asked);
+            slot.callers.clone_from(&key.callers);
+        }
         for job in &snapshot.jobs {
             if !job.check() || job.state.is_terminal() {
                 return Err(RestoreError::Broken("a job's row cannot be"));
@@ -176,6 +204,11 @@ impl Engine {
         }
         if self.queues.lanes.len() != snapshot.lanes.len() {
             return Err(RestoreError::Broken("a job without its queue"));
+        }
+        for id in snapshot.keys.iter().flat_map(|key| &key.aside) {
+            let at = self.store.find_job(*id).ok_or(RestoreError::Broken("a job set aside that is not there"))?;
+            self.unqueue(at);
+            self.set_aside(at);
         }
         for id in &snapshot.silent {
             let at = self.store.find_job(*id).and_then(|at| self.store.jobs.get_mut(at));
@@ -222,6 +255,7 @@ impl Engine {
     fn relock(&mut self, change: &Change, ticket: Ticket) -> Result<(), RestoreError> {
         let held = match &change.row {
             Row::Job(_) if change.expect.is_none() => None,
+            Row::Key(row) => self.keys.get(&row.key).and_then(|slot| slot.lock),
             Row::Job(job) => self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)?.lock),
             Row::Pipeline(row) => self.store.find_pipe(row.id).and_then(|at| self.store.pipes.get(at)?.lock),
         };

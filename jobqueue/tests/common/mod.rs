@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use tenon_jobqueue::{
     Act, Answer, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobId, JobKey,
-    JobSpec, LeaseToken, NewJob, Outcome, Pipeline, PipelineId, PipelineState, PoolId, PoolKind, PoolSpec, PullRequest,
-    Refused, Row, Service, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
+    JobSpec, Key, KeyRow, LeaseToken, NewJob, Outcome, Pipeline, PipelineId, PipelineState, PoolId, PoolKind, PoolSpec,
+    PullRequest, Refused, Row, Service, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
 };
 
 /// Two tables, written by compare-and-set on the version, all rows of a write or none.
@@ -18,6 +18,7 @@ use tenon_jobqueue::{
 pub struct Db {
     pub jobs: BTreeMap<JobKey, Job>,
     pub pipelines: BTreeMap<PipelineId, Pipeline>,
+    pub keys: BTreeMap<Key, KeyRow>,
     /// How often each job's result was accepted.
     pub results: BTreeMap<JobId, u32>,
 }
@@ -27,6 +28,7 @@ impl Db {
         match row {
             Row::Job(job) => self.jobs.get(&job.key).map(|job| job.version),
             Row::Pipeline(pipeline) => self.pipelines.get(&pipeline.id).map(|pipeline| pipeline.version),
+            Row::Key(row) => self.keys.get(&row.key).map(|row| row.version),
         }
     }
 
@@ -48,14 +50,25 @@ impl Db {
                 Row::Pipeline(pipeline) => {
                     self.pipelines.insert(pipeline.id, pipeline);
                 }
+                Row::Key(row) => {
+                    self.keys.insert(row.key, row);
+                }
             }
         }
         self.check();
         true
     }
 
-    /// What must hold after every write: a pipeline's counts are its jobs'.
+    /// What must hold after every write: a pipeline's counts are its jobs', and a key's row names who holds it.
     pub fn check(&self) {
+        let mut held = BTreeMap::new();
+        for job in self.jobs.values() {
+            if let Some(key) = job.held_key() {
+                assert_eq!(held.insert(key, job.key), None, "two jobs hold {key}");
+            }
+        }
+        let named = self.keys.values().filter_map(|row| Some((row.key, row.holder?)));
+        assert_eq!(held, named.collect(), "who holds what");
         for pipeline in self.pipelines.values() {
             let mut counted = Pipeline { unstarted: 0, remaining: 0, failed: 0, stopped: 0, ..*pipeline };
             for job in self.latest(pipeline.id) {
@@ -85,8 +98,10 @@ impl Db {
             Want::Job(id) => {
                 let job = self.jobs.values().rfind(|job| job.id() == id).copied();
                 let row = job.and_then(|job| pipeline(job.pipeline));
-                job.map(Row::Job).into_iter().chain(row).collect()
+                let key = job.and_then(|job| self.keys.get(&job.spec.key?).copied().map(Row::Key));
+                job.map(Row::Job).into_iter().chain(row).chain(key).collect()
             }
+            Want::Key(key) => self.keys.get(&key).copied().map(Row::Key).into_iter().collect(),
             Want::Pipeline(id) => self.latest(id).into_iter().map(Row::Job).chain(pipeline(id)).collect(),
             Want::Written(ticket) => self.fresh(engine.changes(ticket)),
         }
@@ -97,6 +112,7 @@ impl Db {
         let rows = changes.iter().filter_map(|change| match change.row {
             Row::Job(job) => self.jobs.get(&job.key).copied().map(Row::Job),
             Row::Pipeline(row) => self.pipelines.get(&row.id).copied().map(Row::Pipeline),
+            Row::Key(row) => self.keys.get(&row.key).copied().map(Row::Key),
         });
         rows.collect()
     }
@@ -105,7 +121,8 @@ impl Db {
     pub fn open(&self) -> Vec<Row> {
         let jobs = self.jobs.values().filter(|job| !job.state.is_terminal()).copied().map(Row::Job);
         let open = self.pipelines.values().filter(|pipeline| pipeline.state() == PipelineState::Open);
-        jobs.chain(open.copied().map(Row::Pipeline)).collect()
+        let keys = self.keys.values().copied().map(Row::Key);
+        jobs.chain(open.copied().map(Row::Pipeline)).chain(keys).collect()
     }
 }
 

@@ -5,9 +5,9 @@
 use crate::common::{Db, pool};
 use tenon_jobqueue::{
     Act, Answer, AskId, Assignment, CallId, Change, Class, Component, Condition, Config, Effect, Engine, Hold,
-    Incarnation, Job, JobId, JobKey, JobSpec, Judgement, LeaseToken, Limits, NewJob, OnFailure, Outcome, PipelineId,
-    PipelineState, Policy, PoolId, PoolSpec, PullRequest, Refused, ResultKey, Row, Service, Start, State, Submission,
-    Tag, Ticket, Timestamp, When, Worker, WorkerName,
+    Incarnation, Job, JobId, JobKey, JobSpec, Judgement, Key, LeaseToken, Limits, NewJob, OnFailure, OnNewer, Outcome,
+    PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest, Refused, ResultKey, Row, Service, Start, State,
+    Submission, Tag, Ticket, Timestamp, When, Worker, WorkerName,
 };
 
 /// Everything that a host can say to an engine.
@@ -251,6 +251,8 @@ impl Sim {
                     [usize::try_from(self.dice.roll(3)).unwrap()],
                 condition: [Condition::None, Condition::None, Condition::Ask]
                     [usize::try_from(self.dice.roll(3)).unwrap()],
+                key: [None, None, Some(Key::new(self.dice.roll(2)))][usize::try_from(self.dice.roll(3)).unwrap()],
+                on_newer: [OnNewer::Waits, OnNewer::GivesWay][usize::try_from(self.dice.roll(2)).unwrap()],
                 policy,
             };
             jobs.push(NewJob { id: JobId::new(self.jobs), spec, tag: None });

@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                         }
                         let key = match change.row {
                             Row::Job(job) => (job.id().get(), job.attempt().get()),
-                            Row::Pipeline(_) => (0, 0),
+                            Row::Pipeline(_) | Row::Key(_) => (0, 0),
                         };
                         rows.insert(key, change.row);
                     }

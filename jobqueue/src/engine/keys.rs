@@ -1,0 +1,232 @@
+//! Keys: of all jobs with one key, one is out at a time, and the others stand in no queue's way.
+//!
+//! A job whose key is taken is noticed when a pull comes upon it: it is set aside, and the best of those set aside goes
+//! back to its queue when the key is free.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::{Engine, Purpose};
+use crate::effect::{Change, Row, Want};
+use crate::id::{CallId, JobId, Key, Ticket, Version, WriteId};
+use crate::job::{Job, OnNewer, State};
+use crate::key::KeyRow;
+use crate::lane::Rank;
+
+/// What is known about a key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeySlot {
+    pub(super) row: Option<KeyRow>,
+    /// Whether the row is known; one that is known and not there does not exist.
+    pub(super) known: bool,
+    pub(super) asked: bool,
+    pub(super) lock: Option<Ticket>,
+    /// Jobs that were set aside, best first.
+    pub(super) aside: BTreeSet<(Rank, u32)>,
+    /// Jobs here that are pending, oldest first.
+    pending: BTreeSet<(u64, JobId)>,
+    /// Commands that wait for the row to be read.
+    pub(super) callers: Vec<CallId>,
+    /// Jobs here that hold the key, as far as their rows here say.
+    holders: BTreeSet<JobId>,
+    /// Jobs here.
+    jobs: u32,
+}
+
+impl Engine {
+    /// Whether the job may be delivered as far as its key goes.
+    pub(super) fn key_admits(&self, job: &Job) -> bool {
+        let slot = job.spec.key.and_then(|key| self.keys.get(&key));
+        slot.is_none_or(|slot| slot.lock.is_none() && slot.row.is_none_or(|row| row.holder.is_none()))
+    }
+
+    /// Whether it is known what a change from `old` to `new` does to the key.
+    pub(super) fn key_is_clear(&self, old: &Job, new: &Job) -> bool {
+        match (old.held_key(), new.held_key()) {
+            (Some(key), None) => self.keys.get(&key).is_some_and(|slot| slot.known && slot.lock.is_none()),
+            (Some(_), Some(_)) | (None, _) => true,
+        }
+    }
+
+    /// The command is tried again when the key's write is settled or its row is read.
+    pub(super) fn wait_for_key(&mut self, id: CallId, key: Key) {
+        let slot = self.keys.entry(key).or_default();
+        if let Some(ticket) = slot.lock {
+            return self.wait_for(id, ticket);
+        }
+        slot.callers.push(id);
+        self.ask_key(key);
+    }
+
+    /// Puts what a change from `old` to `new` does to the key into the next write.
+    pub(super) fn stage_key(&mut self, old: &Job, new: &Job, write: WriteId) {
+        let (key, holder) = match (old.held_key(), new.held_key()) {
+            (None, Some(key)) => (key, Some(new.key)),
+            (Some(key), None) => (key, None),
+            (Some(_), Some(_)) | (None, None) => return,
+        };
+        let row = self.keys.get(&key).and_then(|slot| slot.row);
+        if holder.is_none() && row.is_none_or(|row| row.holder != Some(old.key)) {
+            return;
+        }
+        let version = row.map_or(Version::FIRST, |row| row.version.next());
+        let expect = row.map(|row| row.version);
+        self.scratch.push(Change { expect, row: Row::Key(KeyRow { key, version, write, holder }) });
+    }
+
+    pub(super) fn lock_key(&mut self, key: Key, ticket: Ticket) {
+        self.keys.entry(key).or_default().lock = Some(ticket);
+    }
+
+    pub(super) fn unlock_key(&mut self, key: Key, ticket: Ticket) {
+        if let Some(slot) = self.keys.get_mut(&key).filter(|slot| slot.lock == Some(ticket)) {
+            slot.lock = None;
+            self.stir_holders(key);
+        }
+    }
+
+    /// The key's row as it is.
+    pub(super) fn apply_key(&mut self, row: &KeyRow) {
+        let slot = self.keys.entry(row.key).or_default();
+        slot.row = Some(*row);
+        slot.known = true;
+        self.free_up(row.key);
+    }
+
+    /// Takes a key's row from outside; returns whether it was newer.
+    pub(super) fn take_key(&mut self, row: &KeyRow) -> bool {
+        let known = self.keys.get(&row.key);
+        if known.is_none() && row.holder.is_none() {
+            return false;
+        }
+        let older = |slot: &KeySlot| slot.lock.is_some() || slot.row.is_some_and(|known| known.version >= row.version);
+        if known.is_some_and(older) {
+            return false;
+        }
+        self.apply_key(row);
+        true
+    }
+
+    /// Nothing is believed about the key until it was read.
+    pub(super) fn ask_key(&mut self, key: Key) {
+        let slot = self.keys.entry(key).or_default();
+        if !core::mem::replace(&mut slot.asked, true) {
+            self.ask(Want::Key(key), Purpose::Key(key));
+        }
+    }
+
+    /// The key's row was read, and taken if there is one.
+    pub(super) fn read_key(&mut self, key: Key) {
+        let Some(slot) = self.keys.get_mut(&key) else { return };
+        slot.asked = false;
+        slot.known = true;
+        let callers = core::mem::take(&mut slot.callers);
+        self.free_up(key);
+        self.stir_holders(key);
+        for call in callers {
+            self.run(call, &[]);
+        }
+    }
+
+    /// What could not be done to the key's holders while the key was unknown or locked.
+    fn stir_holders(&mut self, key: Key) {
+        let Some(slot) = self.keys.get(&key) else { return };
+        let holders: Vec<JobId> = slot.holders.iter().copied().collect();
+        for holder in holders {
+            let at = self.store.find_job(holder);
+            if let Some(slot) = at.and_then(|at| self.store.jobs.get(at)) {
+                self.undecided.push_back(slot.job.pipeline);
+                let pipe = slot.pipe;
+                self.catch_up(pipe);
+            }
+        }
+    }
+
+    /// The best of the jobs set aside goes back to its queue, if the key is free.
+    pub(super) fn free_up(&mut self, key: Key) {
+        let Some(slot) = self.keys.get_mut(&key) else { return };
+        if slot.lock.is_some() || slot.row.is_some_and(|row| row.holder.is_some()) {
+            return;
+        }
+        let Some((_, at)) = slot.aside.pop_first() else { return };
+        if let Some(slot) = self.store.jobs.get_mut(at) {
+            slot.displaced = false;
+        }
+        self.place(at);
+    }
+
+    /// Sets a job aside that a pull came upon and whose key is taken.
+    pub(super) fn set_aside(&mut self, at: u32) {
+        let Some(slot) = self.store.jobs.get_mut(at) else { return };
+        let Some(key) = slot.job.spec.key else { return };
+        slot.displaced = true;
+        let rank = Rank::of(&slot.job, self.config.ageing_ms);
+        self.keys.entry(key).or_default().aside.insert((rank, at));
+    }
+
+    /// The job no longer waits for its key: it goes, or its row changes.
+    pub(super) fn take_back(&mut self, at: u32) {
+        let Some(slot) = self.store.jobs.get_mut(at).filter(|slot| slot.displaced) else { return };
+        slot.displaced = false;
+        let rank = Rank::of(&slot.job, self.config.ageing_ms);
+        if let Some(key) = slot.job.spec.key.and_then(|key| self.keys.get_mut(&key)) {
+            key.aside.remove(&(rank, at));
+        }
+    }
+
+    /// A job with a key has come here, or its row is another.
+    pub(super) fn key_comes(&mut self, old: Option<&Job>, job: &Job) {
+        let Some(key) = job.spec.key else { return };
+        let slot = self.keys.entry(key).or_default();
+        slot.jobs += u32::from(old.is_none());
+        let place = (job.sequence, job.id());
+        if job.state == State::Pending {
+            slot.pending.insert(place);
+            self.collapse(key, job);
+        } else {
+            slot.pending.remove(&place);
+        }
+        let slot = self.keys.entry(key).or_default();
+        if job.held_key().is_none() {
+            slot.holders.remove(&job.id());
+            return;
+        }
+        slot.holders.insert(job.id());
+        // A row that does not name a holder is an old one.
+        if slot.row.is_none_or(|row| row.holder != Some(job.key)) {
+            slot.known = false;
+            self.ask_key(key);
+        }
+    }
+
+    /// A job with a key goes.
+    pub(super) fn key_goes(&mut self, job: &Job) {
+        let Some(key) = job.spec.key else { return };
+        let many = self.keys.len() > self.config.limits().keys as usize;
+        let Some(slot) = self.keys.get_mut(&key) else { return };
+        slot.jobs -= 1;
+        slot.pending.remove(&(job.sequence, job.id()));
+        slot.holders.remove(&job.id());
+        if many && slot.jobs == 0 && slot.lock.is_none() && !slot.asked && slot.callers.is_empty() {
+            self.keys.remove(&key);
+        }
+    }
+
+    /// Of the pending jobs that give way, all older than the newest are superseded by it.
+    fn collapse(&mut self, key: Key, job: &Job) {
+        let Some(slot) = self.keys.get(&key) else { return };
+        let Some((_, newest)) = slot.pending.last().copied() else { return };
+        if newest != job.id() {
+            if job.spec.on_newer == OnNewer::GivesWay {
+                self.superseded.push_back((job.id(), newest));
+            }
+            return;
+        }
+        for (_, id) in slot.pending.iter().filter(|(_, id)| *id != newest) {
+            let older = self.store.find_job(*id).and_then(|at| self.store.jobs.get(at));
+            if older.is_some_and(|older| older.job.spec.on_newer == OnNewer::GivesWay) {
+                self.superseded.push_back((*id, newest));
+            }
+        }
+    }
+}
