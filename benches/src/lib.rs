@@ -5,6 +5,7 @@
 //! noisy, so a figure is a median, a comparison interleaves the two sides, and what must not regress is guarded by
 //! counts (instructions, allocations, bytes), never by a clock.
 
+pub mod jobqueue;
 mod measure;
 pub mod refslog;
 mod row;
@@ -24,4 +25,4 @@ pub struct Suite {
 
 /// Every suite, in the order in which the README names the crates.
 pub const SUITES: &[Suite] =
-    &[Suite { name: "refslog", rows: refslog::rows }, Suite { name: "scaler", rows: scaler::rows }];
+    &[Suite { name: "refslog", rows: refslog::rows }, Suite { name: "jobqueue", rows: jobqueue::rows }, Suite { name: "scaler", rows: scaler::rows }];

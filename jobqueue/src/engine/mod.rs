@@ -103,6 +103,7 @@ pub struct Engine {
     counters: Counters,
     scratch: Vec<Change>,
     batch: Vec<Job>,
+    named: Vec<(Tag, JobId)>,
     spare: Vec<(Vec<Change>, Vec<CallId>)>,
 }
 
@@ -133,6 +134,7 @@ impl Engine {
             counters: Counters::default(),
             scratch: Vec::new(),
             batch: Vec::new(),
+            named: Vec::new(),
             spare: Vec::new(),
             config,
         }
@@ -277,38 +279,42 @@ impl Engine {
         Ok(call)
     }
 
-    fn check_submission(&self, new: &Submission<'_>) -> Result<(), Refused> {
+    fn check_submission(&mut self, new: &Submission<'_>) -> Result<(), Refused> {
+        let mut named = core::mem::take(&mut self.named);
+        named.clear();
+        named.extend(new.jobs.iter().map(|job| (self.tag_of(job, new.class), job.id)));
+        let checked = self.check_named(new, &mut named);
+        self.named = named;
+        checked
+    }
+
+    fn check_named(&self, new: &Submission<'_>, named: &mut [(Tag, JobId)]) -> Result<(), Refused> {
         let limits = self.config.limits();
-        let mut ids: Vec<JobId> = new.jobs.iter().map(|job| job.id).collect();
-        ids.sort_unstable();
-        let twice = ids.windows(2).any(|pair| pair[0] == pair[1]);
+        named.sort_unstable_by_key(|(_, id)| *id);
+        let twice = named.windows(2).any(|pair| pair[0].1 == pair[1].1);
         let hopeless = |job: &NewJob| {
             let policy = job.spec.policy;
             policy.max_attempts == 0 || policy.max_crashes == 0 || policy.max_nacks == 0 || policy.lease_ms == 0
         };
-        if ids.is_empty() || twice || new.jobs.iter().any(hopeless) {
+        if named.is_empty() || twice || new.jobs.iter().any(hopeless) {
             return Err(Refused::Invalid);
         }
-        let taken = self.store.find_pipe(new.id).is_some() || ids.iter().any(|id| self.store.find_job(*id).is_some());
-        if taken {
+        let is_here = |(_, id): &(Tag, JobId)| self.store.find_job(*id).is_some();
+        if self.store.find_pipe(new.id).is_some() || named.iter().any(is_here) {
             return Err(Refused::Exists);
         }
-        within(ids.len(), limits.jobs_per_pipeline)?;
-        within(self.store.jobs.used as usize + ids.len(), limits.jobs)?;
+        within(named.len(), limits.jobs_per_pipeline)?;
+        within(self.store.jobs.used as usize + named.len(), limits.jobs)?;
         within(self.store.pipes.used as usize + 1, limits.pipelines)?;
-        let mut by_tag: BTreeMap<Tag, usize> = BTreeMap::new();
-        for job in new.jobs {
-            *by_tag.entry(self.tag_of(job, new.class)).or_default() += 1;
-        }
+        named.sort_unstable();
         let mut tags = self.queues.lanes.len();
-        for (tag, count) in by_tag {
-            let lane = self.queues.find(tag);
+        for same in named.chunk_by(|a, b| a.0 == b.0) {
+            let lane = self.queues.find(same[0].0);
             tags += usize::from(lane.is_none());
             let there = lane.map_or(0, |lane| self.queues.lanes[lane as usize].jobs);
-            within(there as usize + count, limits.jobs_per_tag)?;
+            within(there as usize + same.len(), limits.jobs_per_tag)?;
         }
-        within(tags, limits.tags)?;
-        Ok(())
+        within(tags, limits.tags)
     }
 
     fn tag_of(&self, job: &NewJob, class: Class) -> Tag {
