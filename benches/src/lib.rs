@@ -24,5 +24,8 @@ pub struct Suite {
 }
 
 /// Every suite, in the order in which the README names the crates.
-pub const SUITES: &[Suite] =
-    &[Suite { name: "refslog", rows: refslog::rows }, Suite { name: "jobqueue", rows: jobqueue::rows }, Suite { name: "scaler", rows: scaler::rows }];
+pub const SUITES: &[Suite] = &[
+    Suite { name: "refslog", rows: refslog::rows },
+    Suite { name: "jobqueue", rows: jobqueue::rows },
+    Suite { name: "scaler", rows: scaler::rows },
+];

@@ -15,6 +15,9 @@
 //!    a write, the host makes it, and only then is it so; nothing is emitted that relies on a write before that write
 //!    was told as made. Several engines may share one database: versions decide, and write ids tell whose write it was.
 //!
+//! Beside them stand two pure helpers: [`component`], the template that a worker follows with one job, and [`trigger`],
+//! which says what pipelines an event starts.
+//!
 //! # The loop
 //!
 //! ```text
@@ -160,6 +163,7 @@
 
 extern crate alloc;
 
+pub mod component;
 mod config;
 mod decide;
 mod effect;
@@ -180,6 +184,7 @@ pub mod table;
 mod time;
 mod timer;
 mod transition;
+pub mod trigger;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service};
 pub use decide::decide;
