@@ -5,9 +5,9 @@ mod common;
 
 use common::{LINEAGE, config, empty, id, key, name, oid, open_config, refs_of, symbolic};
 use tenon_refslog::{
-    Agreement, Bisection, Change, Command, CompactError, Config, DfPolicy, Form, HeadDeletion, LineageId, Mode,
-    ObjectFormat, ObjectId, Old, Point, Reason, Record, RefName, Refs, ReplayError, Replayed, Segment, Transaction,
-    Value, Verdict, Version, compact, compact_segments, diff,
+    Agreement, Bisection, Change, Command, CompactError, Config, DfPolicy, Form, HeadDeletion, LineageId, MergeError,
+    Mode, ObjectFormat, ObjectId, Old, Point, Reason, Record, RefName, Refs, ReplayError, Replayed, Segment,
+    Transaction, Value, Verdict, Version, compact, compact_segments, diff,
 };
 
 /// What a table says: `main` is `refs/heads/main`, `3` an id, `@main` a symbolic value.
@@ -369,6 +369,15 @@ fn composition_refuses_what_does_not_fit() {
     let strange = Segment::of_record(records[0].after(), &elsewhere.unwrap(), Mode::Cover);
     assert_eq!(strange.unwrap_err(), CompactError::LineageMismatch { have: LINEAGE, found: LineageId(3) });
     assert_eq!(compact_segments([]).unwrap(), None);
+    // Adjacent and of equal checksums, but the second replaces what the first never left.
+    let taken_up = Change::new(name("refs/heads/main"), Old::Is(id(9)), Some(id(2)));
+    let contradicting = Record::new(records[1].after(), vec![taken_up]).unwrap();
+    let broken = compact(genesis(), Mode::Cover, [&records[0], &contradicting]);
+    assert_eq!(broken.unwrap_err(), CompactError::Broken { name: name("refs/heads/main") });
+    let mut at_one = empty();
+    let _ = at_one.apply(&records[0]).unwrap();
+    let segment = Segment::of_record(at_one.point(), &contradicting, Mode::Cover).unwrap();
+    assert!(matches!(at_one.snapshot().merge(&segment), Err(MergeError::OldMismatch { .. })));
 }
 
 #[test]
