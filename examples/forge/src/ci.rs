@@ -2,7 +2,9 @@
 //! form, and the page that shows it all.
 
 pub(crate) mod file;
+pub(crate) mod logs;
 pub(crate) mod page;
+pub(crate) mod store;
 pub(crate) mod view;
 pub(crate) mod wire;
 pub(crate) mod worker;
