@@ -52,6 +52,8 @@ pub(crate) enum CiStoreError {
 pub(crate) enum Kind {
     /// A set of tags that jobs need: a component of the queue.
     Tags,
+    /// A set of tags that workers have.
+    Pool,
     Worker,
 }
 
@@ -59,6 +61,7 @@ impl Kind {
     const fn word(self) -> &'static str {
         match self {
             Self::Tags => "tags",
+            Self::Pool => "pool",
             Self::Worker => "worker",
         }
     }

@@ -1,9 +1,9 @@
 //! What is read: rows for the engine, and records for people.
 
 use rusqlite::{OptionalExtension as _, Row as SqlRow, params};
-use tenon_jobqueue::{Change, Job, JobId, Pipeline, PipelineId, Row, Want};
+use tenon_jobqueue::{Change, Job, JobId, Pipeline, Row, Want};
 
-use super::{CiStore, CiStoreError, Kind, parsed, rows, signed, small, unsigned};
+use super::{CiStore, CiStoreError, parsed, rows, signed, unsigned};
 use crate::ci::file::{CiFile, JobDef};
 
 /// A pipeline with all that is known of it.
@@ -139,12 +139,6 @@ impl CiStore {
         }))
     }
 
-    /// A job's attempt, and how many attempts before it failed by their script.
-    pub(crate) fn script_failures(&self, job: JobId) -> Result<u32, CiStoreError> {
-        let failures = self.attempts(job.get())?.iter().filter(|a| a.row.outcome.is_some()).count();
-        Ok(u32::try_from(failures).unwrap_or(u32::MAX))
-    }
-
     /// How many pipelines stand in each way: open, then ended.
     pub(crate) fn totals(&self) -> Result<(u64, u64), CiStoreError> {
         let (open, all): (i64, i64) =
@@ -154,10 +148,14 @@ impl CiStore {
         Ok((unsigned(open)?, unsigned(all)?))
     }
 
-    /// The name of a worker.
-    pub(crate) fn worker_name(&self, id: u64) -> Result<Option<String>, CiStoreError> {
-        let id = small(signed(id)?)?;
-        Ok(self.names(Kind::Worker)?.into_iter().find(|(n, _)| *n == id).map(|(_, name)| name))
+    /// The name of a repository; the table is the router's.
+    pub(crate) fn repository(&self, id: u64) -> Result<Option<String>, CiStoreError> {
+        let name = self
+            .lock()
+            .prepare_cached("SELECT name FROM repos WHERE id = ?1")?
+            .query_row([signed(id)?], |r| r.get(0))
+            .optional()?;
+        Ok(name)
     }
 }
 

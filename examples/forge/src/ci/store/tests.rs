@@ -89,7 +89,7 @@ fn a_row_moves_by_its_version_and_remembers_its_times() {
     assert_eq!(pipeline.state(), PipelineState::Succeeded);
     let change = |row| Change { expect: Some(old), row };
     let write = Write { changes: vec![change(Row::Job(job)), change(Row::Pipeline(pipeline))], birth: None };
-    assert_eq!(store.write(&[write.clone()]).unwrap(), [Written::Committed]);
+    assert_eq!(store.write(std::slice::from_ref(&write)).unwrap(), [Written::Committed]);
     assert!(matches!(&store.write(&[write]).unwrap()[..], [Written::Conflicted(rows)] if rows.len() == 2));
     assert!(store.open_rows().unwrap().is_empty());
     assert_eq!(store.pipeline(1).unwrap().unwrap().ended_ms, Some(900));

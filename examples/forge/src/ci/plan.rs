@@ -1,0 +1,241 @@
+//! From a CI file to the queue's terms: orders from stages and needs, tags as components, branches as classes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tenon_jobqueue::{
+    Class, Component, JobId, JobSpec, NeedsError, NewJob, OnFailure, Policy, Start, When, run_orders,
+};
+
+use super::centre::LEASE_MS;
+use super::file::{CiFile, JobDef, JobWhen};
+use super::store::PipelineRecord;
+
+/// What kind of push a pipeline is for: each kind has its queues, so that no kind's backlog holds up another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BranchClass {
+    Main,
+    Branch,
+    Tag,
+}
+
+pub(crate) const CLASSES: [BranchClass; 3] = [BranchClass::Main, BranchClass::Branch, BranchClass::Tag];
+
+impl BranchClass {
+    fn of(reference: &str) -> Self {
+        match reference {
+            "refs/heads/main" | "refs/heads/master" => Self::Main,
+            tag if tag.starts_with("refs/tags/") => Self::Tag,
+            _ => Self::Branch,
+        }
+    }
+
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Main => 1,
+            Self::Branch => 2,
+            Self::Tag => 3,
+        }
+    }
+
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Main => "main line",
+            Self::Branch => "branches",
+            Self::Tag => "tags",
+        }
+    }
+
+    /// What is released goes first, then what everybody builds upon.
+    const fn priority(self) -> u8 {
+        match self {
+            Self::Tag => 20,
+            Self::Main => 10,
+            Self::Branch => 0,
+        }
+    }
+}
+
+/// A CI file whose jobs can be ordered.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) file: CiFile,
+    orders: Vec<u32>,
+    class: BranchClass,
+}
+
+impl Plan {
+    /// Orders the jobs of a file that was pushed to `reference`.
+    ///
+    /// # Errors
+    /// What is wrong, with its line: jobs that need each other in a circle.
+    pub(crate) fn new(file: CiFile, reference: &str) -> Result<Self, String> {
+        let id = |at: usize| JobId::new(u64::try_from(at).unwrap_or(u64::MAX));
+        let waits: Vec<Vec<JobId>> = file
+            .jobs
+            .iter()
+            .map(|job| match &job.needs {
+                Some(needs) => needs.iter().copied().map(id).collect(),
+                None => {
+                    let before = file.jobs.iter().enumerate().filter(|(_, other)| other.stage < job.stage);
+                    before.map(|(at, _)| id(at)).collect()
+                }
+            })
+            .collect();
+        let nodes: Vec<(JobId, &[JobId])> = waits.iter().enumerate().map(|(at, waits)| (id(at), &waits[..])).collect();
+        let orders = run_orders(&nodes).map_err(|e| wrong(&file, &e))?;
+        Ok(Self { file, orders, class: BranchClass::of(reference) })
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        Class::new(self.class.number())
+    }
+
+    pub(crate) fn priority(&self) -> u8 {
+        self.class.priority()
+    }
+
+    /// The jobs as the queue takes them, numbered from `first`, each with its component.
+    pub(crate) fn jobs(&self, first: u64, components: &[u32], timeout: Duration) -> Vec<NewJob> {
+        let jobs = self.file.jobs.iter().zip(&self.orders).zip(components);
+        (first..)
+            .zip(jobs)
+            .map(|(id, ((job, order), component))| NewJob {
+                id: JobId::new(id),
+                spec: spec(job, *order, Component::new(*component), timeout),
+            })
+            .collect()
+    }
+}
+
+fn spec(job: &JobDef, order: u32, component: Component, timeout: Duration) -> JobSpec {
+    let timeout_ms = job.timeout_s.map_or(timeout, |s| Duration::from_secs(u64::from(s))).as_millis();
+    JobSpec {
+        order,
+        component,
+        when: match job.when {
+            JobWhen::OnSuccess | JobWhen::Manual => When::OnSuccess,
+            JobWhen::OnFailure => When::OnFailure,
+            JobWhen::Always => When::Always,
+        },
+        start: if job.when == JobWhen::Manual { Start::Manual } else { Start::Auto },
+        on_failure: if job.allow_failure { OnFailure::Allowed } else { OnFailure::Fails },
+        policy: Policy {
+            ack_ms: 10_000,
+            lease_ms: LEASE_MS,
+            timeout_ms: u32::try_from(timeout_ms).unwrap_or(u32::MAX),
+            abort_ms: 15_000,
+            backoff_ms: 500,
+            backoff_cap_ms: 30_000,
+            max_attempts: 1 + u16::from(job.retry),
+            max_crashes: 3,
+            max_nacks: 5,
+        },
+    }
+}
+
+fn wrong(file: &CiFile, e: &NeedsError) -> String {
+    let job = |id: &JobId| usize::try_from(id.get()).ok().and_then(|at| file.jobs.get(at));
+    if let NeedsError::Cycle(circle) = e
+        && let Some(first) = circle.first().and_then(&job)
+    {
+        let names: Vec<&str> = circle.iter().filter_map(&job).map(|j| j.name.as_str()).collect();
+        return format!("line {}: jobs need each other in a circle: {}", first.line, names.join(" → "));
+    }
+    e.to_string()
+}
+
+/// What a job's script finds in its environment, besides what the worker adds.
+pub(crate) fn variables(
+    pipeline: &PipelineRecord,
+    job: &JobDef,
+    stage: &str,
+    repository: &str,
+    id: JobId,
+) -> BTreeMap<String, String> {
+    let name = short_reference(&pipeline.reference);
+    let mut all: BTreeMap<String, String> = [
+        ("CI", "true".to_owned()),
+        ("GITLAB_CI", "true".to_owned()),
+        ("CI_PIPELINE_ID", pipeline.id.to_string()),
+        ("CI_PIPELINE_SOURCE", "push".to_owned()),
+        ("CI_JOB_ID", id.to_string()),
+        ("CI_JOB_NAME", job.name.clone()),
+        ("CI_JOB_STAGE", stage.to_owned()),
+        ("CI_COMMIT_SHA", pipeline.hash.clone()),
+        ("CI_COMMIT_SHORT_SHA", pipeline.hash.chars().take(8).collect()),
+        ("CI_COMMIT_REF_NAME", name.to_owned()),
+        ("CI_COMMIT_TITLE", pipeline.subject.clone()),
+        ("CI_PROJECT_PATH", repository.to_owned()),
+        ("CI_PROJECT_NAME", repository.rsplit('/').next().unwrap_or_default().to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let kind = if pipeline.reference.starts_with("refs/tags/") { "CI_COMMIT_TAG" } else { "CI_COMMIT_BRANCH" };
+    all.insert(kind.to_owned(), name.to_owned());
+    all.extend(job.variables.clone());
+    all
+}
+
+/// A branch's or tag's name, without where it stands.
+pub(crate) fn short_reference(reference: &str) -> &str {
+    reference.strip_prefix("refs/heads/").or_else(|| reference.strip_prefix("refs/tags/")).unwrap_or(reference)
+}
+
+/// A set of tags as one name: sorted, joined by commas, which no tag holds.
+pub(crate) fn join(tags: &[String]) -> String {
+    tags.join(",")
+}
+
+pub(crate) fn split(joined: &str) -> Vec<String> {
+    joined.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orders(text: &str) -> Vec<(String, u32)> {
+        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/heads/main").unwrap();
+        plan.file.jobs.iter().map(|j| j.name.clone()).zip(plan.orders.clone()).collect()
+    }
+
+    #[test]
+    fn stages_and_needs_become_orders() {
+        let text = "
+a: {stage: build, script: x}
+b: {stage: build, script: x}
+c: {stage: test, script: x}
+d: {stage: test, script: x, needs: []}
+e: {stage: deploy, script: x}
+f: {stage: deploy, script: x, needs: [a]}
+";
+        let wanted = [("a", 1), ("b", 1), ("c", 2), ("d", 1), ("e", 3), ("f", 2)];
+        assert_eq!(orders(text), wanted.map(|(name, order)| (name.to_owned(), order)));
+    }
+
+    #[test]
+    fn a_circle_is_named_with_a_line() {
+        let file = CiFile::parse("a: {script: x, needs: [b]}\nb: {script: x, needs: [a]}\n").unwrap();
+        let e = Plan::new(file, "refs/heads/x").unwrap_err();
+        assert_eq!(e, "line 1: jobs need each other in a circle: a → b");
+    }
+
+    #[test]
+    fn what_the_file_says_is_what_the_queue_is_told() {
+        let text = "a: {script: x, when: manual, retry: 2, timeout: 90s}\nb: {script: x, allow_failure: true}\n";
+        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/tags/v1").unwrap();
+        let jobs = plan.jobs(10, &[4, 5], Duration::from_secs(60));
+        assert_eq!(jobs.iter().map(|j| j.id.get()).collect::<Vec<_>>(), [10, 11]);
+        let (a, b) = (jobs[0].spec, jobs[1].spec);
+        assert_eq!((a.start, a.on_failure, a.component.get()), (Start::Manual, OnFailure::Allowed, 4));
+        assert_eq!((a.policy.max_attempts, a.policy.timeout_ms, b.policy.timeout_ms), (3, 90_000, 60_000));
+        assert_eq!((plan.class().get(), plan.priority(), b.on_failure), (3, 20, OnFailure::Allowed));
+    }
+
+    #[test]
+    fn sets_of_tags_have_one_name() {
+        assert_eq!(split(&join(&["a".into(), "b".into()])), ["a", "b"]);
+        assert!(split(&join(&[])).is_empty());
+    }
+}
