@@ -1,12 +1,177 @@
 //! Pipelines: what a push to a repository with a CI file starts, the workers that run it, the fleet they
 //! form, and the page that shows it all.
 
+pub(crate) mod api;
 pub(crate) mod centre;
 pub(crate) mod file;
+pub(crate) mod fleet;
+pub(crate) mod follow;
 pub(crate) mod logs;
+pub(crate) mod metrics;
 pub(crate) mod page;
 pub(crate) mod plan;
+pub(crate) mod show;
 pub(crate) mod store;
 pub(crate) mod view;
 pub(crate) mod wire;
+pub(crate) mod words;
 pub(crate) mod worker;
+
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::home::Home;
+use crate::router::Host;
+use centre::{Centre, Settings};
+use fleet::{Fleet, Launch, Sizing};
+use logs::Logs;
+use store::CiStore;
+
+/// The environment variable that hands a worker its token (never in `argv`, which every user of the machine can read).
+pub(crate) const WORKER_TOKEN_ENV: &str = "FORGE_WORKER_TOKEN";
+/// The file of the data folder that holds it.
+pub(crate) const WORKER_TOKEN_FILE: &str = "worker-token";
+/// How long workers may take to give back what they run when the whole ends.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+/// Pipelines and the worker fleet.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Pipelines (workers run what the repositories tell them to, as this user)")]
+pub(crate) struct CiArgs {
+    /// Fewest workers of the fleet; 0 for none while nothing waits.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers_min: u32,
+    /// Most workers of the fleet; 0 for no fleet.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) workers_max: u32,
+    /// Jobs, waiting or running, that one worker of the fleet carries.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) jobs_per_worker: u32,
+    /// A job that waited longer, in seconds, asks for one worker more.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) oldest_seconds: u64,
+    /// For so long, in seconds, fewer workers must do before one goes.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) calm_seconds: u64,
+    /// Tags of the fleet's workers: jobs that need others wait for workers of your own (`forge worker run`).
+    #[arg(long, value_delimiter = ',', default_value = "linux,shell")]
+    pub(crate) worker_tags: Vec<String>,
+    /// Longest run of a job whose file says no time-out, in seconds.
+    #[arg(long, default_value_t = 3600)]
+    pub(crate) job_seconds: u64,
+    /// Where a job's log is cut, in bytes.
+    #[arg(long, default_value_t = 4 << 20)]
+    pub(crate) max_log_bytes: u64,
+}
+
+impl CiArgs {
+    /// A fleet that grows and shrinks while somebody watches.
+    pub(crate) fn demo() -> Self {
+        Self {
+            workers_min: 1,
+            workers_max: 4,
+            jobs_per_worker: 1,
+            oldest_seconds: 20,
+            calm_seconds: 3,
+            worker_tags: vec!["linux".into(), "shell".into()],
+            job_seconds: 60,
+            max_log_bytes: 1 << 20,
+        }
+    }
+}
+
+/// Everything about pipelines, as the router holds it.
+#[derive(Debug)]
+pub(crate) struct Ci {
+    pub(crate) centre: Arc<Centre>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) worker_token: String,
+    /// Whether whoever waits for something shall be let go.
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+impl Ci {
+    /// Takes up what was open when the last life ended; nothing runs before [`Ci::run`].
+    pub(crate) fn start(home: &Home, url: &str, args: &CiArgs) -> Result<Self> {
+        if args.workers_min > args.workers_max {
+            bail!("--workers-min {} is above --workers-max {}", args.workers_min, args.workers_max);
+        }
+        if let Some(tag) = args.worker_tags.iter().find(|tag| !file::is_tag(tag)) {
+            bail!("`{tag}` is no tag: use letters, digits, '.', '_' and '-' with --worker-tags");
+        }
+        let folder = home.path().join("ci");
+        let worker_token = home.secret(WORKER_TOKEN_FILE)?;
+        let logs =
+            Logs::open(folder.join("logs"), args.max_log_bytes).context("the folder of job logs cannot be made")?;
+        let settings = Settings { job_timeout: Duration::from_secs(args.job_seconds) };
+        let centre = Centre::start(Arc::new(CiStore::open(&home.store())?), logs, settings)?;
+        let sizing = Sizing {
+            min: args.workers_min,
+            max: args.workers_max,
+            jobs_per_worker: args.jobs_per_worker,
+            oldest_ms: args.oldest_seconds.saturating_mul(1000),
+            calm_ms: args.calm_seconds.saturating_mul(1000),
+            tags: args.worker_tags.clone(),
+        };
+        let processes = Processes {
+            folder: folder.join("workers"),
+            server: url.to_owned(),
+            token: worker_token.clone(),
+            tags: args.worker_tags.join(","),
+        };
+        let fleet = Arc::new(Fleet::new(&centre, sizing, Box::new(processes))?);
+        Ok(Self { centre, fleet, worker_token, closing: watch::Sender::new(false) })
+    }
+
+    /// Follows pushes and keeps the fleet, until the tasks are ended.
+    pub(crate) fn run(&self, host: &Host) -> [JoinHandle<()>; 2] {
+        let fleet = tokio::spawn(Arc::clone(&self.fleet).run(Arc::clone(&self.centre)));
+        [tokio::spawn(follow::run(host.clone())), fleet]
+    }
+
+    /// Ends the workers, which give back what they run; then lets go who waits.
+    pub(crate) async fn close(&self) {
+        self.fleet.stop(FAREWELL).await;
+        self.closing.send_replace(true);
+    }
+}
+
+/// Workers as processes of this program.
+#[derive(Debug)]
+struct Processes {
+    folder: PathBuf,
+    server: String,
+    token: String,
+    tags: String,
+}
+
+impl Launch for Processes {
+    fn launch(&self, name: &str) -> Result<Child> {
+        std::fs::create_dir_all(&self.folder)?;
+        let log = OpenOptions::new().create(true).append(true).open(self.folder.join(format!("{name}.log")))?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["worker", "run", "--with-parent", "--name", name, "--server", &self.server])
+            .args(["--tags", &self.tags])
+            .arg("--folder")
+            .arg(self.folder.join(name))
+            .env(WORKER_TOKEN_ENV, &self.token)
+            // Its own group: Ctrl-C in the terminal reaches the router alone, which ends the workers in order.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start a worker")?;
+        Ok(child)
+    }
+}

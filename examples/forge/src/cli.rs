@@ -1,5 +1,6 @@
 //! The command line: what the program can be asked, and the one place where errors are printed.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::ci::{CiArgs, WORKER_TOKEN_ENV, WORKER_TOKEN_FILE, worker};
 use crate::client::Client;
 use crate::{demo, node, router};
 
@@ -51,6 +53,9 @@ enum Command {
     /// Stop, start or kill a node process.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Be a worker: pull jobs from a forge, run them as this user, report.
+    #[command(subcommand)]
+    Worker(WorkerCommand),
     /// Show and check it all by itself: pushes, a killed node, repair, compaction, comparison.
     Demo(DemoArgs),
     /// A Git hook of a node; Git starts it.
@@ -59,6 +64,45 @@ enum Command {
         /// Which hook.
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkerCommand {
+    /// Work until Ctrl-C. A worker runs what the repositories of its forge tell it to, as the user that it runs as.
+    Run(WorkerArgs),
+    /// Run one program of a job, and end it with its worker; a worker starts it.
+    #[command(hide = true)]
+    Guard {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<OsString>,
+    },
+}
+
+/// A worker process.
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    /// Its name, which no other worker may have [default: worker- and the process id].
+    #[arg(long)]
+    name: Option<String>,
+    /// What it can do: it takes jobs that need no other tags.
+    #[arg(long, value_delimiter = ',')]
+    tags: Vec<String>,
+    /// The folder it builds in; emptied at its start.
+    #[arg(long, default_value = "forge-worker")]
+    folder: PathBuf,
+    /// The router's address [default: that of the forge that serves --data].
+    #[arg(long)]
+    server: Option<String>,
+    /// The data folder of a forge on this machine.
+    #[arg(long, default_value = "forge-data")]
+    data: PathBuf,
+    /// The token of the forge's workers [default: that of --data, in its file `worker-token`].
+    #[arg(long, env = crate::ci::WORKER_TOKEN_ENV, hide_env_values = true)]
+    token: Option<String>,
+    /// End with the process that holds this one's standard input.
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,6 +192,8 @@ pub(crate) struct ServeArgs {
     pub(crate) token: Option<String>,
     #[command(flatten)]
     pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) ci: CiArgs,
 }
 
 /// How the demo is run.
@@ -205,6 +251,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         // A hook is a short-lived child of Git: no runtime, no log of its own.
         Command::Hook { name } => return node::hook::run(&name),
+        Command::Worker(WorkerCommand::Guard { argv }) => return worker::guard::main(&argv),
+        Command::Worker(WorkerCommand::Run(args)) => with_runtime("forge=info", work(args)),
         Command::Serve(args) => with_runtime("forge=info", serve(args)),
         Command::Node(NodeCommand::Run(args)) => with_runtime("forge=info", node::run(args)),
         Command::Node(NodeCommand::Stop(args)) => with_runtime("warn", order(args, "stop")),
@@ -271,6 +319,31 @@ async fn serve(args: ServeArgs) -> Result<()> {
 fn spoken_path(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
+}
+
+async fn work(args: WorkerArgs) -> Result<()> {
+    let token = match args.token {
+        Some(token) => token,
+        None => std::fs::read_to_string(args.data.join(WORKER_TOKEN_FILE)).with_context(|| {
+            format!(
+                "no token: name the data folder of a forge with --data, or put the token of one into {WORKER_TOKEN_ENV}"
+            )
+        })?,
+    };
+    let server = match args.server {
+        Some(server) => server,
+        None => crate::home::published_address(&args.data)?,
+    };
+    let folder = std::path::absolute(&args.folder)?;
+    let options = worker::Options {
+        name: args.name.unwrap_or_else(|| format!("worker-{}", std::process::id())),
+        server: server.trim_end_matches('/').to_owned(),
+        token: token.trim().to_owned(),
+        tags: args.tags,
+        folder,
+        life: if args.with_parent { worker::Life::WithParent } else { worker::Life::OwnMaster },
+    };
+    worker::run(options).await
 }
 
 /// Ends with SIGINT or SIGTERM.

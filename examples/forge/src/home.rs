@@ -40,6 +40,11 @@ impl Home {
         &self.token
     }
 
+    /// A secret of its own for those who may not have the nodes': kept in the file `name`, made at first use.
+    pub(crate) fn secret(&self, name: &str) -> Result<String> {
+        read_or_make_token(&self.path.join(name))
+    }
+
     pub(crate) fn store(&self) -> PathBuf {
         self.path.join("store.db")
     }

@@ -1,8 +1,7 @@
-//! A replicated Git host in one command: a router with the smart-HTTP proxy and three node
-//! processes on loopback, each with real bare repositories. What is decided here is decided by
-//! `tenon-quorum` and `tenon-refslog`; this program does, and tells them what happened.
+//! A replicated Git host with CI in one command: a router with the smart-HTTP proxy and the pipelines' task centre, three
+//! node processes on loopback, each with real bare repositories, and a fleet of workers. What is decided here is decided
+//! by `tenon-quorum`, `tenon-refslog`, `tenon-jobqueue` and `tenon-scaler`; this program does, and tells them what happened.
 
-#[expect(dead_code, reason = "joins the router with its store")]
 mod ci;
 mod cli;
 mod client;

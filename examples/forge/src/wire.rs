@@ -51,6 +51,28 @@ pub(crate) fn from_header<T: DeserializeOwned>(headers: &HeaderMap, name: &str) 
     serde_json::from_slice(headers.get(name)?.as_bytes()).ok()
 }
 
+/// The answer of a node to `GET /repos/{id}/file?object=&path=`, a routed read: one file of what an object peels to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileView {
+    /// The commit; absent if the object is none and leads to none.
+    pub(crate) commit: Option<String>,
+    /// The first line of its message.
+    pub(crate) subject: String,
+    /// The file; absent if it is not there.
+    pub(crate) file: Option<FileText>,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FileText {
+    Text(String),
+    /// Larger than asked for.
+    TooLarge,
+    /// No UTF-8, or no file.
+    NotText,
+}
+
 /// `POST /internal/register` on the router: a node says where it listens. Repeated until it is answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Register {

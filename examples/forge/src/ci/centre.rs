@@ -18,11 +18,12 @@ use tenon_jobqueue::{
 };
 use tokio::sync::{Notify, oneshot, watch};
 
-pub(crate) use work::{Report, Told, WorkerSeen};
+pub(crate) use work::{Report, WorkerSeen};
 
 use super::logs::Logs;
 use super::plan::{self, Plan};
 use super::store::{Birth, BirthOf, CiStore, CiStoreError, Cursor, Kind, Write};
+use super::words;
 use keeper::Task;
 
 /// How often rows are looked over for work that fell through: pending and in no queue, open and with nothing to do.
@@ -38,8 +39,6 @@ const HEARTBEAT_MS: u64 = 1_000;
 pub(crate) struct Settings {
     /// For jobs whose file says no time-out.
     pub(crate) job_timeout: Duration,
-    /// Every job's log is cut at this many bytes.
-    pub(crate) log_limit: u64,
 }
 
 /// The engine and everything that it speaks through.
@@ -68,6 +67,10 @@ pub(crate) struct Core {
     /// What the workers of a pool have.
     pub(crate) pools: BTreeMap<PoolId, Vec<String>>,
     pub(crate) workers: BTreeMap<String, WorkerSeen>,
+    /// Pipelines that have ended in this life, by how.
+    pub(crate) closed: BTreeMap<&'static str, u64>,
+    /// Requests that were refused in this life, by the rule's number.
+    pub(crate) refused: BTreeMap<u16, u64>,
     next_pipeline: u64,
     next_job: u64,
 }
@@ -119,6 +122,8 @@ impl Centre {
             components: BTreeMap::new(),
             pools: BTreeMap::new(),
             workers: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            refused: BTreeMap::new(),
             next_pipeline: last_pipeline + 1,
             next_job: last_job + 1,
         };
@@ -221,9 +226,9 @@ impl Centre {
             PipelineId::new(core.next_pipeline - 1)
         });
         let birth = pushed.birth(id, now(), BirthOf::Error(error));
-        self.store.pass(pushed.repo, pushed.cursor, Some(&birth))?;
+        let made = self.store.pass(pushed.repo, pushed.cursor, Some(&birth))?;
         self.stir();
-        Ok(id)
+        if made { Ok(id) } else { Err(Failed::Refused(Refused::Exists)) }
     }
 
     /// The number of each job's set of tags; pools that have them serve a new one from now on.
@@ -286,15 +291,23 @@ impl Core {
                 }
             }
             Effect::Answer { call, answer } => {
+                if let Answer::Refused(why) = answer {
+                    *self.refused.entry(why.code()).or_default() += 1;
+                }
                 if let Some(waiting) = self.waiting.remove(&call) {
                     let _gone = waiting.done.send((answer, waiting.jobs));
                 }
             }
             // The worker reads it in the answer to its next heartbeat.
             Effect::Abort { token, .. } => tracing::debug!(job = %token.key.job, "to be stopped"),
+            // No job is made with a condition, and no filter is declared that asks.
+            Effect::Judge { job, .. } => tracing::warn!(job = %job.job, "nobody judges"),
             // No worker here waits for results from outside.
             Effect::Poll { token } => tracing::warn!(job = %token.key.job, "nobody polls"),
-            Effect::Closed { pipeline, state } => tracing::info!(%pipeline, ?state, "closed"),
+            Effect::Closed { pipeline, state } => {
+                tracing::info!(%pipeline, ?state, "closed");
+                *self.closed.entry(words::state(state)).or_default() += 1;
+            }
         }
     }
 
@@ -347,7 +360,7 @@ async fn keep_time(centre: Weak<Centre>) {
     loop {
         let Some(held) = centre.upgrade() else { return };
         let due = held.view(|core| core.engine.next_deadline());
-        let wait = due.map_or(Duration::from_secs(60), |due| Duration::from_millis(due.millis_since(now())));
+        let wait = due.map_or(Duration::from_mins(1), |due| Duration::from_millis(due.millis_since(now())));
         if wait.is_zero() {
             held.tell(|core, now| core.engine.handle_timeout(now));
             drop(held);

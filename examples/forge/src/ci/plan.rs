@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tenon_jobqueue::{
-    Class, Component, JobId, JobSpec, NeedsError, NewJob, OnFailure, Policy, Start, When, run_orders,
+    Class, Component, JobId, JobSpec, NeedsError, NewJob, OnFailure, Policy, Start, Tag, When, run_orders,
 };
 
 use super::centre::LEASE_MS;
@@ -38,12 +38,16 @@ impl BranchClass {
         }
     }
 
-    pub(crate) const fn word(self) -> &'static str {
+    const fn word(self) -> &'static str {
         match self {
             Self::Main => "main line",
             Self::Branch => "branches",
             Self::Tag => "tags",
         }
+    }
+
+    pub(crate) fn word_of(class: Class) -> &'static str {
+        CLASSES.into_iter().find(|c| c.number() == class.get()).map_or("other", Self::word)
     }
 
     /// What is released goes first, then what everybody builds upon.
@@ -74,12 +78,10 @@ impl Plan {
         let waits: Vec<Vec<JobId>> = file
             .jobs
             .iter()
-            .map(|job| match &job.needs {
-                Some(needs) => needs.iter().copied().map(id).collect(),
-                None => {
-                    let before = file.jobs.iter().enumerate().filter(|(_, other)| other.stage < job.stage);
-                    before.map(|(at, _)| id(at)).collect()
-                }
+            .map(|job| {
+                let before = |(_, other): &(usize, &JobDef)| other.stage < job.stage;
+                let all_before = || file.jobs.iter().enumerate().filter(before).map(|(at, _)| at).collect();
+                job.needs.clone().unwrap_or_else(all_before).into_iter().map(id).collect()
             })
             .collect();
         let nodes: Vec<(JobId, &[JobId])> = waits.iter().enumerate().map(|(at, waits)| (id(at), &waits[..])).collect();
@@ -103,6 +105,7 @@ impl Plan {
             .map(|(id, ((job, order), component))| NewJob {
                 id: JobId::new(id),
                 spec: spec(job, *order, Component::new(*component), timeout),
+                tag: Some(Tag::new(*component, self.class.number())),
             })
             .collect()
     }
@@ -131,6 +134,7 @@ fn spec(job: &JobDef, order: u32, component: Component, timeout: Duration) -> Jo
             max_crashes: 3,
             max_nacks: 5,
         },
+        ..JobSpec::default()
     }
 }
 
@@ -225,7 +229,7 @@ f: {stage: deploy, script: x, needs: [a]}
     fn what_the_file_says_is_what_the_queue_is_told() {
         let text = "a: {script: x, when: manual, retry: 2, timeout: 90s}\nb: {script: x, allow_failure: true}\n";
         let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/tags/v1").unwrap();
-        let jobs = plan.jobs(10, &[4, 5], Duration::from_secs(60));
+        let jobs = plan.jobs(10, &[4, 5], Duration::from_mins(1));
         assert_eq!(jobs.iter().map(|j| j.id.get()).collect::<Vec<_>>(), [10, 11]);
         let (a, b) = (jobs[0].spec, jobs[1].spec);
         assert_eq!((a.start, a.on_failure, a.component.get()), (Start::Manual, OnFailure::Allowed, 4));

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::ci::CiArgs;
 use crate::cli::{DemoArgs, Limits, ServeArgs, say};
 use crate::client::Client as Api;
 use crate::router;
@@ -41,6 +42,7 @@ impl Running {
             node_port_base: None,
             token: None,
             limits,
+            ci: CiArgs::demo(),
         };
         let (end, ended) = oneshot::channel();
         let (ready, url) = oneshot::channel();

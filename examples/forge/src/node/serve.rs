@@ -1,5 +1,6 @@
 //! The node's HTTP face. Only the cluster's own token opens it; users talk to the router.
 
+mod file;
 mod git;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
         .route("/repos/{id}/info/refs", get(git::info_refs))
         .route("/repos/{id}/git-upload-pack", post(git::upload_pack))
         .route("/repos/{id}/git-receive-pack", post(git::receive_pack))
+        .route("/repos/{id}/file", get(file::read))
         .route("/repos/{id}/objects", post(take_objects))
         .route("/repos/{id}/stage", post(stage))
         .route("/repos/{id}/apply", post(apply))

@@ -156,7 +156,7 @@ async fn repo_status(host: &Host, repo: RepoId, name: String) -> Option<RepoStat
     })
 }
 
-fn standing(verdict: Verdict, newest: u64) -> (&'static str, Option<u64>) {
+pub(crate) fn standing(verdict: Verdict, newest: u64) -> (&'static str, Option<u64>) {
     match verdict {
         Verdict::Current => ("current", Some(0)),
         Verdict::Lagging { applied } => ("lagging", Some(newest.saturating_sub(applied.version.0))),

@@ -43,9 +43,30 @@ impl From<super::store::StoreError> for Failure {
     }
 }
 
+/// Whether these headers bear this token.
+pub(crate) fn bears(headers: &HeaderMap, token: &str) -> bool {
+    bearer(headers).is_some_and(|given| same(given, token))
+}
+
+/// Lets a form of our own page through: sent from the page itself, by somebody who may write.
+///
+/// Without a token only a page that was loaded by a name of this machine counts: another name that leads here is a trick.
+pub(crate) fn page_guard(host: &Host, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
+    let authority = text(header::HOST).unwrap_or_default();
+    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
+    let local = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+    let local = ["localhost", "127.0.0.1", "[::1]"].contains(&local);
+    if origin != Some(authority) || (host.token.is_none() && !local) {
+        let refused = Failure::new(StatusCode::FORBIDDEN, "changes are taken from forge's own page only");
+        return Err(Box::new(refused.into_response()));
+    }
+    may_write(host, headers)
+}
+
 /// Lets through only calls that carry the cluster's token.
 pub(crate) async fn internal(State(host): State<Host>, request: Request, next: Next) -> Response {
-    if bearer(request.headers()).is_some_and(|t| same(t, &host.cluster_token)) {
+    if bears(request.headers(), &host.cluster_token) {
         return next.run(request).await;
     }
     Failure::new(StatusCode::UNAUTHORIZED, "for the nodes of this cluster only").into_response()

@@ -3,6 +3,7 @@
 
 mod answer;
 mod api;
+mod ci;
 mod driver;
 mod git;
 mod http;
@@ -27,16 +28,19 @@ use futures_util::StreamExt as _;
 use tenon_quorum::{NodeId, Quorum, RepoId};
 use tenon_refslog::{ChecksumKey, ObjectFormat};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 pub(crate) use api::{Inspected, Inspection, Listed, Named, NodeStatus, ReplicaStatus, RepoStatus, Status};
+pub(crate) use ci::Shown;
+pub(crate) use http::{Failure, api as api_guard, bears, page_guard};
 pub(crate) use log::Compacted;
 
+use crate::ci::Ci;
 use crate::cli::{Limits, ServeArgs};
 use crate::home::{self, Home};
 use crate::supervise::{Plan, Supervisor};
 use driver::Driver;
-use http::Failure;
 use nodes::Nodes;
 use repos::Repos;
 use spool::Spool;
@@ -70,6 +74,7 @@ pub(crate) struct Parts {
     cluster_token: String,
     checksum_key: [u8; 32],
     url: String,
+    ci: Ci,
 }
 
 impl Deref for Host {
@@ -116,8 +121,9 @@ pub(crate) async fn serve(
         cluster_token: home.token().to_owned(),
         checksum_key,
         url: url.clone(),
+        ci: Ci::start(&home, &url, &args.ci)?,
     }));
-    let app = api::routes(&host).fallback(git::serve).with_state(host.clone());
+    let app = api::routes(&host).merge(crate::ci::api::routes(&host)).fallback(git::serve).with_state(host.clone());
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let listener = listener.tap_io(|stream| {
         if let Err(e) = stream.set_nodelay(true) {
@@ -134,8 +140,11 @@ pub(crate) async fn serve(
         host.first_repository().await;
         home.publish_address(&url)?;
         ready(&url);
+        let ci = host.ci.run(&host);
         end.await;
+        ci.iter().for_each(JoinHandle::abort);
     }
+    host.ci.close().await;
     // Requests that are under way may end; they need the nodes.
     drop(close);
     if tokio::time::timeout(FAREWELL, server).await.is_err() {

@@ -132,6 +132,18 @@ impl Nodes {
         Ok(Served::Reply(reply))
     }
 
+    /// One file of what an object leads to, as a routed read.
+    pub(crate) async fn file(&self, route: &Route, object: &str, path: &str, most_bytes: usize) -> Result<Served> {
+        let query = [("object", object), ("path", path), ("most_bytes", &most_bytes.to_string())];
+        let request = self.client.get(self.url(route.node, route.proof.repo, "file")?).query(&query).timeout(SHORT);
+        let reply = self.send(route.node, request.header(wire::ROUTE, wire::to_header(route))).await?;
+        match reply.status() {
+            StatusCode::CONFLICT => Ok(Served::Refused(reply.json().await?)),
+            status if status.is_success() => Ok(Served::Reply(reply)),
+            _ => bail!("{}", fault(reply).await),
+        }
+    }
+
     /// Sends a push to the node that was granted it.
     pub(crate) async fn serve_push(
         &self,

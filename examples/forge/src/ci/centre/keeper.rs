@@ -55,7 +55,9 @@ fn work(centre: &Centre, store: &CiStore, tasks: Vec<Task>) {
             }
             Err(e) => {
                 tracing::warn!("whether {} writes were made is not known: {e}", tickets.len());
-                tickets.into_iter().for_each(|ticket| core.engine.handle_unknown(now, ticket));
+                for ticket in tickets {
+                    core.engine.handle_unknown(now, ticket);
+                }
             }
         });
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tenon_jobqueue::{
-    Act, Answer, Assignment, CallId, Incarnation, JobId, LeaseToken, Outcome, PoolId, PullRequest, Refused, State,
-    Worker, WorkerName,
+    Act, Answer, Assignment, CallId, Incarnation, JobId, LeaseToken, Outcome, PullRequest, Refused, State, Worker,
+    WorkerName,
 };
 
 use super::{Centre, Failed, HEARTBEAT_MS, LEASE_MS, now};
@@ -17,7 +17,6 @@ use crate::ci::wire::{self, Beat, Me, Order, RunResult};
 pub(crate) struct WorkerSeen {
     pub(crate) incarnation: u64,
     pub(crate) tags: Vec<String>,
-    pub(crate) pool: PoolId,
     pub(crate) seen_ms: u64,
     /// The job that it holds, and its title.
     pub(crate) job: Option<(JobId, String)>,
@@ -81,7 +80,6 @@ impl Centre {
             let seen = WorkerSeen {
                 incarnation: ask.me.incarnation,
                 tags,
-                pool,
                 seen_ms: now.as_millis(),
                 job: None,
                 leaving,

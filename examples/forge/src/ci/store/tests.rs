@@ -16,7 +16,7 @@ const REPO: u64 = 7;
 fn submission(id: u64, cursor: (Cursor, Cursor)) -> Write {
     let config = Config::builder(Incarnation::new(1)).build().unwrap();
     let mut engine = Engine::new(config);
-    let jobs = [NewJob { id: JobId::new(id), spec: JobSpec { order: 1, ..JobSpec::default() } }];
+    let jobs = [NewJob { id: JobId::new(id), spec: JobSpec { order: 1, ..JobSpec::default() }, tag: None }];
     let new = Submission { id: PipelineId::new(id), class: Class::new(1), priority: 0, jobs: &jobs };
     let _call = engine.submit(Timestamp::from_millis(5), &new).unwrap();
     let Some(Effect::Persist { ticket }) = engine.poll_effect() else { panic!("a write") };

@@ -35,7 +35,7 @@ pub(super) enum Answer<T> {
 
 impl Client {
     pub(super) fn new(server: String, token: String, me: Me) -> Result<Self> {
-        let http = reqwest::Client::builder().tcp_nodelay(true).connect_timeout(SHORT).build()?;
+        let http = reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(SHORT).build()?;
         Ok(Self { http, server, token, me })
     }
 

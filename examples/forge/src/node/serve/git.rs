@@ -64,7 +64,7 @@ pub(super) async fn info_refs(
 }
 
 /// A routed read passes the gate. A repair's fetch, which carries a proof instead, needs none: its target checks what it got.
-async fn admit(replica: &Replica, headers: &HeaderMap) -> Result<(), ReplicaError> {
+pub(super) async fn admit(replica: &Replica, headers: &HeaderMap) -> Result<(), ReplicaError> {
     repository::settle_config(&replica.folder)?;
     match wire::from_header::<Route>(headers, wire::ROUTE) {
         Some(route) => replica.admit(&route).await,
