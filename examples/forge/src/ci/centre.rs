@@ -280,7 +280,7 @@ impl Core {
             Effect::Fetch { ask, want } => {
                 let written = match want {
                     Want::Written(ticket) => self.engine.changes(ticket).to_vec(),
-                    Want::Job(_) | Want::Pipeline(_) => Vec::new(),
+                    Want::Job(_) | Want::Pipeline(_) | Want::Key(_) => Vec::new(),
                 };
                 self.hand(Task::Fetch(ask, want, written));
             }

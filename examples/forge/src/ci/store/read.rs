@@ -53,6 +53,7 @@ impl CiStore {
                 let pipeline = rows::pipeline(&on, id)?.map(Row::Pipeline);
                 Ok(pipeline.into_iter().chain(rows::latest_of(&on, id)?.into_iter().map(Row::Job)).collect())
             }
+            Want::Key(key) => Ok(rows::key(&on, key)?.into_iter().map(Row::Key).collect()),
             Want::Written(_) => rows::as_they_are(&on, written),
         }
     }

@@ -1,7 +1,7 @@
 //! The queue's rows in SQL: compare-and-set on the version, and births.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tenon_jobqueue::{Change, Job, JobId, Pipeline, PipelineId, PipelineState, Row, State, Version};
+use tenon_jobqueue::{Change, Job, JobId, Key, KeyRow, Pipeline, PipelineId, PipelineState, Row, State, Version};
 
 use super::{Birth, BirthOf, CiStoreError, Cursor, Write, json, parsed, signed, small, unsigned};
 
@@ -13,9 +13,12 @@ pub(super) fn apply(on: &Connection, write: &Write) -> Result<bool, CiStoreError
         return Ok(false);
     }
     for change in &write.changes {
-        if let Row::Job(job) = &change.row
-            && !put_job(on, change.expect, job)?
-        {
+        let made = match &change.row {
+            Row::Job(job) => put_job(on, change.expect, job)?,
+            Row::Key(row) => put_key(on, change.expect, row)?,
+            Row::Pipeline(_) => true,
+        };
+        if !made {
             return Ok(false);
         }
     }
@@ -63,6 +66,28 @@ fn put_job(on: &Connection, expect: Option<Version>, job: &Job) -> Result<bool, 
             .execute(params![id, attempt, open, job.version.get(), worker, began, ended, json(job)?, old.get()])?,
     };
     Ok(made == 1)
+}
+
+fn put_key(on: &Connection, expect: Option<Version>, row: &KeyRow) -> Result<bool, CiStoreError> {
+    let (key, version) = (row.key.get().to_string(), row.version.get());
+    let made = match expect {
+        None => on
+            .prepare_cached("INSERT OR IGNORE INTO ci_keys(key, version, row) VALUES(?1, ?2, ?3)")?
+            .execute(params![key, version, json(row)?])?,
+        Some(old) => on
+            .prepare_cached("UPDATE ci_keys SET version = ?2, row = ?3 WHERE key = ?1 AND version = ?4")?
+            .execute(params![key, version, json(row)?, old.get()])?,
+    };
+    Ok(made == 1)
+}
+
+/// The row of what only one job may hold.
+pub(super) fn key(on: &Connection, key: Key) -> Result<Option<KeyRow>, CiStoreError> {
+    let row: Option<String> = on
+        .prepare_cached("SELECT row FROM ci_keys WHERE key = ?1")?
+        .query_row([key.get().to_string()], |r| r.get(0))
+        .optional()?;
+    row.map(|row| parsed(&row)).transpose()
 }
 
 fn put_pipeline(on: &Connection, expect: Option<Version>, pipeline: &Pipeline) -> Result<bool, CiStoreError> {
@@ -154,6 +179,7 @@ pub(super) fn as_they_are(on: &Connection, changes: &[Change]) -> Result<Vec<Row
                 rows.extend(row.map(|row| parsed(&row).map(Row::Job)).transpose()?);
             }
             Row::Pipeline(row) => rows.extend(pipeline(on, row.id)?.map(Row::Pipeline)),
+            Row::Key(row) => rows.extend(key(on, row.key)?.map(Row::Key)),
         }
     }
     Ok(rows)
