@@ -7,6 +7,7 @@
 
 pub mod jobqueue;
 mod measure;
+mod quorum;
 pub mod refslog;
 mod row;
 mod scaler;
@@ -25,6 +26,7 @@ pub struct Suite {
 
 /// Every suite, in the order in which the README names the crates.
 pub const SUITES: &[Suite] = &[
+    Suite { name: "quorum", rows: quorum::rows },
     Suite { name: "refslog", rows: refslog::rows },
     Suite { name: "jobqueue", rows: jobqueue::rows },
     Suite { name: "scaler", rows: scaler::rows },

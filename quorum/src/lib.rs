@@ -169,6 +169,8 @@ mod rng;
 mod route;
 mod router;
 mod row;
+#[cfg(feature = "shared")]
+mod shared;
 mod snapshot;
 mod state;
 mod time;
@@ -192,6 +194,8 @@ pub use read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
 pub use repair::SyncResult;
 pub use router::{Counters, Router, SwapResult};
 pub use row::{FeedEntry, Member, Proof, Role, Row, RowState};
+#[cfg(feature = "shared")]
+pub use shared::{Shared, Stripe};
 pub use snapshot::Snapshot;
 pub use time::Timestamp;
 pub use write::{GiveUp, Grant, Outcome, WritePhase, WriteRequest, WriteView};

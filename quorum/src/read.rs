@@ -1,7 +1,7 @@
 //! Reads: which node serves, or what must happen first.
 
 use crate::error::Reason;
-use crate::id::{Ask, DomainId, Epoch, Generation, Incarnation, NodeId, RepoId, Version};
+use crate::id::{Ask, DomainId, Epoch, Generation, Incarnation, NodeId, RepoId, RequestId, Version};
 use crate::row::Proof;
 use crate::time::Timestamp;
 
@@ -60,19 +60,28 @@ pub struct ReadRequest {
     pub freshness: Freshness,
     /// The caller's failure domain: preferred, within a bound on its load.
     pub near: Option<DomainId>,
+    /// The caller's name for the read. With one, chance comes from the seed and this name, not from what was decided
+    /// before.
+    pub request: Option<RequestId>,
 }
 
 impl ReadRequest {
     /// A read that sees every write answered before `began`.
     #[must_use]
     pub const fn linearizable(repo: RepoId, began: Ask) -> Self {
-        Self { repo, began, freshness: Freshness::Linearizable, near: None }
+        Self { repo, began, freshness: Freshness::Linearizable, near: None, request: None }
     }
 
     /// The same read with another freshness.
     #[must_use]
     pub const fn freshness(self, freshness: Freshness) -> Self {
         Self { freshness, ..self }
+    }
+
+    /// The same read under the caller's own name.
+    #[must_use]
+    pub const fn request(self, request: RequestId) -> Self {
+        Self { request: Some(request), ..self }
     }
 
     /// The same read from a caller in `domain`.

@@ -1,10 +1,11 @@
 //! Where a read goes.
 
 use crate::error::{Reason, Refusal};
-use crate::id::{Ask, Fence, RepoId, Stamp};
+use crate::id::{Ask, Fence, RepoId, RequestId, Stamp};
 use crate::node::{Health, Tally, Verdict};
 use crate::read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
 use crate::rest::Resting;
+use crate::rng::{Rng, mix};
 use crate::router::Router;
 use crate::row::{Member, Proof, Role};
 use crate::state::Cell;
@@ -18,6 +19,17 @@ impl Router {
     /// store, its lineage is not the token's, or no node that can be reached holds what must be seen.
     pub fn route_read(&mut self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
         self.lift(now);
+        let Some(RequestId(name)) = request.request else {
+            return self.route(request);
+        };
+        let own = Rng::new(mix(self.config.seed) ^ mix(name));
+        let shared = core::mem::replace(&mut self.state.rng, own);
+        let step = self.route(request);
+        self.state.rng = shared;
+        step
+    }
+
+    fn route(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
         let ReadRequest { repo, began, .. } = *request;
         if let Some(step) = self.route_resting(request) {
             return Ok(step);

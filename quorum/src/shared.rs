@@ -1,0 +1,109 @@
+//! A face for many threads: repositories striped over many small routers, each behind its own lock.
+
+use alloc::vec::Vec;
+
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::effect::Effect;
+use crate::error::Refusal;
+use crate::id::{Ask, NodeId, RepoId};
+use crate::node::NodeState;
+use crate::read::{ReadRequest, ReadStep};
+use crate::rng::mix;
+use crate::router::Router;
+use crate::time::Timestamp;
+
+/// Which of the small routers an effect came from, so that what becomes of it is told to the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stripe(u32);
+
+/// Many small [`Router`]s behind a `&self` face.
+///
+/// A repository belongs to one stripe for good, and no call holds two locks, so decisions about one repository are
+/// linearizable, and those about different stripes are not ordered. A read that names its caller's request takes its
+/// chance from the seed and that name, so that it is decided alike whichever threads run beside it.
+#[derive(Debug)]
+pub struct Shared {
+    stripes: Vec<Padded>,
+}
+
+/// Two locks never share a cache line.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(Mutex<Router>);
+
+impl Shared {
+    /// `stripes` routers (at least one), each with `config`; limits hold for each of them.
+    #[must_use]
+    pub fn new(config: &Config, stripes: u32) -> Self {
+        let seeded = |stripe: u32| {
+            let seed = mix(config.seed ^ u64::from(stripe));
+            Padded(Mutex::new(Router::new(Config { seed, ..config.clone() })))
+        };
+        Self { stripes: (0..stripes.max(1)).map(seeded).collect() }
+    }
+
+    /// The stripe that `repo` belongs to.
+    #[must_use]
+    pub fn stripe(&self, repo: RepoId) -> Stripe {
+        let count = u32::try_from(self.stripes.len()).unwrap_or(u32::MAX);
+        // The high half, by multiply and shift: the low bits order the tables inside.
+        let wide = (mix(repo.0) >> 32) * u64::from(count);
+        Stripe(u32::try_from(wide >> 32).unwrap_or(0))
+    }
+
+    /// Does something to the router of a stripe, alone with it: tell it what became of its effects.
+    ///
+    /// `None` if this face has no such stripe.
+    pub fn with<T>(&self, stripe: Stripe, act: impl FnOnce(&mut Router) -> T) -> Option<T> {
+        let lock = self.stripes.get(usize::try_from(stripe.0).ok()?)?;
+        Some(act(&mut lock.0.lock()))
+    }
+
+    /// Does something to the router of a repository, alone with it.
+    pub fn of<T>(&self, repo: RepoId, act: impl FnOnce(&mut Router) -> T) -> T {
+        let at = usize::try_from(self.stripe(repo).0).unwrap_or(0);
+        act(&mut self.stripes[at].0.lock())
+    }
+
+    /// [`Router::begin_read`] on the router of `repo`.
+    #[must_use = "route the read with it"]
+    pub fn begin_read(&self, repo: RepoId) -> Ask {
+        self.of(repo, Router::begin_read)
+    }
+
+    /// [`Router::route_read`] on the router of the repository.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn route_read(&self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        self.of(request.repo, |router| router.route_read(now, request))
+    }
+
+    /// [`Router::handle_node`] on every router, one after another.
+    pub fn handle_node(&self, now: Timestamp, node: NodeId, state: NodeState) {
+        for stripe in &self.stripes {
+            stripe.0.lock().handle_node(now, node, state);
+        }
+    }
+
+    /// [`Router::handle_timeout`] on every router, one after another.
+    pub fn handle_timeout(&self, now: Timestamp) {
+        for stripe in &self.stripes {
+            stripe.0.lock().handle_timeout(now);
+        }
+    }
+
+    /// The earliest [`Router::next_deadline`] of all.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.stripes.iter().filter_map(|stripe| stripe.0.lock().next_deadline()).min()
+    }
+
+    /// The next order to the host of any router, with the stripe to tell about it. Orders of one stripe come in order.
+    #[must_use = "an order to the host"]
+    pub fn poll_effect(&self) -> Option<(Stripe, Effect)> {
+        (0..).zip(&self.stripes).find_map(|(at, stripe)| Some((Stripe(at), stripe.0.lock().poll_effect()?)))
+    }
+}
