@@ -209,7 +209,8 @@ impl Standing {
         if report.fence > row.fence || report.revision > row.revision || applied.is_beyond(newest) {
             return if known.seen > fetched { Verdict::RowOld } else { Verdict::Ahead { applied } };
         }
-        if applied == newest || report.staged.is_some_and(|staged| staged.stamp == newest) {
+        let staged = applied != Stamp::BLANK && report.staged.is_some_and(|staged| staged.stamp == newest);
+        if applied == newest || staged {
             return Verdict::Current;
         }
         if applied.version >= newest.version && applied != Stamp::BLANK {

@@ -163,3 +163,12 @@ fn a_gate_that_lost_its_state_forgets_no_fence_and_no_vote() {
     let over = lost.install(&committed).unwrap();
     assert_eq!((over.applied(), over.staged()), (stamp(6, 6), None));
 }
+
+#[test]
+fn a_vote_is_not_applied_to_what_was_lost() {
+    let lost = gate().stage(&order(6, stamp(5, 5), 6)).unwrap().lost();
+    let committed = proof(6, stamp(6, 6));
+    assert_eq!(lost.apply(&committed), Err(GateRefusal::NotApplied { applied: Stamp::BLANK }));
+    assert_eq!(lost.admit_read(&route(committed)), Err(GateRefusal::NotApplied { applied: Stamp::BLANK }));
+    assert_eq!(lost.install(&committed).unwrap().applied(), stamp(6, 6));
+}
