@@ -132,7 +132,7 @@ fn law_4_late_repeated_unknown_and_early_facts_change_nothing() {
 
 #[test]
 fn law_5_a_twin_answers_alike_for_ever() {
-    each(40, |seed| {
+    each(600, |seed| {
         let sim = history(seed, 1, 400);
         let node = &sim.nodes[0];
         let mut engine = Engine::new(node.config.clone());

@@ -146,7 +146,6 @@ impl Engine {
         }
         let mut engine = Self::new(config);
         engine.rng = snapshot.rng.clone();
-        [engine.next_ticket, engine.next_call, engine.next_ask, engine.next_sequence] = snapshot.next;
         for (tag, service) in &snapshot.lanes {
             let lane = engine.queues.lane(*tag);
             engine.queues.lanes[lane as usize].service = *service;
@@ -160,7 +159,11 @@ impl Engine {
         if engine.queues.pools.len() != snapshot.pools.len() {
             return Err(RestoreError::Broken("one pool twice"));
         }
+        engine.restore_keys(snapshot);
         engine.restore_rows(snapshot)?;
+        // A holder that its key's row does not name was asked about when it came; that is not to be asked again.
+        engine.restore_keys(snapshot);
+        [engine.next_ticket, engine.next_call, engine.next_ask, engine.next_sequence] = snapshot.next;
         engine.restore_work(snapshot)?;
         engine.restore_rotation(snapshot)?;
         engine.filters = snapshot.filters.clone();
@@ -170,6 +173,14 @@ impl Engine {
         engine.queues.woken.clear();
         engine.wind();
         Ok(engine)
+    }
+
+    fn restore_keys(&mut self, snapshot: &Snapshot) {
+        for key in &snapshot.keys {
+            let slot = self.keys.entry(key.key).or_default();
+            (slot.row, slot.known, slot.asked) = (key.row, key.known, key.asked);
+            slot.callers.clone_from(&key.callers);
+        }
     }
 
     fn restore_rows(&mut self, snapshot: &Snapshot) -> Result<(), RestoreError> {
@@ -184,11 +195,6 @@ impl Engine {
                 slot.read_at = pipeline.read_at;
                 slot.late = pipeline.late;
             }
-        }
-        for key in &snapshot.keys {
-            let slot = self.keys.entry(key.key).or_default();
-            (slot.row, slot.known, slot.asked) = (key.row, key.known, key.asked);
-            slot.callers.clone_from(&key.callers);
         }
         for job in &snapshot.jobs {
             if !job.check() || job.state.is_terminal() {
