@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::home::Home;
-use crate::router::Host;
+use crate::router::{Failure, Host};
 use centre::{Centre, Settings};
 use fleet::{Fleet, Launch, Sizing};
 use logs::Logs;
@@ -136,6 +136,11 @@ impl Ci {
     pub(crate) fn run(&self, host: &Host) -> [JoinHandle<()>; 2] {
         let fleet = tokio::spawn(Arc::clone(&self.fleet).run(Arc::clone(&self.centre)));
         [tokio::spawn(follow::run(host.clone())), fleet]
+    }
+
+    /// The version up to which a repository's pushes have their pipelines.
+    pub(crate) async fn followed(&self, repo: u64) -> Result<u64, Failure> {
+        Ok(show::stored(&self.centre, move |centre| centre.store.cursor(repo)).await?.version)
     }
 
     /// Ends the workers, which give back what they run; then lets go who waits.

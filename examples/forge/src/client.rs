@@ -64,6 +64,11 @@ impl Client {
         self.send(Method::POST, &format!("/api/nodes/{node}/{order}"), None::<&()>).await.map(|_| ())
     }
 
+    /// What the API says under a path.
+    pub(crate) async fn get(&self, path: &str) -> Result<serde_json::Value> {
+        self.call(Method::GET, path, None::<&()>).await
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<T> {
         Ok(self.send(method, path, body).await?.json().await?)
     }

@@ -28,6 +28,8 @@ use keeper::Task;
 
 /// How often rows are looked over for work that fell through: pending and in no queue, open and with nothing to do.
 const COMPENSATE_EVERY: Duration = Duration::from_secs(20);
+/// A worker that was not heard of for so long is forgotten.
+const FORGET_MS: u64 = 10 * 60 * 1000;
 /// Waiting this long is worth one step of priority.
 const AGEING_MS: u32 = 10_000;
 /// A job's lease; its worker is heard of several times within it.
@@ -380,6 +382,8 @@ async fn compensate(centre: Weak<Centre>) {
     loop {
         tokio::time::sleep(COMPENSATE_EVERY).await;
         let Some(held) = centre.upgrade() else { return };
+        let at = now().as_millis();
+        held.view(|core| core.workers.retain(|_, seen| at.saturating_sub(seen.seen_ms) < FORGET_MS));
         let store = Arc::clone(&held.store);
         match tokio::task::spawn_blocking(move || store.open_rows()).await {
             Ok(Ok(rows)) => {

@@ -129,10 +129,7 @@ impl Fleet {
         loop {
             tick.tick().await;
             let (load, oldest_ms) = self.load(&centre);
-            let gone = self.with(|state| state.turn(self.launch.as_ref(), &centre, load, oldest_ms));
-            for name in gone {
-                centre.forget(&name);
-            }
+            self.with(|state| state.turn(self.launch.as_ref(), &centre, load, oldest_ms));
             let (changed, news) = self.with(|state| state.note(load));
             if changed {
                 centre.stir();
@@ -238,13 +235,13 @@ fn engine(sizing: &Sizing) -> Result<Engine> {
 }
 
 impl State {
-    /// One look at the fleet: tells what became of it, asks for its size, acts. The workers that are gone.
-    fn turn(&mut self, launch: &dyn Launch, centre: &Centre, load: u32, oldest_ms: u64) -> Vec<String> {
+    /// One look at the fleet: tells what became of it, asks for its size, acts.
+    fn turn(&mut self, launch: &dyn Launch, centre: &Centre, load: u32, oldest_ms: u64) {
         if self.closing {
-            return Vec::new();
+            return;
         }
         let at = Timestamp::from_millis(now().as_millis());
-        let gone = self.reap(at);
+        self.reap(at, centre);
         self.greet(at, centre);
         let oldest = Milli::from_thousandths(i64::try_from(oldest_ms).unwrap_or(i64::MAX));
         self.engine.handle_sample(at, GROUP, LOAD, at, Some(Milli::from_units(i64::from(load))));
@@ -256,7 +253,6 @@ impl State {
                 Effect::Release { request, count, .. } => self.release(centre, request, count),
             }
         }
-        gone
     }
 
     fn launch(&mut self, at: Timestamp, launch: &dyn Launch, request: RequestId, count: u32) {
@@ -316,7 +312,7 @@ impl State {
     }
 
     /// Takes in which processes have ended.
-    fn reap(&mut self, at: Timestamp) -> Vec<String> {
+    fn reap(&mut self, at: Timestamp, centre: &Centre) {
         let mut ended = Vec::new();
         for (name, worker) in &mut self.workers {
             if let Ok(Some(status)) = worker.child.try_wait() {
@@ -326,6 +322,7 @@ impl State {
         let mut lost = false;
         for (name, stage, status) in &ended {
             self.workers.remove(name);
+            centre.forget(name);
             match *stage {
                 Stage::Starting(request) => self.tell_launch(at, request, 0, 1),
                 Stage::Leaving(request) => {
@@ -344,7 +341,6 @@ impl State {
             let serving = self.workers.values().filter(|w| w.stage == Stage::Serving).count();
             self.engine.handle_census(at, GROUP, POOL, at, u32::try_from(serving).unwrap_or(u32::MAX));
         }
-        ended.into_iter().map(|(name, ..)| name).collect()
     }
 
     fn tell_launch(&mut self, at: Timestamp, request: RequestId, ready: u32, failed: u32) {
@@ -395,5 +391,5 @@ fn words(reason: tenon_scaler::Reason, load: u32) -> String {
             "a job has waited too long".to_owned()
         };
     }
-    reason.to_string()
+    format!("{reason}, with {jobs} waiting or running")
 }

@@ -62,6 +62,11 @@ impl Client {
         bail!("git {args:?}: {}", String::from_utf8_lossy(&both).trim())
     }
 
+    /// The folder that it works in.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Commits a new file on top of what is checked out; its id.
     pub(super) async fn commit(&self, what: &str) -> Result<String> {
         tokio::fs::write(self.folder.join(what), format!("{what} by {}\n", self.name).repeat(20)).await?;

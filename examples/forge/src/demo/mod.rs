@@ -1,5 +1,6 @@
 //! `forge demo`: the whole, shown and checked by itself in under two minutes.
 
+mod ci;
 mod git;
 mod pusher;
 
@@ -156,6 +157,8 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     }
     step("every repository cloned, fsck'd, and compared with what was acknowledged");
 
+    report.ci = ci::run(home, &forge.api, &step).await?;
+
     for repo in repos {
         all_current(&forge.api, Instant::now()).await?;
         let done = forge.api.compact(repo).await?;
@@ -264,6 +267,7 @@ struct Report {
     rebuilt: Duration,
     replicas: usize,
     different: Vec<String>,
+    ci: ci::Seen,
     took: Duration,
 }
 
@@ -305,10 +309,13 @@ impl Report {
             ("refs log compacted", format!("{} records, {} → {} bytes", self.folded, self.bytes_before, self.bytes)),
             ("replica rebuilt from the log", ms(self.rebuilt)),
             ("replicas compared", format!("{}, {} different", self.replicas, self.different.len())),
+            ("pipelines passed", self.ci.pipelines_line()),
+            ("job of the killed worker", self.ci.rerun_line()),
+            ("the fleet", self.ci.fleet_line()),
             ("took", format!("{:.1} s", self.took.as_secs_f64())),
         ];
         let lines = lines.map(|(what, said)| format!("{what:<29} {said}\n")).concat();
-        let faults = [&self.failed, &self.stale, &self.missing, &self.different];
+        let faults = [&self.failed, &self.stale, &self.missing, &self.different, &self.ci.faults];
         let faults: Vec<String> = faults.into_iter().flatten().map(|fault| format!("FAULT {fault}\n")).collect();
         let faults = faults.concat();
         format!("\n{faults}{lines}")
@@ -316,7 +323,7 @@ impl Report {
 
     /// A push may be refused or fail; what was acknowledged must be there, fresh, and everywhere the same.
     fn verdict(&self) -> Result<()> {
-        let faults = self.stale.len() + self.missing.len() + self.different.len();
+        let faults = self.stale.len() + self.missing.len() + self.different.len() + self.ci.faults.len();
         if faults > 0 {
             bail!("{faults} faults: see above");
         }

@@ -156,11 +156,44 @@ impl Forge {
         self.ok(&["node", order, &node.to_string()]);
     }
 
+    /// A worker of one's own.
+    pub(crate) fn worker(&self, name: &str, tags: &str) -> OwnWorker {
+        let child = Command::new(env!("CARGO_BIN_EXE_forge"))
+            .args(["worker", "run", "--name", name, "--tags", tags, "--data"])
+            .arg(self.data())
+            .arg("--folder")
+            .arg(self.path().join(name))
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(self.path().join(format!("{name}.log"))).unwrap())
+            .spawn()
+            .unwrap();
+        OwnWorker(child)
+    }
+
     /// A stock client with a home of its own.
     pub(crate) fn client(&self, name: &str) -> Client {
         let home = self.dir.path().join(name);
         std::fs::create_dir_all(&home).unwrap();
         Client { home }
+    }
+}
+
+/// A worker that the fleet did not start. Ended when dropped.
+#[derive(Debug)]
+pub(crate) struct OwnWorker(Child);
+
+impl OwnWorker {
+    pub(crate) fn end(&mut self) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        let _gone = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        await_that("the worker ends", || self.0.try_wait().unwrap().is_some());
+    }
+}
+
+impl Drop for OwnWorker {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill();
+        let _gone_already = self.0.wait();
     }
 }
 

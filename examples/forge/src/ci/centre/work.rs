@@ -1,7 +1,5 @@
 //! What workers ask of the centre: work, leave to begin, and that their results be taken.
 
-use std::sync::Arc;
-
 use tenon_jobqueue::{
     Act, Answer, Assignment, CallId, Incarnation, JobId, LeaseToken, Outcome, PullRequest, Refused, State, Worker,
     WorkerName,
@@ -90,8 +88,11 @@ impl Centre {
             Ok::<_, Refused>((call, core.wait(call)))
         })?;
         let pulling = Pulling { centre: self, name: &ask.me.name, call };
-        // Withdrawn by the worker itself: it gets nothing.
-        let Ok((answer, jobs)) = answered.await else { return Ok(Vec::new()) };
+        // Withdrawn by the worker itself: it gets nothing, and is not heard of again.
+        let Ok((answer, jobs)) = answered.await else {
+            self.view(|core| core.workers.remove(&ask.me.name));
+            return Ok(Vec::new());
+        };
         drop(pulling);
         if let Answer::Refused(why) = answer {
             return Err(Failed::Refused(why));
@@ -164,6 +165,9 @@ impl Centre {
         self.view(|core| {
             if let Some(seen) = core.workers.get_mut(&report.me.name) {
                 seen.job = None;
+                if seen.leaving {
+                    core.workers.remove(&report.me.name);
+                }
             }
         });
         self.stir();
@@ -194,6 +198,10 @@ impl Centre {
                 return;
             };
             seen.leaving = true;
+            if seen.job.is_none() && seen.pull.is_none() {
+                core.workers.remove(&me.name);
+                return;
+            }
             // A job that is on its way already comes with the answer; else there is none.
             if let Some(call) = seen.pull.take()
                 && core.waiting.get(&call).is_some_and(|waiting| waiting.jobs.is_empty())
@@ -205,8 +213,8 @@ impl Centre {
     }
 
     /// A worker's process is gone.
-    pub(crate) fn forget(self: &Arc<Self>, name: &str) {
-        self.tell(|core, _| core.workers.remove(name));
+    pub(crate) fn forget(&self, name: &str) {
+        self.view(|core| core.workers.remove(name));
     }
 }
 
