@@ -23,6 +23,9 @@ const BUDGET: u64 = 256 << 20;
 const EVERY: Duration = Duration::from_secs(20);
 const MANY: usize = 256;
 
+/// Stands for the pipelines among the replicas; no node has this number.
+const PIPELINES: NodeId = NodeId(0);
+
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Compacted {
@@ -44,7 +47,9 @@ pub(crate) async fn compact(host: &Host, repo: RepoId) -> Result<Compacted, Fail
     let route = reads::route(&host.driver, repo).await?;
     host.survey(repo).await?;
     let newest = route.proof.newest;
-    let replicas = host.applied(repo);
+    let mut replicas = host.applied(repo);
+    // Pipelines read the log as a replica does: what they have not followed yet stays as it is.
+    replicas.push((PIPELINES, host.ci.followed(repo.0).await?));
     let rows = host.driver.stored(move |store| store.log(repo.0, 0)).await?;
     let genesis = Refs::new(host.repos.config().clone(), wire::lineage(repo, newest.epoch));
     let planned = tokio::task::spawn_blocking(move || plan(&genesis, rows, &replicas));
