@@ -208,10 +208,12 @@ fn queues(queues: &[QueueView]) -> Markup {
             @for q in queues {
                 tr {
                     td { strong { (tags(&q.tags)) } " " small.muted { (q.class) } }
-                    td { (count(q.depth, "job")) " waiting" @if let Some(ms) = q.oldest_ms { span.muted { " for " (span(ms)) } } }
-                    td.muted { (q.running) " running" }
+                    td {
+                        (q.depth) " waiting" @if let Some(ms) = q.oldest_ms { span.muted { " for " (span(ms)) } }
+                        span.muted { " · " (q.running) " running" }
+                    }
                     td.end {
-                        @if q.workers == 0 && q.depth > 0 { span.error { "no worker has these tags" } }
+                        @if q.workers == 0 && q.depth > 0 { span.error { "no worker" } }
                         @else { span.muted { (count(q.workers, "worker")) } }
                     }
                 }

@@ -83,7 +83,7 @@ pub(crate) fn reason(job: &Job) -> String {
         }
         (Reason::Reported, None) => "the worker reported the end".into(),
         (Reason::Submitted, _) => "the stages before it are not done".into(),
-        (Reason::Batch { .. }, _) => "all it waited for is done".into(),
+        (Reason::Batch { .. }, _) => "waits for a worker".into(),
         (Reason::StartAt { .. }, _) => "it starts later".into(),
         (Reason::Approval, _) => "waits for somebody's approval".into(),
         (Reason::Held { .. }, _) => "held back".into(),

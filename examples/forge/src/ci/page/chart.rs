@@ -2,22 +2,25 @@
 
 use maud::{Markup, html};
 
+use super::text::ago;
 use crate::ci::view::{FleetPoint, FleetView};
 
 const WIDTH: u64 = 560;
 const HEIGHT: u64 = 120;
-/// How much of the past is drawn.
-const SPAN_MS: u64 = 10 * 60 * 1000;
+/// How much of the past is drawn: all there is, within these.
+const MOST_MS: u64 = 10 * 60 * 1000;
+const LEAST_MS: u64 = 60 * 1000;
 
 pub(super) fn fleet(fleet: &FleetView, now_ms: u64) -> Markup {
-    let from = now_ms.saturating_sub(SPAN_MS);
+    let first = fleet.points.first().map_or(now_ms, |p| p.at_ms);
+    let from = now_ms.saturating_sub(now_ms.saturating_sub(first).clamp(LEAST_MS, MOST_MS));
     let points = window(&fleet.points, from);
     let most = points.iter().map(|p| p.load.max(p.target).max(p.ready)).max().unwrap_or(0).max(fleet.max).max(1);
     let at = Scale { from, now_ms, most };
     html! {
         figure.chart {
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
-                aria-label="workers wanted, workers there and load over the last ten minutes" {
+                aria-label="workers wanted, workers there and load over the last minutes" {
                 @for line in 1..=3_u64 {
                     line.grid x1="0" x2=(WIDTH) y1=(HEIGHT * line / 4) y2=(HEIGHT * line / 4) {}
                 }
@@ -26,7 +29,7 @@ pub(super) fn fleet(fleet: &FleetView, now_ms: u64) -> Markup {
                 path.ready d=(at.steps(&points, |p| p.ready)) {}
             }
             figcaption {
-                span { "10 min ago" }
+                span { (ago(now_ms, from)) }
                 span.key.ready { "workers" }
                 span.key.target { "wanted" }
                 span.key.load { "jobs waiting or running (top: " (most) ")" }
@@ -51,7 +54,8 @@ struct Scale {
 
 impl Scale {
     fn x(&self, at_ms: u64) -> u64 {
-        at_ms.saturating_sub(self.from).min(SPAN_MS) * WIDTH / SPAN_MS
+        let span = self.now_ms.saturating_sub(self.from).max(1);
+        at_ms.saturating_sub(self.from).min(span) * WIDTH / span
     }
 
     fn y(&self, value: u32) -> u64 {
@@ -80,9 +84,9 @@ mod tests {
     #[test]
     fn a_line_begins_at_the_window_and_ends_now() {
         let point = |at_ms, ready| FleetPoint { at_ms, target: 4, ready, load: 0 };
-        let points = window(&[point(0, 1), point(SPAN_MS, 2), point(SPAN_MS + SPAN_MS / 2, 4)], SPAN_MS / 2);
-        assert_eq!(points[0], point(SPAN_MS / 2, 1));
-        let scale = Scale { from: SPAN_MS / 2, now_ms: SPAN_MS / 2 + SPAN_MS, most: 4 };
+        let points = window(&[point(0, 1), point(1000, 2), point(1500, 4)], 500);
+        assert_eq!(points[0], point(500, 1));
+        let scale = Scale { from: 500, now_ms: 1500, most: 4 };
         assert_eq!(scale.steps(&points, |p| p.ready), "M0 88H280V60H560V4H560");
         assert_eq!(scale.steps(&[], |p| p.ready), "");
     }
