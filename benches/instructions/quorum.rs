@@ -127,7 +127,7 @@ struct Limits {
     write: u64,
 }
 
-const LIMITS: Limits = Limits { read: 4_800, write: 32_500 };
+const LIMITS: Limits = Limits { read: 6_400, write: 34_800 };
 
 library_benchmark_group!(name = hot, benchmarks = [read, write]);
 main!(library_benchmark_groups = hot);

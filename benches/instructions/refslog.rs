@@ -103,7 +103,7 @@ struct Limits {
     fold: u64,
 }
 
-const LIMITS: Limits = Limits { admit: 58_000, encode: 9_700, decode: 17_800, fold: 4_700_000 };
+const LIMITS: Limits = Limits { admit: 47_400, encode: 10_200, decode: 16_000, fold: 901_000 };
 
 library_benchmark_group!(name = hot, benchmarks = [admit, encode, decode, fold]);
 main!(library_benchmark_groups = hot);

@@ -58,7 +58,8 @@ pub(crate) fn sync_objects(repository: &Path) -> io::Result<()> {
     sync_folder(&repository.join("objects"))
 }
 
-/// Puts back the repository's own `config` and takes its hooks away if somebody changed them; tells whether that was needed.
+/// Puts back the repository's own `config` if somebody changed it; tells whether that was needed. (A repository's hooks
+/// need no such care: Git is told to look for hooks elsewhere.)
 pub(crate) fn settle_config(repository: &Path) -> io::Result<Settled> {
     let config = repository.join("config");
     if fs::read(&config).is_ok_and(|found| found == CONFIG.as_bytes()) {
