@@ -94,7 +94,8 @@ pub(crate) async fn serve(
     if !args.listen.ip().is_loopback() && args.token.is_none() {
         bail!("--listen {} can be reached from other machines: writers then need --token", args.listen);
     }
-    check_git().await?;
+    // Before anything is made: a Git that is missing or too old is said here, not by each node.
+    crate::git::Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
     let home = Home::open(&args.data)?;
     let listener = bind(args.listen).await?;
     let address = listener.local_addr()?;
@@ -154,19 +155,6 @@ pub(crate) async fn serve(
     keeper.abort();
     driver.abort();
     started
-}
-
-/// Git must be there, and know the `proc-receive` hook.
-async fn check_git() -> Result<()> {
-    let out = tokio::process::Command::new("git").arg("--version").output().await;
-    let out = out.context("git cannot be started: install Git 2.29 or newer, and have it in PATH")?;
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let mut numbers = text.split(' ').nth(2).unwrap_or_default().split('.').map_while(|n| n.trim().parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < (2, 29) {
-        bail!("{} is too old: install Git 2.29 or newer", text.trim());
-    }
-    Ok(())
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {
