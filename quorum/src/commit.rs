@@ -169,8 +169,8 @@ impl Router {
         if let Err(reason) = self.writable(cell, write.writer) {
             return Flow::End(Outcome::NotApplied, reason);
         }
-        let voters = || cell.standings.iter().filter(|standing| standing.is_voter());
-        if voters().any(|standing| cell.verdict(standing) == Verdict::RowOld) {
+        // A learner's word casts the same doubt on the row as a voter's; to ask it again would get the same word.
+        if cell.standings.iter().any(|standing| cell.verdict(standing) == Verdict::RowOld) {
             return self.refetch(write);
         }
         let tally = self.tally_of(cell);

@@ -72,6 +72,10 @@ impl core::hash::Hash for Router {
 /// Commands.
 impl Router {
     /// A router that knows nothing: rows, nodes and reports are told as they are needed.
+    ///
+    /// Asks, tickets and ids are those of one router's life. Whoever puts a new router in an old one's place within a
+    /// process ends the tasks that carry out the old one's effects, or drops what they tell: their tickets could be
+    /// taken for the new one's.
     #[must_use]
     pub const fn new(config: Config) -> Self {
         let state = State::new(config.seed);

@@ -128,7 +128,8 @@ fn heal(world: &mut World) {
 }
 
 fn sweep(name: &str, seeds: u64, steps: usize, weather: Weather) {
-    let only = std::env::var("QUORUM_SEED").ok().and_then(|seed| seed.parse().ok());
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let (only, seeds) = (number("QUORUM_SEED"), number("QUORUM_HISTORIES").unwrap_or(seeds));
     let (mut commits, mut served) = (0, 0);
     for seed in only.map_or(0..seeds, |seed: u64| seed..seed + 1) {
         let run = std::panic::catch_unwind(|| history(seed, steps, weather));
@@ -175,4 +176,10 @@ fn lost_disks() {
 #[test]
 fn deleted_and_created_again() {
     sweep("deleted_and_created_again", 300, 500, Weather { loss: 20, repeat: 8, wipes: 3, restarts: 4, deletes: 1 });
+}
+
+/// A learner that knew of a newer row than the router was asked again and again, while a write waited for a voter.
+#[test]
+fn a_doubt_that_a_learner_casts_ends_in_a_fetch() {
+    history(14_618, 600, Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER });
 }

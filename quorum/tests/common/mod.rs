@@ -73,6 +73,9 @@ pub struct Read {
     pub floor: Version,
 }
 
+/// A router's former life, which hears no answer.
+const NOBODY: usize = usize::MAX;
+
 #[derive(Clone)]
 pub struct World {
     pub routers: Vec<Router>,
@@ -180,8 +183,15 @@ impl World {
             Message::Tell(r, fact) => *r == router && !matches!(fact, Fact::Report(_)),
             Message::Stage(..) => false,
         };
-        // What was on its way to the store still gets there; nobody hears of it.
+        // What was on its way to the store still gets there; nobody hears of it: its ticket means nothing to the next life.
         self.net.retain(|message| !mine(message) || matches!(message, Message::Do(_, Effect::SwapRow { .. })));
+        for message in &mut self.net {
+            if let Message::Do(r, _) = message
+                && *r == router
+            {
+                *r = NOBODY;
+            }
+        }
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
             let state = NodeState::up(self.nodes[&node].incarnation);
@@ -237,6 +247,7 @@ impl World {
     /// Carries out one message; answers go onto the network.
     pub fn deliver(&mut self, message: &Message) {
         match message {
+            Message::Tell(NOBODY, _) => {}
             Message::Tell(router, fact) => self.tell(*router, fact),
             Message::Stage(router, node, incarnation, order) => self.stage(*router, *node, *incarnation, order),
             Message::Do(router, effect) => self.carry_out(*router, effect),
