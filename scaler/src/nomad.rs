@@ -25,7 +25,7 @@ pub enum NomadError {
     #[error("invalid value for `{0}`")]
     Invalid(&'static str),
     /// An action's value is no whole number.
-    #[error("\"{0}\" value is not an interger")]
+    #[error("\"{0}\" value is not an integer")]
     NotInteger(&'static str),
     /// A percentage is no number.
     #[error("\"percentage\" value is not a number")]

@@ -69,7 +69,7 @@ pub(crate) fn overview(view: &Overview) -> Markup {
         div.columns {
             div {
                 (part("pipelines", "card", "Pipelines", "", &pipelines(view)))
-                (part("repos", "card", "Repositories", &count(len(&view.repos), "repository").replace("repositorys", "repositories"), &repos(view)))
+                (part("repos", "card", "Repositories", &count(len(&view.repos), "repository"), &repos(view)))
             }
             div {
                 (part("fleet", "card", "Fleet", &format!("{} of {} to {}", view.fleet.ready, view.fleet.min, view.fleet.max), &fleet(&view.fleet, view.at_ms)))

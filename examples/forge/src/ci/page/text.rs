@@ -30,7 +30,11 @@ pub(super) fn short(commit: &str) -> &str {
 
 /// `1 job`, `2 jobs`.
 pub(super) fn count(n: u64, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+    match what.strip_suffix('y') {
+        _ if n == 1 => format!("1 {what}"),
+        Some(stem) => format!("{n} {stem}ies"),
+        None => format!("{n} {what}s"),
+    }
 }
 
 #[cfg(test)]
@@ -47,5 +51,6 @@ mod tests {
         assert_eq!(ago(500_000, 0), "8 min ago");
         assert_eq!(ago(0, 5), "now");
         assert_eq!((count(1, "job"), count(0, "job")), ("1 job".into(), "0 jobs".into()));
+        assert_eq!(count(3, "repository"), "3 repositories");
     }
 }
