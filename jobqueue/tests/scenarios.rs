@@ -562,6 +562,31 @@ fn a_key_is_kept_over_a_restart_and_seen_by_other_engines() {
 }
 
 #[test]
+fn a_key_that_was_read_while_an_own_write_of_it_was_under_way_is_read_again() {
+    let mut one = Host::new();
+    one.submit(1, &[keyed(1, 7), keyed(2, 7)]);
+    let mut two = one.beside(2);
+    let rows = one.db.borrow().open();
+    let _ = two.engine.load(two.now, &rows);
+    two.run();
+    one.engine.pull(one.now, &request(1, 1)).unwrap();
+    let Some(Effect::Persist { ticket }) = one.engine.poll_effect() else { panic!() };
+    assert!(one.db.borrow_mut().write(one.engine.changes(ticket)), "made, and not told");
+    assert!(two.pull(2, 1).is_empty(), "the other engine learns of it");
+    two.pass(10_000);
+    let job = two.one(2);
+    assert_eq!(job.token.key.job.get(), 2);
+    let call = one.engine.work(two.now, job.worker, job.token, Act::Report(Outcome::Succeeded)).unwrap();
+    one.run();
+    one.engine.handle_committed(two.now, ticket);
+    one.run();
+    assert_eq!(told(one.answers[&call]), Succeeded);
+    let page = two.db.borrow().open();
+    let _ = two.engine.compensate(two.now, &page);
+    assert_eq!(two.one(2).token.key.job.get(), 1, "the key was given back with the end");
+}
+
+#[test]
 fn waiting_work_that_gives_way_collapses_to_the_newest() {
     let mut host = Host::new();
     let deploy = |id| {

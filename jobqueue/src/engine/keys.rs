@@ -81,7 +81,12 @@ impl Engine {
     pub(super) fn unlock_key(&mut self, key: Key, ticket: Ticket) {
         if let Some(slot) = self.keys.get_mut(&key).filter(|slot| slot.lock == Some(ticket)) {
             slot.lock = None;
+            // What was read meanwhile was not taken.
+            let unread = !slot.known || !slot.callers.is_empty();
             self.stir_holders(key);
+            if unread {
+                self.ask_key(key);
+            }
         }
     }
 
@@ -89,7 +94,8 @@ impl Engine {
     pub(super) fn apply_key(&mut self, row: &KeyRow) {
         let slot = self.keys.entry(row.key).or_default();
         slot.row = Some(*row);
-        slot.known = true;
+        // While it is being read there was a doubt, which an own write of long ago does not settle.
+        slot.known |= !slot.asked;
         self.free_up(row.key);
     }
 
@@ -115,10 +121,13 @@ impl Engine {
         }
     }
 
-    /// The key's row was read, and taken if there is one.
+    /// The key's row was read, and taken if there is one, unless a write of it is under way: then it is read again.
     pub(super) fn read_key(&mut self, key: Key) {
         let Some(slot) = self.keys.get_mut(&key) else { return };
         slot.asked = false;
+        if slot.lock.is_some() {
+            return;
+        }
         slot.known = true;
         let callers = core::mem::take(&mut slot.callers);
         self.free_up(key);

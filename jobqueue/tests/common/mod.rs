@@ -14,7 +14,7 @@ use tenon_jobqueue::{
 };
 
 /// Two tables, written by compare-and-set on the version, all rows of a write or none.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Db {
     pub jobs: BTreeMap<JobKey, Job>,
     pub pipelines: BTreeMap<PipelineId, Pipeline>,
