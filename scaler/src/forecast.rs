@@ -7,6 +7,10 @@
 //! A hole in the history is missing data, not a zero. Known events (holidays, campaigns) are an input: their past days
 //! are left out of what is learned, and their coming days are scaled.
 
+mod nowcast;
+
+pub use nowcast::{Carry, Nowcast};
+
 use alloc::vec::Vec;
 
 use crate::Timestamp;
@@ -68,6 +72,11 @@ impl Series {
 
     fn day(&self) -> usize {
         usize::try_from(DAY_MS / self.step_ms).unwrap_or(1)
+    }
+
+    /// The hour of the day, counted from the start of the history.
+    fn hour(&self, place: usize) -> usize {
+        place % self.day() * 24 / self.day()
     }
 
     fn known(&self, place: usize, origin: usize) -> Option<i64> {
@@ -227,6 +236,17 @@ impl Forecast {
         ratios.sort_unstable();
         let learned = Learned::of(&series, model, end);
         Ok(Self { series, events, model, scores, ratios, learned })
+    }
+
+    /// Takes in what came after the history, for the model that was chosen; its band stays. Days that have come are known
+    /// to the forecast of the next ones by this alone.
+    pub fn extend(&mut self, values: impl IntoIterator<Item = Option<Milli>>) {
+        for value in values {
+            let at = self.series.instant(self.series.values.len());
+            let told = self.events.iter().all(|event| at < event.from || event.until <= at);
+            self.series.values.push(value.filter(|_| told));
+        }
+        self.learned = Learned::of(&self.series, self.model, self.series.values.len());
     }
 
     /// The chosen model.

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "the numbers are small")]
 
-use tenon_scaler::forecast::{Event, Forecast, ForecastError, Model, Series};
+mod support;
+
+use tenon_scaler::forecast::{Carry, Event, Forecast, ForecastError, Model, Nowcast, Series};
 use tenon_scaler::{Horizon, Milli, Timestamp};
 
 const DAY: usize = 48;
@@ -125,4 +127,94 @@ fn what_cannot_be_forecast_is_refused() {
     let short = Forecast::choose(series(values[..8 * DAY].to_vec()), vec![], 7).unwrap_err();
     assert_eq!(short, ForecastError::TooShort);
     assert_eq!(Forecast::choose(series(vec![None; 21 * DAY]), vec![], 7).unwrap_err(), ForecastError::Empty);
+}
+
+/// Forecasts the days from `first` on one after another, and hands out each place with the value seen `steps` before it.
+fn each_place(
+    values: &[Option<Milli>],
+    first: usize,
+    steps: usize,
+    mut look: impl FnMut(&Forecast, usize, (Timestamp, Milli)),
+) {
+    let mut forecast = Forecast::choose(series(values[..first].to_vec()), vec![], 28).unwrap();
+    for place in first..values.len() {
+        if place > first && place.is_multiple_of(DAY) {
+            forecast.extend(values[place - DAY..place].iter().copied());
+        }
+        look(&forecast, place, (at(place - steps), values[place - steps].unwrap()));
+    }
+}
+
+#[test]
+fn the_day_so_far_corrects_the_forecast_on_days_that_it_has_not_seen() {
+    let values = taxi();
+    let first = values.len() / DAY * 3 / 4 * DAY;
+    let fitted = Forecast::choose(series(values[..first].to_vec()), vec![], 28).unwrap();
+    for (steps, worth) in [(1, 0.5), (2, 0.65)] {
+        let nowcast = Nowcast::fit(&fitted, steps, 56).unwrap();
+        let (mut plain, mut corrected, mut inside, mut count) = (0.0, 0.0, 0, 0);
+        each_place(&values, first, steps, |forecast, place, seen| {
+            let came = values[place].unwrap();
+            let off = |value: Option<Milli>| (value.unwrap().as_thousandths() - came.as_thousandths()).abs() as f64;
+            plain += off(forecast.at(at(place)));
+            corrected += off(nowcast.at(forecast, at(place), Some(seen)));
+            let bound = |permille| nowcast.quantile(forecast, at(place), Some(seen), permille).unwrap();
+            assert!(bound(100) <= bound(500) && bound(500) <= bound(900) && bound(900) <= bound(1000));
+            inside += usize::from(came <= bound(900));
+            count += 1;
+        });
+        assert!(corrected < plain * worth, "{steps} steps: {corrected:.0} of {plain:.0}");
+        let share = f64::from(u32::try_from(inside).unwrap()) / f64::from(count);
+        // A band that was fitted in summer and autumn, over Christmas, New Year and a blizzard.
+        assert!((0.8..=0.96).contains(&share), "{steps} steps: {share} are below the 900th thousandth");
+    }
+}
+
+#[test]
+fn a_correction_is_none_where_the_day_says_nothing() {
+    // Noise without memory around a day's shape: what the last value was off by says nothing of the next.
+    let mut dice = support::Dice(7);
+    let noisy = |place: usize, dice: &mut support::Dice| {
+        let shape = 40_000 + 1_000 * i64::try_from(place % DAY).unwrap();
+        Some(Milli::from_thousandths(shape + i64::from(dice.small(20_000)) - 10_000))
+    };
+    let values: Vec<_> = (0..63 * DAY).map(|place| noisy(place, &mut dice)).collect();
+    let forecast = Forecast::choose(series(values), vec![], 14).unwrap();
+    let nowcast = Nowcast::fit(&forecast, 1, 28).unwrap();
+    assert!(matches!(nowcast.carry(), Carry::Amount(0 | 200) | Carry::Factor(200)), "{:?}", nowcast.carry());
+}
+
+#[test]
+fn without_a_measurement_a_correction_is_the_forecast() {
+    let values = taxi();
+    let forecast = Forecast::choose(series(values[..56 * DAY].to_vec()), vec![], 14).unwrap();
+    let nowcast = Nowcast::fit(&forecast, 1, 28).unwrap();
+    let next = at(56 * DAY + 20);
+    assert_eq!(nowcast.at(&forecast, next, None), forecast.at(next));
+    assert_eq!(nowcast.quantile(&forecast, next, None, 950), forecast.quantile(next, 950));
+    assert_eq!(Nowcast::fit(&forecast, 1, 50), Err(ForecastError::TooShort));
+    assert_eq!(Nowcast::fit(&forecast, DAY, 1), Err(ForecastError::Empty));
+    assert_eq!(Nowcast::fit(&forecast, 1, usize::MAX), Err(ForecastError::TooShort));
+}
+
+#[test]
+fn absurd_values_saturate() {
+    let mut values = taxi()[..56 * DAY].to_vec();
+    for (place, value) in values.iter_mut().enumerate().skip(20 * DAY) {
+        *value = match place % 7 {
+            0 => Some(Milli::MAX),
+            1 => Some(Milli::from_thousandths(i64::MIN)),
+            2 => None,
+            _ => *value,
+        };
+    }
+    let mut forecast = Forecast::choose(series(values), vec![], 14).unwrap();
+    let nowcast = Nowcast::fit(&forecast, 1, 28).unwrap();
+    forecast.extend([Some(Milli::MAX), None, Some(Milli::from_thousandths(i64::MIN))]);
+    for place in 55 * DAY..57 * DAY {
+        for seen in [Milli::MAX, Milli::ZERO, Milli::from_thousandths(i64::MIN)] {
+            let bound = nowcast.quantile(&forecast, at(place), Some((at(place - 1), seen)), 1000);
+            assert!(bound.is_none_or(|bound| bound >= Milli::ZERO));
+        }
+    }
 }
