@@ -11,6 +11,7 @@
 //! * **Admission**, [`Engine::admit`], superposes a new or changed policy on all that is admitted over the horizon, and
 //!   grants it or says which pool would go over its mark, when, and by how much.
 //! * **A [`forecast`]** learns from past days and weeks which model fits; its upper bound is what admission counts with.
+//!   Within the day, a [`forecast::Nowcast`] corrects it by what has come so far.
 //! * **A [`Rehearsal`] runs a forecast through the same code** on a fork of the engine, and tells changes, shortage,
 //!   instance-hours and cost before anything is done.
 //!
@@ -98,7 +99,9 @@
 //!
 //! After a restart, [`Engine::restore`], ask the cloud about each of [`Engine::requests`], and tell what it says; a
 //! [`handle_census`](Engine::handle_census) per group and pool finds what was lost meanwhile. An effect that was drained
-//! but not acted on is one of those requests: act on it under the same [`RequestId`].
+//! but not acted on is one of those requests: act on it under the same [`RequestId`]. The cloud must know a request under
+//! its id for as long as a kept snapshot may name it, even where the request has come to its end. The feature `testkit`
+//! brings a kit that runs your store, cloud and metrics source through crashes between each two steps, failures and gaps.
 //!
 //! # Laws
 //!
@@ -145,6 +148,8 @@ mod rehearse;
 mod schedule;
 mod snapshot;
 pub mod strategy;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod tick;
 mod time;
 
