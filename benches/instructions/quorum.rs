@@ -12,8 +12,8 @@ use std::hint::black_box;
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use tenon_quorum::{
-    Config, CreateRequest, Digest, Effect, FenceGate, First, Incarnation, Member, NodeId, NodeState, ReadRequest,
-    ReadStep, RepoId, RequestId, Router, Row, ShardId, SwapResult, SyncResult, Timestamp, WriteRequest,
+    Config, CreateRequest, Digest, Effect, FenceGate, First, Incarnation, Member, Members, NodeId, NodeState,
+    ReadRequest, ReadStep, RepoId, RequestId, Router, Row, ShardId, SwapResult, SyncResult, Timestamp, WriteRequest,
 };
 
 fn limit(instructions: u64) -> LibraryBenchmarkConfig {
@@ -40,7 +40,7 @@ impl Host {
             router.handle_node(NOW, node, NodeState::up(Incarnation(1)));
             FenceGate::new(REPO, node, Incarnation(1))
         });
-        let members = NODES.iter().map(|node| Member::voter(*node, Incarnation(1))).collect();
+        let members: Members = NODES.iter().map(|node| Member::voter(*node, Incarnation(1))).collect();
         router.create(NOW, &CreateRequest::new(REPO, ShardId(1), members, Digest([0; 16]))).unwrap();
         let mut host = Self { router, row: None, gates };
         host.drain();
@@ -66,23 +66,24 @@ impl Host {
                     self.row = Some(next);
                     self.router.handle_swap(NOW, ticket, &SwapResult::Moved);
                 }
-                Effect::Initialise { task, target, proof, .. } | Effect::Sync { task, target, proof, .. } => {
+                Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
                     let gate = self.gate(target);
-                    *gate = gate.raise(&proof).unwrap().install(&proof).unwrap();
+                    *gate = gate.raise(&row).unwrap().install(&row.proof()).unwrap();
                     let report = gate.report();
                     self.router.handle_synced(NOW, task, &SyncResult::Done(report));
                 }
                 Effect::Grant(grant) => {
-                    for member in &grant.members {
+                    for member in &grant.base.members {
                         let gate = self.gate(member.node);
                         *gate = gate.stage(&grant.stage(Digest([9; 16]))).unwrap();
                         let report = gate.report();
                         self.router.handle_report(NOW, &report);
                     }
                 }
-                Effect::RaiseGate { node, proof, .. } => {
+                Effect::RaiseGate { node, row, .. } => {
                     let gate = self.gate(node);
-                    let raised = gate.raise(&proof).unwrap();
+                    let raised = gate.raise(&row).unwrap();
+                    let proof = row.proof();
                     *gate = if raised.proves_staged(&proof) { raised.apply(&proof).unwrap() } else { raised };
                     let report = gate.report();
                     self.router.handle_report(NOW, &report);

@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::hint::black_box;
 
 use tenon_quorum::{
-    Ask, Config, Digest, Effect, Epoch, Fence, FenceGate, Freshness, Generation, Incarnation, Member, NodeId,
+    Ask, Config, Digest, Effect, Epoch, Fence, FenceGate, Freshness, Generation, Incarnation, Member, Members, NodeId,
     NodeState, ReadRequest, ReadStep, RepoId, RequestId, Revision, Router, Row as RepoRow, RowState, ShardId, Stamp,
     SwapResult, Timestamp, Version, WriteRequest,
 };
@@ -41,7 +41,7 @@ impl Hasher for Mix {
 /// The bare lookup: rows of 32 bytes by id.
 type Bare = HashMap<u64, [u64; 4], BuildHasherDefault<Mix>>;
 
-fn members(shard: u32) -> Vec<Member> {
+fn members(shard: u32) -> Members {
     (0..3).map(|n| Member::voter(NodeId(shard * 3 + n), Incarnation(1))).collect()
 }
 
@@ -74,7 +74,7 @@ fn router(count: usize) -> Router {
         router.handle_row(NOW, ask, row.repo, Some(&row));
         for member in &row.members {
             let blank = FenceGate::new(row.repo, member.node, Incarnation(1));
-            let gate = blank.raise(&row.proof()).and_then(|gate| gate.install(&row.proof()));
+            let gate = blank.raise(&row).and_then(|gate| gate.install(&row.proof()));
             router.handle_report(NOW, &gate.expect("a blank gate takes the first state").report());
         }
     }
@@ -165,9 +165,9 @@ fn write(router: &mut Router, gates: &mut [FenceGate; 3], request: u64) {
                     router.handle_report(NOW, &gate.report());
                 }
             }
-            Effect::RaiseGate { node, proof, .. } => {
+            Effect::RaiseGate { node, row, .. } => {
                 let gate = &mut gates[node.0 as usize % 3];
-                *gate = gate.apply(&proof).expect("the row proves the vote");
+                *gate = gate.apply(&row.proof()).expect("the row proves the vote");
                 router.handle_report(NOW, &gate.report());
             }
             Effect::FetchRow { .. }
@@ -185,7 +185,7 @@ fn write_rows(scale: Scale, out: &mut Vec<Row>) {
     let mut router = router(1);
     let mut gates = [0, 1, 2].map(|node| {
         let blank = FenceGate::new(RepoId(0), NodeId(node), Incarnation(1));
-        blank.raise(&row(0).proof()).and_then(|gate| gate.install(&row(0).proof())).expect("a blank gate")
+        blank.raise(&row(0)).and_then(|gate| gate.install(&row(0).proof())).expect("a blank gate")
     });
     let batch = scale.pick(100_000, 20_000);
     let mut request = 0;

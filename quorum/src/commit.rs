@@ -415,8 +415,7 @@ impl Router {
             request: write.request,
             writer: writer.node,
             incarnation: writer.incarnation,
-            base,
-            members: raised.members.clone(),
+            base: raised.clone(),
             lease_ms: self.config.lease_ms,
         }));
         Flow::Again

@@ -2,7 +2,7 @@
 
 use crate::error::Reason;
 use crate::id::{Ask, ChangeId, Incarnation, NodeId, RepoId, RequestId, TaskId, Ticket, Version, WriteId};
-use crate::row::{FeedEntry, Proof, Row};
+use crate::row::{FeedEntry, Row};
 use crate::write::{Grant, Outcome};
 
 /// An order to the host, from [`crate::Router::poll_effect`].
@@ -45,15 +45,16 @@ pub enum Effect {
     /// [`crate::Router::handle_report`]; a node that cannot vote by [`crate::Router::handle_declined`]; a write that
     /// came to nothing by [`crate::Router::abort_write`].
     Grant(Grant),
-    /// Show the row to a node's gate: it raises itself, drops a dead vote, applies a proven one. Tell its report,
-    /// whether the gate refused or not: [`crate::Router::handle_report`].
+    /// Show the row to a node's gate: it raises itself ([`crate::FenceGate::raise`]), drops a dead vote, applies a proven
+    /// one ([`crate::FenceGate::apply`]). Tell its report, whether the gate refused or not:
+    /// [`crate::Router::handle_report`].
     RaiseGate {
         /// The node.
         node: NodeId,
         /// The life of its disk; another one must not answer.
         incarnation: Incarnation,
-        /// What the row proves.
-        proof: Proof,
+        /// The row to show.
+        row: Row,
     },
     /// Ask a node for its report. Tell [`crate::Router::handle_report`].
     Probe {
@@ -62,8 +63,8 @@ pub enum Effect {
         /// Of which repository.
         repo: RepoId,
     },
-    /// Start a repository on a node, empty, whatever the node held of it: raise the gate to the proof, make the empty
-    /// state durable, then [`crate::FenceGate::install`]. Where `proof.newest.digest` is [`crate::Digest::TOMBSTONE`]
+    /// Start a repository on a node, empty, whatever the node held of it: raise the gate to the row, make the empty
+    /// state durable, then [`crate::FenceGate::install`]. Where `row.newest.digest` is [`crate::Digest::TOMBSTONE`]
     /// the repository is deleted, and nothing but the gate need remain. Tell [`crate::Router::handle_synced`].
     Initialise {
         /// Names the task.
@@ -72,11 +73,11 @@ pub enum Effect {
         target: NodeId,
         /// The life of its disk.
         incarnation: Incarnation,
-        /// What the row proves; `newest` is the empty state.
-        proof: Proof,
+        /// The row; `newest` is the empty state.
+        row: Row,
     },
-    /// Copy exactly the state that the proof shows, applied state only, from one node to another: raise the target's
-    /// gate to the proof, copy, make it durable, then [`crate::FenceGate::install`].
+    /// Copy exactly the state that the row shows, applied state only, from one node to another: raise the target's
+    /// gate to the row, copy, make it durable, then [`crate::FenceGate::install`].
     /// Tell [`crate::Router::handle_synced`].
     Sync {
         /// Names the task.
@@ -87,8 +88,8 @@ pub enum Effect {
         incarnation: Incarnation,
         /// The node that has the state.
         source: NodeId,
-        /// What the row proves; `newest` is the state to copy.
-        proof: Proof,
+        /// The row; `newest` is the state to copy.
+        row: Row,
     },
     /// Answer the caller of a write. A write that was answered `Unknown` is answered once more when it is known.
     Answer {

@@ -326,6 +326,12 @@ pub enum GateRefusal {
         /// That configuration.
         gate: Revision,
     },
+    /// The gate has promised itself to a later life of the store.
+    #[error("stale: the gate has promised itself to generation {}", .gate.0)]
+    StaleGeneration {
+        /// That life.
+        gate: Generation,
+    },
     /// The node has not applied what the message builds on.
     #[error("not applied: the node is at {applied}")]
     NotApplied {
@@ -376,6 +382,7 @@ impl GateRefusal {
             Self::VotedOtherwise { .. } => 407,
             Self::NotRaised { .. } => 408,
             Self::Downgrade { .. } => 409,
+            Self::StaleGeneration { .. } => 410,
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! A gate is a value. Each method answers with the gate to *persist*; only then may the node act on it. A node that
 //! keeps its gate on disk and asks it before every read, vote and copy cannot be talked into anything by a late, a
-//! repeated or a paused message: no clock is in it.
+//! repeated or a paused message: no clock is in it. The gate keeps the newest row that it was shown, too: should the
+//! store come back from a backup, the gates know what it has forgotten.
 
 use crate::error::GateRefusal;
-use crate::id::{Digest, Fence, Incarnation, NodeId, RepoId, Revision, Stamp, Version};
+use crate::id::{Digest, Fence, Generation, Incarnation, NodeId, RepoId, Revision, Stamp, Version};
 use crate::read::Route;
-use crate::row::Proof;
+use crate::row::{Proof, Row};
 
 /// A vote: a write that is durable on a node, invisible to readers, and not the node's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,11 +23,11 @@ pub struct Staged {
 }
 
 /// An order to stage a write, from the node that holds the grant to every voter (itself too).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StageOrder {
-    /// What the row that granted the write proves; its `newest` is the state that the write goes on from.
-    pub base: Proof,
+    /// The row that granted the write; its `newest` is the state that the write goes on from.
+    pub base: Row,
     /// What the state hashes to after the write.
     pub digest: Digest,
 }
@@ -58,12 +59,26 @@ pub struct Report {
     pub applied: Stamp,
     /// The vote, if one is open.
     pub staged: Option<Staged>,
+    /// The life of the store that the gate has promised itself to: whatever is of an earlier one is refused.
+    pub generation: Generation,
     /// The highest fence that the gate was raised to.
     pub fence: Fence,
     /// The version that the row had when that fence was first shown to the gate.
     pub base: Version,
-    /// The newest configuration that the gate was shown.
+    /// The newest configuration that the gate was shown, and keeps with its members.
     pub revision: Revision,
+}
+
+impl Report {
+    /// Whether the node knows of what is later than `row`.
+    pub(crate) fn is_beyond(&self, row: &Row) -> bool {
+        // Configurations are counted anew where a store that forgot some was recovered.
+        let same_life = self.fence.generation == row.fence.generation;
+        self.generation > row.fence.generation
+            || self.fence > row.fence
+            || (same_life && self.revision > row.revision)
+            || self.applied.is_beyond(row.newest)
+    }
 }
 
 /// What a gate answers to a read that it admits.
@@ -77,19 +92,24 @@ pub enum Admission {
 }
 
 /// One node's gate for one repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use = "persist the gate before acting on it"]
 pub struct FenceGate {
     report: Report,
+    /// The newest row that it was shown.
+    row: Option<Row>,
 }
 
 impl FenceGate {
     /// The gate of a node that holds nothing of `repo`.
     pub const fn new(repo: RepoId, node: NodeId, incarnation: Incarnation) -> Self {
-        let fence = Fence { generation: crate::id::Generation(0), counter: 0 };
+        let generation = Generation(0);
+        let fence = Fence { generation, counter: 0 };
         let (applied, base, revision) = (Stamp::BLANK, Version(0), Revision(0));
-        Self { report: Report { repo, node, incarnation, serial: 0, applied, staged: None, fence, base, revision } }
+        let report =
+            Report { repo, node, incarnation, serial: 0, applied, staged: None, generation, fence, base, revision };
+        Self { report, row: None }
     }
 
     /// What to send to the router. Only of a gate that is persisted.
@@ -101,6 +121,12 @@ impl FenceGate {
     #[must_use]
     pub const fn applied(&self) -> Stamp {
         self.report.applied
+    }
+
+    /// The newest row that the gate was shown: what it knows of the configuration.
+    #[must_use]
+    pub const fn row(&self) -> Option<&Row> {
+        self.row.as_ref()
     }
 
     /// The open vote.
@@ -116,25 +142,29 @@ impl FenceGate {
         self.report.staged.is_some_and(|staged| staged.stamp == proof.newest && follows(&staged, self.report.applied))
     }
 
-    /// Raises the gate to what `proof` shows. A vote that the proof shows to be dead is dropped: its fence is older,
-    /// and the row did not take it.
+    /// Raises the gate to `row`, and keeps it. A vote that the row shows to be dead is dropped: its fence is older, and
+    /// the row did not take it.
     ///
     /// # Errors
-    /// [`GateRefusal`], with the gate as it was, if the proof is of another repository, or older than the gate.
-    pub fn raise(self, proof: &Proof) -> Result<Self, GateRefusal> {
-        self.not_older(proof)?;
-        let mut next = self.report;
-        if proof.fence > next.fence {
-            next.fence = proof.fence;
-            next.base = proof.newest.version;
+    /// [`GateRefusal`], with the gate as it was, if the row is of another repository, or older than the gate.
+    pub fn raise(&self, row: &Row) -> Result<Self, GateRefusal> {
+        let mut next = self.raised(&row.proof())?;
+        next.revision = row.revision;
+        let newer = self.row.as_ref().is_none_or(|old| old.order() < row.order());
+        let row = if newer { Some(row) } else { self.row.as_ref() };
+        Ok(self.changed(next, row.cloned()))
+    }
+
+    /// Promises that nothing of a life of the store before `generation` will be admitted, for the recovery of a store
+    /// that was restored from a backup. Persist the gate, then tell it whole: [`crate::Router::handle_promise`].
+    ///
+    /// # Errors
+    /// [`GateRefusal`], with the gate as it was, if it has promised itself to a later life.
+    pub fn promise(&self, generation: Generation) -> Result<Self, GateRefusal> {
+        if generation < self.report.generation {
+            return Err(GateRefusal::StaleGeneration { gate: self.report.generation });
         }
-        next.revision = proof.revision;
-        // The same state in a later lineage: nothing to copy.
-        if next.applied.digest == proof.newest.digest && is_older_lineage(next.applied, proof) {
-            next.applied = proof.newest;
-        }
-        next.staged = next.staged.filter(|staged| !is_dead(staged, proof));
-        Ok(self.changed(next))
+        Ok(self.changed(Report { generation, ..self.report }, self.row.clone()))
     }
 
     /// Raises the gate and stages a write, in one value to persist. Call it once objects and ref record are durable,
@@ -143,18 +173,18 @@ impl FenceGate {
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the order is older than the gate, the node has not applied exactly
     /// the state that the write goes on from, or it voted otherwise under this very fence.
-    pub fn stage(self, order: &StageOrder) -> Result<Self, GateRefusal> {
+    pub fn stage(&self, order: &StageOrder) -> Result<Self, GateRefusal> {
         let raised = self.raise(&order.base)?;
         let mut next = raised.report;
         if next.applied != order.base.newest {
-            return Err(raised.behind(&order.base));
+            return Err(raised.behind(&order.base.proof()));
         }
         let vote = Staged { fence: order.base.fence, revision: order.base.revision, stamp: order.stamp() };
         if let Some(old) = next.staged.filter(|old| old.fence >= vote.fence && *old != vote) {
             return Err(GateRefusal::VotedOtherwise { staged: old.stamp });
         }
         next.staged = Some(vote);
-        Ok(self.changed(next))
+        Ok(self.changed(next, raised.row))
     }
 
     /// Whether this node may serve a routed read. Nothing to persist: a read changes nothing that a fence guards, so
@@ -187,28 +217,31 @@ impl FenceGate {
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the proof is older than the gate, or is not of the staged write.
-    pub fn apply(self, proof: &Proof) -> Result<Self, GateRefusal> {
-        let raised = self.raise(proof)?;
-        if raised.report.applied == proof.newest {
-            return Ok(raised);
+    pub fn apply(&self, proof: &Proof) -> Result<Self, GateRefusal> {
+        let mut next = self.raised(proof)?;
+        if next.applied != proof.newest {
+            if !self.proves_staged(proof) {
+                return Err(self.behind(proof));
+            }
+            (next.applied, next.staged) = (proof.newest, None);
         }
-        if !raised.proves_staged(proof) {
-            return Err(raised.behind(proof));
-        }
-        Ok(self.changed(Report { applied: proof.newest, staged: None, ..raised.report }))
+        Ok(self.changed(next, self.row.clone()))
     }
 
     /// Takes over a copy of exactly what `proof` shows as committed, from another node or (for a new lineage) from
-    /// nothing. [`Self::raise`] to the proof *before* copying; call this once the copy is durable. Of a state that is
+    /// nothing. [`Self::raise`] to the row *before* copying; call this once the copy is durable. Of a state that is
     /// applied already it changes nothing, a vote beyond it stays.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the gate was not raised first, or the copy would take the node back
     /// or over to another history.
-    pub fn install(self, proof: &Proof) -> Result<Self, GateRefusal> {
+    pub fn install(&self, proof: &Proof) -> Result<Self, GateRefusal> {
         let mine = self.report;
         if proof.repo != mine.repo {
             return Err(GateRefusal::OtherRepository { mine: mine.repo });
+        }
+        if proof.fence.generation < mine.generation {
+            return Err(GateRefusal::StaleGeneration { gate: mine.generation });
         }
         // A fence that rose meanwhile does not make committed history wrong; another generation might.
         if mine.fence < proof.fence || mine.revision < proof.revision || mine.fence.generation != proof.fence.generation
@@ -216,7 +249,7 @@ impl FenceGate {
             return Err(GateRefusal::NotRaised { fence: mine.fence });
         }
         if mine.applied == proof.newest {
-            return Ok(self);
+            return Ok(self.clone());
         }
         let (from, to) = (mine.applied, proof.newest);
         if from.epoch > to.epoch || from.version > to.version {
@@ -227,31 +260,50 @@ impl FenceGate {
         }
         // A vote is for the version after the applied one, so the copy is at it or beyond it; unless that was lost.
         let staged = mine.staged.filter(|staged| follows(staged, to));
-        Ok(self.changed(Report { applied: to, staged, ..mine }))
+        Ok(self.changed(Report { applied: to, staged, ..mine }, self.row.clone()))
     }
 
     /// The node found that it does not hold what the gate says: its disk was tampered with, or a copy is to be made anew.
     /// From now on it holds nothing, until [`Self::install`]. Fences and an open vote are not forgotten (the vote's record
     /// is durable apart), and the serial goes on, so that the router takes the report for new.
-    pub fn lost(self) -> Self {
-        self.changed(Report { applied: Stamp::BLANK, ..self.report })
+    pub fn lost(&self) -> Self {
+        self.changed(Report { applied: Stamp::BLANK, ..self.report }, self.row.clone())
     }
 
-    fn changed(self, next: Report) -> Self {
-        if next == self.report {
-            return self;
+    fn changed(&self, next: Report, row: Option<Row>) -> Self {
+        let more = u64::from(next != self.report);
+        Self { report: Report { serial: self.report.serial.saturating_add(more), ..next }, row }
+    }
+
+    /// What the gate would report once it stands at `proof`; only a whole row makes it know a configuration.
+    fn raised(&self, proof: &Proof) -> Result<Report, GateRefusal> {
+        self.not_older(proof)?;
+        let mut next = self.report;
+        if proof.fence > next.fence {
+            next.fence = proof.fence;
+            next.base = proof.newest.version;
+            next.generation = proof.fence.generation;
         }
-        Self { report: Report { serial: self.report.serial.saturating_add(1), ..next } }
+        // The same state in a later lineage: nothing to copy.
+        if next.applied.digest == proof.newest.digest && is_older_lineage(next.applied, proof) {
+            next.applied = proof.newest;
+        }
+        next.staged = next.staged.filter(|staged| !is_dead(staged, proof));
+        Ok(next)
     }
 
     fn not_older(&self, proof: &Proof) -> Result<(), GateRefusal> {
         if proof.repo != self.report.repo {
             return Err(GateRefusal::OtherRepository { mine: self.report.repo });
         }
+        if proof.fence.generation < self.report.generation {
+            return Err(GateRefusal::StaleGeneration { gate: self.report.generation });
+        }
         if proof.fence < self.report.fence {
             return Err(GateRefusal::StaleFence { gate: self.report.fence });
         }
-        if proof.revision < self.report.revision {
+        let same_life = proof.fence.generation == self.report.fence.generation;
+        if same_life && proof.revision < self.report.revision {
             return Err(GateRefusal::StaleRevision { gate: self.report.revision });
         }
         Ok(())

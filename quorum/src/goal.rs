@@ -7,7 +7,7 @@ use crate::id::{Digest, Epoch, Fence, NodeId, RepoId, Revision, ShardId, Stamp, 
 use crate::node::Health;
 use crate::quorum::Quorum;
 use crate::router::Router;
-use crate::row::{Member, Role, Row, RowState};
+use crate::row::{Member, Members, Role, Row, RowState};
 
 /// A repository to be created, empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub struct CreateRequest {
     /// The shard it is placed on.
     pub shard: ShardId,
     /// Exactly N voters, and no learner.
-    pub members: Vec<Member>,
+    pub members: Members,
     /// What the empty state hashes to.
     pub empty: Digest,
     /// The repository that it is a fork of; a family is on one shard, on the same nodes.
@@ -29,8 +29,8 @@ pub struct CreateRequest {
 impl CreateRequest {
     /// An empty repository on `members` of `shard`.
     #[must_use]
-    pub const fn new(repo: RepoId, shard: ShardId, members: Vec<Member>, empty: Digest) -> Self {
-        Self { repo, shard, members, empty, parent: None }
+    pub fn new(repo: RepoId, shard: ShardId, members: impl Into<Members>, empty: Digest) -> Self {
+        Self { repo, shard, members: members.into(), empty, parent: None }
     }
 
     /// The same, as a fork of `parent`. The router must hold the parent's row (a read of it brings it in).
@@ -144,11 +144,9 @@ fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> P
         return Plan::Swap(next);
     };
     if row.state == RowState::Deleted {
-        let members = request.members.clone();
+        let since = row.reconfigured(row.members.clone()).revision;
+        let members = request.members.iter().map(|member| member.taking(Role::Voter, since)).collect();
         next = Row { shard: request.shard, family, state: RowState::Live, ..row.reconfigured(members) };
-        for member in &mut next.members {
-            member.since = next.revision;
-        }
         next.newest = row.newest.next(request.empty).in_next_epoch();
         next.born = next.newest.version;
         return Plan::Swap(next);
@@ -180,8 +178,7 @@ fn plan_replace(request: &ReplaceRequest, row: &Row, router: &Router) -> Plan {
         Some(member) if is_comer(member) => promote(request, row, member, router),
         // The same node after its disk was lost: it is no voter from here on, and learns anew.
         Some(member) if member.node == request.leaves && member.incarnation < request.comes.incarnation => {
-            let members: Vec<Member> = others().chain([learner]).collect();
-            strand_check(row.reconfigured(members), router)
+            strand_check(row.reconfigured(others().chain([learner]).collect()), router)
         }
         Some(member) => Plan::Fail(Reason::NotAMember { node: member.node }),
         None if row.voters().all(|voter| voter.node != request.leaves) => {

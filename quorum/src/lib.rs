@@ -57,7 +57,7 @@
 //! }
 //!
 //! // Ask.
-//! let members = gates.keys().map(|node| Member::voter(*node, Incarnation(1))).collect();
+//! let members: Members = gates.keys().map(|node| Member::voter(*node, Incarnation(1))).collect();
 //! router.create(now, &CreateRequest::new(repo, ShardId(1), members, Digest([0; 16])))?;
 //! let mut answer = None;
 //! let mut write = None;
@@ -81,27 +81,27 @@
 //!                 let entry = feed.iter().find(|entry| entry.version() == version).copied();
 //!                 router.handle_feed(now, ask, repo, entry);
 //!             }
-//!             Effect::Initialise { task, target, proof, .. } | Effect::Sync { task, target, proof, .. } => {
-//!                 let raised = gates[&target].raise(&proof)?; // persist, then copy, then:
-//!                 gates.insert(target, raised.install(&proof)?); // persist
+//!             Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
+//!                 let raised = gates[&target].raise(&row)?; // persist, then copy, then:
+//!                 gates.insert(target, raised.install(&row.proof())?); // persist
 //!                 router.handle_synced(now, task, &SyncResult::Done(gates[&target].report()));
 //!             }
 //!             Effect::Grant(grant) => {
 //!                 // On the writer's node: admit the client, run the write, ship it to every member; there:
 //!                 let order = grant.stage(Digest([9; 16]));
-//!                 for member in &grant.members {
+//!                 for member in &grant.base.members {
 //!                     let staged = gates[&member.node].stage(&order)?; // persist
-//!                     gates.insert(member.node, staged);
 //!                     router.handle_report(now, &staged.report());
+//!                     gates.insert(member.node, staged);
 //!                 }
 //!             }
-//!             Effect::RaiseGate { node, proof, .. } => {
-//!                 let mut gate = gates[&node].raise(&proof)?; // persist
-//!                 if gate.proves_staged(&proof) {
-//!                     gate = gate.apply(&proof)?; // make the write visible, persist
+//!             Effect::RaiseGate { node, row, .. } => {
+//!                 let mut gate = gates[&node].raise(&row)?; // persist
+//!                 if gate.proves_staged(&row.proof()) {
+//!                     gate = gate.apply(&row.proof())?; // make the write visible, persist
 //!                 }
-//!                 gates.insert(node, gate);
 //!                 router.handle_report(now, &gate.report());
+//!                 gates.insert(node, gate);
 //!             }
 //!             Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
 //!             Effect::Answer { outcome, .. } => answer = Some(outcome),
@@ -193,7 +193,7 @@ pub use quorum::{Availability, Quorum};
 pub use read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
 pub use repair::SyncResult;
 pub use router::{Counters, Router, SwapResult};
-pub use row::{FeedEntry, Member, Proof, Role, Row, RowState};
+pub use row::{FeedEntry, Member, Members, Proof, Role, Row, RowState};
 #[cfg(feature = "shared")]
 pub use shared::{Shared, Stripe};
 pub use snapshot::Snapshot;

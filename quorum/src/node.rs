@@ -206,7 +206,7 @@ impl Standing {
         };
         let (report, newest) = (&known.report, row.newest);
         let applied = report.applied;
-        if report.fence > row.fence || report.revision > row.revision || applied.is_beyond(newest) {
+        if report.is_beyond(row) {
             return if known.seen > fetched { Verdict::RowOld } else { Verdict::Ahead { applied } };
         }
         let staged = applied != Stamp::BLANK && report.staged.is_some_and(|staged| staged.stamp == newest);

@@ -67,7 +67,7 @@ impl Router {
         let Some(cell) = self.state.cells.get(&repo) else {
             return;
         };
-        for member in cell.row.members.clone() {
+        for member in &cell.row.members.clone() {
             let up = self.state.nodes.alive(member.node, member.incarnation).is_some_and(|s| s.health != Health::Down);
             if up && !self.state.is_target(repo, member.node) {
                 self.queue_task(repo, member.node, member.incarnation);
@@ -131,7 +131,7 @@ impl Router {
         if !self.has_room(target) {
             return;
         }
-        let proof = cell.row.proof();
+        let row = cell.row.clone();
         let is_empty = cell.row.newest.version == cell.row.born || cell.row.state == RowState::Deleted;
         let source = if is_empty { None } else { self.source(repo) };
         if !is_empty && source.is_none() {
@@ -140,10 +140,10 @@ impl Router {
         *self.state.copying.entry(target).or_insert(0) += 1;
         self.state.queue.remove(&id);
         let effect = match source {
-            None => Effect::Initialise { task: id, target, incarnation, proof },
+            None => Effect::Initialise { task: id, target, incarnation, row },
             Some(source) => {
                 *self.state.copying.entry(source).or_insert(0) += 1;
-                Effect::Sync { task: id, target, incarnation, source, proof }
+                Effect::Sync { task: id, target, incarnation, source, row }
             }
         };
         self.state.effects.push_back(effect);

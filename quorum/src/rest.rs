@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::id::{Digest, Epoch, Fence, Generation, RepoId, Revision, ShardId, Stamp, Version};
 use crate::rng::mix;
-use crate::row::{Member, Row, RowState};
+use crate::row::{Member, Members, Row, RowState};
 use crate::time::Timestamp;
 
 /// What many repositories have in common.
@@ -23,7 +23,7 @@ pub(crate) struct Common {
     generation: Generation,
     epoch: Epoch,
     born: Version,
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Members,
 }
 
 /// One repository: `common`, version, fence counter, age, id, digest; little-endian, no padding.

@@ -654,11 +654,10 @@ impl Router {
         let Some(cell) = self.state.cells.get(&repo) else {
             return;
         };
-        let proof = cell.row.proof();
         for &Member { node, incarnation, .. } in &cell.row.members {
             let alive = self.state.nodes.alive(node, incarnation);
             if alive.is_some_and(|state| state.health != Health::Down) {
-                self.state.effects.push_back(Effect::RaiseGate { node, incarnation, proof });
+                self.state.effects.push_back(Effect::RaiseGate { node, incarnation, row: cell.row.clone() });
             }
         }
     }

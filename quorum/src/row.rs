@@ -1,6 +1,8 @@
 //! The row: one compare-and-set register per repository, the only place where a commit happens.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Deref;
 
 use crate::error::Reason;
 use crate::id::{Epoch, Fence, Incarnation, NodeId, RepoId, Revision, ShardId, Stamp, Version};
@@ -42,6 +44,47 @@ impl Member {
     }
 }
 
+/// The members of one configuration, in order. Shared by all copies of a row: a clone allocates nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(from = "Vec<Member>", into = "Vec<Member>"))]
+pub struct Members(Arc<[Member]>);
+
+impl Deref for Members {
+    type Target = [Member];
+
+    fn deref(&self) -> &[Member] {
+        &self.0
+    }
+}
+
+impl From<Vec<Member>> for Members {
+    fn from(members: Vec<Member>) -> Self {
+        Self(members.into())
+    }
+}
+
+impl From<Members> for Vec<Member> {
+    fn from(members: Members) -> Self {
+        members.to_vec()
+    }
+}
+
+impl FromIterator<Member> for Members {
+    fn from_iter<T: IntoIterator<Item = Member>>(members: T) -> Self {
+        Self(members.into_iter().collect())
+    }
+}
+
+impl<'a> IntoIterator for &'a Members {
+    type Item = &'a Member;
+    type IntoIter = core::slice::Iter<'a, Member>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
 /// What may be done with a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -80,7 +123,7 @@ pub struct Row {
     /// The configuration that `members` is.
     pub revision: Revision,
     /// At most N voters, at least W, and any learners; each node once.
-    pub members: Vec<Member>,
+    pub members: Members,
     /// The newest committed state.
     pub newest: Stamp,
     /// The version at which this lineage of the repository began: a node without it starts it empty there.
@@ -122,7 +165,7 @@ impl Row {
 
     /// The same row in the next configuration: the members are `members`, and every grant is void.
     #[must_use]
-    pub(crate) fn reconfigured(&self, members: Vec<Member>) -> Self {
+    pub(crate) fn reconfigured(&self, members: Members) -> Self {
         let revision = Revision(self.revision.0.saturating_add(1));
         Self { revision, members, fence: self.fence.raised(), ..self.clone() }
     }

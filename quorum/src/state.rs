@@ -52,6 +52,7 @@ impl Cell {
                 serial: 0,
                 applied: newest,
                 staged: None,
+                generation: fence.generation,
                 fence,
                 base: newest.version,
                 revision,
@@ -65,8 +66,7 @@ impl Cell {
     pub(crate) fn is_well(&self) -> bool {
         let well = |standing: &Standing| {
             standing.report().is_some_and(|report| {
-                let beyond = report.fence > self.row.fence || report.revision > self.row.revision;
-                report.applied == self.row.newest && report.staged.is_none() && !beyond
+                report.applied == self.row.newest && report.staged.is_none() && !report.is_beyond(&self.row)
             })
         };
         self.row.state == RowState::Live && self.standings.iter().all(well)

@@ -1,11 +1,9 @@
 //! Writes: a grant that carries the fence, votes, one compare-and-set, one of three outcomes.
 
-use alloc::vec::Vec;
-
 use crate::error::Reason;
 use crate::fence::StageOrder;
 use crate::id::{Digest, Incarnation, NodeId, RepoId, RequestId, Stamp, WriteId};
-use crate::row::{Member, Proof};
+use crate::row::{Proof, Row};
 
 /// A write to be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,10 +45,9 @@ pub struct Grant {
     pub writer: NodeId,
     /// In which life of its disk.
     pub incarnation: Incarnation,
-    /// What the row proves: the fence of this grant, and the state that the write goes on from.
-    pub base: Proof,
-    /// Who is to stage the write: every member, the writer too. Only voters' votes count.
-    pub members: Vec<Member>,
+    /// The row: the fence of this grant, the state that the write goes on from, and who is to stage the write: every
+    /// member, the writer too. Only voters' votes count.
+    pub base: Row,
     /// Milliseconds from when the grant was *sent* in which votes count.
     pub lease_ms: u64,
 }
@@ -58,8 +55,8 @@ pub struct Grant {
 impl Grant {
     /// The order to stage, for every member: the state after the write hashes to `digest`.
     #[must_use]
-    pub const fn stage(&self, digest: Digest) -> StageOrder {
-        StageOrder { base: self.base, digest }
+    pub fn stage(&self, digest: Digest) -> StageOrder {
+        StageOrder { base: self.base.clone(), digest }
     }
 }
 

@@ -30,7 +30,7 @@ fn feed(router: &mut Router, now: Timestamp, input: &Input) -> String {
             String::new()
         }
         Input::Create => {
-            let members = (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect();
+            let members: Members = (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect();
             format!("{:?}", router.create(now, &CreateRequest::new(REPO, ShardId(1), members, Digest([0; 16]))))
         }
         Input::Poll => format!("{:?}", router.poll_effect()),
@@ -95,6 +95,7 @@ fn any_input(dice: &mut Dice, world: &World) -> Input {
         serial: small(dice),
         applied: stamp(dice),
         staged: dice.one_in(2).then(|| Staged { fence: fence(dice), revision: Revision(1), stamp: stamp(dice) }),
+        generation: Generation(u32::from(dice.one_in(9))),
         fence: fence(dice),
         base: Version(dice.next() % 5),
         revision: Revision(1),

@@ -259,9 +259,9 @@ impl Stage {
                 }
             }
             "apply" => {
-                let proof = self.world.row.as_ref().unwrap().proof();
+                let row = self.world.row.clone().unwrap();
                 let gate = &mut self.world.nodes.get_mut(&node(1)).unwrap().gate;
-                common::raise_and_apply(gate, &proof).unwrap();
+                common::raise_and_apply(gate, &row).unwrap();
             }
             "settle" => self.settle(),
             "tick" => {

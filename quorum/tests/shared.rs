@@ -33,7 +33,7 @@ fn shared(count: u64) -> Shared {
         shared.of(repo, |router| {
             router.handle_row(NOW, ask, repo, Some(&row));
             for member in &row.members {
-                let gate = FenceGate::new(repo, member.node, Incarnation(1)).raise(&row.proof()).unwrap();
+                let gate = FenceGate::new(repo, member.node, Incarnation(1)).raise(&row).unwrap();
                 router.handle_report(NOW, &gate.install(&row.proof()).unwrap().report());
             }
         });

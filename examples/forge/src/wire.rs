@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tenon_quorum::{Digest, Epoch, Grant, Incarnation, NodeId, Proof, RepoId, Report};
+use tenon_quorum::{Digest, Epoch, Grant, Incarnation, NodeId, Proof, RepoId, Report, Row};
 use tenon_refslog::{LineageId, ObjectId};
 
 use crate::git::objects::PackKind;
@@ -127,10 +127,10 @@ pub(crate) enum Proposed {
     Unknown { reason: String },
 }
 
-/// `POST /repos/{id}/sync` on a node: become exactly what `proof` shows. The answer is a [`Report`].
+/// `POST /repos/{id}/sync` on a node: become exactly what `row` shows. The answer is a [`Report`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SyncAsk {
-    pub(crate) proof: Proof,
+    pub(crate) row: Row,
     /// Who has it; `None` starts the repository empty.
     pub(crate) source: Option<Peer>,
 }

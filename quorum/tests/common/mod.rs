@@ -270,18 +270,18 @@ impl World {
                 self.take_grant(router, grant);
                 None
             }
-            Effect::RaiseGate { node, incarnation, proof } => self.at(*node, *incarnation).map(|state| {
+            Effect::RaiseGate { node, incarnation, row } => self.at(*node, *incarnation).map(|state| {
                 // Refused or not, the report is the answer.
-                let _ = raise_and_apply(&mut state.gate, proof);
+                let _ = raise_and_apply(&mut state.gate, row);
                 Fact::Report(state.gate.report())
             }),
             Effect::Probe { node, .. } => self.nodes.get(node).map(|state| Fact::Report(state.gate.report())),
-            Effect::Initialise { task, target, incarnation, proof } => {
-                self.install(*target, *incarnation, proof).map(|result| Fact::Synced(*task, result))
+            Effect::Initialise { task, target, incarnation, row } => {
+                self.install(*target, *incarnation, row).map(|result| Fact::Synced(*task, result))
             }
-            Effect::Sync { task, target, incarnation, source, proof } => {
-                let exact = self.nodes.get(source).is_some_and(|state| state.gate.applied() == proof.newest);
-                let result = if exact { self.install(*target, *incarnation, proof) } else { Some(SyncResult::Failed) };
+            Effect::Sync { task, target, incarnation, source, row } => {
+                let exact = self.nodes.get(source).is_some_and(|state| state.gate.applied() == row.newest);
+                let result = if exact { self.install(*target, *incarnation, row) } else { Some(SyncResult::Failed) };
                 result.map(|result| Fact::Synced(*task, result))
             }
             Effect::Answer { .. } | Effect::Changed { .. } => None,
@@ -311,14 +311,14 @@ impl World {
             return;
         }
         let order = grant.stage(digest_of(grant.request, fence));
-        for member in &grant.members {
-            self.net.push(Message::Stage(router, member.node, member.incarnation, order));
+        for member in &grant.base.members {
+            self.net.push(Message::Stage(router, member.node, member.incarnation, order.clone()));
         }
     }
 
     fn stage(&mut self, router: usize, node: NodeId, incarnation: Incarnation, order: &StageOrder) {
         let twist = u8::from(self.twisted.contains(&node));
-        let mut order = *order;
+        let mut order = order.clone();
         order.digest.0[15] ^= twist;
         let order = &order;
         let Some(state) = self.at(node, incarnation) else { return };
@@ -326,7 +326,7 @@ impl World {
             && let Ok(staged) = state.gate.stage(order)
         {
             state.gate = staged;
-            let report = staged.report();
+            let report = state.gate.report();
             self.net.push(Message::Tell(router, Fact::Report(report)));
             return;
         }
@@ -335,15 +335,15 @@ impl World {
         self.net.push(Message::Tell(router, Fact::Declined(node, order.base.fence)));
     }
 
-    fn install(&mut self, node: NodeId, incarnation: Incarnation, proof: &Proof) -> Option<SyncResult> {
+    fn install(&mut self, node: NodeId, incarnation: Incarnation, row: &Row) -> Option<SyncResult> {
         let state = self.at(node, incarnation)?;
-        if let Ok(raised) = state.gate.raise(proof) {
+        if let Ok(raised) = state.gate.raise(row) {
             state.gate = raised;
         }
-        match state.gate.install(proof) {
+        match state.gate.install(&row.proof()) {
             Ok(installed) => {
                 state.gate = installed;
-                Some(SyncResult::Done(installed.report()))
+                Some(SyncResult::Done(state.gate.report()))
             }
             Err(_) => Some(SyncResult::Failed),
         }
@@ -399,7 +399,6 @@ impl World {
                 match state.gate.admit_read(&route) {
                     Ok(Admission::Serve) => {}
                     Ok(Admission::ApplyFirst) => {
-                        let _ = state.gate.raise(&route.proof).map(|raised| state.gate = raised);
                         state.gate = state.gate.apply(&route.proof).expect("admitted");
                     }
                     Err(_) => {
@@ -479,10 +478,10 @@ impl World {
     }
 }
 
-pub fn raise_and_apply(gate: &mut FenceGate, proof: &Proof) -> Result<(), GateRefusal> {
-    *gate = gate.raise(proof)?;
-    if gate.proves_staged(proof) {
-        *gate = gate.apply(proof)?;
+pub fn raise_and_apply(gate: &mut FenceGate, row: &Row) -> Result<(), GateRefusal> {
+    *gate = gate.raise(row)?;
+    if gate.proves_staged(&row.proof()) {
+        *gate = gate.apply(&row.proof())?;
     }
     Ok(())
 }

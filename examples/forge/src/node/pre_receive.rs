@@ -171,8 +171,15 @@ pub(crate) fn without_url(error: reqwest::Error) -> String {
 /// Sends to all members at once, until enough voters hold the objects and the others have had their chance.
 async fn deliver(push: &Arc<Push>, cargo: &Arc<Cargo>) -> Result<(), String> {
     let need = push.order.need;
-    let voters: BTreeSet<_> =
-        push.order.grant.members.iter().filter(|member| member.role == Role::Voter).map(|member| member.node).collect();
+    let voters: BTreeSet<_> = push
+        .order
+        .grant
+        .base
+        .members
+        .iter()
+        .filter(|member| member.role == Role::Voter)
+        .map(|member| member.node)
+        .collect();
     let mut sent: FuturesUnordered<_> = push
         .order
         .peers

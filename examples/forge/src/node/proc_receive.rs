@@ -238,7 +238,7 @@ async fn move_refs(push: &Push, prepared: Option<RefTransaction>, record: &Recor
 async fn propose(push: &Push, record: &Record) -> Result<tenon_quorum::Proof, String> {
     let shared = &push.shared;
     let grant = &push.order.grant;
-    let question = Propose { base: grant.base, after: Digest(record.after().checksum.prefix16()) };
+    let question = Propose { base: grant.base.proof(), after: Digest(record.after().checksum.prefix16()) };
     let frame = record.encode();
     let until = Instant::now() + ASKING;
     loop {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tenon_quorum::{Admission, Fence, FenceGate, GateRefusal, Proof, RepoId, Report, Route, StageOrder, Stamp};
+use tenon_quorum::{Admission, Fence, FenceGate, GateRefusal, Proof, RepoId, Report, Route, Row, StageOrder, Stamp};
 use tenon_refslog::{Change, Mode, ObjectId, Record, Refs, Segment, Value, Version};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, RwLock, watch};
 
@@ -145,21 +145,21 @@ impl Replica {
     }
 
     /// Shows a row to the gate: it raises itself, and a vote that the row proves is applied.
-    pub(crate) async fn settle(&self, proof: &Proof) -> Result<Report, ReplicaError> {
-        let proven = self.raise(proof).await?;
+    pub(crate) async fn settle(&self, row: &Row) -> Result<Report, ReplicaError> {
+        let proven = self.raise(row).await?;
         if proven {
             let turn = self.turn().await;
-            self.apply_staged(&turn, proof).await?;
+            self.apply_staged(&turn, &row.proof()).await?;
         }
         Ok(self.report().await)
     }
 
     /// Raises the gate; tells whether the row proves the open vote, which is then still to be applied.
-    pub(crate) async fn raise(&self, proof: &Proof) -> Result<bool, ReplicaError> {
+    pub(crate) async fn raise(&self, row: &Row) -> Result<bool, ReplicaError> {
         let mut state = self.state().await;
-        let gate = state.gate.raise(proof)?;
+        let gate = state.gate.raise(row)?;
         self.keep(&mut state, gate, None).await?;
-        Ok(state.gate.proves_staged(proof))
+        Ok(state.gate.proves_staged(&row.proof()))
     }
 
     /// Whether a routed read may be served here; a vote that the route proves is applied before.
@@ -201,16 +201,16 @@ impl Replica {
         Ok(report)
     }
 
-    /// Takes over a committed record, voted for or not: the row that `proof` was read from is the proof.
-    pub(crate) async fn apply(&self, proof: &Proof, frame: Bytes) -> Result<Report, ReplicaError> {
-        let report = self.settle(proof).await?;
-        if report.applied == proof.newest {
+    /// Takes over the record that `row` shows as committed, voted for or not.
+    pub(crate) async fn apply(&self, row: &Row, frame: Bytes) -> Result<Report, ReplicaError> {
+        let report = self.settle(row).await?;
+        if report.applied == row.newest {
             return Ok(report);
         }
         let record = decode(&frame)?;
         self.has_objects_of(&record).await?;
         let turn = self.turn().await;
-        self.take_over(&turn, proof, &record).await?;
+        self.take_over(&turn, &row.proof(), &record).await?;
         Ok(self.report().await)
     }
 
@@ -246,7 +246,7 @@ impl Replica {
         let gate = match state.gate.apply(proof) {
             Ok(gate) => gate,
             // Not voted for here, or a later write raised the gate meanwhile: what was committed stays committed.
-            Err(_) => state.gate.raise(proof).unwrap_or(state.gate).install(proof)?,
+            Err(_) => state.gate.install(proof)?,
         };
         self.keep(&mut state, gate, None).await?;
         state.connected.clear();
@@ -326,9 +326,9 @@ impl Replica {
         if gate.applied() != state.gate.applied() {
             self.shared.upkeep.note(self.id);
         }
+        let fence = gate.report().fence;
         state.gate = gate;
         state.staged = staged;
-        let fence = gate.report().fence;
         self.fence.send_if_modified(|seen| std::mem::replace(seen, fence) != fence);
         Ok(())
     }

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use tenon_quorum::{Proof, RepoId, StageOrder};
+use tenon_quorum::{RepoId, Row, StageOrder};
 
 use super::replica::{Replica, ReplicaError};
 use super::{Shared, sync};
@@ -127,8 +127,8 @@ async fn report(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Respo
     with(shared, id, async |replica| Ok(Json(replica.report().await).into_response())).await
 }
 
-async fn raise(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(proof): Json<Proof>) -> Response {
-    with(shared, id, async move |replica| Ok(Json(replica.settle(&proof).await?).into_response())).await
+async fn raise(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(row): Json<Row>) -> Response {
+    with(shared, id, async move |replica| Ok(Json(replica.settle(&row).await?).into_response())).await
 }
 
 async fn stage(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
@@ -141,12 +141,12 @@ async fn stage(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: 
 }
 
 async fn apply(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
-    let asked = asked::<Proof>(&headers, body).await;
-    let (proof, frame) = match asked {
+    let asked = asked::<Row>(&headers, body).await;
+    let (row, frame) = match asked {
         Ok(asked) => asked,
         Err(failure) => return explained(Err(failure)).await,
     };
-    with(shared, id, async move |replica| Ok(Json(replica.apply(&proof, frame).await?).into_response())).await
+    with(shared, id, async move |replica| Ok(Json(replica.apply(&row, frame).await?).into_response())).await
 }
 
 /// The question in the header, and the body.
@@ -211,7 +211,7 @@ async fn take_objects(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let Some(base) = wire::from_header::<Proof>(&headers, wire::ASK) else {
+    let Some(base) = wire::from_header::<Row>(&headers, wire::ASK) else {
         return explained(Err(Failure::bad(format!("{} is missing", wire::ASK)))).await;
     };
     let this = Arc::clone(&shared);

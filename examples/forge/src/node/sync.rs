@@ -15,14 +15,14 @@ use crate::git::objects::{self, ObjectFolders};
 use crate::git::{refs as git_refs, repository};
 use crate::wire::{self, LogPart, Peer, SyncAsk};
 
-/// Makes the replica what `ask.proof` shows: the gate is raised first, objects come before refs, and only a listing with the right
+/// Makes the replica what `ask.row` shows: the gate is raised first, objects come before refs, and only a listing with the right
 /// digest is installed.
 ///
 /// # Errors
 /// The replica serves nothing newer than before; its refs may be between two states, and its gate says that they are lost then.
 pub(crate) async fn run(shared: &Arc<Shared>, replica: &Replica, ask: &SyncAsk) -> Result<Report, ReplicaError> {
-    let proof = &ask.proof;
-    let report = replica.settle(proof).await?;
+    let proof = &ask.row.proof();
+    let report = replica.settle(&ask.row).await?;
     if report.applied == proof.newest {
         return Ok(report);
     }

@@ -133,7 +133,7 @@ async fn status(State(host): State<Host>) -> Result<Json<Status>, Failure> {
 async fn repo_status(host: &Host, repo: RepoId, name: String) -> Option<RepoStatus> {
     // A fresh row and fresh reports; what lags is repaired from here on.
     let _shown_anyway = host.survey(repo).await;
-    let row = host.driver.view(|core| core.router.row(repo).cloned())?;
+    let row = host.driver.view(|core| core.router.row_of(repo))?;
     let replicas = host.driver.view(|core| {
         let members = core.router.members(repo);
         members
@@ -192,8 +192,8 @@ async fn inspect(State(host): State<Host>, Path(name): Path<String>) -> Result<J
     let route = reads::route(&host.driver, repo).await?;
     host.survey(repo).await?;
     let newest = route.proof.newest;
-    let members = host.driver.view(|core| core.router.row(repo).map(|row| row.members.clone())).unwrap_or_default();
-    let asked = members.iter().map(|member| async {
+    let row = host.driver.view(|core| core.router.row_of(repo));
+    let asked = row.iter().flat_map(|row| &row.members).map(|member| async {
         let node = member.node;
         match host.driver.nodes.refs(node, repo).await {
             Ok(view) => Inspected {

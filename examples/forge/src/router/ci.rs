@@ -46,8 +46,8 @@ impl Host {
         Ok(self.driver.view(|core| {
             let shown = names.into_iter().map(|(id, name)| {
                 let repo = RepoId(id);
-                let row = core.router.row(repo);
-                let newest = row.map_or(0, |row| row.newest.version.0);
+                let row = core.router.row_of(repo);
+                let newest = row.as_ref().map_or(0, |row| row.newest.version.0);
                 let members = core.router.members(repo);
                 let replicas = members.map(|(member, verdict, health)| replica(member.node, verdict, health, newest));
                 Shown {

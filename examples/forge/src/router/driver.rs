@@ -202,7 +202,7 @@ impl Core {
         match effect {
             Effect::Grant(grant) => {
                 if let Some(write) = self.writes.get_mut(&grant.write) {
-                    write.base = Some(grant.base);
+                    write.base = Some(grant.base.proof());
                     write.state.send_replace(WriteState::Granted(grant));
                 }
                 None

@@ -245,12 +245,11 @@ impl Host {
     async fn survey(&self, repo: RepoId) -> Result<(), Failure> {
         let ask = self.driver.ask(|core, _| core.router.begin_read());
         self.driver.fetch_row(ask, repo).await;
-        let row = self.driver.view(|core| core.router.row(repo).cloned());
+        let row = self.driver.view(|core| core.router.row_of(repo));
         let Some(row) = row else { return Err(Failure::not_found("there is no such repository")) };
-        let proof = row.proof();
         let up = row.members.iter().filter(|m| self.driver.nodes.known(m.node).is_some_and(|k| k.is_up()));
         let asked = up.map(|member| async {
-            let answer = self.driver.nodes.raise(member.node, &proof).await;
+            let answer = self.driver.nodes.raise(member.node, &row).await;
             self.driver.tell_answer(member.node, answer).await;
         });
         futures_util::future::join_all(asked).await;
@@ -261,7 +260,7 @@ impl Host {
     fn applied(&self, repo: RepoId) -> Vec<(NodeId, u64)> {
         use tenon_quorum::Verdict;
         self.driver.view(|core| {
-            let newest = core.router.row(repo).map_or(0, |row| row.newest.version.0);
+            let newest = core.router.row_of(repo).map_or(0, |row| row.newest.version.0);
             let members = core.router.members(repo);
             members
                 .filter_map(|(member, verdict, _)| match verdict {
@@ -291,7 +290,7 @@ impl Host {
         let end = tokio::time::Instant::now() + REPAIR;
         loop {
             self.survey(repo).await?;
-            let newest = self.driver.view(|core| core.router.row(repo).map(|row| row.newest));
+            let newest = self.driver.view(|core| core.router.row_of(repo).map(|row| row.newest));
             let report = self.driver.nodes.report(node, repo).await.map_err(Failure::unavailable)?;
             if Some(report.applied) == newest {
                 return Ok(report.applied.version.0);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tenon_quorum::{Grant, Incarnation, Member, NodeId, Proof, RepoId, Report, Route, StageOrder};
+use tenon_quorum::{Grant, Incarnation, Member, NodeId, RepoId, Report, Route, Row, StageOrder};
 use tokio::sync::watch;
 
 use super::spool::Spooled;
@@ -152,7 +152,7 @@ impl Nodes {
         headers: &HeaderMap,
         body: &Spooled,
     ) -> Result<Served> {
-        let order = WriteOrder { grant: grant.clone(), peers: self.peers(&grant.members, grant.writer), need };
+        let order = WriteOrder { grant: grant.clone(), peers: self.peers(&grant.base.members, grant.writer), need };
         let request = self.forward(grant.writer, grant.base.repo, "git-receive-pack", headers, body).await?;
         let reply = self.send(grant.writer, request.header(wire::GRANT, wire::to_header(&order))).await?;
         match reply.status() {
@@ -162,17 +162,17 @@ impl Nodes {
         }
     }
 
-    pub(crate) async fn raise(&self, node: NodeId, proof: &Proof) -> Result<Answer> {
-        let request = self.post(node, proof.repo, "raise")?.timeout(SHORT);
-        judged(self.send(node, request.json(proof)).await?).await
+    pub(crate) async fn raise(&self, node: NodeId, row: &Row) -> Result<Answer> {
+        let request = self.post(node, row.repo, "raise")?.timeout(SHORT);
+        judged(self.send(node, request.json(row)).await?).await
     }
 
     pub(crate) async fn stage(&self, node: NodeId, order: &StageOrder, record: &Bytes) -> Result<Answer> {
         self.with_record(node, "stage", order.base.repo, order, record).await
     }
 
-    pub(crate) async fn apply(&self, node: NodeId, proof: &Proof, record: &Bytes) -> Result<Answer> {
-        self.with_record(node, "apply", proof.repo, proof, record).await
+    pub(crate) async fn apply(&self, node: NodeId, row: &Row, record: &Bytes) -> Result<Answer> {
+        self.with_record(node, "apply", row.repo, row, record).await
     }
 
     async fn with_record(
@@ -189,7 +189,7 @@ impl Nodes {
     }
 
     pub(crate) async fn sync(&self, node: NodeId, ask: &SyncAsk) -> Result<Answer> {
-        let request = self.post(node, ask.proof.repo, "sync")?.timeout(self.long);
+        let request = self.post(node, ask.row.repo, "sync")?.timeout(self.long);
         judged(self.send(node, request.json(ask)).await?).await
     }
 

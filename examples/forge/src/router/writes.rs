@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tenon_quorum::{
-    Digest, GiveUp, Grant, NodeId, Outcome, Proof, Reason, Refusal, RepoId, RequestId, StageOrder, WriteId,
+    Digest, GiveUp, Grant, NodeId, Outcome, Proof, Reason, Refusal, RepoId, RequestId, Row, StageOrder, WriteId,
     WriteRequest,
 };
 use tokio::sync::watch;
@@ -163,7 +163,7 @@ impl Lease {
 
     /// Proposes in the writer's place: for changes that need no Git.
     pub(crate) async fn propose(&self, after: Digest, record: Bytes) -> Proposed {
-        let ask = Propose { base: self.grant.base, after };
+        let ask = Propose { base: self.grant.base.proof(), after };
         propose(&self.held.driver, self.held.write, ask, record).await
     }
 }
@@ -214,7 +214,7 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
         Opened::Never(reason) => return Proposed::NotApplied { reason },
     };
     if let Some(grant) = &grant {
-        for member in &grant.members {
+        for member in &grant.base.members {
             tokio::spawn(stage(Arc::clone(driver), member.node, grant.stage(ask.after), record.clone()));
         }
     }
@@ -224,8 +224,9 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
         WriteState::Ended(Outcome::Applied(newest), _) => {
             let proof = Proof { newest, ..ask.base };
             if let Some(grant) = &grant {
-                for member in grant.members.iter().filter(|member| member.node != grant.writer) {
-                    tokio::spawn(apply(Arc::clone(driver), member.node, proof, record.clone()));
+                let row = Row { newest, ..grant.base.clone() };
+                for member in row.members.iter().filter(|member| member.node != grant.writer) {
+                    tokio::spawn(apply(Arc::clone(driver), member.node, row.clone(), record.clone()));
                 }
             }
             Proposed::Applied { proof }
@@ -255,7 +256,7 @@ impl super::driver::Core {
             return Opened::Again(state);
         }
         let granted = match &*state.borrow() {
-            WriteState::Granted(grant) if grant.base == ask.base && !known.closed => Some(grant.clone()),
+            WriteState::Granted(grant) if grant.base.proof() == ask.base && !known.closed => Some(grant.clone()),
             WriteState::Granted(_) | WriteState::Waiting | WriteState::Ended(..) => None,
         };
         let Some(grant) = granted else { return Opened::Never("the grant has ended".to_owned()) };
@@ -283,8 +284,8 @@ async fn stage(driver: Arc<Driver>, node: NodeId, order: StageOrder, record: Byt
 }
 
 /// Has one node make the committed record visible. If that fails, the next read does it.
-async fn apply(driver: Arc<Driver>, node: NodeId, proof: Proof, record: Bytes) {
-    let answer = driver.nodes.apply(node, &proof, &record).await;
+async fn apply(driver: Arc<Driver>, node: NodeId, row: Row, record: Bytes) {
+    let answer = driver.nodes.apply(node, &row, &record).await;
     driver.tell_answer(node, answer).await;
 }
 

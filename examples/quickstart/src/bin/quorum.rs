@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         router.handle_node(now, node, NodeState::up(Incarnation(1)));
         gates.insert(node, FenceGate::new(repo, node, Incarnation(1)));
     }
-    let members = gates.keys().map(|node| Member::voter(*node, Incarnation(1))).collect();
+    let members: Members = gates.keys().map(|node| Member::voter(*node, Incarnation(1))).collect();
     router.create(now, &CreateRequest::new(repo, ShardId(1), members, Digest([0; 16])))?;
     for round in ["create", "write", "read"] {
         if round == "write" {
@@ -31,21 +31,21 @@ fn main() -> Result<(), Box<dyn Error>> {
                     row = Some(next); // nobody else writes it here; a real store compares first
                     router.handle_swap(now, ticket, &SwapResult::Moved);
                 }
-                Effect::Initialise { task, target, proof, .. } | Effect::Sync { task, target, proof, .. } => {
-                    println!("repair: {target} is brought to {}", proof.newest);
-                    gates.insert(target, gates[&target].raise(&proof)?.install(&proof)?);
+                Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
+                    println!("repair: {target} is brought to {}", row.newest);
+                    gates.insert(target, gates[&target].raise(&row)?.install(&row.proof())?);
                     router.handle_synced(now, task, &SyncResult::Done(gates[&target].report()));
                 }
                 Effect::Grant(grant) => {
                     println!("grant:  {} may write under {}", grant.writer, grant.base.fence);
-                    for member in grant.members.iter().filter(|member| member.node != cut_off) {
+                    for member in grant.base.members.iter().filter(|member| member.node != cut_off) {
                         let staged = gates[&member.node].stage(&grant.stage(Digest([9; 16])))?;
-                        gates.insert(member.node, staged);
                         router.handle_report(now, &staged.report());
+                        gates.insert(member.node, staged);
                     }
                 }
-                Effect::RaiseGate { node, proof, .. } => {
-                    let raised = gates[&node].raise(&proof)?;
+                Effect::RaiseGate { node, row, .. } => {
+                    let (raised, proof) = (gates[&node].raise(&row)?, row.proof());
                     gates.insert(node, if raised.proves_staged(&proof) { raised.apply(&proof)? } else { raised });
                     router.handle_report(now, &gates[&node].report());
                 }

@@ -17,21 +17,21 @@ impl Driver {
             Effect::SwapRow { ticket, expect, next, feed } => self.swap(ticket, expect, next, feed, record).await,
             Effect::FetchRow { ask, repo } => self.fetch_row(ask, repo).await,
             Effect::FetchFeed { ask, repo, version } => self.fetch_feed(ask, repo, version).await,
-            Effect::RaiseGate { node, proof, .. } => {
-                let answer = self.nodes.raise(node, &proof).await;
+            Effect::RaiseGate { node, row, .. } => {
+                let answer = self.nodes.raise(node, &row).await;
                 self.tell_answer(node, answer).await;
             }
             Effect::Probe { node, repo } => match self.nodes.report(node, repo).await {
                 Ok(report) => self.tell(|core, now| core.router.handle_report(now, &report)),
                 Err(e) => self.node_failed(node, &e).await,
             },
-            Effect::Initialise { task, target, proof, .. } => {
-                self.sync(task, target, SyncAsk { proof, source: None }).await;
+            Effect::Initialise { task, target, row, .. } => {
+                self.sync(task, target, SyncAsk { row, source: None }).await;
             }
-            Effect::Sync { task, target, source, proof, .. } => {
+            Effect::Sync { task, target, source, row, .. } => {
                 let Some(known) = self.nodes.known(source) else { return };
                 let source = Peer { node: source, url: known.url };
-                self.sync(task, target, SyncAsk { proof, source: Some(source) }).await;
+                self.sync(task, target, SyncAsk { row, source: Some(source) }).await;
             }
             Effect::Grant(_) | Effect::Answer { .. } | Effect::Changed { .. } => {
                 error!("an answer was not given where it was due");
@@ -84,7 +84,7 @@ impl Driver {
     }
 
     async fn sync(self: &Arc<Self>, task: TaskId, target: NodeId, ask: SyncAsk) {
-        let repo = ask.proof.repo;
+        let repo = ask.row.repo;
         let result = match self.nodes.sync(target, &ask).await {
             Ok(Answer::Report(report)) => {
                 info!(%repo, node = %target, to = %report.applied, "brought up to date");
