@@ -50,7 +50,7 @@ enum Command {
     Inspect(InspectArgs),
     /// Throw one replica away and build it again from the log and another replica's objects.
     Rebuild(RebuildArgs),
-    /// Stop, start or kill a node process.
+    /// Stop, start, kill or replace a node.
     #[command(subcommand)]
     Node(NodeCommand),
     /// Be a worker: pull jobs from a forge, run them as this user, report.
@@ -113,6 +113,8 @@ enum NodeCommand {
     Start(OneNodeArgs),
     /// Kill it with SIGKILL, and keep it down.
     Kill(OneNodeArgs),
+    /// Give a node that came back with an empty folder its places again: it learns every repository anew.
+    Replace(OneNodeArgs),
     /// Be a node; the router starts it.
     #[command(hide = true)]
     Run(NodeArgs),
@@ -258,6 +260,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Node(NodeCommand::Stop(args)) => with_runtime("warn", order(args, "stop")),
         Command::Node(NodeCommand::Start(args)) => with_runtime("warn", order(args, "start")),
         Command::Node(NodeCommand::Kill(args)) => with_runtime("warn", order(args, "kill")),
+        Command::Node(NodeCommand::Replace(args)) => with_runtime("warn", replace(args)),
         Command::Demo(args) => with_runtime("error", demo::run(args)),
         Command::Create(args) => with_runtime("warn", create(args)),
         Command::Status(args) => with_runtime("warn", status(args)),
@@ -397,4 +400,10 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 
 async fn order(args: OneNodeArgs, order: &str) -> Result<()> {
     args.client.client()?.order(args.node, order).await
+}
+
+async fn replace(args: OneNodeArgs) -> Result<()> {
+    let done = args.client.client()?.replace(args.node).await?;
+    say(&done.lines(args.node));
+    if done.failed.is_empty() { Ok(()) } else { bail!("in {} repositories it has no place again", done.failed.len()) }
 }

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::home;
-use crate::router::{Compacted, Inspected, Inspection, Listed, Named, NodeStatus, ReplicaStatus, RepoStatus, Status};
+use crate::router::{
+    Compacted, Inspected, Inspection, Listed, Named, NodeStatus, Replaced, ReplicaStatus, RepoStatus, Status,
+};
 
 /// A running router's API.
 #[derive(Debug)]
@@ -62,6 +64,11 @@ impl Client {
     /// `start`, `stop` or `kill`.
     pub(crate) async fn order(&self, node: u32, order: &str) -> Result<()> {
         self.send(Method::POST, &format!("/api/nodes/{node}/{order}"), None::<&()>).await.map(|_| ())
+    }
+
+    /// Gives a node that came back empty its places again.
+    pub(crate) async fn replace(&self, node: u32) -> Result<Replaced> {
+        self.call(Method::POST, &format!("/api/nodes/{node}/replace"), None::<&()>).await
     }
 
     /// What the API says under a path.
@@ -162,6 +169,18 @@ impl Compacted {
         format!(
             "folded {folded} records of {newest} versions: the log is now {snapshot}{segments} segments and \
              {records} records, {bytes} bytes instead of {bytes_before}"
+        )
+    }
+}
+
+impl Replaced {
+    /// As people read it.
+    pub(crate) fn lines(&self, node: u32) -> String {
+        let failed = self.failed.iter().map(|(name, why)| format!("{name}: {why}\n"));
+        let failed: String = failed.collect();
+        format!(
+            "node {node} learned {} repositories anew; {} knew it as it is\n{failed}",
+            self.replaced, self.unchanged
         )
     }
 }

@@ -224,3 +224,36 @@ fn a_reply_that_breaks_off_is_never_ended_cleanly() {
     assert!(broken.is_err() || !reply.ends_with(b"\r\n0\r\n\r\n"), "{broken:?}: the reply was ended cleanly");
     assert!(!matches!(&broken, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock), "the client hangs");
 }
+
+#[test]
+fn a_node_that_lost_its_disk_counts_for_nothing_until_it_is_replaced_by_itself() {
+    let forge = Forge::start();
+    let ann = forge.client("ann");
+    ann.init("work", &forge.repo_url("demo"));
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    ann.init("other", &forge.repo_url("other"));
+    ann.ok("other", &["push", "-q", "origin", "main"]);
+    forge.assert_alike("demo");
+    let kept = forge.ok(&["node", "replace", "2"]);
+    assert!(kept.starts_with("node 2 learned 0 repositories anew; 2 knew it as it is"), "{kept}");
+
+    forge.node("kill", 2);
+    let refused = forge.run(&["node", "replace", "2"]);
+    assert!(!refused.status.success() && common::text(&refused).contains("not up"), "{}", common::text(&refused));
+    std::fs::remove_dir_all(forge.data().join("node-2")).unwrap();
+    forge.node("start", 2);
+    await_that("the node is up again", || forge.pid(2).is_some());
+    ann.commit("work", "without-it");
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    assert_eq!(forge.standings("demo")[1], "unknown");
+
+    let told = forge.ok(&["node", "replace", "2"]);
+    assert!(told.starts_with("node 2 learned 2 repositories anew; 0 knew it as it is"), "{told}");
+    forge.assert_alike("demo");
+    forge.assert_alike("other");
+    // It carries weight again: with another node down, it is one of the two that a push needs.
+    forge.node("kill", 3);
+    let id = ann.commit("work", "with-it");
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    assert!(ann.remote_refs(&forge.repo_url("demo")).contains(&format!("{id}\trefs/heads/main")));
+}

@@ -30,6 +30,7 @@ pub(crate) fn routes(host: &Host) -> Routes<Host> {
         .route("/api/repos/{name}/inspect", routing::get(inspect))
         .route("/api/repos/{name}/rebuild/{node}", routing::post(rebuild))
         .route("/api/status", routing::get(status))
+        .route("/api/nodes/{id}/replace", routing::post(replace))
         .route("/api/nodes/{id}/{order}", routing::post(order))
         .layer(middleware::from_fn_with_state(host.clone(), http::api));
     let internal = Routes::new()
@@ -138,7 +139,10 @@ async fn repo_status(host: &Host, repo: RepoId, name: String) -> Option<RepoStat
         let members = core.router.members(repo);
         members
             .map(|(member, verdict, health)| {
-                let down = matches!(health, None | Some(tenon_quorum::Health::Down));
+                // Up, but with another disk than the one that is a member: not down, and not what the row means.
+                let known = host.driver.nodes.known(member.node);
+                let stranger = known.is_some_and(|k| k.is_up() && k.incarnation != member.incarnation);
+                let down = matches!(health, None | Some(tenon_quorum::Health::Down)) && !stranger;
                 let (standing, lag) = standing(verdict, row.newest.version.0);
                 ReplicaStatus { node: member.node.0, standing: if down { "down" } else { standing }.to_owned(), lag }
             })
@@ -248,6 +252,10 @@ async fn order(State(host): State<Host>, Path((id, order)): Path<(u32, String)>)
     host.supervisor.order(id, order).await.map_err(Failure::not_found)?;
     host.driver.check_node(NodeId(id)).await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn replace(State(host): State<Host>, Path(id): Path<u32>) -> Result<Json<super::Replaced>, Failure> {
+    Ok(Json(super::replace::replace(&host, NodeId(id)).await?))
 }
 
 async fn register(State(host): State<Host>, Json(asked): Json<Register>) -> Json<Registered> {

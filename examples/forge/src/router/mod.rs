@@ -11,6 +11,7 @@ mod log;
 mod name;
 mod nodes;
 mod reads;
+mod replace;
 mod repos;
 mod spool;
 mod store;
@@ -35,6 +36,7 @@ pub(crate) use api::{Inspected, Inspection, Listed, Named, NodeStatus, ReplicaSt
 pub(crate) use ci::Shown;
 pub(crate) use http::{Failure, api as api_guard, bears, page_guard};
 pub(crate) use log::Compacted;
+pub(crate) use replace::Replaced;
 
 use crate::ci::Ci;
 use crate::cli::{Limits, ServeArgs};
