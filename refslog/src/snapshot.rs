@@ -6,10 +6,12 @@ use bytes::Bytes;
 
 use crate::change::{Change, Old, Value};
 use crate::codec::Reader;
+use crate::codec::block::{MOST_ENTRIES, block_len};
 use crate::codec::error::{DecodeError, DecodeErrorKind as Kind};
+use crate::codec::parts::{RawOld, RawValue};
 use crate::codec::record::format_bit;
-use crate::codec::run::{Entry, RawOld, RawValue};
-use crate::codec::table::{BLOCK_ENTRIES, Table, TableBuilder, block_len};
+use crate::codec::run::Entry;
+use crate::codec::table::{Table, TableBuilder};
 use crate::compact::Segment;
 use crate::config::Config;
 use crate::digest::Checksum;
@@ -227,7 +229,7 @@ struct Writer {
 impl Writer {
     fn new(format: ObjectFormat, expected_bytes: usize) -> Self {
         let table = TableBuilder::new(TAG | format_bit(format), expected_bytes);
-        Self { table, block: Vec::with_capacity(BLOCK_ENTRIES + 1) }
+        Self { table, block: Vec::with_capacity(MOST_ENTRIES) }
     }
 
     fn finish(mut self, point: Point) -> Snapshot {
@@ -243,8 +245,7 @@ impl Writer {
 
     fn push(&mut self, name: RefName, value: Value) {
         self.block.push((name, value));
-        // One more than a block holds, so that where it ends does not depend on what follows.
-        if self.block.len() > BLOCK_ENTRIES {
+        if self.block.len() >= MOST_ENTRIES {
             self.flush();
         }
     }

@@ -24,19 +24,25 @@ pub(crate) struct Child {
     pub(crate) end: usize,
 }
 
-/// Appends the checksum of what stands from `start` on; answers with `start`.
-pub(crate) fn seal(out: &mut Vec<u8>, start: usize) -> usize {
+/// Appends the checksum of what stands from `start` on.
+pub(crate) fn seal(out: &mut Vec<u8>, start: usize) {
     let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
     out.extend_from_slice(&crc.to_le_bytes());
-    start
 }
 
-/// Writes the level above `children`.
-pub(crate) fn put_level(out: &mut Vec<u8>, children: &[Child]) -> Vec<Child> {
-    children.chunks(FAN_OUT).filter_map(|group| put_node(out, group)).collect()
+/// Writes the levels above `blocks` behind what is in `out`, which starts at `base` of the file; answers with the root
+/// and how many levels there are above the blocks.
+pub(crate) fn put_levels(out: &mut Vec<u8>, base: usize, blocks: Vec<Child>) -> (Span, u8) {
+    let mut levels = 0_u8;
+    let mut nodes = blocks;
+    while nodes.len() > 1 {
+        nodes = nodes.chunks(FAN_OUT).filter_map(|group| put_node(out, base, group)).collect();
+        levels = levels.saturating_add(1);
+    }
+    (nodes.first().map_or(Span { start: 0, end: 0 }, |root| Span { start: root.start, end: root.end }), levels)
 }
 
-fn put_node(out: &mut Vec<u8>, group: &[Child]) -> Option<Child> {
+fn put_node(out: &mut Vec<u8>, base: usize, group: &[Child]) -> Option<Child> {
     let (first, last) = (group.first()?, group.last()?);
     let start = out.len();
     let common = common_prefix(&first.first, &last.first);
@@ -56,7 +62,7 @@ fn put_node(out: &mut Vec<u8>, group: &[Child]) -> Option<Child> {
         out.extend_from_slice(child.first.get(common..)?);
     }
     seal(out, start);
-    Some(Child { first: first.first.clone(), start, end: out.len() })
+    Some(Child { first: first.first.clone(), start: base + start, end: base + out.len() })
 }
 
 /// Names of a node are below 128 × 64 KiB; its children below 128 × 128 × 200 KiB: within four bytes at each level that
@@ -147,8 +153,12 @@ impl<'a> Node<'a> {
         low.checked_sub(1).map(|at| self.child(at)).transpose()
     }
 
-    /// All children in order, with their first names.
-    pub(crate) fn children(&self) -> Result<Vec<(Vec<u8>, Span)>, DecodeError> {
-        (0..self.count).map(|at| Ok(([self.prefix, self.tail(at)?].concat(), self.child(at)?))).collect()
+    /// Appends all children in order.
+    pub(crate) fn children(&self, to: &mut Vec<Span>) -> Result<(), DecodeError> {
+        to.reserve(self.count);
+        for at in 0..self.count {
+            to.push(self.child(at)?);
+        }
+        Ok(())
     }
 }

@@ -1,10 +1,15 @@
 //! Bytes for records, segments and snapshots: canonical (one byte string for one value), checked, and read as hostile.
 
+pub(crate) mod block;
 pub(crate) mod error;
 pub(crate) mod frame;
 pub(crate) mod index;
+mod pack;
+pub(crate) mod parts;
+pub(crate) mod read;
 pub(crate) mod record;
 pub(crate) mod run;
+mod scan;
 pub(crate) mod segment;
 pub(crate) mod table;
 
@@ -50,12 +55,25 @@ impl<'a> Reader<'a> {
 
     /// Offset of the next byte in the whole input.
     pub(crate) const fn offset(&self) -> usize {
-        self.base.saturating_add(self.at)
+        self.base + self.at
     }
 
     /// Offset of the next byte in the slice.
     pub(crate) const fn at(&self) -> usize {
         self.at
+    }
+
+    /// What is left to read.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Passes over bytes of [`Self::rest`].
+    #[inline]
+    pub(crate) const fn skip(&mut self, len: usize) {
+        debug_assert!(len <= self.left(), "only what is there is passed over");
+        self.at += len;
     }
 
     pub(crate) const fn left(&self) -> usize {

@@ -10,7 +10,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeErrorKind as Kind};
-use super::run::{Entry, Restarts, put_run, read_changes};
+use super::read::read_changes;
+use super::run::{Entry, Restarts, put_run};
 use super::{Reader, frame, put_len, put_varint};
 use crate::change::Change;
 use crate::digest::Checksum;
@@ -92,7 +93,7 @@ impl Record {
         let count = reader.len()?;
         let mut changes = Vec::new();
         if count > 0 {
-            read_changes(reader, format_from_bit(tag), count, Restarts::None, &mut changes)?.finish()?;
+            read_changes(reader, format_from_bit(tag), count, &mut changes)?.finish()?;
         }
         // Without any id, either format would do: the first is the canonical one.
         if format_of(&changes) != format_from_bit(tag) {

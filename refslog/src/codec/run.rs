@@ -4,24 +4,21 @@
 //! run     common prefix of all names | layout | entries
 //! layout  0xff: each entry has its own op byte; else the op byte of all
 //! op      bits 0-1 new (0 gone, 1 id, 2 id and peeled id, 3 symbolic), bits 2-3 old (0 not kept, 1 absent, 2 id,
-//!         3 symbolic), bit 4: the suffix is packed, two characters a byte
+//!         3 symbolic), bit 4: the suffix is packed, two characters a byte (see `pack`)
 //! entry   [op] | head (shared << 4 | suffix, 15 = a varint of what is above follows) | suffix | old | new
 //! ```
-//!
-//! Names of a platform are mostly numbers (`refs/changes/34/1234/5`, `refs/pull/17/head`), so a suffix of digits and a
-//! few other characters is packed into nibbles.
 
 use alloc::vec::Vec;
 
-use super::error::{DecodeError, DecodeErrorKind as Kind};
-use super::{Reader, put_bytes, put_varint};
-use crate::change::{Change, Old, Target, Value};
-use crate::name::RefName;
-use crate::oid::{ObjectFormat, ObjectId};
+use super::pack::{is_packable, put_packed};
+use super::{put_bytes, put_varint};
+use crate::change::{Change, Old, Value};
 
-const MIXED: u8 = 0xff;
-const PACKED: u8 = 0x10;
-const MAX_OP: u8 = 0x1f;
+pub(super) const MIXED: u8 = 0xff;
+pub(super) const PACKED: u8 = 0x10;
+/// The op byte of an id without an old value, as all of a snapshot's branches have.
+pub(super) const PLAIN: u8 = 1;
+pub(super) const MAX_OP: u8 = 0x1f;
 /// Names after which the shared part starts anew, so that a reader can begin there.
 pub(crate) const RESTART: usize = 32;
 
@@ -55,6 +52,14 @@ impl Restarts {
         match self {
             Self::None => index == 0,
             Self::Every32 => index.is_multiple_of(RESTART),
+        }
+    }
+
+    /// The restart after the one at `index`.
+    pub(super) const fn after(self, index: usize) -> usize {
+        match self {
+            Self::None => usize::MAX,
+            Self::Every32 => index + RESTART,
         }
     }
 }
@@ -127,10 +132,7 @@ fn put_name(out: &mut Vec<u8>, shared: usize, suffix: &[u8], packed: bool) {
         }
     }
     if packed {
-        for pair in suffix.chunks(2) {
-            let code = |at: usize| pair.get(at).and_then(|byte| nibble_of(*byte)).unwrap_or(PAD);
-            out.push(code(0) << 4 | code(1));
-        }
+        put_packed(out, suffix);
     } else {
         out.extend_from_slice(suffix);
     }
@@ -145,330 +147,5 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
             }
         }
         Value::Symbolic(name) => put_bytes(out, name.as_bytes()),
-    }
-}
-
-const ALPHABET: &[u8; 15] = b"0123456789/-.v_";
-const PAD: u8 = 15;
-const fn nibbles() -> [u8; 256] {
-    let mut table = [PAD; 256];
-    let mut at = 0;
-    while at < ALPHABET.len() {
-        table[ALPHABET[at] as usize] = b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e"[at];
-        at += 1;
-    }
-    table
-}
-const NIBBLES: [u8; 256] = nibbles();
-
-/// The two characters of each byte; 0 for a nibble that stands for none.
-const fn pairs() -> [[u8; 2]; 256] {
-    let mut table = [[0; 2]; 256];
-    let mut at = 0;
-    while at < 256 {
-        let (high, low) = (at >> 4, at & 15);
-        if high < ALPHABET.len() {
-            table[at][0] = ALPHABET[high];
-        }
-        if low < ALPHABET.len() {
-            table[at][1] = ALPHABET[low];
-        }
-        at += 1;
-    }
-    table
-}
-const PAIRS: [[u8; 2]; 256] = pairs();
-
-fn nibble_of(byte: u8) -> Option<u8> {
-    NIBBLES.get(usize::from(byte)).copied().filter(|code| *code != PAD)
-}
-
-/// A suffix is packed if and only if that is shorter and possible.
-fn is_packable(suffix: &[u8]) -> bool {
-    suffix.len() >= 2 && suffix.iter().all(|byte| nibble_of(*byte).is_some())
-}
-
-/// A value as it stands in the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RawValue<'a> {
-    Direct { id: &'a [u8], peeled: Option<&'a [u8]> },
-    Symbolic(&'a [u8]),
-}
-
-impl RawValue<'_> {
-    pub(crate) fn to_value(self, offset: usize) -> Result<Value, DecodeError> {
-        let id = |bytes| ObjectId::from_bytes(bytes).map_err(|error| DecodeError::new(offset, Kind::Oid(error)));
-        match self {
-            Self::Direct { id: bytes, peeled: None } => Ok(id(bytes)?.into()),
-            Self::Direct { id: bytes, peeled: Some(peeled) } => Target::peeled_to(id(bytes)?, id(peeled)?)
-                .map(Value::from)
-                .map_err(|_| DecodeError::new(offset, Kind::Field)),
-            Self::Symbolic(name) => {
-                RefName::broken(name).map(Value::Symbolic).map_err(|error| DecodeError::new(offset, Kind::Name(error)))
-            }
-        }
-    }
-}
-
-/// What an entry says of the old value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RawOld<'a> {
-    Any,
-    Absent,
-    Is(RawValue<'a>),
-}
-
-/// An entry that was read; its name is in the reader.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RawEntry<'a> {
-    pub(crate) old: RawOld<'a>,
-    pub(crate) new: Option<RawValue<'a>>,
-}
-
-/// Reads a run entry by entry, into one name buffer.
-#[derive(Clone, Debug)]
-pub(crate) struct RunReader<'a> {
-    reader: Reader<'a>,
-    format: ObjectFormat,
-    restarts: Restarts,
-    common: usize,
-    uniform: Option<u8>,
-    ops_seen: Option<(u8, bool)>,
-    name: Vec<u8>,
-    count: usize,
-    index: usize,
-}
-
-impl<'a> RunReader<'a> {
-    /// Reads a run of `count` entries at the reader's place.
-    pub(crate) fn new(
-        mut reader: Reader<'a>,
-        format: ObjectFormat,
-        count: usize,
-        restarts: Restarts,
-    ) -> Result<Self, DecodeError> {
-        // An entry takes at least its head byte.
-        if count > reader.left() {
-            return Err(reader.error(Kind::Truncated));
-        }
-        let name = reader.bytes()?.to_vec();
-        let layout = reader.byte()?;
-        if layout != MIXED && layout > MAX_OP {
-            return Err(reader.error(Kind::Field));
-        }
-        Ok(Self {
-            reader,
-            format,
-            restarts,
-            common: name.len(),
-            uniform: (layout != MIXED).then_some(layout),
-            ops_seen: None,
-            name,
-            count,
-            index: 0,
-        })
-    }
-
-    /// The same run, to be read from a restart on: entry `index`, at `at` in the reader's slice.
-    pub(crate) fn seek(&mut self, reader: Reader<'a>, index: usize) {
-        self.reader = reader;
-        self.index = index;
-        self.name.truncate(self.common);
-    }
-
-    /// The name of the entry read last.
-    pub(crate) fn name(&self) -> &[u8] {
-        &self.name
-    }
-
-    /// Whether the entry read last is one that reading may begin at.
-    pub(crate) const fn at_restart(&self) -> bool {
-        self.index % RESTART == 1
-    }
-
-    /// The number of the restart that the next entry is, but for the first.
-    pub(crate) const fn restart_ahead(&self) -> Option<usize> {
-        let ahead = self.index > 0 && self.index < self.count && self.index.is_multiple_of(RESTART);
-        if ahead { Some(self.index / RESTART) } else { None }
-    }
-
-    /// Whether the next entry, or the one after the run, is one that reading may begin at.
-    pub(crate) const fn before_restart(&self) -> bool {
-        self.index.is_multiple_of(RESTART) || self.index == self.count
-    }
-
-    /// Entries that are left to read.
-    pub(crate) const fn left(&self) -> usize {
-        self.count - self.index
-    }
-
-    pub(crate) const fn offset(&self) -> usize {
-        self.reader.offset()
-    }
-
-    /// The next entry; `None` after the last.
-    #[inline]
-    pub(crate) fn next_entry(&mut self) -> Result<Option<RawEntry<'a>>, DecodeError> {
-        if self.index == self.count {
-            return Ok(None);
-        }
-        let op = match self.uniform {
-            Some(op) => op,
-            None => self.read_op()?,
-        };
-        self.read_name(op & PACKED != 0)?;
-        let old = match op >> 2 & 3 {
-            0 => RawOld::Any,
-            1 => RawOld::Absent,
-            2 => RawOld::Is(self.read_id(1)?),
-            _ => RawOld::Is(RawValue::Symbolic(self.reader.bytes()?)),
-        };
-        let new = match op & 3 {
-            0 => None,
-            kind @ (1 | 2) => Some(self.read_id(kind)?),
-            _ => Some(RawValue::Symbolic(self.reader.bytes()?)),
-        };
-        self.index += 1;
-        Ok(Some(RawEntry { old, new }))
-    }
-
-    fn read_op(&mut self) -> Result<u8, DecodeError> {
-        let offset = self.reader.offset();
-        let op = self.reader.byte()?;
-        if op > MAX_OP {
-            return Err(DecodeError::new(offset, Kind::Field));
-        }
-        self.note_op(op);
-        Ok(op)
-    }
-
-    fn note_op(&mut self, op: u8) {
-        self.ops_seen = Some(match self.ops_seen {
-            None => (op, true),
-            Some((first, same)) => (first, same && first == op),
-        });
-    }
-
-    #[inline]
-    fn read_id(&mut self, kind: u8) -> Result<RawValue<'a>, DecodeError> {
-        let len = self.format.len();
-        let id = self.reader.take(len)?;
-        let peeled = if kind == 2 { Some(self.reader.take(len)?) } else { None };
-        Ok(RawValue::Direct { id, peeled })
-    }
-
-    /// Reads a name over the one before; refuses any other than the shortest form, and names out of order.
-    #[inline]
-    fn read_name(&mut self, packed: bool) -> Result<(), DecodeError> {
-        let offset = self.reader.offset();
-        let head = self.reader.byte()?;
-        let shared = self.read_part(head >> 4)?;
-        let len = self.read_part(head & 15)?;
-        let keep = self.common + shared;
-        let restart = self.restarts.at(self.index);
-        if keep > self.name.len() || keep + len > RefName::MAX_LEN || (restart && shared != 0) {
-            return Err(DecodeError::new(offset, Kind::NotCanonical));
-        }
-        let before = self.name.get(keep).copied();
-        let ended = self.name.len() == keep;
-        self.name.truncate(keep);
-        if packed {
-            self.read_packed(len)?;
-        } else {
-            let suffix = self.reader.take(len)?;
-            if is_packable(suffix) {
-                return Err(DecodeError::new(offset, Kind::NotCanonical));
-            }
-            self.name.extend_from_slice(suffix);
-        }
-        if restart {
-            return Ok(());
-        }
-        // Greater than the name before, and sharing no more with it than was said.
-        match (before, self.name.get(keep)) {
-            (Some(before), Some(now)) if *now > before => Ok(()),
-            (None, Some(_)) if ended => Ok(()),
-            _ => Err(DecodeError::new(offset, Kind::NotCanonical)),
-        }
-    }
-
-    #[inline]
-    fn read_part(&mut self, nibble: u8) -> Result<usize, DecodeError> {
-        if nibble < 15 { Ok(usize::from(nibble)) } else { self.read_long_part() }
-    }
-
-    fn read_long_part(&mut self) -> Result<usize, DecodeError> {
-        let offset = self.reader.offset();
-        let above = self.reader.varint()?;
-        usize::try_from(above)
-            .ok()
-            .filter(|above| *above <= RefName::MAX_LEN)
-            .map(|above| above + 15)
-            .ok_or(DecodeError::new(offset, Kind::Field))
-    }
-
-    #[inline]
-    fn read_packed(&mut self, len: usize) -> Result<(), DecodeError> {
-        let start = self.reader.offset();
-        let packed = self.reader.take(len.div_ceil(2))?;
-        let mut canonical = len >= 2;
-        let keep = self.name.len();
-        self.name.resize(keep + len, 0);
-        let suffix = self.name.get_mut(keep..).unwrap_or_default();
-        let (odd, even) = (len % 2 == 1, len / 2);
-        for (pair, byte) in suffix.chunks_exact_mut(2).zip(packed) {
-            let [first, second] = PAIRS[usize::from(*byte)];
-            canonical &= first != 0 && second != 0;
-            pair.copy_from_slice(&[first, second]);
-        }
-        if let (true, Some(byte), Some(end)) = (odd, packed.get(even), suffix.last_mut()) {
-            let [first, second] = PAIRS[usize::from(*byte)];
-            canonical &= first != 0 && second == 0 && byte & 15 == PAD;
-            *end = first;
-        }
-        if canonical { Ok(()) } else { Err(DecodeError::new(start, Kind::NotCanonical)) }
-    }
-
-    /// After the last entry: that the common prefix was as long as it can be, and op bytes were left out if they could be.
-    /// Answers with the reader behind the run.
-    pub(crate) fn finish(self, first: &[u8]) -> Result<Reader<'a>, DecodeError> {
-        let canonical_common = common_prefix(first, &self.name) == self.common;
-        let canonical_ops = self.uniform.is_some() || matches!(self.ops_seen, Some((_, false)));
-        if self.index == self.count && canonical_common && canonical_ops {
-            Ok(self.reader)
-        } else {
-            Err(self.reader.error(Kind::NotCanonical))
-        }
-    }
-}
-
-/// Reads a whole run of changes, as hostile: names and ids are checked, order is strict.
-///
-/// Where reading may begin anew, a name is not compared with the one before; the caller checks the order.
-pub(crate) fn read_changes<'a>(
-    reader: Reader<'a>,
-    format: ObjectFormat,
-    count: usize,
-    restarts: Restarts,
-    changes: &mut Vec<Change>,
-) -> Result<Reader<'a>, DecodeError> {
-    let mut run = RunReader::new(reader, format, count, restarts)?;
-    let mut first: Vec<u8> = Vec::new();
-    loop {
-        let offset = run.offset();
-        let Some(entry) = run.next_entry()? else {
-            return run.finish(&first);
-        };
-        if run.left() + 1 == count {
-            first = run.name().to_vec();
-        }
-        let name = RefName::broken(run.name()).map_err(|error| DecodeError::new(offset, Kind::Name(error)))?;
-        let old = match entry.old {
-            RawOld::Any => Old::Any,
-            RawOld::Absent => Old::Absent,
-            RawOld::Is(value) => Old::Is(value.to_value(offset)?),
-        };
-        let new = entry.new.map(|value| value.to_value(offset)).transpose()?;
-        changes.push(Change::new(name, old, new));
     }
 }

@@ -13,13 +13,11 @@ use bytes::Bytes;
 use super::Reader;
 use super::error::{DecodeError, DecodeErrorKind as Kind};
 use super::record::{format_bit, format_of};
-use super::run::{Entry, RawOld};
+use super::run::Entry;
 use super::table::{Table, TableBuilder};
-use crate::change::{Change, Old};
 use crate::compact::{Mode, Segment};
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
-use crate::name::RefName;
 use crate::record::Form;
 
 const TAG: u8 = 0x30;
@@ -72,18 +70,13 @@ impl Segment {
         };
         let mut changes = Vec::new();
         table.scan(|name, entry, offset| {
-            let name = RefName::broken(name).map_err(|error| DecodeError::new(offset, Kind::Name(error)))?;
-            let old = match entry.old {
-                RawOld::Any => Old::Any,
-                RawOld::Absent => Old::Absent,
-                RawOld::Is(value) => Old::Is(value.to_value(offset)?),
-            };
-            let new = entry.new.map(|value| value.to_value(offset)).transpose()?;
-            changes.push(Change::new(name, old, new));
+            changes.push(entry.to_change(name, offset)?);
             Ok(())
         })?;
-        let segment = Self::new(base, end, mode, form, changes).map_err(|error| wrong(Kind::Segment(error)))?;
-        // Where blocks are cut is a function of the changes; nothing but the encoder can say it shorter.
-        if segment.encode() == *table.bytes() { Ok(segment) } else { Err(wrong(Kind::NotCanonical)) }
+        // Without any id, either format would do: the first is the canonical one.
+        if format_of(&changes) != table.format {
+            return Err(wrong(Kind::NotCanonical));
+        }
+        Self::new(base, end, mode, form, changes).map_err(|error| wrong(Kind::Segment(error)))
     }
 }

@@ -17,17 +17,17 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::block::{DataBlock, block_len};
 use super::error::{DecodeError, DecodeErrorKind as Kind};
 use super::index::{self, Child};
-use super::run::{Entry, RESTART, RawEntry, Restarts, RunReader, put_run};
+use super::parts::RawEntry;
+use super::run::{Entry, Restarts, put_run};
 use super::{Reader, put_len};
-use crate::change::Value;
 use crate::oid::ObjectFormat;
 
 const MAGIC: &[u8; 4] = b"TNRF";
-const HEAD: usize = 5;
-pub(crate) const BLOCK_ENTRIES: usize = 128;
-const BLOCK_BYTES: usize = 8_192;
+/// Magic and tag.
+pub(super) const HEAD: usize = 5;
 /// More levels than any table that fits an address space has.
 const MAX_LEVELS: u8 = 10;
 
@@ -67,8 +67,8 @@ impl TableBuilder {
             let offset = u16::try_from(restart - start).unwrap_or(u16::MAX);
             self.out.extend_from_slice(&offset.to_le_bytes());
         }
-        let start_of = index::seal(&mut self.out, start);
-        self.blocks.push(Child { first: first.name.to_vec(), start: start_of, end: self.out.len() });
+        index::seal(&mut self.out, start);
+        self.blocks.push(Child { first: first.name.to_vec(), start, end: self.out.len() });
         self.count += block.len() as u64;
     }
 
@@ -79,13 +79,8 @@ impl TableBuilder {
 
     /// The table, as opening its bytes would give it.
     pub(crate) fn finish_open(mut self, meta: &[u8]) -> Table {
-        let mut levels = 0_u8;
-        let mut nodes = self.blocks;
-        while nodes.len() > 1 {
-            nodes = index::put_level(&mut self.out, &nodes);
-            levels = levels.saturating_add(1);
-        }
-        let (start, end) = nodes.first().map_or((0, 0), |root| (root.start, root.end));
+        let (root, levels) = index::put_levels(&mut self.out, 0, self.blocks);
+        let Span { start, end } = root;
         let footer = self.out.len();
         self.out.extend_from_slice(&self.count.to_le_bytes());
         self.out.extend_from_slice(&(start as u64).to_le_bytes());
@@ -103,39 +98,20 @@ impl TableBuilder {
             bytes: self.out.into(),
             format: super::record::format_from_bit(self.tag),
             count: self.count,
-            root: Span { start, end },
+            root,
             levels,
         }
     }
 }
 
-/// How many of these entries make the next block.
-pub(crate) fn block_len(entries: &[Entry<'_>]) -> usize {
-    let mut bytes = 0_usize;
-    let full = entries.iter().take(BLOCK_ENTRIES).position(|entry| {
-        let over = bytes >= BLOCK_BYTES;
-        bytes = bytes.saturating_add(weight(entry));
-        over
-    });
-    full.unwrap_or(entries.len().min(BLOCK_ENTRIES))
-}
-
-fn weight(entry: &Entry<'_>) -> usize {
-    let value = |value: &Value| match value {
-        Value::Direct(_) => 32,
-        Value::Symbolic(name) => name.as_bytes().len(),
-    };
-    entry.name.len() + entry.old.value().map_or(0, value) + entry.new.map_or(0, value)
-}
-
 /// A table in bytes, opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
     pub(crate) format: ObjectFormat,
-    count: u64,
-    root: Span,
-    levels: u8,
+    pub(super) count: u64,
+    pub(super) root: Span,
+    pub(super) levels: u8,
     verified: Verified,
 }
 
@@ -166,9 +142,6 @@ pub(crate) struct Span {
     pub(crate) start: usize,
     pub(crate) end: usize,
 }
-
-/// The first name that the index gives a block (the root has none), and the block.
-type Indexed = (Option<Vec<u8>>, Span);
 
 /// An opened table, and what its footer says besides.
 pub(crate) struct Opened<const META: usize> {
@@ -228,7 +201,7 @@ impl Table {
     }
 
     /// The payload of a block whose checksum fits.
-    fn block(&self, span: Span) -> Result<&[u8], DecodeError> {
+    pub(super) fn block(&self, span: Span) -> Result<&[u8], DecodeError> {
         let wrong = || DecodeError::new(span.start, Kind::Corrupt);
         let whole = self.bytes.get(span.start..span.end).ok_or_else(wrong)?;
         let (payload, crc) = whole.split_last_chunk::<4>().ok_or_else(wrong)?;
@@ -245,7 +218,7 @@ impl Table {
         Ok(payload)
     }
 
-    fn data(&self, span: Span) -> Result<DataBlock<'_>, DecodeError> {
+    pub(super) fn data(&self, span: Span) -> Result<DataBlock<'_>, DecodeError> {
         DataBlock::new(self.block(span)?, span.start, self.format)
     }
 
@@ -264,147 +237,9 @@ impl Table {
             let Some(child) = node.child_of(name)? else { return Ok(None) };
             span = child;
         }
-        let block = self.data(span)?;
-        let mut run = block.seek(name)?;
-        loop {
-            let offset = run.offset();
-            let Some(entry) = run.next_entry()? else { return Ok(None) };
-            if run.name() >= name {
-                return if run.name() == name { read(entry, offset).map(Some) } else { Ok(None) };
-            }
+        match self.data(span)?.find(name)? {
+            Some((entry, offset)) => read(entry, offset).map(Some),
+            None => Ok(None),
         }
-    }
-
-    /// Hands every entry to `each` in the order of names, and checks that blocks and index fit together.
-    pub(crate) fn scan(
-        &self,
-        mut each: impl FnMut(&[u8], RawEntry<'_>, usize) -> Result<(), DecodeError>,
-    ) -> Result<(), DecodeError> {
-        let mut count = 0_u64;
-        let mut last: Vec<u8> = Vec::new();
-        let mut next = HEAD;
-        for (first, span) in self.spans()? {
-            let wrong = DecodeError::new(span.start, Kind::NotCanonical);
-            if span.start != next {
-                return Err(wrong);
-            }
-            next = span.end;
-            let block = self.data(span)?;
-            let mut run = block.run()?;
-            let mut seen: Vec<u8> = Vec::new();
-            loop {
-                let offset = run.offset();
-                if let Some(restart) = run.restart_ahead()
-                    && block.restart(restart).and_then(|at| at.checked_add(span.start)) != Some(offset)
-                {
-                    return Err(DecodeError::new(offset, Kind::NotCanonical));
-                }
-                let Some(entry) = run.next_entry()? else { break };
-                if seen.is_empty() {
-                    seen.extend_from_slice(run.name());
-                    if (count > 0 && last.as_slice() >= run.name())
-                        || first.as_ref().is_some_and(|first| *first != seen)
-                    {
-                        return Err(wrong);
-                    }
-                } else if run.at_restart() && last.as_slice() >= run.name() {
-                    return Err(DecodeError::new(offset, Kind::NotCanonical));
-                }
-                each(run.name(), entry, offset)?;
-                count += 1;
-                if run.before_restart() {
-                    last.clear();
-                    last.extend_from_slice(run.name());
-                }
-            }
-            block.check_tail(&run.finish(&seen)?)?;
-        }
-        if count == self.count { Ok(()) } else { Err(DecodeError::new(self.root.end, Kind::Field)) }
-    }
-
-    /// The data blocks in order, with the first name that the index gives each.
-    fn spans(&self) -> Result<Vec<Indexed>, DecodeError> {
-        let mut level = Vec::new();
-        if self.count > 0 {
-            level.push((None, self.root));
-        }
-        for _ in 0..self.levels {
-            let mut below = Vec::new();
-            for (first, span) in level {
-                let node = index::Node::new(self.block(span)?, span.start)?;
-                let children = node.children()?;
-                if first.is_some() && first.as_ref() != children.first().map(|(name, _)| name) {
-                    return Err(DecodeError::new(span.start, Kind::NotCanonical));
-                }
-                below.extend(children.into_iter().map(|(name, child)| (Some(name), child)));
-            }
-            level = below;
-        }
-        Ok(level)
-    }
-}
-
-/// A data block whose checksum was found right.
-struct DataBlock<'a> {
-    payload: &'a [u8],
-    base: usize,
-    format: ObjectFormat,
-    count: usize,
-    run_at: usize,
-    /// Offsets of the restarts but the first, two bytes each.
-    restarts: &'a [u8],
-}
-
-impl<'a> DataBlock<'a> {
-    fn new(payload: &'a [u8], base: usize, format: ObjectFormat) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(payload, base);
-        let count = reader.len()?;
-        let wrong = || DecodeError::new(base, Kind::Field);
-        let restarts = 2 * (count.checked_sub(1).ok_or_else(wrong)? / RESTART);
-        let at = payload.len().checked_sub(restarts).filter(|at| *at >= reader.at()).ok_or_else(wrong)?;
-        let (run, restarts) = payload.split_at(at);
-        Ok(Self { payload: run, base, format, count, run_at: reader.at(), restarts })
-    }
-
-    fn reader_at(&self, at: usize) -> Reader<'a> {
-        Reader::new(self.payload.get(at..).unwrap_or_default(), self.base + at)
-    }
-
-    fn run(&self) -> Result<RunReader<'a>, DecodeError> {
-        RunReader::new(self.reader_at(self.run_at), self.format, self.count, Restarts::Every32)
-    }
-
-    fn restart(&self, index: usize) -> Option<usize> {
-        let at = 2 * index.checked_sub(1)?;
-        self.restarts.get(at..at + 2)?.try_into().ok().map(|pair| usize::from(u16::from_le_bytes(pair)))
-    }
-
-    /// The run, to be read from the last restart whose name is not after `name`.
-    fn seek(&self, name: &[u8]) -> Result<RunReader<'a>, DecodeError> {
-        let mut run = self.run()?;
-        let (mut low, mut high) = (0, self.restarts.len() / 2);
-        while low < high {
-            let middle = (low + high).div_ceil(2);
-            let at = self.restart(middle).unwrap_or(usize::MAX);
-            run.seek(self.reader_at(at), middle * RESTART);
-            let before = run.next_entry()?.is_some() && run.name() <= name;
-            if before {
-                low = middle;
-            } else {
-                high = middle - 1;
-            }
-        }
-        match self.restart(low) {
-            Some(at) => run.seek(self.reader_at(at), low * RESTART),
-            None if high < self.restarts.len() / 2 => return self.run(),
-            None => {}
-        }
-        Ok(run)
-    }
-
-    /// That nothing stands between the run and the offsets.
-    fn check_tail(&self, behind: &Reader<'_>) -> Result<(), DecodeError> {
-        debug_assert!(behind.offset() <= self.base + self.payload.len(), "a run ends within its block");
-        behind.finish()
     }
 }

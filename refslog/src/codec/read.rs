@@ -1,0 +1,224 @@
+//! Reading a [run](super::run): entry by entry into one name buffer, as hostile.
+
+use alloc::vec::Vec;
+
+use super::Reader;
+use super::error::{DecodeError, DecodeErrorKind as Kind};
+use super::pack::{first_of, is_packable, is_packed_well, unpack};
+use super::parts::{Front, Parts, ROOM, RawEntry, Short, Suffix};
+use super::run::{MIXED, RESTART, Restarts};
+use crate::change::Change;
+use crate::name::RefName;
+use crate::oid::ObjectFormat;
+
+/// A name that is written over again and again, with room for a short suffix behind it.
+#[derive(Clone, Debug)]
+struct NameBuffer {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl NameBuffer {
+    fn new(name: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(name.len() + 4 * ROOM);
+        bytes.extend_from_slice(name);
+        bytes.resize(name.len() + 4 * ROOM, 0);
+        Self { bytes, len: name.len() }
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Puts a short suffix behind the first `keep` bytes; does nothing where it is not in its one form, or the name would
+    /// not be after the one before.
+    #[inline]
+    fn put_short(&mut self, keep: usize, short: &Short<'_>) -> Option<()> {
+        if keep > self.len || keep > RefName::MAX_LEN - ROOM {
+            return None;
+        }
+        let (suffix, len, goes_on) = (short.suffix, short.len, keep < self.len);
+        let (first, canonical) = if short.is_packed() {
+            (first_of(suffix[0]), is_packed_well(u64::from_le_bytes(*suffix.first_chunk()?), len))
+        } else {
+            (suffix[0], !is_packable(suffix.get(..len)?))
+        };
+        let room: &mut [u8; ROOM] = self.bytes.get_mut(keep..)?.first_chunk_mut()?;
+        if !canonical || (goes_on && first <= room[0]) {
+            return None;
+        }
+        if short.is_packed() {
+            unpack(suffix.first_chunk::<7>()?, room);
+        } else {
+            *room = *suffix;
+        }
+        self.len = keep + len;
+        if self.bytes.len() < self.len + ROOM {
+            self.make_room();
+        }
+        Some(())
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        self.bytes.resize(self.len + 4 * ROOM, 0);
+    }
+
+    fn replace(&mut self, keep: usize, suffix: Suffix<'_>) {
+        self.bytes.truncate(keep);
+        self.bytes.extend(suffix.chars());
+        self.len = self.bytes.len();
+        self.bytes.resize(self.len + ROOM, 0);
+    }
+}
+
+/// Reads a run entry by entry, into one name buffer.
+#[derive(Clone, Debug)]
+pub(crate) struct RunReader<'a> {
+    parts: Parts<'a>,
+    restarts: Restarts,
+    common: usize,
+    /// All op bytes, and-ed and or-ed: equal if and only if they are.
+    ops: (u8, u8),
+    /// The byte of the first name behind what all share.
+    lead: Option<u8>,
+    name: NameBuffer,
+    count: usize,
+    index: usize,
+    /// The index of the next restart, or of the end.
+    stop: usize,
+}
+
+impl<'a> RunReader<'a> {
+    /// Reads a run of `count` entries at the reader's place.
+    pub(crate) fn new(
+        reader: Reader<'a>,
+        format: ObjectFormat,
+        count: usize,
+        restarts: Restarts,
+    ) -> Result<Self, DecodeError> {
+        // An entry takes at least its head byte.
+        if count > reader.left() {
+            return Err(reader.error(Kind::Truncated));
+        }
+        let (prefix, parts) = Parts::new(reader, format)?;
+        let name = NameBuffer::new(prefix);
+        Ok(Self { parts, restarts, common: prefix.len(), ops: (MIXED, 0), lead: None, name, count, index: 0, stop: 0 })
+    }
+
+    /// The name of the entry read last.
+    #[inline]
+    pub(crate) fn name(&self) -> &[u8] {
+        self.name.as_slice()
+    }
+
+    /// The number of the restart that the next entry is, if it is one.
+    pub(crate) const fn restart_ahead(&self) -> Option<usize> {
+        if self.is_at_stop() && self.index < self.count { Some(self.index / RESTART) } else { None }
+    }
+
+    /// Whether the next entry is a restart, or none is left.
+    #[inline]
+    pub(crate) const fn is_at_stop(&self) -> bool {
+        self.index == self.stop
+    }
+
+    #[inline]
+    pub(crate) const fn offset(&self) -> usize {
+        self.parts.reader.offset()
+    }
+
+    /// The next entry; `None` after the last.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<RawEntry<'a>>, DecodeError> {
+        if self.is_at_stop() {
+            if self.index == self.count {
+                return Ok(None);
+            }
+            // Here names start anew.
+            self.name.len = self.common;
+            self.stop = self.restarts.after(self.index).min(self.count);
+        }
+        let op = match self.parts.short().filter(|short| self.take_name(short).is_some()) {
+            Some(short) => {
+                self.parts.reader.skip(short.taken);
+                short.op
+            }
+            None => self.any_name()?,
+        };
+        if self.index == 0 {
+            self.lead = self.name.as_slice().get(self.common).copied();
+        }
+        let entry = self.parts.values(op)?;
+        self.index += 1;
+        Ok(Some(entry))
+    }
+
+    /// The id of the next entry, where that is one of the usual kind: no restart, an id and nothing else, under a name that
+    /// differs from the one before in a few bytes. `None` for any other, and for one that is wrong: then nothing is read,
+    /// and [`Self::next_entry`] says what it is.
+    #[inline]
+    pub(crate) fn next_plain(&mut self) -> Option<&'a [u8]> {
+        let short = self.parts.short()?;
+        if self.is_at_stop() || !short.is_plain() {
+            return None;
+        }
+        self.take_name(&short)?;
+        self.index += 1;
+        self.parts.pass_plain(&short)
+    }
+
+    #[inline]
+    fn take_name(&mut self, short: &Short<'_>) -> Option<()> {
+        self.name.put_short(self.common + short.shared, short)?;
+        self.ops = (self.ops.0 & short.op, self.ops.1 | short.op);
+        Some(())
+    }
+
+    /// Reads a name over the one before; refuses any other than the shortest form, and names out of order.
+    fn any_name(&mut self) -> Result<u8, DecodeError> {
+        let offset = self.offset();
+        let Front { op, shared, suffix } = self.parts.front()?;
+        let keep = self.common + shared;
+        let before = self.name.as_slice().get(keep).copied();
+        let fits = keep <= self.name.len && keep + suffix.len <= RefName::MAX_LEN;
+        if !fits || !suffix.is_canonical() {
+            return Err(DecodeError::new(offset, Kind::NotCanonical));
+        }
+        self.ops = (self.ops.0 & op, self.ops.1 | op);
+        self.name.replace(keep, suffix);
+        let now = self.name.as_slice().get(keep).copied();
+        // Greater than the name before, and sharing no more with it than was said. Only the first of all may be no longer
+        // than what all share.
+        if now > before || self.index == 0 { Ok(op) } else { Err(DecodeError::new(offset, Kind::NotCanonical)) }
+    }
+
+    /// After the last entry: that the common prefix was as long as it can be, and op bytes were left out if they could be.
+    /// Answers with the reader behind the run.
+    pub(crate) fn finish(self) -> Result<Reader<'a>, DecodeError> {
+        let last = self.name.as_slice().get(self.common);
+        let canonical_common = self.lead.is_none() || self.lead.as_ref() != last;
+        let canonical_ops = self.parts.uniform.is_some() || self.ops.0 != self.ops.1;
+        if self.index == self.count && canonical_common && canonical_ops {
+            Ok(self.parts.reader)
+        } else {
+            Err(self.parts.reader.error(Kind::NotCanonical))
+        }
+    }
+}
+
+/// Reads a whole run of changes, as hostile: names and ids are checked, order is strict.
+pub(crate) fn read_changes<'a>(
+    reader: Reader<'a>,
+    format: ObjectFormat,
+    count: usize,
+    changes: &mut Vec<Change>,
+) -> Result<Reader<'a>, DecodeError> {
+    let mut run = RunReader::new(reader, format, count, Restarts::None)?;
+    loop {
+        let offset = run.offset();
+        let Some(entry) = run.next_entry()? else {
+            return run.finish();
+        };
+        changes.push(entry.to_change(run.name(), offset)?);
+    }
+}
