@@ -109,7 +109,7 @@ fn one_decision() -> Row {
         for round in 0..20_000_i64 {
             now = now.after_millis(15_000);
             let samples = [Some(Sample { at: now, value: Milli::from_units(30 + round % 45), over: 10 })];
-            let inputs = Inputs { ready: state.target(), starting: 0, samples: &samples };
+            let inputs = Inputs { ready: state.target(), samples: &samples, ..Inputs::default() };
             let (decision, next) = decide(&group, &state, &inputs, now);
             state = next;
             black_box(&decision);

@@ -1,11 +1,16 @@
 //! How fast a group may move: cool-down and stabilisation, per direction.
 
+use alloc::vec::Vec;
+
 use smallvec::SmallVec;
 
 use crate::Timestamp;
+use crate::error::PolicyError;
+use crate::hpa::{Events, Policy, PolicyKind, Select, furthest};
+use crate::reason::Direction;
 
 /// Limits on how fast metric rules may move a group. Timed rules and operators are not held up by them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Behavior {
     /// In the growing direction.
@@ -15,7 +20,7 @@ pub struct Behavior {
 }
 
 /// The pace of one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pace {
     /// For how long, in ms, after a move in this direction, no further one is made.
@@ -23,6 +28,133 @@ pub struct Pace {
     /// For how long, in ms, every rule must have agreed: growth takes the least wanted within the window, shrinking the
     /// most.
     pub stabilize_ms: u64,
+    /// How much may move within a period; `None` for no limit.
+    pub rate: Option<Rate>,
+}
+
+/// Policies of one direction, each with how much may move within a period: those of `autoscaling/v2`, of which this
+/// autoscaler's are the same ones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Rate {
+    /// Which of the policies holds.
+    pub select: Select,
+    /// The policies; periods are of at most an hour.
+    pub policies: Vec<Policy>,
+}
+
+impl Rate {
+    /// No move in this direction at all.
+    #[must_use]
+    pub const fn disabled() -> Self {
+        Self { select: Select::Disabled, policies: Vec::new() }
+    }
+}
+
+impl Behavior {
+    /// The defaults of `autoscaling/v2`: out by the larger of 4 instances and 100 % in 15 seconds; in by any number, once
+    /// nothing more was wanted for five minutes.
+    #[must_use]
+    pub fn kubernetes() -> Self {
+        let policy = |kind, value| Policy { kind, value, period_ms: 15_000 };
+        let rate = |policies| Some(Rate { select: Select::Max, policies });
+        let both = alloc::vec![policy(PolicyKind::Pods, 4), policy(PolicyKind::Percent, 100)];
+        Self {
+            out: Pace { rate: rate(both), ..Pace::default() },
+            inward: Pace {
+                stabilize_ms: 300_000,
+                rate: rate(alloc::vec![policy(PolicyKind::Percent, 100)]),
+                ..Pace::default()
+            },
+        }
+    }
+
+    pub(crate) fn has_rates(&self) -> bool {
+        self.out.rate.is_some() || self.inward.rate.is_some()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), PolicyError> {
+        let sound = |pace: &Pace| {
+            pace.rate.as_ref().is_none_or(|rate| {
+                let periods = rate.policies.iter().all(|policy| (1..=LONGEST_MS).contains(&policy.period_ms));
+                periods
+                    && rate.policies.len() <= MAX_RUNS
+                    && (rate.select == Select::Disabled || !rate.policies.is_empty())
+            })
+        };
+        if sound(&self.out) && sound(&self.inward) { Ok(()) } else { Err(PolicyError::Rate) }
+    }
+
+    fn policies(&self) -> impl Iterator<Item = &Policy> {
+        [&self.out, &self.inward].into_iter().flat_map(|pace| &pace.rate).flat_map(|rate| &rate.policies)
+    }
+}
+
+/// The longest period of a rate.
+const LONGEST_MS: u64 = 3_600_000;
+
+/// Moves that rates count, by direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Moves {
+    out: Events,
+    inward: Events,
+}
+
+impl Moves {
+    /// A policy, with what was added and what went within its period.
+    pub(crate) fn line(&self, policy: Policy, now: Timestamp) -> RateLine {
+        let within = |events: &Events| events.within(policy.period_ms, now);
+        RateLine { policy, added: within(&self.out), gone: within(&self.inward) }
+    }
+
+    /// Remembers a move. With no room left, the two oldest become one, as of the younger: the group then waits longer,
+    /// never less.
+    pub(crate) fn store(&mut self, behavior: &Behavior, before: u32, after: u32, now: Timestamp) {
+        let (events, pace) =
+            if after > before { (&mut self.out, &behavior.out) } else { (&mut self.inward, &behavior.inward) };
+        let policies = pace.rate.as_ref().map_or(&[][..], |rate| &rate.policies);
+        events.store(after.abs_diff(before), policies, now);
+        if events.0.len() > MAX_RUNS {
+            events.0.sort_by_key(|event| event.at);
+            let oldest = events.0.remove(0);
+            events.0[0].change = events.0[0].change.saturating_add(oldest.change);
+        }
+    }
+
+    /// When the first of them leaves a period.
+    pub(crate) fn changes_at(&self, behavior: &Behavior, now: Timestamp) -> Timestamp {
+        let events = || self.out.0.iter().chain(&self.inward.0);
+        let leaves = |policy: &Policy| {
+            events().map(|event| event.at.after_millis(policy.period_ms)).filter(|at| *at > now).min()
+        };
+        behavior.policies().filter_map(leaves).min().unwrap_or(Timestamp::MAX)
+    }
+
+    pub(crate) fn is_sound(&self) -> bool {
+        self.out.0.len() <= MAX_RUNS && self.inward.0.len() <= MAX_RUNS
+    }
+}
+
+/// One policy of a rate at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RateLine {
+    /// The policy.
+    pub policy: Policy,
+    /// What was added within its period.
+    pub added: i64,
+    /// What went within its period.
+    pub gone: i64,
+}
+
+/// How far policies let a group of `size` go.
+pub(crate) fn bound(direction: Direction, size: u32, select: Select, lines: impl Iterator<Item = RateLine>) -> u32 {
+    let bound = furthest(direction, size, select, lines.map(|line| (line.policy, line.added, line.gone)));
+    match direction {
+        Direction::Out => bound.max(size),
+        Direction::In => bound.min(size),
+    }
 }
 
 /// As many runs as one history holds.

@@ -2,9 +2,10 @@
 //! due.
 
 use crate::Timestamp;
-use crate::group::{Binding, Group, GroupState, RuleKind, RuleState};
+use crate::group::{Binding, Group, RuleKind};
 use crate::id::RuleId;
 use crate::record::{TimedLine, Trace};
+use crate::state::{GroupState, RuleState};
 
 /// What the clock says.
 #[derive(Clone, Copy, Debug, Default)]

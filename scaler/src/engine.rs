@@ -13,12 +13,13 @@ use crate::config::{Config, Records};
 use crate::decide::decide;
 use crate::effect::{Counters, Effect, Request};
 use crate::error::Refused;
-use crate::group::{Group, GroupState, Inputs, Override, Policy, Traffic};
+use crate::group::{Fleet, Group, Inputs, Policy, Traffic};
 use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, TenantId, VersionId};
 use crate::metric::Sample;
 use crate::pool::{Ledger, Pool, Stock};
 use crate::quota::{Quota, QuotaUse, Quotas};
 use crate::record::{Decision, Record};
+use crate::state::{GroupState, Override};
 
 /// Sizes many groups from shared pools: ask with a tick, do the [`Effect`]s, tell with facts.
 ///
@@ -65,13 +66,14 @@ pub(crate) struct Slot {
     pub(crate) group: Group,
     pub(crate) state: GroupState,
     pub(crate) samples: SmallVec<[Option<Sample>; 2]>,
+    pub(crate) fleet: Option<Box<Fleet>>,
     pub(crate) holdings: SmallVec<[Holding; 2]>,
     pub(crate) record: Option<Box<Record>>,
 }
 
 impl Slot {
     pub(crate) fn inputs(&self) -> Inputs<'_> {
-        inputs(&self.holdings, &self.samples)
+        inputs(&self.holdings, &self.samples, self.fleet.as_deref())
     }
 
     pub(crate) fn id(&self) -> GroupId {
@@ -80,13 +82,13 @@ impl Slot {
 }
 
 /// What a group with these holdings and samples is decided by.
-pub(crate) fn inputs<'a>(holdings: &[Holding], samples: &'a [Option<Sample>]) -> Inputs<'a> {
+pub(crate) fn inputs<'a>(holdings: &[Holding], samples: &'a [Option<Sample>], fleet: Option<&'a Fleet>) -> Inputs<'a> {
     let (mut ready, mut starting) = (0, 0);
     for holding in holdings {
         ready += holding.ready;
         starting += holding.starting;
     }
-    Inputs { ready, starting, samples }
+    Inputs { ready, starting, samples, fleet }
 }
 
 impl Engine {
@@ -183,6 +185,13 @@ impl Engine {
                     slot.group.metric_index(metric.id).and_then(|at| slot.samples.get(at).copied().flatten())
                 });
                 slot.samples = kept.collect();
+                if let Some(fleet) = &mut slot.fleet {
+                    let kept = group.policy().metrics.iter().map(|metric| {
+                        let before = slot.group.metric_index(metric.id).and_then(|at| fleet.samples.get_mut(at));
+                        before.map_or(Vec::new(), core::mem::take)
+                    });
+                    fleet.samples = kept.collect();
+                }
                 slot.state.carry_over(&slot.group, &group);
                 let moved = slot.traffic.tenant != traffic.tenant;
                 (slot.traffic, slot.group) = (traffic, group);
@@ -198,6 +207,7 @@ impl Engine {
                 let slot = Slot {
                     state: GroupState::new(&group, 0),
                     samples: SmallVec::from_elem(None, group.policy().metrics.len()),
+                    fleet: None,
                     holdings: SmallVec::new(),
                     record: None,
                     traffic,

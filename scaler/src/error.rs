@@ -66,6 +66,15 @@ pub enum PolicyError {
     /// A threshold that fires out at or below where it fires in, or never.
     #[error("rule {0} fires out at or below where it fires in, or never fires")]
     Bounds(RuleId),
+    /// Bands that are none, out of order, or more than 64.
+    #[error("rule {0} has no bands, too many, or some out of order")]
+    Bands(RuleId),
+    /// A KPA rule whose windows, rates or target are outside their ranges.
+    #[error("rule {0} has windows, rates or a target outside their ranges")]
+    Kpa(RuleId),
+    /// A rate without a policy, or one with a period of zero or more than an hour.
+    #[error("the behaviour has a rate without policies, or with a period of zero or of more than an hour")]
+    Rate,
     /// A metric that is stale as soon as it is seen.
     #[error("metric {0} is stale as soon as it is seen")]
     Staleness(MetricId),

@@ -41,19 +41,29 @@ impl Engine {
         at: Timestamp,
         value: Option<Milli>,
     ) {
-        let slot = &mut self.slots[place];
+        let slot = &self.slots[place];
+        if value.is_some() && at > now {
+            self.counters.early += 1;
+        } else if value.is_some() && slot.samples[index].is_some_and(|held| at <= held.at) {
+            self.counters.late += 1;
+        } else {
+            let over = slot.inputs().ready;
+            self.take_average(place, index, at, value, over);
+        }
+    }
+
+    /// Takes in a new sample that is averaged over so many instances.
+    pub(crate) fn take_average(&mut self, place: usize, index: usize, at: Timestamp, value: Option<Milli>, over: u32) {
         let Some(value) = value else {
             self.counters.missing += 1;
             return;
         };
-        if at > now {
-            self.counters.early += 1;
-        } else if slot.samples[index].is_some_and(|held| at <= held.at) {
-            self.counters.late += 1;
-        } else {
-            slot.samples[index] = Some(Sample { at, value, over: slot.inputs().ready });
-            self.due[place] = Timestamp::ZERO;
-        }
+        let slot = &mut self.slots[place];
+        let sample = Sample { at, value, over };
+        slot.samples[index] = Some(sample);
+        let ready = slot.inputs().ready;
+        slot.state.observe(&slot.group, index, sample, ready);
+        self.due[place] = Timestamp::ZERO;
     }
 
     /// Of a launch, `ready` instances in all serve by now and `failed` in all will not come. A failure leaves the pool
@@ -71,7 +81,11 @@ impl Engine {
             holding.ready += came;
             holding.since = now;
         }
-        if slot.state.is_draining() || slot.state.target() < slot.inputs().delivered() || lost > 0 {
+        if slot.state.is_draining()
+            || slot.state.target() < slot.inputs().delivered()
+            || lost > 0
+            || slot.group.reads_ready
+        {
             self.due[place] = Timestamp::ZERO;
         }
         if came > 0 {

@@ -6,12 +6,13 @@ use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 
 use crate::Timestamp;
-use crate::behavior::{Behavior, Extreme, Recent};
+use crate::behavior::Behavior;
 use crate::error::PolicyError;
+use crate::hpa::{Pod, PodSample};
 use crate::id::{GroupId, IdcId, MetricId, ReleaseId, RuleId, ShapeId, TenantId, ZoneId};
 use crate::metric::{Metric, Sample};
 use crate::schedule::{Days, Point, Window, Zones};
-use crate::strategy::{Breaches, Strategy};
+use crate::strategy::Strategy;
 
 /// A traffic group: the unit that calls stay inside. Its elastic group is made from it, one to one, and takes its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +46,14 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// How fast metric rules may move the group.
     pub behavior: Behavior,
+    /// For how long after its start an instance is left out of the averages that
+    /// [`Engine::handle_pod_samples`](crate::Engine::handle_pod_samples) takes, in ms: what it uses to start up says
+    /// nothing about the load.
+    pub warm_up_ms: u64,
 }
 
 /// A rule of a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule {
     /// Its name within the group.
@@ -58,7 +63,7 @@ pub struct Rule {
 }
 
 /// What a rule says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RuleKind {
@@ -88,9 +93,11 @@ impl RuleKind {
 /// A policy that has been checked, with its zones at hand: what [`decide`](crate::decide) takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    policy: Policy,
+    pub(crate) policy: Policy,
     /// One per rule: its index among the metrics, or its zone.
     bindings: SmallVec<[Binding; 2]>,
+    /// Whether some rule's answer changes with how many instances serve, though as many are there or on their way.
+    pub(crate) reads_ready: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +144,7 @@ impl Group {
                 return Err(PolicyError::Staleness(metric.id));
             }
         }
+        policy.behavior.check()?;
         let mut bindings = SmallVec::with_capacity(policy.rules.len());
         for (at, rule) in policy.rules.iter().enumerate() {
             if policy.rules[..at].iter().any(|other| other.id == rule.id) {
@@ -144,7 +152,9 @@ impl Group {
             }
             bindings.push(bind(rule, &policy.metrics, zones)?);
         }
-        Ok(Self { policy, bindings })
+        let reads = |rule: &Rule| matches!(rule.kind, RuleKind::Metric(_, Strategy::Hpa(_) | Strategy::Kpa(_)));
+        let reads_ready = policy.rules.iter().any(reads);
+        Ok(Self { policy, bindings, reads_ready })
     }
 
     /// The policy.
@@ -157,6 +167,12 @@ impl Group {
     #[must_use]
     pub fn metric_index(&self, id: MetricId) -> Option<usize> {
         self.policy.metrics.iter().position(|metric| metric.id == id)
+    }
+
+    /// A rule by its id.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<&Rule> {
+        self.policy.rules.iter().find(|rule| rule.id == id)
     }
 
     pub(crate) fn rules(&self) -> impl Iterator<Item = (&Rule, &Binding)> {
@@ -183,195 +199,8 @@ fn bind(rule: &Rule, metrics: &[Metric], zones: &Zones) -> Result<Binding, Polic
         .ok_or(PolicyError::NoMetric(rule.id, *metric))
 }
 
-/// What an operator has set by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Override {
-    /// Exactly so many.
-    pub count: u32,
-    /// Until this instant, which is outside; [`Timestamp::MAX`] for no end.
-    pub until: Timestamp,
-}
-
-/// A group whose traffic is gone goes down to nothing in a straight line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Drain {
-    /// The size at which it began.
-    pub size: u32,
-    /// When it began.
-    pub since: Timestamp,
-    /// How long it takes, in ms.
-    pub over_ms: u64,
-}
-
-impl Drain {
-    /// What is left of the group at `now`.
-    #[must_use]
-    pub fn left(&self, now: Timestamp) -> u32 {
-        let left_ms = self.over_ms.saturating_sub(now.millis_since(self.since));
-        crate::num::mul_div_ceil(u64::from(self.size), left_ms, self.over_ms.max(1))
-    }
-}
-
-/// What the next decision depends on besides its inputs. Plain data, made by decisions alone.
-#[derive(Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct GroupState {
-    /// The size that metric rules had last decided, without what timed rules added.
-    pub(crate) base: u32,
-    /// What steps have added and not yet taken back.
-    pub(crate) steps: u32,
-    pub(crate) target: u32,
-    pub(crate) paused: bool,
-    pub(crate) by_hand: Option<Override>,
-    pub(crate) draining: Option<Drain>,
-    pub(crate) moved_out: Option<Timestamp>,
-    pub(crate) moved_in: Option<Timestamp>,
-    pub(crate) least: Recent,
-    pub(crate) most: Recent,
-    pub(crate) rules: SmallVec<[RuleState; 2]>,
-}
-
-/// What one rule remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub(crate) enum RuleState {
-    /// It has not been looked at yet, or has nothing to remember.
-    Fresh,
-    /// The last samples of a threshold, and the instant of the newest.
-    Samples(Breaches, Timestamp),
-    /// Where a window stands until an instant, and what a delta has given.
-    Window { inside: bool, until: Timestamp, share: i32 },
-    /// When a point falls next.
-    Point(Timestamp),
-}
-
-impl Clone for GroupState {
-    fn clone(&self) -> Self {
-        Self {
-            base: self.base,
-            steps: self.steps,
-            target: self.target,
-            paused: self.paused,
-            by_hand: self.by_hand,
-            draining: self.draining,
-            moved_out: self.moved_out,
-            moved_in: self.moved_in,
-            least: self.least.clone(),
-            most: self.most.clone(),
-            // A copy of plain memory: the derived clone would go element by element.
-            rules: SmallVec::from_slice(&self.rules),
-        }
-    }
-}
-
-impl GroupState {
-    /// A group of `size` instances that no decision has been made for.
-    #[must_use]
-    pub fn new(group: &Group, size: u32) -> Self {
-        let base = size.clamp(group.policy.min, group.policy.max);
-        Self {
-            base,
-            steps: 0,
-            target: size,
-            paused: false,
-            by_hand: None,
-            draining: None,
-            moved_out: None,
-            moved_in: None,
-            least: Recent::default(),
-            most: Recent::default(),
-            rules: SmallVec::from_elem(RuleState::Fresh, group.policy.rules.len()),
-        }
-    }
-
-    /// How many instances were last decided.
-    #[must_use]
-    pub fn target(&self) -> u32 {
-        self.target
-    }
-
-    /// Whether automatic decisions are paused.
-    #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// What an operator has set by hand.
-    #[must_use]
-    pub fn by_hand(&self) -> Option<Override> {
-        self.by_hand
-    }
-
-    /// Sets the size by hand, or hands it back to the rules.
-    pub fn set_by_hand(&mut self, by_hand: Option<Override>) {
-        self.by_hand = by_hand;
-    }
-
-    /// Holds the target as it is: rules are heard again after [`GroupState::resume`].
-    pub fn pause(&mut self) {
-        self.paused = true;
-    }
-
-    /// Ends a pause.
-    pub fn resume(&mut self) {
-        self.paused = false;
-    }
-
-    /// Lets the group go down to nothing over `over_ms`; no rule is heard any more.
-    pub fn drain(&mut self, now: Timestamp, over_ms: u64) {
-        self.draining = self.draining.or(Some(Drain { size: self.target, since: now, over_ms }));
-    }
-
-    /// Whether the group is going down to nothing.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.is_some()
-    }
-
-    /// Carries what is still meant over to a changed policy: rules that are the same keep what they remember, and what a
-    /// delta gave is undone with the rule.
-    pub(crate) fn carry_over(&mut self, old: &Group, new: &Group) {
-        let rules = new.policy.rules.iter().map(|rule| {
-            let kept = old.policy.rules.iter().position(|held| held == rule);
-            kept.and_then(|at| self.rules.get(at).copied()).unwrap_or(RuleState::Fresh)
-        });
-        self.rules = rules.collect();
-        if !new.policy.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Step(..))) {
-            self.steps = 0;
-        }
-        self.base = self.base.clamp(new.policy.min, new.policy.max);
-    }
-
-    /// Takes in that decisions up to `until` would have wanted what the last one wanted.
-    pub(crate) fn coast(&mut self, behavior: &Behavior, until: Timestamp) {
-        self.least.coast(until, behavior.out.stabilize_ms);
-        self.most.coast(until, behavior.inward.stabilize_ms);
-    }
-
-    /// Whether this can be a state of `group`.
-    pub(crate) fn is_sound(&self, group: &Group) -> bool {
-        let policy = &group.policy;
-        self.rules.len() == policy.rules.len()
-            && (policy.min..=policy.max).contains(&self.base)
-            && self.least.is_sound(Extreme::Least)
-            && self.most.is_sound(Extreme::Most)
-            && policy.rules.iter().zip(&self.rules).all(|(rule, state)| match (&rule.kind, state) {
-                (_, RuleState::Fresh)
-                | (RuleKind::Metric(_, Strategy::Threshold(_)), RuleState::Samples(..))
-                | (RuleKind::Step(..), RuleState::Point(_)) => true,
-                (RuleKind::Delta(_, by), RuleState::Window { share, inside, .. }) => {
-                    share.signum() * by.signum() >= 0 && share.abs() <= by.abs() && (*inside || *share == 0)
-                }
-                (RuleKind::Floor(..) | RuleKind::Cap(..), RuleState::Window { share, .. }) => *share == 0,
-                _ => false,
-            })
-    }
-}
-
 /// What one decision takes from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inputs<'a> {
     /// Instances that serve.
     pub ready: u32,
@@ -379,6 +208,21 @@ pub struct Inputs<'a> {
     pub starting: u32,
     /// The last sample of each of the policy's metrics, in the policy's order; a missing tail counts as no sample.
     pub samples: &'a [Option<Sample>],
+    /// The instances one by one, for rules that look at each; `None` where the host does not tell of them.
+    pub fleet: Option<&'a Fleet>,
+}
+
+/// The instances of a group one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Fleet {
+    /// When they were seen.
+    pub at: Timestamp,
+    /// In the order of their ids.
+    pub pods: Vec<Pod>,
+    /// What was measured of each, in the order of their ids, for each of the policy's metrics in its order; a missing
+    /// tail counts as nothing measured.
+    pub samples: Vec<Vec<PodSample>>,
 }
 
 impl Inputs<'_> {

@@ -1,7 +1,8 @@
 //! The Knative pod autoscaler, exactly: stable and panic windows, rates, burst capacity, activation, delayed scale-down.
 //!
 //! The original calculates in `f64`, and so does this module, in the same order and with `libm`, so that every machine
-//! gives the same bits. Checked against the test tables of the original (`tests/conformance.rs`).
+//! gives the same bits; only its window sums are kept as integers (billionths), so that what is remembered is plain data
+//! that can be compared, hashed and written down without loss. Checked against the test tables of the original (`tests/conformance.rs`).
 //!
 //! Sources: `pkg/autoscaler/scaling/autoscaler.go` and `pkg/autoscaler/aggregation` of Knative Serving.
 
@@ -9,6 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::Timestamp;
+use crate::num::Milli;
 
 /// How an autoscaler is set up.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,7 +53,7 @@ pub enum Reach {
 pub const TICK_MS: u64 = 2_000;
 
 /// What an autoscaler remembers between decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct State {
     /// Since when it panics; `None` where it does not.
@@ -59,6 +61,16 @@ pub struct State {
     /// The most pods it has wanted in this panic.
     pub max_panic_pods: u32,
     delay: Option<MaxWindow>,
+}
+
+/// Whether it panics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Panic {
+    /// Since when; `None` where it does not.
+    pub since: Option<Timestamp>,
+    /// The most pods it has wanted in this panic.
+    pub most: u32,
 }
 
 /// A decision.
@@ -85,6 +97,22 @@ impl State {
 
     /// Decides by the averages of the stable and of the panic window.
     pub fn scale(&mut self, spec: &Spec, ready: u32, stable: f64, panic: f64, now: Timestamp) -> Scaled {
+        let before = Panic { since: self.panic_since, most: self.max_panic_pods };
+        let (mut wanted, after) = before.scale(spec, ready, stable, panic, now);
+        (self.panic_since, self.max_panic_pods) = (after.since, after.most);
+        if let Some(delay) = &mut self.delay {
+            delay.record(now, i64::from(wanted));
+            wanted = u32::try_from(delay.current()).unwrap_or(wanted);
+        }
+        Scaled { pods: wanted, excess_burst_capacity: excess(spec, ready, panic) }
+    }
+}
+
+impl Panic {
+    /// Decides by the averages of the stable and of the panic window, before the scale-down delay; and whether it panics
+    /// afterwards.
+    #[must_use]
+    pub fn scale(mut self, spec: &Spec, ready: u32, stable: f64, panic: f64, now: Timestamp) -> (u32, Self) {
         let pods = f64::from(ready.max(1));
         let most = libm::ceil(spec.max_scale_up_rate * pods);
         let least = match spec.reach {
@@ -97,27 +125,17 @@ impl State {
             if spec.activation_scale > 1 && wanted > 0.0 { pods.max(spec.activation_scale) } else { pods }
         };
         let (stable_pods, panic_pods) = (within(by_stable), within(by_panic));
-        self.note_panic(by_panic / pods >= spec.panic_threshold, spec.stable_window_ms, now);
-        let mut wanted = stable_pods;
-        if self.panic_since.is_some() {
-            // No shrinking in a panic.
-            self.max_panic_pods = self.max_panic_pods.max(wanted).max(panic_pods);
-            wanted = self.max_panic_pods;
+        if by_panic / pods >= spec.panic_threshold {
+            self.since = Some(now);
+        } else if self.since.is_some_and(|since| since.after_millis(spec.stable_window_ms) < now) {
+            self = Self::default();
         }
-        if let Some(delay) = &mut self.delay {
-            delay.record(now, i64::from(wanted));
-            wanted = u32::try_from(delay.current()).unwrap_or(wanted);
+        if self.since.is_none() {
+            return (stable_pods, self);
         }
-        Scaled { pods: wanted, excess_burst_capacity: excess(spec, ready, panic) }
-    }
-
-    fn note_panic(&mut self, over: bool, stable_window_ms: u64, now: Timestamp) {
-        if over {
-            self.panic_since = Some(now);
-        } else if self.panic_since.is_some_and(|since| since.after_millis(stable_window_ms) < now) {
-            self.panic_since = None;
-            self.max_panic_pods = 0;
-        }
+        // No shrinking in a panic.
+        self.most = self.most.max(stable_pods).max(panic_pods);
+        (self.most, self)
     }
 }
 
@@ -140,7 +158,7 @@ fn whole(value: f64) -> u32 {
 }
 
 /// The largest value of a window of buckets (Knative's `max.TimeWindow`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MaxWindow {
     /// Bucket and value: buckets ascend, values descend.
@@ -150,6 +168,12 @@ pub struct MaxWindow {
 }
 
 impl MaxWindow {
+    /// Whether this can be what `fresh` has become.
+    pub(crate) fn fits(&self, fresh: &Self) -> bool {
+        (self.buckets, self.granularity_ms) == (fresh.buckets, fresh.granularity_ms)
+            && self.maxima.iter().zip(self.maxima.iter().skip(1)).all(|(a, b)| a.0 < b.0 && a.1 > b.1)
+    }
+
     /// A window of `window_ms`, in buckets of `granularity_ms`.
     #[must_use]
     pub fn new(window_ms: u64, granularity_ms: u64) -> Self {
@@ -177,11 +201,11 @@ impl MaxWindow {
 }
 
 /// Sums in buckets of time, for averages over a window (Knative's `TimedFloat64Buckets`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Buckets {
-    sums: Vec<f64>,
-    total: f64,
+    /// In billionths.
+    sums: Vec<i64>,
     /// The first and the last bucket written.
     written: Option<(u64, u64)>,
     granularity_ms: u64,
@@ -193,7 +217,13 @@ impl Buckets {
     pub fn new(window_ms: u64, granularity_ms: u64) -> Self {
         let granularity_ms = granularity_ms.max(1);
         let count = usize::try_from(window_ms.div_ceil(granularity_ms)).unwrap_or(usize::MAX).clamp(1, 100_000);
-        Self { sums: alloc::vec![0.0; count], total: 0.0, written: None, granularity_ms }
+        Self { sums: alloc::vec![0; count], written: None, granularity_ms }
+    }
+
+    /// Whether this can be what `fresh` has become.
+    pub(crate) fn fits(&self, fresh: &Self) -> bool {
+        (self.sums.len(), self.granularity_ms) == (fresh.sums.len(), fresh.granularity_ms)
+            && self.written.is_none_or(|(first, last)| first <= last)
     }
 
     fn window(&self) -> u64 {
@@ -206,44 +236,65 @@ impl Buckets {
 
     /// Adds a value to its bucket; one from before the window is dropped.
     pub fn record(&mut self, at: Timestamp, value: f64) {
+        self.add(at, billionths(value));
+    }
+
+    /// Adds so many thousandths to their bucket; those from before the window are dropped.
+    pub(crate) fn record_milli(&mut self, at: Timestamp, value: Milli) {
+        self.add(at, value.as_thousandths().saturating_mul(1_000_000));
+    }
+
+    fn add(&mut self, at: Timestamp, value: i64) {
         let bucket = at.as_millis() / self.granularity_ms;
         let (mut first, mut last) = self.written.unwrap_or((bucket, bucket));
-        if bucket + self.window() <= last {
+        if bucket.saturating_add(self.window()) <= last {
             return;
         }
         first = first.min(bucket);
         if bucket > last {
             if bucket - last >= self.window() {
                 first = bucket;
-                self.sums.fill(0.0);
-                self.total = 0.0;
+                self.sums.fill(0);
             } else {
                 for lost in last + 1..=bucket {
                     let slot = self.slot(lost);
-                    self.total -= self.sums[slot];
-                    self.sums[slot] = 0.0;
+                    self.sums[slot] = 0;
                 }
             }
             last = bucket;
         }
         let slot = self.slot(bucket);
-        self.sums[slot] += value;
-        self.total += value;
+        self.sums[slot] = self.sums[slot].saturating_add(value);
         self.written = Some((first, last));
     }
 
     /// The average over the buckets of the window that have been written to, to six digits.
     #[must_use]
     pub fn average(&self, now: Timestamp) -> f64 {
+        libm::round(self.exact_average(now) * 1e6) / 1e6
+    }
+
+    /// That, in millionths.
+    pub(crate) fn average_millionths(&self, now: Timestamp) -> i64 {
+        #[expect(clippy::cast_possible_truncation, reason = "a float cast saturates, which is what is meant")]
+        let millionths = libm::round(self.exact_average(now) * 1e6) as i64;
+        millionths
+    }
+
+    fn exact_average(&self, now: Timestamp) -> f64 {
         let Some((first, last)) = self.written else { return 0.0 };
         let bucket = now.as_millis() / self.granularity_ms;
         let passed = bucket.saturating_sub(last);
         if passed >= self.window() {
             return 0.0;
         }
-        let gone = (last + 1..=last + passed).fold(0.0, |sum, bucket| sum + self.sums[self.slot(bucket)]);
+        let total: i128 = self.sums.iter().map(|sum| i128::from(*sum)).sum();
+        let gone: i128 =
+            (1..=passed).map(|ago| last + ago).map(|bucket| i128::from(self.sums[self.slot(bucket)])).sum();
         let count = (last - first + 1).min(self.window() - passed);
-        libm::round((self.total - gone) / float(count) * 1e6) / 1e6
+        #[expect(clippy::cast_precision_loss, reason = "an average to six digits")]
+        let left = (total - gone) as f64;
+        left / 1e9 / float(count)
     }
 
     /// The average in which each older bucket counts for `1 - coefficient` of the next.
@@ -260,7 +311,9 @@ impl Buckets {
         }
         let mut sum = 0.0;
         for back in 0..self.window() - passed {
-            sum += self.sums[self.slot(last + self.window() - back)] * weight;
+            #[expect(clippy::cast_precision_loss, reason = "the original calculates in floats")]
+            let held = self.sums[self.slot(last % self.window() + self.window() - back)] as f64;
+            sum += held / 1e9 * weight;
             weight *= 1.0 - coefficient;
         }
         sum
@@ -271,6 +324,12 @@ impl Buckets {
 #[must_use]
 pub fn smoothing_coefficient(buckets: u32, precision: f64, minimum: f64) -> f64 {
     libm::fmax(1.0 - libm::pow(1.0 - precision, 1.0 / f64::from(buckets)), minimum)
+}
+
+fn billionths(value: f64) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a float cast saturates, which is what is meant")]
+    let billionths = libm::round(value * 1e9) as i64;
+    billionths
 }
 
 #[expect(clippy::cast_precision_loss, reason = "the original calculates so")]

@@ -16,13 +16,15 @@
 //!   instance-hours and cost before anything is done.
 //!
 //! Others' autoscalers stand beside it, bit for bit: [`hpa`] (Kubernetes), [`kpa`] (Knative) and [`nomad`], each checked
-//! against the original's own test tables. Their answer goes in as a metric, by [`strategy::Strategy::Given`].
+//! against the original's own test tables. As strategies of a group ([`strategy::Hpa`], [`strategy::Kpa`]) they decide
+//! among other rules and under its layers, as the original would; what else a host computes goes in as a metric, by
+//! [`strategy::Strategy::Given`].
 //!
 //! # What it does not do
 //!
 //! It does not measure, call a cloud, keep files, or elect who is active: run one engine per set of pools, and restore its
-//! [`Snapshot`] where the next one takes over. It holds no sample but the last of each metric: averages over time are the
-//! host's.
+//! [`Snapshot`] where the next one takes over. It holds no sample but the last of each metric (and, for a Knative rule, its
+//! windows): other averages over time are the host's.
 //!
 //! # Ask, do, tell
 //!
@@ -140,13 +142,17 @@ pub mod kpa;
 mod metric;
 pub mod nomad;
 mod num;
+mod pods;
 mod pool;
 mod quota;
+mod read;
 mod reason;
 mod record;
 mod rehearse;
 mod schedule;
+mod settle;
 mod snapshot;
+mod state;
 pub mod strategy;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -155,21 +161,24 @@ mod time;
 
 pub use admit::{Authority, Horizon, PoolWitness, Verdict};
 pub use allot::{Allotment, Holding, Refusal};
-pub use behavior::{Behavior, Pace};
+pub use behavior::{Behavior, Pace, Rate, RateLine};
 pub use config::{Config, ConfigBuilder, Records, Skip};
 pub use decide::decide;
 pub use effect::{Counters, Effect, Request, RequestKind};
 pub use engine::{Engine, Move};
 pub use error::{ConfigError, PolicyError, Refused, ZoneError};
-pub use group::{Drain, Group, GroupState, Inputs, Limits, Override, Policy, Rule, RuleKind, Traffic};
+pub use group::{Fleet, Group, Inputs, Limits, Policy, Rule, RuleKind, Traffic};
 pub use id::{GroupId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, ShapeId, TenantId, VersionId, ZoneId};
 pub use metric::{Metric, Sample, Staleness};
 pub use num::Milli;
 pub use pool::{Cause, Pool, PoolKind, Stock, Watermark};
 pub use quota::{Quota, QuotaUse};
 pub use reason::{Direction, Reason};
-pub use record::{Decision, Layer, LayerLine, Limit, LimitLine, Lines, Mismatch, Record, RuleLine, TimedLine};
+pub use record::{
+    Decision, Layer, LayerLine, Limit, LimitLine, Lines, Mismatch, RateLines, Record, RuleLine, TimedLine,
+};
 pub use rehearse::{PoolUse, Rehearsal, Report, World};
 pub use schedule::{Days, Point, Standing, Window, Zones};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION, Snapshot};
+pub use state::{Drain, GroupState, Override};
 pub use time::Timestamp;

@@ -27,10 +27,12 @@ pub enum Reason {
     Cooldown(Direction),
     /// Not every decision of the stabilisation window agrees.
     Stabilized,
-    /// The minimum.
-    Minimum,
-    /// The maximum.
-    Maximum,
+    /// More has moved in this direction lately than its rate allows.
+    Rate(Direction),
+    /// The minimum; so many were wanted.
+    Minimum(u32),
+    /// The maximum; so many were wanted.
+    Maximum(u32),
     /// Timed deltas or steps.
     Timed,
     /// A timed floor.
@@ -56,8 +58,10 @@ impl Reason {
             Self::Cooldown(Direction::Out) => 120,
             Self::Cooldown(Direction::In) => 121,
             Self::Stabilized => 122,
-            Self::Minimum => 130,
-            Self::Maximum => 131,
+            Self::Rate(Direction::Out) => 123,
+            Self::Rate(Direction::In) => 124,
+            Self::Minimum(_) => 130,
+            Self::Maximum(_) => 131,
             Self::Timed => 140,
             Self::Floor(_) => 141,
             Self::Cap(_) => 142,
@@ -77,8 +81,10 @@ impl core::fmt::Display for Reason {
             Self::Cooldown(Direction::Out) => f.write_str("the last growth is too recent"),
             Self::Cooldown(Direction::In) => f.write_str("the last shrinking is too recent"),
             Self::Stabilized => f.write_str("the stabilisation window does not agree yet"),
-            Self::Minimum => f.write_str("the minimum"),
-            Self::Maximum => f.write_str("the maximum"),
+            Self::Rate(Direction::Out) => f.write_str("growth is at its rate"),
+            Self::Rate(Direction::In) => f.write_str("shrinking is at its rate"),
+            Self::Minimum(wanted) => write!(f, "the minimum; {wanted} were wanted"),
+            Self::Maximum(wanted) => write!(f, "the maximum; {wanted} were wanted"),
             Self::Timed => f.write_str("timed deltas and steps"),
             Self::Floor(rule) => write!(f, "the timed floor of rule {rule}"),
             Self::Cap(rule) => write!(f, "the timed cap of rule {rule}"),

@@ -224,6 +224,8 @@ impl Engine {
         fork.due = self.due[places].to_vec();
         for slot in &mut fork.slots {
             slot.record = None;
+            // The world tells of groups, not of the instances that will stand in them.
+            slot.fleet = None;
         }
         fork.draining = fork.slots.iter().filter(|slot| slot.state.is_draining()).count();
         fork.ledger = self.ledger.clone();

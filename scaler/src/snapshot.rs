@@ -13,12 +13,13 @@ use crate::config::Config;
 use crate::effect::{Effect, Request, RequestKind};
 use crate::engine::{Engine, Slot};
 use crate::error::PolicyError;
-use crate::group::{Group, GroupState, Policy, Traffic};
+use crate::group::{Fleet, Group, Policy, Traffic};
 use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, TenantId, VersionId};
 use crate::metric::Sample;
 use crate::pool::Ledger;
 use crate::quota::Quotas;
 use crate::record::Record;
+use crate::state::GroupState;
 
 /// The version that [`Engine::snapshot`] writes, and the only one that [`Engine::restore`] reads.
 pub const SNAPSHOT_VERSION: u16 = 1;
@@ -49,6 +50,7 @@ struct Saved {
     policy: Policy,
     state: GroupState,
     samples: SmallVec<[Option<Sample>; 2]>,
+    fleet: Option<Box<Fleet>>,
     holdings: SmallVec<[Holding; 2]>,
     record: Option<Box<Record>>,
 }
@@ -94,6 +96,7 @@ impl Engine {
                 policy: slot.group.policy().clone(),
                 state,
                 samples: slot.samples.clone(),
+                fleet: slot.fleet.clone(),
                 holdings: slot.holdings.clone(),
                 record: slot.record.clone(),
             }
@@ -127,7 +130,9 @@ impl Engine {
             let id = saved.traffic.id;
             let group = Group::new(saved.policy, &engine.config.zones, engine.config.limits)
                 .map_err(|error| RestoreError::Policy(id, error))?;
-            if !saved.state.is_sound(&group) || saved.samples.len() != group.policy().metrics.len() {
+            let metrics = group.policy().metrics.len();
+            let fleet_fits = saved.fleet.as_ref().is_none_or(|fleet| fleet.is_sound(metrics));
+            if !saved.state.is_sound(&group) || saved.samples.len() != metrics || !fleet_fits {
                 return Err(RestoreError::State(id));
             }
             if engine.slots.last().is_some_and(|last| last.id() >= id) {
@@ -138,6 +143,7 @@ impl Engine {
                 group,
                 state: saved.state,
                 samples: saved.samples,
+                fleet: saved.fleet,
                 holdings: saved.holdings,
                 record: saved.record,
             });

@@ -76,7 +76,7 @@ impl Engine {
                 // The ticks that were passed over would have wanted what the last decision wanted.
                 slot.state.coast(&slot.group.policy().behavior, last);
             }
-            let inputs = inputs(&slot.holdings, &slot.samples);
+            let inputs = inputs(&slot.holdings, &slot.samples, slot.fleet.as_deref());
             let before = keep.then(|| slot.state.clone());
             let was = slot.state.target();
             let brief = step(&slot.group, &mut slot.state, &inputs, now, &mut ());

@@ -122,7 +122,7 @@ fn window(from: u64, until: u64) -> Window {
 
 fn group(set: &Setup) -> Group {
     let metric = |id| Metric { id: MetricId(id), stale_after_ms: set.stale, when_stale: Staleness::ForbidIn };
-    let pace = |at: usize| Pace { cooldown_ms: set.cooldown[at], stabilize_ms: set.window[at] };
+    let pace = |at: usize| Pace { cooldown_ms: set.cooldown[at], stabilize_ms: set.window[at], rate: None };
     let side = |past: i64| Some(Trigger { past: Milli::from_units(past), by: Change::Count(set.by) });
     let threshold = Threshold {
         out: side(set.above),
@@ -144,6 +144,7 @@ fn group(set: &Setup) -> Group {
         metrics: vec![metric(1), metric(2)],
         rules: (0..).zip(kinds).map(|(id, kind)| Rule { id: RuleId(id), kind }).collect(),
         behavior: Behavior { out: pace(0), inward: pace(1) },
+        warm_up_ms: 0,
     };
     Group::new(policy, &Zones::new(), Limits::default()).unwrap()
 }
@@ -206,7 +207,7 @@ fn decisions_are_those_of_the_reference() {
                 by_hand = (dice.below(2) == 0).then(|| dice.small(9));
                 state.set_by_hand(by_hand.map(|count| Override { count, until: Timestamp::MAX }));
             }
-            let inputs = Inputs { ready: delivered, starting: 0, samples: &samples };
+            let inputs = Inputs { ready: delivered, samples: &samples, ..Inputs::default() };
             let (decision, next) = decide(&group, &state, &inputs, Timestamp::from_millis(now));
             let expected = model.decide(&set, now, delivered, target, by_hand);
             assert_eq!(decision.target, expected, "at {now}\n{set:?}\n{}", decision.explain());

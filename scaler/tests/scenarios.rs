@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use tenon_scaler::strategy::{Change, QueueLength, Strategy, Target, Threshold, Trigger};
+use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
+use tenon_scaler::strategy::{
+    Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
+};
 use tenon_scaler::{
     Authority, Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Override, Point, Policy, PoolId,
-    PoolKind, PoolWitness, Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId,
+    PoolKind, PoolWitness, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId,
     Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
@@ -96,6 +99,15 @@ impl Stage {
                 if let Some(ms) = duration(&words, "in-window") {
                     pace.inward.stabilize_ms = ms;
                 }
+                if let Some(text) = words.get("out-rate") {
+                    pace.out.rate = Some(rate(text));
+                }
+                if let Some(text) = words.get("in-rate") {
+                    pace.inward.rate = Some(rate(text));
+                }
+                if let Some(ms) = duration(&words, "warm-up") {
+                    self.policy.warm_up_ms = ms;
+                }
                 self.put();
             }
             "group" => {
@@ -151,6 +163,7 @@ impl Stage {
                 let value = (rest[1] != "missing").then(|| milli(rest[1]));
                 self.engine.handle_sample(self.now, self.group, metric, at, value);
             }
+            "pods" => self.pods(&rest, &words),
             "override" => {
                 let by_hand = (rest[0] != "off").then(|| Override {
                     count: rest[0].parse().unwrap(),
@@ -188,6 +201,27 @@ impl Stage {
             "refused" => assert!(self.outcome.contains(&rest.join(" ")), "{line}: outcome was {:?}", self.outcome),
             other => panic!("no verb {other:?}"),
         }
+    }
+
+    /// `pods METRIC value=… value=… window=…`: what each pod uses, one that started now as `new:900`, one that is not
+    /// ready as `unready:0`.
+    fn pods(&mut self, rest: &[&str], words: &Words<'_>) {
+        let metric = MetricId(rest[0].parse().unwrap());
+        let window_ms = duration(words, "window").unwrap_or(30_000);
+        let now = self.now;
+        let (mut pods, mut samples) = (vec![], vec![]);
+        for (id, text) in (0..).zip(words["use"].split(',')) {
+            let (state, value) = text.split_once(':').unwrap_or(("ready", text));
+            let since = if state == "new" { now } else { Timestamp::ZERO };
+            let ready = if state == "unready" { ReadyCondition::NotReady(since) } else { ReadyCondition::Ready(since) };
+            let phase = Phase::Running;
+            pods.push(Pod { id, phase, ready, started: Some(since), deletion: Deletion::None, request: Some(1000) });
+            if value != "missing" {
+                samples.push(PodSample { pod: id, value: value.parse().unwrap(), at: now, window_ms });
+            }
+        }
+        self.engine.handle_pods(now, self.group, now, &pods);
+        self.engine.handle_pod_samples(now, self.group, metric, now, &samples);
     }
 
     /// Admits the group with its policy as it stands; `put=no` has kept it from being put before.
@@ -269,6 +303,30 @@ impl Stage {
                 }),
             ),
             "given" => RuleKind::Metric(metric, Strategy::Given),
+            "steps" => {
+                let bands = words["bands"].split(',').map(band).collect();
+                RuleKind::Metric(metric, Strategy::Steps(Steps { bands }))
+            }
+            "hpa" => {
+                let kind = match words["kind"] {
+                    "cpu" => Kind::CpuUtilization,
+                    "pods" => Kind::PodsAverage,
+                    "value" => Kind::Value,
+                    "average-value" => Kind::AverageValue,
+                    other => panic!("no kind {other:?}"),
+                };
+                let target = words["target"].parse().unwrap();
+                RuleKind::Metric(metric, Strategy::Hpa(Hpa::new(hpa::Metric { kind, target })))
+            }
+            "kpa" => RuleKind::Metric(
+                metric,
+                Strategy::Kpa(Kpa {
+                    sample_ms: 2_000,
+                    stable_window_ms: u32::try_from(duration(words, "stable").unwrap_or(60_000)).unwrap(),
+                    activation_scale: number(words, "activation").unwrap_or(1),
+                    ..Kpa::new(milli(words["target"]), milli(words["target"]))
+                }),
+            ),
             "floor" => RuleKind::Floor(self.window(words), count()),
             "cap" => RuleKind::Cap(self.window(words), count()),
             "delta" => RuleKind::Delta(self.window(words), rest[2].parse().unwrap()),
@@ -370,12 +428,44 @@ fn given(line: &tenon_scaler::TimedLine) -> i32 {
     }
 }
 
-fn trigger(words: &Words<'_>, past: &str, by: &str) -> Option<Trigger> {
-    let past = milli(words.get(past)?);
-    let by = words.get(by).map_or(Change::Count(1), |text| match text.strip_suffix('%') {
+/// `20:+20%`, `30:+7`, `0:-2`, `38:=25`, `10:hold`.
+fn band(text: &str) -> Band {
+    let (from, adjust) = text.split_once(':').unwrap();
+    let adjust = match (adjust, adjust.chars().next().unwrap()) {
+        ("hold", _) => Adjust::Hold,
+        (_, '=') => Adjust::To(adjust[1..].parse().unwrap()),
+        (_, '+') => Adjust::Out(change(&adjust[1..])),
+        (_, '-') => Adjust::In(change(&adjust[1..])),
+        other => panic!("no adjustment {other:?}"),
+    };
+    Band { from: milli(from), adjust }
+}
+
+/// `max:4/15s,100%/15s`, `min:…` or `disabled`.
+fn rate(text: &str) -> Rate {
+    let Some((select, policies)) = text.split_once(':') else { return Rate::disabled() };
+    let policy = |text: &str| {
+        let (value, period) = text.split_once('/').unwrap();
+        let (kind, value) = match value.strip_suffix('%') {
+            Some(share) => (PolicyKind::Percent, share),
+            None => (PolicyKind::Pods, value),
+        };
+        hpa::Policy { kind, value: value.parse().unwrap(), period_ms: millis(period) }
+    };
+    let select = if select == "max" { Select::Max } else { Select::Min };
+    Rate { select, policies: policies.split(',').map(policy).collect() }
+}
+
+fn change(text: &str) -> Change {
+    match text.strip_suffix('%') {
         Some(share) => Change::Permille(share.parse::<u32>().unwrap() * 10),
         None => Change::Count(text.parse().unwrap()),
-    });
+    }
+}
+
+fn trigger(words: &Words<'_>, past: &str, by: &str) -> Option<Trigger> {
+    let past = milli(words.get(past)?);
+    let by = words.get(by).map_or(Change::Count(1), |text| change(text));
     Some(Trigger { past, by })
 }
 
@@ -454,5 +544,5 @@ fn every_scenario_holds() {
         failed.extend(wrong);
     }
     assert!(failed.is_empty(), "{} of {count} failed\n\n{}", failed.len(), failed.join("\n"));
-    assert!(count >= 60, "only {count} scenarios ran");
+    assert!(count >= 90, "only {count} scenarios ran");
 }

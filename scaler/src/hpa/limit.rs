@@ -85,8 +85,8 @@ impl Events {
     }
 
     /// Remembers a change, in the place of one that no policy looks at any more where there is one.
-    pub fn store(&mut self, change: u32, rules: &Rules, now: Timestamp) {
-        let longest = rules.policies.iter().map(|policy| policy.period_ms).max().unwrap_or(0);
+    pub fn store(&mut self, change: u32, policies: &[Policy], now: Timestamp) {
+        let longest = policies.iter().map(|policy| policy.period_ms).max().unwrap_or(0);
         let mut place = None;
         for (at, event) in self.0.iter_mut().enumerate() {
             event.outdated |= now.millis_since(event.at) > longest;
@@ -228,18 +228,31 @@ pub fn rate_limit(
     events: (&Events, &Events),
     now: Timestamp,
 ) -> u32 {
+    let counted = rules
+        .policies
+        .iter()
+        .map(|policy| (*policy, events.0.within(policy.period_ms, now), events.1.within(policy.period_ms, now)));
+    furthest(direction, current, rules.select, counted)
+}
+
+/// How far policies let a size go, each with what was added and what went within its period.
+pub(crate) fn furthest(
+    direction: crate::Direction,
+    current: u32,
+    select: Select,
+    policies: impl Iterator<Item = (Policy, i64, i64)>,
+) -> u32 {
     let up = direction == crate::Direction::Out;
-    let proposals = rules.policies.iter().map(|policy| {
-        let (added, gone) = (events.0.within(policy.period_ms, now), events.1.within(policy.period_ms, now));
-        let start = i64::from(current) - added + gone;
+    let proposals = policies.map(|(policy, added, gone)| {
+        let start = i64::from(current).saturating_sub(added).saturating_add(gone);
         let value = i64::from(policy.value);
         match policy.kind {
             PolicyKind::Pods if up => start.saturating_add(value),
-            PolicyKind::Pods => start - value,
+            PolicyKind::Pods => start.saturating_sub(value),
             PolicyKind::Percent => percent(start, if up { policy.value.into() } else { -f64::from(policy.value) }, up),
         }
     });
-    let limit = match rules.select {
+    let limit = match select {
         Select::Disabled => return current,
         Select::Max if up => proposals.max(),
         Select::Max => proposals.min(),

@@ -9,6 +9,7 @@
 
 mod limit;
 mod propose;
+mod tally;
 
 pub use limit::{Bound, Event, Events, Limited, Policy, PolicyKind, Recommendation, Rules, Select};
 pub use limit::{limit_by_policies, limit_default, rate_limit, stabilize_behavior, stabilize_default};
@@ -16,6 +17,11 @@ pub use propose::{
     Classes, Deletion, Kind, Metric, MetricError, Phase, Pod, PodSample, Pods, Proposal, ReadyCondition,
 };
 pub use propose::{classify, propose};
+pub use tally::{Tally, Uncounted, Usage};
+
+pub(crate) use limit::furthest;
+pub(crate) use propose::Doubt;
+pub(crate) use tally::tally;
 
 use alloc::vec::Vec;
 
@@ -85,6 +91,12 @@ impl Default for Spec {
             cpu_initialization_ms: 300_000,
             initial_readiness_ms: 30_000,
         }
+    }
+}
+
+impl Spec {
+    fn doubt(&self) -> Doubt {
+        Doubt { cpu_initialization_ms: self.cpu_initialization_ms, initial_readiness_ms: self.initial_readiness_ms }
     }
 }
 
@@ -168,9 +180,9 @@ pub fn reconcile(spec: &Spec, state: &State, view: &View<'_>, now: Timestamp) ->
     };
     if let Some((up, down)) = &spec.behavior {
         if desired > current {
-            next.ups.store(desired - current, up, now);
+            next.ups.store(desired - current, &up.policies, now);
         } else if desired < current {
-            next.downs.store(current - desired, down, now);
+            next.downs.store(current - desired, &down.policies, now);
         }
     }
     (desired, Outcome::Sized(bound), next)

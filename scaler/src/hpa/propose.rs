@@ -1,8 +1,8 @@
-//! What one metric proposes: the original's `replica_calculator.go`.
+//! What one metric proposes, and which pods count for it: the first half of the original's `replica_calculator.go`.
 
 use smallvec::SmallVec;
 
-use super::{Measured, Spec, View};
+use super::{Measured, Spec, Usage, View, tally};
 use crate::Timestamp;
 
 /// The life of a pod.
@@ -79,11 +79,11 @@ pub struct PodSample {
 pub struct Pods<'a>(pub &'a [Pod]);
 
 impl Pods<'_> {
-    fn get(&self, id: u32) -> Option<&Pod> {
+    pub(crate) fn get(&self, id: u32) -> Option<&Pod> {
         self.0.binary_search_by_key(&id, |pod| pod.id).ok().map(|at| &self.0[at])
     }
 
-    fn ready(&self) -> i64 {
+    pub(crate) fn ready(&self) -> i64 {
         let ready = |pod: &&Pod| pod.phase == Phase::Running && matches!(pod.ready, ReadyCondition::Ready(_));
         count(self.0.iter().filter(ready).count())
     }
@@ -169,6 +169,17 @@ pub struct Classes {
 /// Sorts pods by what they count for (`groupPods`).
 #[must_use]
 pub fn classify(spec: &Spec, kind: Kind, pods: Pods<'_>, samples: &[PodSample], now: Timestamp) -> Classes {
+    sort_out(spec.doubt(), kind, pods, samples, now)
+}
+
+/// How long after its start a pod is doubted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doubt {
+    pub(crate) cpu_initialization_ms: u64,
+    pub(crate) initial_readiness_ms: u64,
+}
+
+pub(super) fn sort_out(doubt: Doubt, kind: Kind, pods: Pods<'_>, samples: &[PodSample], now: Timestamp) -> Classes {
     let cpu = matches!(kind, Kind::CpuUtilization | Kind::CpuAverage);
     let mut classes = Classes::default();
     for pod in pods.0 {
@@ -179,7 +190,7 @@ pub fn classify(spec: &Spec, kind: Kind, pods: Pods<'_>, samples: &[PodSample], 
         } else {
             match samples.binary_search_by_key(&pod.id, |sample| sample.pod) {
                 Err(_) => classes.missing.push(pod.id),
-                Ok(at) if cpu && is_unready(spec, pod, &samples[at], now) => classes.unready.push(pod.id),
+                Ok(at) if cpu && is_unready(doubt, pod, &samples[at], now) => classes.unready.push(pod.id),
                 Ok(_) => classes.ready += 1,
             }
         }
@@ -187,41 +198,19 @@ pub fn classify(spec: &Spec, kind: Kind, pods: Pods<'_>, samples: &[PodSample], 
     classes
 }
 
-fn is_unready(spec: &Spec, pod: &Pod, sample: &PodSample, now: Timestamp) -> bool {
+fn is_unready(doubt: Doubt, pod: &Pod, sample: &PodSample, now: Timestamp) -> bool {
     let (since, not_ready) = match pod.ready {
         ReadyCondition::Absent => return true,
         ReadyCondition::Ready(since) => (since, false),
         ReadyCondition::NotReady(since) => (since, true),
     };
     let Some(started) = pod.started else { return true };
-    if started.after_millis(spec.cpu_initialization_ms) > now {
+    if started.after_millis(doubt.cpu_initialization_ms) > now {
         // Still initialising: not ready, or not measured for a whole window since it became what it is.
         not_ready || sample.at < since.after_millis(sample.window_ms)
     } else {
         // Not ready, and never was.
-        not_ready && started.after_millis(spec.initial_readiness_ms) > since
-    }
-}
-
-/// Sums over samples that may be replaced: what ratios are taken of.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    value: i64,
-    request: i64,
-    /// Samples of known pods.
-    known: i64,
-    /// All samples.
-    all: i64,
-}
-
-impl Sums {
-    fn add(&mut self, value: i64, request: Option<i64>) {
-        self.all += 1;
-        self.value = self.value.saturating_add(if request.is_some() { value } else { 0 });
-        if let Some(request) = request {
-            self.request = self.request.saturating_add(request);
-            self.known += 1;
-        }
+        not_ready && started.after_millis(doubt.initial_readiness_ms) > since
     }
 }
 
@@ -236,133 +225,26 @@ pub fn propose(
     view: &View<'_>,
     now: Timestamp,
 ) -> Result<Proposal, MetricError> {
-    match (metric.kind, measured) {
-        (Kind::Value, Measured::Values(values)) => from_value(spec, metric, values, view),
-        (Kind::AverageValue, Measured::Values(values)) => Ok(from_average_value(spec, metric, values, view)),
-        (Kind::Value | Kind::AverageValue, _) | (_, Measured::Values(_) | Measured::Failed) => Err(MetricError::Source),
-        (_, Measured::Pods(samples)) => from_pods(spec, metric, samples, view, now),
-    }
-}
-
-fn from_pods(
-    spec: &Spec,
-    metric: &Metric,
-    samples: &[PodSample],
-    view: &View<'_>,
-    now: Timestamp,
-) -> Result<Proposal, MetricError> {
-    if view.pods.0.is_empty() {
-        return Err(MetricError::NoPods);
-    }
-    let by_request = matches!(metric.kind, Kind::CpuUtilization | Kind::Utilization);
-    let classes = classify(spec, metric.kind, view.pods, samples, now);
-    // Utilisation is over what known pods request; an average is over whatever was measured.
-    let request = |pod: u32| if by_request { view.pods.get(pod).and_then(|pod| pod.request) } else { Some(1) };
-    let mut sums = Sums::default();
-    for sample in samples {
-        if !classes.ignored.contains(&sample.pod) && !classes.unready.contains(&sample.pod) {
-            sums.add(sample.value, request(sample.pod));
+    let usage = match (metric.kind, measured) {
+        (Kind::Value, Measured::Values(values)) => {
+            let ready = (!view.pods.0.is_empty()).then(|| view.pods.ready());
+            Usage::Value { usage: sum(values), ready }
         }
-    }
-    if sums.all == 0 {
-        return Err(MetricError::NoReadyPods);
-    }
-    if by_request && let Some(pod) = view.pods.0.iter().find(|pod| pod.request.is_none()) {
-        return Err(MetricError::NoRequest(pod.id));
-    }
-    let (ratio, used) = ratio(metric, by_request, sums)?;
-    let usage = sums.value / sums.known.max(1);
-    let utilization_percent = by_request.then_some(used);
-    let proposal = |replicas: u32| Proposal { replicas, utilization_percent, usage };
-    let stay = Ok(proposal(view.spec_replicas));
-    let with_unready = !classes.unready.is_empty() && ratio > 1.0;
-    if !with_unready && classes.missing.is_empty() {
-        if spec.tolerance.holds(ratio) {
-            return stay;
+        (Kind::AverageValue, Measured::Values(values)) => {
+            Usage::AverageValue { usage: sum(values), replicas: view.status_replicas }
         }
-        return Ok(proposal(ceil(ratio * float(count(classes.ready)))));
-    }
-    for pod in &classes.missing {
-        if ratio < 1.0 {
-            let of_it = request(*pod).unwrap_or(0);
-            // Shrinking: all that it requests, or all that it is meant to use.
-            let fallback = if by_request { of_it.saturating_mul(metric.target.max(100)) / 100 } else { metric.target };
-            sums.add(fallback, request(*pod));
-        } else if ratio > 1.0 || !by_request {
-            sums.add(0, request(*pod));
+        (Kind::Value | Kind::AverageValue, _) | (_, Measured::Values(_) | Measured::Failed) => {
+            return Err(MetricError::Source);
         }
-    }
-    if with_unready {
-        for pod in &classes.unready {
-            sums.add(0, request(*pod));
-        }
-    }
-    let (again, _) = self::ratio(metric, by_request, sums)?;
-    let turned = (ratio < 1.0 && again > 1.0) || (ratio > 1.0 && again < 1.0);
-    if spec.tolerance.holds(again) || turned {
-        return stay;
-    }
-    let replicas = ceil(again * float(sums.all));
-    if (again < 1.0 && replicas > view.spec_replicas) || (again > 1.0 && replicas < view.spec_replicas) {
-        return stay;
-    }
-    Ok(proposal(replicas))
-}
-
-/// The ratio to the target, and the whole per cent or the average that it is taken of.
-fn ratio(metric: &Metric, by_request: bool, sums: Sums) -> Result<(f64, i64), MetricError> {
-    if by_request {
-        if sums.request == 0 {
-            return Err(MetricError::NoMatch);
-        }
-        // Whole per cent, before the ratio is taken.
-        let percent = sums.value.saturating_mul(100) / sums.request;
-        return Ok((float(percent) / float(metric.target), percent));
-    }
-    let average = sums.value / sums.all.max(1);
-    Ok((float(average) / float(metric.target), average))
-}
-
-fn from_value(spec: &Spec, metric: &Metric, values: &[i64], view: &View<'_>) -> Result<Proposal, MetricError> {
-    let usage = values.iter().fold(0_i64, |sum, value| sum.saturating_add(*value));
-    let ratio = float(usage) / float(metric.target);
-    let replicas = if view.spec_replicas == 0 {
-        ceil(ratio)
-    } else if spec.tolerance.holds(ratio) {
-        view.spec_replicas
-    } else if view.pods.0.is_empty() {
-        return Err(MetricError::NoPods);
-    } else {
-        ceil(ratio * float(view.pods.ready()))
+        (_, Measured::Pods(samples)) => Usage::Pods(tally(spec.doubt(), metric, view.pods, samples, now)?),
     };
-    Ok(Proposal { replicas, utilization_percent: None, usage })
+    usage.propose(metric, spec.tolerance, view.spec_replicas)
 }
 
-fn from_average_value(spec: &Spec, metric: &Metric, values: &[i64], view: &View<'_>) -> Proposal {
-    let usage = values.iter().fold(0_i64, |sum, value| sum.saturating_add(*value));
-    let replicas = f64::from(view.status_replicas);
-    let ratio = float(usage) / (float(metric.target) * replicas);
-    let wanted =
-        if spec.tolerance.holds(ratio) { view.status_replicas } else { ceil(float(usage) / float(metric.target)) };
-    Proposal { replicas: wanted, utilization_percent: None, usage: i64::from(ceil(float(usage) / replicas)) }
+fn sum(values: &[i64]) -> i64 {
+    values.iter().fold(0_i64, |sum, value| sum.saturating_add(*value))
 }
 
-/// The next whole count; the largest where it is too large, 0 below 0 and for no number.
-fn ceil(value: f64) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a float cast saturates: an overload that overflows stays an overload"
-    )]
-    let whole = libm::ceil(value) as u32;
-    whole.min(i32::MAX.unsigned_abs())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the original calculates so")]
-fn float(value: i64) -> f64 {
-    value as f64
-}
-
-fn count(value: usize) -> i64 {
+pub(super) fn count(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

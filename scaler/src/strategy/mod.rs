@@ -3,20 +3,29 @@
 //! A strategy's rule of arithmetic stands in its *evidence*: the numbers it read, with one pure function from them to the
 //! verdict. The live decision calls that function, and so does whoever verifies the record of it.
 
+mod hpa;
+mod kpa;
+mod steps;
 mod target;
 mod threshold;
 
+pub use hpa::{Hpa, HpaEvidence};
+pub use kpa::{Kpa, KpaEvidence};
+pub use steps::{Adjust, Band, Steps, StepsEvidence};
 pub use target::{QueueEvidence, QueueLength, Target, TargetEvidence};
 pub use threshold::{Change, Side, Threshold, ThresholdEvidence, Trigger};
 
+pub(crate) use kpa::Memory;
 pub(crate) use threshold::Breaches;
+
+use alloc::boxed::Box;
 
 use crate::error::PolicyError;
 use crate::id::RuleId;
 use crate::num::Milli;
 
 /// How a metric becomes a wanted count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Strategy {
@@ -26,6 +35,12 @@ pub enum Strategy {
     Target(Target),
     /// One instance for so much of a total: queued jobs, requests a second.
     QueueLength(QueueLength),
+    /// So many more or fewer by how far the metric is from where it should be.
+    Steps(Steps),
+    /// As the Kubernetes `HorizontalPodAutoscaler` would.
+    Hpa(Hpa),
+    /// As the Knative pod autoscaler would.
+    Kpa(Kpa),
     /// The metric is the wanted count itself, by a formula of the host's own.
     Given,
 }
@@ -45,7 +60,7 @@ pub enum Verdict {
 }
 
 /// The numbers that a metric rule's verdict follows from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Evidence {
@@ -55,6 +70,16 @@ pub enum Evidence {
     Target(TargetEvidence),
     /// Of a [`QueueLength`].
     QueueLength(QueueEvidence),
+    /// Of [`Steps`].
+    Steps(StepsEvidence),
+    /// Of an [`Hpa`].
+    Hpa(Box<HpaEvidence>),
+    /// Of an [`Hpa`] that proposes nothing: nothing may shrink.
+    HpaFailed(crate::hpa::MetricError),
+    /// Of [`Steps`] whose last sample has moved the group already: the next one is waited for.
+    Heard,
+    /// Of a [`Kpa`].
+    Kpa(Box<KpaEvidence>),
     /// Of [`Strategy::Given`]: the count that the host's formula gave.
     Given(Milli),
     /// No fresh sample, and the rule has no say.
@@ -71,9 +96,13 @@ impl Evidence {
             Self::Threshold(evidence) => evidence.verdict(),
             Self::Target(evidence) => evidence.verdict(),
             Self::QueueLength(evidence) => evidence.verdict(),
+            Self::Steps(evidence) => evidence.verdict(),
+            Self::Hpa(evidence) => evidence.verdict(),
+            Self::Kpa(evidence) => evidence.verdict(),
             Self::Given(count) => Verdict::Want(crate::num::mul_div_ceil(count.at_least_zero(), 1, 1000)),
+            Self::Heard => Verdict::Hold,
             Self::Silent => Verdict::Abstain,
-            Self::Broken => Verdict::Broken,
+            Self::Broken | Self::HpaFailed(_) => Verdict::Broken,
         }
     }
 }
@@ -90,6 +119,9 @@ impl Strategy {
                     Err(PolicyError::Target(rule))
                 }
             }
+            Self::Steps(steps) => steps.check(rule),
+            Self::Hpa(hpa) => hpa.check(rule),
+            Self::Kpa(kpa) => kpa.check(rule),
             Self::Given => Ok(()),
         }
     }

@@ -63,7 +63,7 @@ pub(crate) fn run(case: &Value) {
             let mut held = events(&case["history"]);
             assert_eq!(held.within(millis(&case["sum_period_s"]), NOW), int(&expect["sum_before"]));
             if let Some(rules) = rules(&case["rules"]) {
-                held.store(count(&case["new_change"]), &rules, NOW);
+                held.store(count(&case["new_change"]), &rules.policies, NOW);
             }
             let got: Vec<_> = held.0.iter().map(|event| (event.change, event.outdated)).collect();
             let expected = expect["history"].as_array().unwrap().iter();

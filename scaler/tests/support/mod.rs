@@ -4,10 +4,13 @@
 use std::collections::VecDeque;
 
 use jiff::civil::time;
-use tenon_scaler::strategy::{Change, QueueLength, Strategy, Target, Threshold, Trigger};
+use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
+use tenon_scaler::strategy::{
+    Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
+};
 use tenon_scaler::{
     Authority, Behavior, Config, Days, Effect, Engine, GroupId, IdcId, Limits, Metric, MetricId, Milli, Override, Pace,
-    Point, Policy, Pool, PoolId, PoolKind, Quota, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip,
+    Point, Policy, Pool, PoolId, PoolKind, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip,
     Staleness, TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
@@ -67,12 +70,15 @@ pub(crate) enum Op {
     Launch(RequestId, u32, u32),
     Release(RequestId, u32),
     Census(GroupId, PoolId, Timestamp, u32),
+    Pods(GroupId, Timestamp, Vec<Pod>),
+    PodSamples(GroupId, MetricId, Timestamp, Vec<PodSample>),
     Tick,
 }
 
 impl Op {
     pub(crate) fn is_fact(&self) -> bool {
-        matches!(self, Self::Sample(..) | Self::Launch(..) | Self::Release(..) | Self::Census(..) | Self::Tick)
+        let of_instances = matches!(self, Self::Census(..) | Self::Pods(..) | Self::PodSamples(..));
+        of_instances || matches!(self, Self::Sample(..) | Self::Launch(..) | Self::Release(..) | Self::Tick)
     }
 }
 
@@ -108,6 +114,14 @@ pub(crate) fn apply(engine: &mut Engine, now: Timestamp, op: &Op) -> bool {
         }
         Op::Census(group, pool, at, serving) => {
             engine.handle_census(now, group, pool, at, serving);
+            false
+        }
+        Op::Pods(group, at, pods) => {
+            engine.handle_pods(now, group, at, &pods);
+            false
+        }
+        Op::PodSamples(group, metric, at, samples) => {
+            engine.handle_pod_samples(now, group, metric, at, &samples);
             false
         }
         Op::Tick => {
@@ -167,7 +181,12 @@ impl Author {
     fn op(&mut self) -> Op {
         let dice = &mut self.dice;
         let group = GroupId(dice.small(5));
-        match dice.below(24) {
+        match dice.below(28) {
+            24 => Op::Pods(group, self.now, pods(dice, self.now)),
+            25..=26 => {
+                let metric = MetricId(u16::try_from(dice.below(2)).unwrap());
+                Op::PodSamples(group, metric, self.now, pod_samples(dice, self.now))
+            }
             0 => Op::PutPool(pool(dice, self.now)),
             1 => Op::PutRelease(ReleaseId(dice.small(2)), VersionId(dice.below(9))),
             2 => Op::Admit(
@@ -251,6 +270,7 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
     let pace = |dice: &mut Dice| Pace {
         cooldown_ms: dice.pick(&[0, 0, 40_000]),
         stabilize_ms: dice.pick(&[0, 0, 60_000, 700_000]),
+        rate: rate(dice),
     };
     let behavior = Behavior { out: pace(dice), inward: pace(dice) };
     let metrics = (0..2).map(|id| Metric {
@@ -262,7 +282,90 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
     let rules = (0..dice.below(6)).map(|id| Rule { id: RuleId(u16::try_from(id).unwrap()), kind: kind(dice) });
     let rules = rules.collect();
     let min = dice.small(5);
-    Policy { min, max: min + dice.small(50), rank: u8::try_from(dice.below(3)).unwrap(), metrics, rules, behavior }
+    let (max, rank) = (min + dice.small(50), u8::try_from(dice.below(3)).unwrap());
+    Policy { min, max, rank, metrics, rules, behavior, warm_up_ms: dice.pick(&[0, 90_000]) }
+}
+
+pub(crate) fn rate(dice: &mut Dice) -> Option<Rate> {
+    let policy = |dice: &mut Dice| hpa::Policy {
+        kind: dice.pick(&[PolicyKind::Pods, PolicyKind::Percent]),
+        value: 1 + dice.small(60),
+        period_ms: dice.pick(&[15_000, 60_000, 900_000]),
+    };
+    match dice.below(6) {
+        0 => Some(Rate::disabled()),
+        1 | 2 => {
+            let select = dice.pick(&[Select::Max, Select::Min]);
+            Some(Rate { select, policies: (0..=dice.below(2)).map(|_| policy(dice)).collect() })
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn pods(dice: &mut Dice, now: Timestamp) -> Vec<Pod> {
+    let before =
+        |dice: &mut Dice| Timestamp::from_millis(now.as_millis() - dice.pick(&[0, 10_000, 60_000, 400_000, 3_000_000]));
+    let pod = |id, dice: &mut Dice| Pod {
+        id,
+        phase: dice.pick(&[Phase::Running, Phase::Running, Phase::Running, Phase::Pending, Phase::Failed]),
+        ready: match dice.below(5) {
+            0 => ReadyCondition::NotReady(before(dice)),
+            1 => ReadyCondition::Absent,
+            _ => ReadyCondition::Ready(before(dice)),
+        },
+        started: (dice.below(6) > 0).then(|| before(dice)),
+        deletion: if dice.below(9) == 0 { Deletion::Begun } else { Deletion::None },
+        request: (dice.below(15) > 0).then_some(1_000),
+    };
+    (0..dice.small(8)).map(|id| pod(id, dice)).collect()
+}
+
+pub(crate) fn pod_samples(dice: &mut Dice, now: Timestamp) -> Vec<PodSample> {
+    let ids: Vec<u32> = (0..8).filter(|_| dice.below(4) > 0).collect();
+    let sample = |pod| PodSample { pod, value: i64::from(dice.small(2_000)), at: now, window_ms: 30_000 };
+    ids.into_iter().map(sample).collect()
+}
+
+/// A pod that has long been ready.
+pub(crate) fn serving(now: Timestamp) -> Pod {
+    let since = Timestamp::from_millis(now.as_millis() - 900_000_000);
+    Pod {
+        id: 0,
+        phase: Phase::Running,
+        ready: ReadyCondition::Ready(since),
+        started: Some(since),
+        deletion: Deletion::None,
+        request: Some(1_000),
+    }
+}
+
+/// Strategies of other autoscalers, and steps.
+fn strategy(dice: &mut Dice) -> Strategy {
+    let kind =
+        dice.pick(&[Kind::CpuUtilization, Kind::Utilization, Kind::PodsAverage, Kind::Value, Kind::AverageValue]);
+    match dice.below(3) {
+        0 => {
+            let target = if matches!(kind, Kind::CpuUtilization | Kind::Utilization) { 60 } else { 900 };
+            Strategy::Hpa(Hpa::new(hpa::Metric { kind, target }))
+        }
+        1 => Strategy::Kpa(Kpa {
+            sample_ms: 5_000,
+            scale_down_delay_ms: dice.pick(&[0, 30_000]),
+            activation_scale: dice.pick(&[1, 3]),
+            ..Kpa::new(Milli::from_units(4), Milli::from_units(8))
+        }),
+        _ => {
+            let band = |from, adjust| Band { from: Milli::from_units(from), adjust };
+            let bands = vec![
+                band(0, Adjust::In(Change::Count(2))),
+                band(10, Adjust::Hold),
+                band(20, Adjust::Out(Change::Permille(200))),
+                band(30, Adjust::Out(Change::Count(7))),
+                band(38, Adjust::To(25)),
+            ];
+            Strategy::Steps(Steps { bands })
+        }
+    }
 }
 
 fn kind(dice: &mut Dice) -> RuleKind {
@@ -280,7 +383,8 @@ fn kind(dice: &mut Dice) -> RuleKind {
         lead_ms,
     };
     let delta = i32::try_from(dice.below(24)).unwrap() - 12;
-    match dice.below(8) {
+    match dice.below(11) {
+        8..=10 => RuleKind::Metric(metric, strategy(dice)),
         0 => RuleKind::Metric(metric, Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(2) })),
         1 => RuleKind::Metric(
             metric,

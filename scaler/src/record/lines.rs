@@ -1,40 +1,17 @@
-//! The record of a decision: every number it follows from, and its own proof.
+//! The numbers behind a decision, line by line, each with the one function that says what follows from it.
 
-use alloc::string::String;
-use core::fmt::Write as _;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
 use crate::Timestamp;
-use crate::allot::Allotment;
-use crate::id::{GroupId, RuleId};
+use crate::behavior::{RateLine, bound};
+use crate::hpa::Select;
+use crate::id::RuleId;
 use crate::num::shift;
-use crate::reason::Reason;
+use crate::reason::Direction;
 use crate::strategy::{Evidence, Verdict};
-
-/// How many instances a group gets, and why: per rule what it read and said, the limits and the layers in order, each
-/// with the size before and after.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[must_use]
-pub struct Decision {
-    /// When it was made.
-    pub at: Timestamp,
-    /// The instances that served.
-    pub ready: u32,
-    /// The instances on their way.
-    pub starting: u32,
-    /// The target before.
-    pub previous: u32,
-    /// The target.
-    pub target: u32,
-    /// The last thing that changed the target.
-    pub reason: Reason,
-    /// Before this instant the answer cannot change, unless an input does.
-    pub next_change: Timestamp,
-    /// The numbers behind it.
-    pub lines: Lines,
-}
 
 /// The numbers behind a [`Decision`], in the order in which they took effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,10 +27,30 @@ pub struct Lines {
     pub layers: SmallVec<[LayerLine; 3]>,
     /// The size that metric rules had decided before.
     pub base: u32,
+    /// The policies of the rate that holds metric rules back, if any.
+    pub rate: Option<Box<RateLines>>,
+}
+
+/// The policies of a rate at work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RateLines {
+    /// Which of them holds.
+    pub select: Select,
+    /// Each with what moved within its period.
+    pub policies: Vec<RateLine>,
+}
+
+impl RateLines {
+    /// How far they let a group of `size` go.
+    #[must_use]
+    pub fn bound(&self, direction: Direction, size: u32) -> u32 {
+        bound(direction, size, self.select, self.policies.iter().copied())
+    }
 }
 
 /// What one metric rule read and said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RuleLine {
     /// The rule.
@@ -132,6 +129,13 @@ pub enum Limit {
         /// The time to wait, in ms.
         cooldown_ms: u64,
     },
+    /// The rate of a direction.
+    Rate {
+        /// The size before.
+        size: u32,
+        /// How far its policies let the group go.
+        bound: u32,
+    },
 }
 
 impl Limit {
@@ -143,6 +147,13 @@ impl Limit {
             Self::Broken { size } => wanted.max(size),
             Self::Bounds { min, max } => wanted.clamp(min, max.max(min)),
             Self::Stabilized { size, least, most } => size.max(least).min(most.max(least)),
+            Self::Rate { size, bound } => {
+                if wanted > size {
+                    wanted.min(bound.max(size))
+                } else {
+                    wanted.max(bound.min(size))
+                }
+            }
             Self::Cooldown { size, waited_ms, cooldown_ms } => {
                 if waited_ms < cooldown_ms {
                     size
@@ -226,6 +237,7 @@ pub(crate) trait Trace {
     fn timed(&mut self, line: TimedLine);
     fn rule(&mut self, line: RuleLine);
     fn limit(&mut self, line: LimitLine);
+    fn rate(&mut self, select: Select, lines: impl Iterator<Item = RateLine>);
     fn layer(&mut self, line: LayerLine);
 }
 
@@ -235,6 +247,7 @@ impl Trace for () {
     fn timed(&mut self, _: TimedLine) {}
     fn rule(&mut self, _: RuleLine) {}
     fn limit(&mut self, _: LimitLine) {}
+    fn rate(&mut self, _: Select, _: impl Iterator<Item = RateLine>) {}
     fn layer(&mut self, _: LayerLine) {}
 }
 
@@ -251,6 +264,9 @@ impl Trace for Lines {
     }
     fn limit(&mut self, line: LimitLine) {
         self.limits.push(line);
+    }
+    fn rate(&mut self, select: Select, lines: impl Iterator<Item = RateLine>) {
+        self.rate = Some(Box::new(RateLines { select, policies: lines.collect() }));
     }
     fn layer(&mut self, line: LayerLine) {
         self.layers.push(line);
@@ -281,173 +297,5 @@ impl Said {
             self.by = matches!(verdict, Verdict::Want(_)).then_some(rule);
         }
         self.spoken = true;
-    }
-}
-
-/// A decision, and what pools made of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Record {
-    /// The group.
-    pub group: GroupId,
-    /// The decision.
-    pub decision: Decision,
-    /// The split over pools.
-    pub allotment: Allotment,
-}
-
-impl Record {
-    /// Recomputes the decision from its own numbers, and checks that the split adds up to it.
-    ///
-    /// # Errors
-    /// The first [`Mismatch`].
-    pub fn verify(&self) -> Result<(), Mismatch> {
-        self.decision.verify()?;
-        let sum = |parts: &[(crate::PoolId, u32)]| parts.iter().map(|(_, count)| i64::from(*count)).sum::<i64>();
-        let Allotment { lent, returned, missing, waiting, .. } = &self.allotment;
-        let grown = sum(lent) + i64::from(*missing);
-        let shrunk = sum(returned) + i64::from(*waiting);
-        if grown - shrunk == self.decision.change() && (grown == 0 || shrunk == 0) {
-            Ok(())
-        } else {
-            Err(Mismatch::Allotment)
-        }
-    }
-
-    /// The whole story in words, a line each.
-    #[must_use]
-    pub fn explain(&self) -> String {
-        let mut out = self.decision.explain();
-        // Writing into a string does not fail.
-        let _ = self.tell(&mut out);
-        out
-    }
-
-    fn tell(&self, out: &mut String) -> core::fmt::Result {
-        let Allotment { version, lent, returned, missing, causes, refusal, waiting } = &self.allotment;
-        for (pool, count) in lent {
-            writeln!(out, "  pool {pool}: +{count}, version {}", version.map_or(0, |version| version.0))?;
-        }
-        for (pool, count) in returned {
-            writeln!(out, "  pool {pool}: -{count}")?;
-        }
-        if *missing > 0 {
-            writeln!(out, "  short of {missing}: {causes:?} {refusal:?}")?;
-        }
-        if *waiting > 0 {
-            writeln!(out, "  {waiting} go once they have started")?;
-        }
-        Ok(())
-    }
-}
-
-/// Where a record does not follow from its own numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Mismatch {
-    /// A rule's verdict does not follow from what it read.
-    #[error("the verdict of rule {0} does not follow from what it read")]
-    Rule(RuleId),
-    /// A limit, counted from 0, does not start where the one before ended, or ends elsewhere than it says.
-    #[error("limit {0} does not follow")]
-    Limit(usize),
-    /// A layer, counted from 0, does not start where the one before ended, or ends elsewhere than it says.
-    #[error("layer {0} does not follow")]
-    Layer(usize),
-    /// The deltas that hold do not add up to their layer.
-    #[error("the deltas do not add up to their layer")]
-    Deltas,
-    /// The target is not what the last layer leaves.
-    #[error("the target is not what the last layer leaves")]
-    Target,
-    /// What was allotted, what is short and what was asked do not add up.
-    #[error("the allotment does not add up to the change")]
-    Allotment,
-}
-
-impl Decision {
-    /// The change from what is there or on its way: above zero to grow, below to shrink.
-    #[must_use]
-    pub fn change(&self) -> i64 {
-        i64::from(self.target) - i64::from(self.ready) - i64::from(self.starting)
-    }
-
-    /// Recomputes the decision from its own numbers.
-    ///
-    /// # Errors
-    /// The first [`Mismatch`].
-    pub fn verify(&self) -> Result<(), Mismatch> {
-        let Lines { timed, rules, limits, layers, base } = &self.lines;
-        let mut said = Said::nothing(*base);
-        for line in rules {
-            if line.evidence.verdict() != line.verdict {
-                return Err(Mismatch::Rule(line.rule));
-            }
-            said.hear(line.rule, line.verdict, *base);
-        }
-        let mut size = said.wanted;
-        for (at, line) in limits.iter().enumerate() {
-            if line.before != size || line.limit.apply(size) != line.after {
-                return Err(Mismatch::Limit(at));
-            }
-            size = line.after;
-        }
-        let mut deltas = 0;
-        for line in timed {
-            if let TimedLine::Delta { given, .. } = line {
-                deltas += i64::from(*given);
-            }
-        }
-        for (at, line) in layers.iter().enumerate() {
-            if line.before != size || line.layer.apply(size) != line.after {
-                return Err(Mismatch::Layer(at));
-            }
-            if let Layer::Deltas(sum) = line.layer {
-                deltas -= sum;
-            }
-            size = line.after;
-        }
-        if deltas != 0 {
-            return Err(Mismatch::Deltas);
-        }
-        if size == self.target { Ok(()) } else { Err(Mismatch::Target) }
-    }
-
-    /// The whole story in words, a line each.
-    #[must_use]
-    pub fn explain(&self) -> String {
-        let mut out = String::new();
-        // Writing into a string does not fail.
-        let _ = self.tell(&mut out);
-        out
-    }
-
-    fn tell(&self, out: &mut String) -> core::fmt::Result {
-        let Self { ready, starting, previous, target, reason, .. } = self;
-        writeln!(out, "target {target} (was {previous}; {ready} ready, {starting} starting): {reason}")?;
-        for line in &self.lines.timed {
-            match line {
-                TimedLine::Delta { rule, asked, given } => {
-                    writeln!(out, "  rule {rule}: delta {asked:+}, given {given:+}")?;
-                }
-                TimedLine::Step { rule, asked, given, .. } => {
-                    writeln!(out, "  rule {rule}: step {asked:+}, given {given:+}")?;
-                }
-            }
-        }
-        for line in &self.lines.rules {
-            write!(out, "  rule {}: {:?}", line.rule, line.verdict)?;
-            match line.age_ms {
-                Some(age) => writeln!(out, ", from {:?}, {age} ms old", line.evidence)?,
-                None => writeln!(out, ", from {:?}, no sample", line.evidence)?,
-            }
-        }
-        for line in self.lines.limits.iter().filter(|line| line.before != line.after) {
-            writeln!(out, "  {:?}: {} -> {}", line.limit, line.before, line.after)?;
-        }
-        for line in self.lines.layers.iter().filter(|line| line.before != line.after) {
-            writeln!(out, "  {:?}: {} -> {}", line.layer, line.before, line.after)?;
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,75 @@
+//! Records in words.
+
+use alloc::string::String;
+use core::fmt::Write as _;
+
+use super::{Decision, Record, TimedLine};
+use crate::allot::Allotment;
+
+impl Record {
+    /// The whole story in words, a line each.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut out = self.decision.explain();
+        // Writing into a string does not fail.
+        let _ = self.tell(&mut out);
+        out
+    }
+
+    fn tell(&self, out: &mut String) -> core::fmt::Result {
+        let Allotment { version, lent, returned, missing, causes, refusal, waiting } = &self.allotment;
+        for (pool, count) in lent {
+            writeln!(out, "  pool {pool}: +{count}, version {}", version.map_or(0, |version| version.0))?;
+        }
+        for (pool, count) in returned {
+            writeln!(out, "  pool {pool}: -{count}")?;
+        }
+        if *missing > 0 {
+            writeln!(out, "  short of {missing}: {causes:?} {refusal:?}")?;
+        }
+        if *waiting > 0 {
+            writeln!(out, "  {waiting} go once they have started")?;
+        }
+        Ok(())
+    }
+}
+
+impl Decision {
+    /// The whole story in words, a line each.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut out = String::new();
+        // Writing into a string does not fail.
+        let _ = self.tell(&mut out);
+        out
+    }
+
+    fn tell(&self, out: &mut String) -> core::fmt::Result {
+        let Self { ready, starting, previous, target, reason, .. } = self;
+        writeln!(out, "target {target} (was {previous}; {ready} ready, {starting} starting): {reason}")?;
+        for line in &self.lines.timed {
+            match line {
+                TimedLine::Delta { rule, asked, given } => {
+                    writeln!(out, "  rule {rule}: delta {asked:+}, given {given:+}")?;
+                }
+                TimedLine::Step { rule, asked, given, .. } => {
+                    writeln!(out, "  rule {rule}: step {asked:+}, given {given:+}")?;
+                }
+            }
+        }
+        for line in &self.lines.rules {
+            write!(out, "  rule {}: {:?}", line.rule, line.verdict)?;
+            match line.age_ms {
+                Some(age) => writeln!(out, ", from {:?}, {age} ms old", line.evidence)?,
+                None => writeln!(out, ", from {:?}, no sample", line.evidence)?,
+            }
+        }
+        for line in self.lines.limits.iter().filter(|line| line.before != line.after) {
+            writeln!(out, "  {:?}: {} -> {}", line.limit, line.before, line.after)?;
+        }
+        for line in self.lines.layers.iter().filter(|line| line.before != line.after) {
+            writeln!(out, "  {:?}: {} -> {}", line.layer, line.before, line.after)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! The `HorizontalPodAutoscaler`'s proposal for one metric, as a rule among others.
+//!
+//! The rest of its decision is a group's own: the largest proposal, a failed metric that forbids shrinking, stabilisation
+//! and rates ([`Behavior`](crate::Behavior)), the bounds.
+
+use super::Verdict;
+use crate::error::PolicyError;
+use crate::hpa::{Doubt, Metric, Tolerance, Usage};
+use crate::id::RuleId;
+
+/// A metric as the `HorizontalPodAutoscaler` reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Hpa {
+    /// What is measured, and what is aimed for. Kinds that are measured of pods are told by
+    /// [`Engine::handle_pod_samples`](crate::Engine::handle_pod_samples), the others by
+    /// [`Engine::handle_sample`](crate::Engine::handle_sample). Where the host tells of no pods
+    /// ([`Engine::handle_pods`](crate::Engine::handle_pods)), a sample is the average of every ready instance; of a
+    /// utilisation, in parts of what they request: 0.62 is 62 %.
+    pub metric: Metric,
+    /// The tolerance.
+    pub tolerance: Tolerance,
+    /// For how long after its start a pod's CPU is doubted, in ms.
+    pub cpu_initialization_ms: u64,
+    /// Within which time of its start a pod that became unready was never ready, in ms.
+    pub initial_readiness_ms: u64,
+}
+
+impl Hpa {
+    /// With the defaults of the original's controller: a tolerance of a tenth, five minutes, thirty seconds.
+    #[must_use]
+    pub fn new(metric: Metric) -> Self {
+        let spec = crate::hpa::Spec::default();
+        Self {
+            metric,
+            tolerance: spec.tolerance,
+            cpu_initialization_ms: spec.cpu_initialization_ms,
+            initial_readiness_ms: spec.initial_readiness_ms,
+        }
+    }
+
+    pub(super) fn check(&self, rule: RuleId) -> Result<(), PolicyError> {
+        if self.metric.target > 0 { Ok(()) } else { Err(PolicyError::Target(rule)) }
+    }
+
+    pub(crate) fn doubt(&self) -> Doubt {
+        Doubt { cpu_initialization_ms: self.cpu_initialization_ms, initial_readiness_ms: self.initial_readiness_ms }
+    }
+}
+
+/// The numbers that the verdict follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct HpaEvidence {
+    /// What is measured, and what is aimed for.
+    pub metric: Metric,
+    /// The tolerance.
+    pub tolerance: Tolerance,
+    /// What the measurements come to.
+    pub usage: Usage,
+    /// The size that metric rules had last decided.
+    pub size: u32,
+}
+
+impl HpaEvidence {
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.usage.propose(&self.metric, self.tolerance, self.size) {
+            Ok(proposal) if proposal.replicas == self.size => Verdict::Hold,
+            Ok(proposal) => Verdict::Want(proposal.replicas),
+            Err(_) => Verdict::Broken,
+        }
+    }
+}

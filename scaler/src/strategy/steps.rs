@@ -1,0 +1,95 @@
+//! *Step*: by how much depends on how far the metric is from where it should be.
+
+use alloc::vec::Vec;
+
+use super::{Change, Verdict};
+use crate::error::PolicyError;
+use crate::id::RuleId;
+use crate::num::{Milli, shift};
+
+/// What a band does with the size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Adjust {
+    /// Nothing: the metric is where it should be.
+    Hold,
+    /// So many more.
+    Out(Change),
+    /// So many fewer.
+    In(Change),
+    /// Exactly so many.
+    To(u32),
+}
+
+/// A range of values, and what it asks for: it ends where the next one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Band {
+    /// Its lowest value.
+    pub from: Milli,
+    /// What it asks for.
+    pub adjust: Adjust,
+}
+
+/// Bands in the order of their values: the further off, the larger the step. Below the first, the rule has no say.
+///
+/// Growth starts from what is there or on its way, so that what a pool could not deliver is not asked for on top of
+/// itself; a group moves at most once for each sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Steps {
+    /// The bands.
+    pub bands: Vec<Band>,
+}
+
+/// The most bands of one rule.
+const MAX_BANDS: usize = 64;
+
+impl Steps {
+    pub(super) fn check(&self, rule: RuleId) -> Result<(), PolicyError> {
+        let ascending = self.bands.windows(2).all(|two| two[0].from < two[1].from);
+        let sound = ascending && !self.bands.is_empty() && self.bands.len() <= MAX_BANDS;
+        if sound { Ok(()) } else { Err(PolicyError::Bands(rule)) }
+    }
+
+    /// The evidence for a group of `size`, of which `delivered` are there or on their way.
+    pub(crate) fn evidence(&self, value: Milli, size: u32, delivered: u32) -> StepsEvidence {
+        let above = self.bands.partition_point(|band| band.from <= value);
+        let band = above.checked_sub(1).and_then(|at| self.bands.get(at)).copied();
+        StepsEvidence { value, band, until: self.bands.get(above).map(|next| next.from), size, delivered }
+    }
+}
+
+/// The numbers that a step rule's verdict follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct StepsEvidence {
+    /// What was measured.
+    pub value: Milli,
+    /// The band that it falls into.
+    pub band: Option<Band>,
+    /// Where the next band begins.
+    pub until: Option<Milli>,
+    /// The size that metric rules had last decided.
+    pub size: u32,
+    /// As much of it as is there or on its way.
+    pub delivered: u32,
+}
+
+impl StepsEvidence {
+    pub(super) fn verdict(&self) -> Verdict {
+        let Some(band) = self.band.filter(|band| band.from <= self.value) else { return Verdict::Abstain };
+        if self.until.is_some_and(|until| until <= self.value) {
+            return Verdict::Abstain;
+        }
+        match band.adjust {
+            Adjust::Hold => Verdict::Hold,
+            Adjust::To(count) => Verdict::Want(count),
+            Adjust::Out(by) => {
+                let from = self.size.min(self.delivered);
+                Verdict::Want(from.saturating_add(by.of(from).max(1)).max(self.size))
+            }
+            Adjust::In(by) => Verdict::Want(shift(self.size, -i64::from(by.of(self.size).max(1)))),
+        }
+    }
+}
