@@ -1,5 +1,7 @@
 //! `tenon-scaler`: a tick over a fleet of groups, one decision, one pass of an HPA, and a day's rehearsal.
 
+mod taxi;
+
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -21,6 +23,7 @@ pub(crate) fn rows(scale: Scale) -> Vec<Row> {
     let mut rows = vec![one_decision(), one_hpa_pass(), live_tick(scale)];
     rows.extend(rehearsal(scale));
     rows.push(admission(scale));
+    rows.extend(taxi::rows());
     rows
 }
 
