@@ -1,0 +1,225 @@
+//! What must hold whatever comes: sums, bounds, pace, and that what was admitted is delivered.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use support::{Author, Dice, apply, config, seeds};
+use tenon_scaler::strategy::Strategy;
+use tenon_scaler::{
+    Authority, Behavior, Config, Effect, Engine, GroupId, Holding, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool,
+    PoolId, PoolKind, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp, Traffic,
+    Verdict, VersionId, Watermark,
+};
+
+fn all(held: &Holding) -> u32 {
+    held.starting + held.ready + held.leaving
+}
+
+/// Lent + free = total in every pool, and what is lent is what groups hold, by shape.
+fn check_conservation(engine: &Engine, shapes: &BTreeMap<GroupId, (ShapeId, TenantId)>) {
+    let mut held: BTreeMap<(PoolId, ShapeId), u32> = BTreeMap::new();
+    let mut used: BTreeMap<TenantId, u32> = BTreeMap::new();
+    for group in engine.groups() {
+        let (shape, tenant) = shapes[&group];
+        for holding in engine.holdings(group) {
+            *held.entry((holding.pool, shape)).or_default() += all(holding);
+            *used.entry(tenant).or_default() += all(holding);
+        }
+    }
+    for pool in engine.pools() {
+        for (shape, total) in &pool.stock {
+            let stock = engine.stock(pool.id, *shape).unwrap();
+            assert_eq!(stock.total, *total);
+            assert_eq!(stock.lent + stock.free(), stock.total);
+            assert_eq!(stock.lent, held.remove(&(pool.id, *shape)).unwrap_or(0), "{pool:?}");
+        }
+    }
+    assert!(held.values().all(|count| *count == 0), "held of pools that lent nothing: {held:?}");
+    for (tenant, count) in used {
+        // What counts against a tenant is at least its own.
+        assert!(engine.quota(tenant).is_none_or(|node| node.used >= count), "tenant {tenant}");
+    }
+}
+
+#[test]
+fn sums_bounds_and_marks_hold_over_random_histories() {
+    let (launched, capped) = (Cell::new(0_u64), Cell::new(0_u64));
+    seeds(150, |seed| {
+        let mut engine = Engine::new(config(Skip::Proven));
+        let mut shapes = BTreeMap::new();
+        let mut policies: BTreeMap<GroupId, Policy> = BTreeMap::new();
+        for (now, op) in Author::new(seed).history(150) {
+            let refused = apply(&mut engine, now, &op);
+            if let (support::Op::PutGroup(traffic, policy) | support::Op::Admit(traffic, policy, ..), false) =
+                (&op, refused)
+            {
+                shapes.insert(traffic.id, (traffic.shape, traffic.tenant));
+                policies.insert(traffic.id, policy.clone());
+            }
+            let effects: Vec<Effect> = std::iter::from_fn(|| engine.poll_effect()).collect();
+            check_conservation(&engine, &shapes);
+            for effect in effects {
+                let Effect::Launch { pool, shape, count, .. } = effect else { continue };
+                launched.set(launched.get() + u64::from(count));
+                let marks = engine.pools().find(|held| held.id == pool).unwrap();
+                let stock = engine.stock(pool, shape).unwrap();
+                let mark = u64::from(stock.total) * u64::from(marks.watermark.high_permille) / 1000;
+                assert!(u64::from(stock.lent) <= mark, "{effect:?} goes past the mark of {mark}: {stock:?}");
+                if let PoolKind::Emergency { from, until } = marks.kind {
+                    assert!(from <= now && now < until, "{effect:?} outside the lease");
+                }
+            }
+            if matches!(op, support::Op::Tick) && engine.moves().iter().any(|moved| moved.after != moved.before) {
+                for moved in engine.moves() {
+                    let Some(state) = engine.state(moved.group) else { continue };
+                    let policy = &policies[&moved.group];
+                    let ruled = state.by_hand().is_none() && !state.is_draining() && !state.is_paused();
+                    assert!(!ruled || moved.after <= policy.max, "{moved:?} above {}", policy.max);
+                    let has_cap = policy.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Cap(..)));
+                    assert!(!ruled || has_cap || moved.after >= policy.min, "{moved:?} below {}", policy.min);
+                    capped.set(capped.get() + u64::from(ruled));
+                }
+            }
+        }
+    });
+    assert!(launched.get() > 1_000 && capped.get() > 200, "{} launched, {} moves", launched.get(), capped.get());
+}
+
+const LOAD: MetricId = MetricId(1);
+
+fn given(id: u32, max: u32, behavior: Behavior) -> (Traffic, Policy) {
+    let policy = Policy {
+        max,
+        metrics: vec![Metric { id: LOAD, stale_after_ms: 100_000_000, when_stale: Staleness::ForbidIn }],
+        rules: vec![Rule { id: RuleId(1), kind: RuleKind::Metric(LOAD, Strategy::Given) }],
+        behavior,
+        ..Policy::default()
+    };
+    let (release, shape, tenant) = (ReleaseId(1), ShapeId(1), TenantId(1));
+    (Traffic { id: GroupId(id), idcs: vec![], tenant, release, shape }, policy)
+}
+
+fn pools(engine: &mut Engine, stocks: &[u32], watermark: Watermark) {
+    for (id, count) in (0..).zip(stocks) {
+        let stock = vec![(ShapeId(1), *count)];
+        let pool = Pool { id: PoolId(id), kind: PoolKind::Resident, idc: IdcId(id), price: 1, watermark, stock };
+        engine.put_pool(Timestamp::ZERO, pool).unwrap();
+    }
+    engine.put_release(Timestamp::ZERO, ReleaseId(1), VersionId(1));
+}
+
+/// A host that is done at once.
+fn obey(engine: &mut Engine, now: Timestamp) {
+    while let Some(effect) = engine.poll_effect() {
+        match effect {
+            Effect::Launch { request, count, .. } => engine.handle_launch(now, request, count, 0),
+            Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
+        }
+    }
+}
+
+/// However a metric shakes: two moves in one direction are a cool-down apart, a group shrinks only to what was the most
+/// wanted in the window, and so the number of moves in a time has a bound that can be computed.
+#[test]
+fn no_metric_makes_a_group_flap_beyond_the_bound() {
+    const TICK: u64 = 15_000;
+    let moves = Cell::new(0);
+    seeds(100, |seed| {
+        let mut dice = Dice(seed);
+        let pace = |dice: &mut Dice, window: &[u64]| Pace {
+            cooldown_ms: dice.pick(&[15_000, 60_000, 300_000]),
+            stabilize_ms: dice.pick(window),
+            ..Pace::default()
+        };
+        let (out, inward) = (pace(&mut dice, &[0, 30_000]), pace(&mut dice, &[0, 60_000, 600_000]));
+        let mut engine = Engine::new(Config::builder().build().unwrap());
+        pools(&mut engine, &[1_000], Watermark::default());
+        let (traffic, policy) = given(1, 100, Behavior { out: out.clone(), inward: inward.clone() });
+        engine.put_group(Timestamp::ZERO, traffic, policy).unwrap();
+        let mut wanted: Vec<(u64, u32)> = vec![];
+        let mut last: [Option<u64>; 2] = [None, None];
+        let mut counts = [0_u64; 2];
+        let ticks = 800;
+        for tick in 0..ticks {
+            let now = tick * TICK;
+            let want = dice.small(100);
+            let at = Timestamp::from_millis(now);
+            engine.handle_sample(at, GroupId(1), LOAD, at, Some(Milli::from_units(i64::from(want))));
+            engine.handle_timeout(at);
+            obey(&mut engine, at);
+            wanted.push((now, want));
+            for moved in engine.moves() {
+                let side = usize::from(moved.after < moved.before);
+                let (cooldown, window) =
+                    [(out.cooldown_ms, out.stabilize_ms), (inward.cooldown_ms, inward.stabilize_ms)][side];
+                assert!(last[side].is_none_or(|last| now - last >= cooldown), "{moved:?} within the cool-down");
+                let recent = wanted.iter().filter(|(when, _)| now - when < window.max(1)).map(|(_, want)| *want);
+                let bound = if side == 0 { recent.min() } else { recent.max() }.unwrap();
+                assert!(if side == 0 { moved.after <= bound } else { moved.after >= bound }, "{moved:?}, {bound}");
+                last[side] = Some(now);
+                counts[side] += 1;
+            }
+        }
+        for (count, pace) in counts.into_iter().zip([out, inward]) {
+            assert!(count <= ticks * TICK / pace.cooldown_ms + 1, "{count} moves");
+        }
+        moves.set(moves.get() + counts[0] + counts[1]);
+    });
+    assert!(moves.get() > 2_000, "{} moves", moves.get());
+}
+
+/// What was admitted on a forecast is delivered, to the last instance, on every day that the forecast bounds.
+#[test]
+fn what_was_admitted_is_delivered_while_the_forecast_holds() {
+    let (admitted, refused) = (Cell::new(0), Cell::new(0));
+    seeds(60, |seed| {
+        let mut dice = Dice(seed);
+        let mut engine = Engine::new(Config::builder().build().unwrap());
+        let stocks: Vec<u32> = (0..=dice.below(3)).map(|_| 20 + dice.small(60)).collect();
+        let high_permille = dice.pick(&[1000, 800]);
+        pools(&mut engine, &stocks, Watermark { high_permille, low_permille: high_permille });
+        let mut uppers: Vec<(GroupId, Vec<u32>)> = vec![];
+        for id in 0..40 {
+            let (peak, phase, height) = (dice.below(288), dice.below(20) + 1, dice.small(25));
+            let upper: Vec<u32> = (0..288_u64)
+                .map(|slot| height.saturating_sub(u32::try_from(slot.abs_diff(peak) / phase).unwrap()))
+                .collect();
+            let (traffic, policy) = given(id, 30, Behavior::default());
+            match engine.admit(Timestamp::ZERO, traffic, policy, &upper, Authority::Owner).unwrap() {
+                Verdict::Admitted => {
+                    admitted.set(admitted.get() + 1);
+                    uppers.push((GroupId(id), upper));
+                }
+                Verdict::Refused(witness) => {
+                    refused.set(refused.get() + 1);
+                    assert!(!witness.is_empty() && witness.iter().all(|found| found.excess > 0));
+                    assert_eq!(engine.state(GroupId(id)), None, "a refused group is not there");
+                }
+                Verdict::Overridden(_) => panic!("nobody overrode"),
+            }
+            assert_eq!(engine.overcommitted(), [], "over the mark by the forecast that was admitted on");
+        }
+        for slot in 0..288_u64 {
+            let now = Timestamp::from_millis(slot * 300_000);
+            for (group, upper) in &uppers {
+                let most = upper[usize::try_from(slot).unwrap()];
+                let want = most - dice.small(3).min(most);
+                engine.handle_sample(now, *group, LOAD, now, Some(Milli::from_units(i64::from(want))));
+            }
+            // Who shrinks gives back before who grows asks again.
+            engine.handle_timeout(now);
+            obey(&mut engine, now);
+            let again = now.after_millis(15_000);
+            engine.handle_timeout(again);
+            obey(&mut engine, again);
+            for (group, _) in &uppers {
+                let ready: u32 = engine.holdings(*group).iter().map(|held| held.ready).sum();
+                assert_eq!(ready, engine.state(*group).unwrap().target(), "group {group} in slot {slot}");
+            }
+        }
+    });
+    assert!(admitted.get() > 300 && refused.get() > 300, "{} and {}", admitted.get(), refused.get());
+}
