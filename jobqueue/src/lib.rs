@@ -131,6 +131,8 @@
 //! on the key. Should the answer of the database be lost, tell `handle_unknown`: the rows are read again and their
 //! write ids tell. Answer [`Effect::Fetch`] with what the database says now, never from a cache.
 //!
+//! The feature `testkit` brings a module that tortures your store and tells which rule it breaks, with the SQL that it needs.
+//!
 //! Once in a while, page through the rows that have not ended and tell them to [`Engine::compensate`]: whatever was
 //! lost between a database and a queue comes back by that.
 //!
@@ -181,6 +183,8 @@ mod reason;
 mod rng;
 mod store;
 pub mod table;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod time;
 mod timer;
 mod transition;

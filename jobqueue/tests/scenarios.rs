@@ -10,10 +10,10 @@ use tenon_jobqueue::State::{
     Superseded, Suspended, TimedOut, Unstart,
 };
 use tenon_jobqueue::{
-    Act, Answer, Attempt, Condition, Config, ConfigError, Effect, Entry, Hold, Incarnation, JobId, JobSpec, Judgement,
-    Key, LeaseToken, Limits, NeedsError, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy, PullRequest,
-    Reason, Refused, ResultKey, Row, Service, Standing, Start, Tag, Ticket, Version, When, Why, Worker, WriteId,
-    run_orders,
+    Act, Answer, Attempt, Class, Condition, Config, ConfigError, Effect, Entry, Hold, Incarnation, JobId, JobSpec,
+    Judgement, Key, LeaseToken, Limits, NeedsError, NewJob, OnFailure, Outcome, PipelineId, PipelineState, Policy,
+    PullRequest, Reason, Refused, ResultKey, Row, Service, Standing, Start, Submission, Tag, Ticket, Version, When,
+    Why, Worker, WriteId, run_orders,
 };
 
 fn with(id: u64, order: u32, change: impl FnOnce(&mut JobSpec)) -> NewJob {
@@ -1041,6 +1041,26 @@ fn an_unknown_write_is_known_by_its_write_id_and_not_by_its_version() {
         host.engine.handle_unknown(host.now, ticket);
         host.run();
         assert_eq!(host.got(call).len(), usize::from(made), "made: {made}");
+    }
+}
+
+#[test]
+fn a_submission_that_was_lost_is_made_again_and_is_its_own_should_the_first_arrive() {
+    for arrives in [false, true] {
+        let mut host = Host::new();
+        let new = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &[new_job(1, 1)] };
+        let call = host.engine.submit(host.now, &new).unwrap();
+        let Some(Effect::Persist { ticket }) = host.engine.poll_effect() else { panic!() };
+        let first = host.engine.changes(ticket).to_vec();
+        host.engine.handle_unknown(host.now, ticket);
+        let Some(asked) = host.engine.poll_effect() else { panic!() };
+        host.act(asked);
+        if arrives {
+            assert!(host.db.borrow_mut().write(&first));
+        }
+        host.run();
+        assert_eq!(host.answers[&call], Answer::Submitted, "not `Exists`: it is the caller's own");
+        assert_eq!(host.work_off(), [1]);
     }
 }
 

@@ -205,6 +205,12 @@ impl Engine {
 
     /// The write was not made, as a row had another version.
     pub(super) fn fail(&mut self, ticket: Ticket, fresh: &[Row]) {
+        if self.is_own(ticket, fresh) {
+            // It met itself: somebody on the way has repeated it.
+            self.land(ticket);
+            self.take(fresh);
+            return;
+        }
         let Some(flight) = self.flights.remove(&ticket) else {
             self.counters.ignored += 1;
             return;
@@ -318,17 +324,41 @@ impl Engine {
         }
     }
 
+    /// Whether one of the rows was written by this write.
+    fn is_own(&self, ticket: Ticket, rows: &[Row]) -> bool {
+        let write = self.write_id(ticket);
+        self.flights.contains_key(&ticket)
+            && rows.iter().any(|row| match row {
+                Row::Job(job) => job.write == write,
+                Row::Pipeline(pipeline) => pipeline.write == write,
+                Row::Key(row) => row.write == write,
+            })
+    }
+
+    /// A submission that was not made is made again, as the same write: should the first yet arrive, it is known by its
+    /// write id. Returns whether the write is a submission.
+    fn propose_again(&mut self, ticket: Ticket) -> bool {
+        let Some(flight) = self.flights.get_mut(&ticket) else { return false };
+        let Origin::Call(id) = flight.origin else { return false };
+        let Some(call) = self.calls.get_mut(&id).filter(|call| matches!(call.work, Work::Submit(_))) else {
+            return false;
+        };
+        call.tries += 1;
+        if call.tries >= self.config.tries {
+            return false;
+        }
+        flight.resolving = false;
+        self.effects.push_back(Effect::Persist { ticket });
+        true
+    }
+
     /// The unknown write's rows were read: an equal write id, and nothing else, means that it was made.
     pub(super) fn resolve(&mut self, ticket: Ticket, rows: &[Row]) {
-        let write = self.write_id(ticket);
-        let made = rows.iter().any(|row| match row {
-            Row::Job(job) => job.write == write,
-            Row::Pipeline(pipeline) => pipeline.write == write,
-            Row::Key(row) => row.write == write,
-        });
-        if made {
+        if self.is_own(ticket, rows) {
             self.land(ticket);
             self.take(rows);
+        } else if rows.is_empty() && self.propose_again(ticket) {
+            // Nothing stands in its way.
         } else if let Some(flight) = self.flights.remove(&ticket) {
             self.abandon(ticket, &flight, rows);
             self.go_on(flight, rows);

@@ -327,8 +327,8 @@ impl World {
         let world = &mut self;
         for _ in 0..60 {
             world.deliver_all();
-            if all_ended(&world.db) {
-                return world.ledger.results_are_single(&world.db) && !world.db.pipelines.is_empty();
+            if !world.db.pipelines.is_empty() && all_ended(&world.db) {
+                return world.ledger.results_are_single(&world.db);
             }
             let due = [0, 1].into_iter().filter_map(|at| world.deadline(at)).min();
             let page = world.db.open();

@@ -291,3 +291,5 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, CiStoreError>
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod torture;

@@ -1,0 +1,142 @@
+//! Tortures a host's own store, and checks the crate's rules through it.
+//!
+//! A host implements [`JobStore`] for its tables and calls [`torture`] in a test, with a few dozen seeds. The kit runs two
+//! engines on the store, with workers and users, and treats all of them as the world does: replies are lost, writes reach
+//! the database long after they were given up, engines die between a write and its commit, the whole process dies in the
+//! middle of a write, workers say things twice and too late. After each step the store must hold the very rows that were
+//! written, and at the end every pipeline must have ended, each result accepted once.
+//!
+//! # What you must persist, and when
+//!
+//! | what | when | how, in SQL |
+//! |---|---|---|
+//! | the engine's incarnation | before [`Engine::new`](crate::Engine::new), in every life | `UPDATE numbers SET value = value + 1 WHERE name = 'engine' RETURNING value` |
+//! | all rows of [`Engine::changes`](crate::Engine::changes) | on [`Effect::Persist`](crate::Effect::Persist), before `handle_committed` | one transaction; each statement must touch exactly one row, else roll back and tell `handle_conflicted` |
+//! | … a row that is new (`expect` is `None`) | | `INSERT INTO jobs(job, attempt, pipeline, version, open, row) VALUES(…)`, the primary key being `(job, attempt)` |
+//! | … a row that is there | | `UPDATE jobs SET version = :new, open = :open, row = :row WHERE job = :job AND attempt = :attempt AND version = :expect` |
+//! | nothing | for every other effect | |
+//!
+//! And what you must be able to read, always as it is and never from a cache:
+//!
+//! | for | in SQL |
+//! |---|---|
+//! | [`Want::Job`] | `SELECT row FROM jobs WHERE job = :job ORDER BY attempt DESC LIMIT 1`, with its pipeline's row and its key's |
+//! | [`Want::Pipeline`] | the row, and of each of its jobs the largest attempt |
+//! | [`Want::Key`] | `SELECT row FROM keys WHERE key = :key` |
+//! | [`Want::Written`], a conflict | the row of each of the write's primary keys |
+//! | a restart, a page for compensation | `SELECT row FROM jobs WHERE open`, `SELECT row FROM pipelines WHERE open` |
+
+mod run;
+mod truth;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Debug;
+
+use crate::{Change, Incarnation, Row, Want};
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Written {
+    /// All its rows are durable now.
+    Made,
+    /// A row had another version, or was there already; nothing was changed.
+    Conflict,
+}
+
+/// A host's tables.
+pub trait JobStore {
+    /// What can go wrong in the store itself.
+    type Error: Debug;
+
+    /// Makes a write: all its rows or none, each only from the version that it expects.
+    ///
+    /// # Errors
+    /// The store failed. Whether the write was made may then be unknown.
+    fn write(&mut self, changes: &[Change]) -> Result<Written, Self::Error>;
+
+    /// What is wanted, as it is now; `written` are the changes that [`Want::Written`] asks about.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn read(&mut self, want: Want, written: &[Change]) -> Result<Vec<Row>, Self::Error>;
+
+    /// Every pipeline that is open and every job that has not ended; keys may be left out.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn open_rows(&mut self) -> Result<Vec<Row>, Self::Error>;
+
+    /// A number that no life of an engine had before, durably.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn next_life(&mut self) -> Result<Incarnation, Self::Error>;
+
+    /// Kills the process and starts it again: what is not durable is gone. With `cut`, it died in the middle of this
+    /// write, of which nobody was told: it is there whole afterwards, or not at all.
+    ///
+    /// # Errors
+    /// The store does not come up again.
+    fn crash(&mut self, cut: Option<&[Change]>) -> Result<(), Self::Error>;
+}
+
+/// A rule that the store broke, and how to see it again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("seed {seed}, step {step}: {what}")]
+pub struct Violation {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The step at which it showed.
+    pub step: usize,
+    /// What was broken.
+    pub what: String,
+}
+
+/// What a run did, so that a test can see that it did something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Writes made.
+    pub writes: u32,
+    /// Writes that met another, as they happened to.
+    pub conflicts: u32,
+    /// Writes whose fate was told as unknown.
+    pub unknown: u32,
+    /// Writes that reached the store after they were given up.
+    pub late: u32,
+    /// Engines that died between a write and its commit.
+    pub deaths: u32,
+    /// Crashes of the whole process.
+    pub crashes: u32,
+    /// Results that were accepted.
+    pub results: u32,
+    /// Words of workers that were refused: late ones, and ones said twice.
+    pub refused: u32,
+}
+
+impl core::ops::AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        self.writes += other.writes;
+        self.conflicts += other.conflicts;
+        self.unknown += other.unknown;
+        self.late += other.late;
+        self.deaths += other.deaths;
+        self.crashes += other.crashes;
+        self.results += other.results;
+        self.refused += other.refused;
+    }
+}
+
+/// Runs `steps` random steps through a new, empty store, then lets everything come to its end.
+///
+/// # Errors
+/// The first rule that the store breaks.
+pub fn torture<S: JobStore>(store: &mut S, seed: u64, steps: usize) -> Result<Report, Violation> {
+    let at = |step| move |what| Violation { seed, step, what };
+    let mut run = run::Run::new(store, seed).map_err(at(0))?;
+    for step in 0..steps {
+        run.step().and_then(|()| run.look()).map_err(at(step))?;
+    }
+    run.come_to_an_end().map_err(at(steps))?;
+    Ok(run.report())
+}
