@@ -170,13 +170,17 @@ impl Router {
     fn join_fetch(&mut self, repo: RepoId, needed: Ask) -> First {
         let now = self.now;
         let until = now.after_millis(self.config.retry_ms);
-        let ask = self.state.draw();
-        let Some(cell) = self.state.cells.get_mut(&repo) else { return First::FetchRow(ask) };
-        let (out, expires) = cell.fetching;
-        if out >= needed && out > cell.fetched && expires > now {
-            return First::Wait { until: expires };
+        // A read that only waits draws nothing: asking again and again changes nothing.
+        if let Some(cell) = self.state.cells.get(&repo) {
+            let (out, expires) = cell.fetching;
+            if out >= needed && out > cell.fetched && expires > now {
+                return First::Wait { until: expires };
+            }
         }
-        cell.fetching = (ask, until);
+        let ask = self.state.draw();
+        if let Some(cell) = self.state.cells.get_mut(&repo) {
+            cell.fetching = (ask, until);
+        }
         First::FetchRow(ask)
     }
 }

@@ -316,7 +316,7 @@ impl Router {
             return;
         };
         match standing.hear(report, seen) {
-            Heard::Taken => self.state.point = seen.0,
+            Heard::Taken => {}
             Heard::Late => {
                 self.counters.stale_facts += 1;
                 return;

@@ -60,7 +60,7 @@ impl Snapshot {
                     report.repo == *repo
                         && report.node == member.node
                         && report.incarnation == member.incarnation
-                        && known.seen.0 <= state.point
+                        && known.seen.0 <= state.point.saturating_add(1)
                 })
             };
             if !cell.standings.iter().all(own) {

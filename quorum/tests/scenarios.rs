@@ -260,8 +260,7 @@ impl Stage {
             }
             "apply" => {
                 let row = self.world.row.clone().unwrap();
-                let gate = &mut self.world.nodes.get_mut(&node(1)).unwrap().gate;
-                common::raise_and_apply(gate, &row).unwrap();
+                self.world.nodes.get_mut(&node(1)).unwrap().show(&row).unwrap();
             }
             "settle" => self.settle(),
             "tick" => {

@@ -48,6 +48,21 @@ pub enum Fact {
     Timeout,
 }
 
+impl Fact {
+    pub fn tell(&self, router: &mut Router, now: Timestamp) {
+        match self {
+            Self::Row(ask, row) => router.handle_row(now, *ask, REPO, row.as_ref()),
+            Self::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
+            Self::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
+            Self::Report(report) => router.handle_report(now, report),
+            Self::Declined(node, fence) => router.handle_declined(now, REPO, *node, *fence),
+            Self::Synced(task, result) => router.handle_synced(now, *task, result),
+            Self::Node(node, state) => router.handle_node(now, *node, *state),
+            Self::Timeout => router.handle_timeout(now),
+        }
+    }
+}
+
 /// Something under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
@@ -59,10 +74,61 @@ pub enum Message {
     Stage(usize, NodeId, Incarnation, StageOrder),
 }
 
-#[derive(Clone, Debug, Hash)]
+/// A node's server, for the one repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     pub incarnation: Incarnation,
     pub gate: FenceGate,
+}
+
+impl Node {
+    pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
+        Self { incarnation, gate: FenceGate::new(REPO, node, incarnation) }
+    }
+
+    /// Shows a row to the gate, which applies what the row proves.
+    pub fn show(&mut self, row: &Row) -> Result<(), GateRefusal> {
+        self.gate = self.gate.raise(row)?;
+        if self.gate.proves_staged(&row.proof()) {
+            self.gate = self.gate.apply(&row.proof())?;
+        }
+        Ok(())
+    }
+
+    /// Takes a grant: what every member is to stage, unless the gate refuses.
+    pub fn take(&mut self, grant: &Grant) -> Option<StageOrder> {
+        let fence = grant.base.fence;
+        let taken = self.show(&grant.base).is_ok() && self.gate.applied() == grant.base.newest;
+        taken.then(|| grant.stage(digest_of(grant.request, fence)))
+    }
+
+    /// Stages a write; whether the gate let it.
+    pub fn stage(&mut self, order: &StageOrder) -> bool {
+        let staged = self.show(&order.base).and_then(|()| self.gate.stage(order));
+        staged.map(|gate| self.gate = gate).is_ok()
+    }
+
+    /// Takes over a copy of what the row shows.
+    pub fn install(&mut self, row: &Row) -> SyncResult {
+        if let Ok(raised) = self.gate.raise(row) {
+            self.gate = raised;
+        }
+        match self.gate.install(&row.proof()) {
+            Ok(installed) => {
+                self.gate = installed;
+                SyncResult::Done(self.gate.report())
+            }
+            Err(_) => SyncResult::Failed,
+        }
+    }
+
+    /// Serves a read, if the gate admits it: what readers see then.
+    pub fn serve(&mut self, route: &Route) -> Option<Stamp> {
+        if self.gate.admit_read(route).ok()? == Admission::ApplyFirst {
+            self.gate = self.gate.apply(&route.proof).expect("admitted");
+        }
+        Some(self.gate.applied())
+    }
 }
 
 #[derive(Clone, Copy, Debug, Hash)]
@@ -142,7 +208,7 @@ impl World {
         };
         for node in (1..=nodes).map(NodeId) {
             let incarnation = Incarnation(1);
-            world.nodes.insert(node, Node { incarnation, gate: FenceGate::new(REPO, node, incarnation) });
+            world.nodes.insert(node, Node::new(node, incarnation));
             world.health(node, Health::Up);
         }
         world
@@ -170,7 +236,7 @@ impl World {
     /// The disk of a node is lost; it comes back empty, under a larger incarnation.
     pub fn wipe(&mut self, node: NodeId) {
         let incarnation = Incarnation(self.nodes[&node].incarnation.0 + 1);
-        self.nodes.insert(node, Node { incarnation, gate: FenceGate::new(REPO, node, incarnation) });
+        self.nodes.insert(node, Node::new(node, incarnation));
         self.wiped = true;
         self.health(node, Health::Up);
     }
@@ -226,18 +292,7 @@ impl World {
     }
 
     pub fn tell(&mut self, router: usize, fact: &Fact) {
-        let now = self.now;
-        let router = &mut self.routers[router];
-        match fact {
-            Fact::Row(ask, row) => router.handle_row(now, *ask, REPO, row.as_ref()),
-            Fact::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
-            Fact::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
-            Fact::Report(report) => router.handle_report(now, report),
-            Fact::Declined(node, fence) => router.handle_declined(now, REPO, *node, *fence),
-            Fact::Synced(task, result) => router.handle_synced(now, *task, result),
-            Fact::Node(node, state) => router.handle_node(now, *node, *state),
-            Fact::Timeout => router.handle_timeout(now),
-        }
+        fact.tell(&mut self.routers[router], self.now);
     }
 
     pub fn at(&mut self, node: NodeId, incarnation: Incarnation) -> Option<&mut Node> {
@@ -272,7 +327,7 @@ impl World {
             }
             Effect::RaiseGate { node, incarnation, row } => self.at(*node, *incarnation).map(|state| {
                 // Refused or not, the report is the answer.
-                let _ = raise_and_apply(&mut state.gate, row);
+                let _ = state.show(row);
                 Fact::Report(state.gate.report())
             }),
             Effect::Probe { node, .. } => self.nodes.get(node).map(|state| Fact::Report(state.gate.report())),
@@ -303,14 +358,12 @@ impl World {
         assert!(old.is_none_or(|old| old == grant.base.fence), "two grants for {}", grant.request);
         let fence = grant.base.fence;
         let Some(state) = self.at(grant.writer, grant.incarnation) else { return };
-        let taken = raise_and_apply(&mut state.gate, &grant.base).is_ok() && state.gate.applied() == grant.base.newest;
-        if !taken {
+        let Some(order) = state.take(grant) else {
             let report = state.gate.report();
             self.net.push(Message::Tell(router, Fact::Report(report)));
             self.net.push(Message::Tell(router, Fact::Declined(grant.writer, fence)));
             return;
-        }
-        let order = grant.stage(digest_of(grant.request, fence));
+        };
         for member in &grant.base.members {
             self.net.push(Message::Stage(router, member.node, member.incarnation, order.clone()));
         }
@@ -320,33 +373,17 @@ impl World {
         let twist = u8::from(self.twisted.contains(&node));
         let mut order = order.clone();
         order.digest.0[15] ^= twist;
-        let order = &order;
         let Some(state) = self.at(node, incarnation) else { return };
-        if raise_and_apply(&mut state.gate, &order.base).is_ok()
-            && let Ok(staged) = state.gate.stage(order)
-        {
-            state.gate = staged;
-            let report = state.gate.report();
-            self.net.push(Message::Tell(router, Fact::Report(report)));
-            return;
-        }
+        let voted = state.stage(&order);
         let report = state.gate.report();
         self.net.push(Message::Tell(router, Fact::Report(report)));
-        self.net.push(Message::Tell(router, Fact::Declined(node, order.base.fence)));
+        if !voted {
+            self.net.push(Message::Tell(router, Fact::Declined(node, order.base.fence)));
+        }
     }
 
     fn install(&mut self, node: NodeId, incarnation: Incarnation, row: &Row) -> Option<SyncResult> {
-        let state = self.at(node, incarnation)?;
-        if let Ok(raised) = state.gate.raise(row) {
-            state.gate = raised;
-        }
-        match state.gate.install(&row.proof()) {
-            Ok(installed) => {
-                state.gate = installed;
-                Some(SyncResult::Done(state.gate.report()))
-            }
-            Err(_) => Some(SyncResult::Failed),
-        }
+        self.at(node, incarnation).map(|state| state.install(row))
     }
 
     /// Delivers everything in order until nothing moves.
@@ -396,19 +433,12 @@ impl World {
             Ok(ReadStep::First(First::Wait { .. })) => None,
             Ok(ReadStep::Serve(route)) => {
                 let state = self.nodes.get_mut(&route.node)?;
-                match state.gate.admit_read(&route) {
-                    Ok(Admission::Serve) => {}
-                    Ok(Admission::ApplyFirst) => {
-                        state.gate = state.gate.apply(&route.proof).expect("admitted");
-                    }
-                    Err(_) => {
-                        self.refusals += 1;
-                        let report = state.gate.report();
-                        self.net.push(Message::Tell(read.router, Fact::Report(report)));
-                        return None;
-                    }
-                }
-                let version = state.gate.applied().version;
+                let Some(Stamp { version, .. }) = state.serve(&route) else {
+                    let report = state.gate.report();
+                    self.refusals += 1;
+                    self.net.push(Message::Tell(read.router, Fact::Report(report)));
+                    return None;
+                };
                 assert!(version >= read.floor, "a stale read: {version}, {} was committed", read.floor);
                 self.check();
                 Some(Ok((version, route.reason)))
@@ -476,12 +506,4 @@ impl World {
         let needed = if self.wiped { needed.min(1) } else { needed };
         assert!(durable >= needed, "{} is durable on {durable} nodes", row.newest);
     }
-}
-
-pub fn raise_and_apply(gate: &mut FenceGate, row: &Row) -> Result<(), GateRefusal> {
-    *gate = gate.raise(row)?;
-    if gate.proves_staged(&row.proof()) {
-        *gate = gate.apply(&row.proof())?;
-    }
-    Ok(())
 }

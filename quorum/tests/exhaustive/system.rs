@@ -1,0 +1,569 @@
+//! The whole system as one small value: routers, nodes, the store's row and feed, what is under way, and what callers saw.
+//!
+//! Routers and gates are the crate's own. A message is carried out and its answer told in one step, unless a fault comes
+//! between; messages themselves are taken in any order, however late.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
+use tenon_quorum::*;
+
+use crate::common::{Fact, Message as Sent, Node, REPO, World};
+use crate::history::{Asked, Content, Told};
+
+pub const READER: usize = 2;
+
+/// A router's process: which one, and how often it was lost before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Life {
+    pub router: usize,
+    pub life: u8,
+}
+
+/// Something under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Message {
+    /// An order of a router to the store or to a node.
+    Do(Life, Effect),
+    /// From a writer's node to another member.
+    Stage(Life, NodeId, Member, StageOrder),
+    /// An answer that came late.
+    Tell(Life, Fact),
+    /// A routed read.
+    Serve(Life, Route),
+}
+
+impl Message {
+    /// Whether it happens before anything else unless it is set aside: what only spreads news. What races by its nature
+    /// (swaps, grants, votes, reads) never is.
+    pub fn is_prompt(&self) -> bool {
+        let Self::Do(_, effect) = self else { return false };
+        matches!(
+            effect,
+            Effect::FetchRow { .. }
+                | Effect::FetchFeed { .. }
+                | Effect::RaiseGate { .. }
+                | Effect::Probe { .. }
+                | Effect::Initialise { .. }
+                | Effect::Sync { .. }
+        )
+    }
+}
+
+/// A message, and whether it was set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Parcel {
+    pub message: Message,
+    pub aside: bool,
+}
+
+fn mark(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A value that is hashed once and shared between states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked<T> {
+    mark: u64,
+    value: Arc<T>,
+}
+
+impl<T: Hash + Clone> Marked<T> {
+    fn new(value: T) -> Self {
+        Self { mark: mark(&value), value: Arc::new(value) }
+    }
+
+    pub fn get(&self) -> &T {
+        &self.value
+    }
+
+    fn change<R>(&mut self, act: impl FnOnce(&mut T) -> R) -> R {
+        let result = act(Arc::make_mut(&mut self.value));
+        self.mark = mark(&*self.value);
+        result
+    }
+}
+
+impl<T> Hash for Marked<T> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.mark.hash(hasher);
+    }
+}
+
+/// A node's server, and what the checker keeps about it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    pub node: Node,
+    pub up: bool,
+    /// The highest fence that this life of the disk was raised to.
+    raised: Fence,
+}
+
+/// A writer, which writes once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Writer {
+    pub asked: Option<(Life, WriteId)>,
+    pub granted: Option<Fence>,
+    pub outcome: Option<Outcome>,
+}
+
+/// A read that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reading {
+    pub at: Life,
+    pub request: ReadRequest,
+    /// Its route is under way.
+    pub routed: bool,
+}
+
+/// A rule that was seen to be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Breach {
+    /// Something passed a gate under a fence older than one that had passed.
+    OldFence,
+    /// A row took the place of a later one.
+    NewestWentBack,
+    /// A write was acknowledged that fewer than W voters had ever held.
+    ThinAcknowledgement,
+}
+
+/// Something worth having seen, so that a world that shows nothing is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sight {
+    AppliedFirst,
+    ReadRefused,
+    Conflict,
+}
+
+#[derive(Clone, Debug, PartialEq, Hash)]
+pub struct System {
+    pub routers: Vec<(u8, Marked<Router>)>,
+    config: Marked<Config>,
+    pub now: Timestamp,
+    pub row: Marked<Row>,
+    pub feed: Vec<FeedEntry>,
+    /// By number, from 1.
+    pub nodes: Vec<Server>,
+    /// In the order of their marks: a set with repetition.
+    pub net: Vec<Marked<Parcel>>,
+    pub writers: [Writer; 2],
+    pub reading: Option<Reading>,
+    pub history: LinearizabilityTester<usize, Content>,
+    /// Who ever held what.
+    held: Vec<(Stamp, u8)>,
+    pub disks_lost: usize,
+    pub breaches: Vec<Breach>,
+    pub sights: Vec<Sight>,
+}
+
+pub fn request(writer: usize) -> RequestId {
+    RequestId(writer as u64 + 1)
+}
+
+fn content(stamp: Stamp) -> u64 {
+    let [high, _] = stamp.digest.0.as_chunks::<8>().0 else { unreachable!("sixteen bytes") };
+    u64::from_be_bytes(*high)
+}
+
+/// How an answer gets back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reply {
+    AtOnce,
+    Late,
+    Lost,
+}
+
+impl System {
+    /// As the world is, with everything under way.
+    pub fn of(world: &World) -> Self {
+        let raised = Fence::default();
+        let server = |node: &Node| Server { node: node.clone(), up: true, raised };
+        let mut system = Self {
+            routers: world.routers.iter().map(|router| (0, Marked::new(router.clone()))).collect(),
+            config: Marked::new(world.config.clone()),
+            now: world.now,
+            row: Marked::new(world.row.clone().expect("created")),
+            feed: world.feed.clone(),
+            nodes: world.nodes.values().map(server).collect(),
+            net: Vec::new(),
+            writers: [Writer::default(); 2],
+            reading: None,
+            history: LinearizabilityTester::new(Content(0)),
+            held: Vec::new(),
+            disks_lost: 0,
+            breaches: Vec::new(),
+            sights: Vec::new(),
+        };
+        for message in &world.net {
+            if let Sent::Do(router, effect) = message {
+                system.send(Message::Do(Life { router: *router, life: 0 }, effect.clone()));
+            }
+        }
+        system
+    }
+
+    pub fn life(&self, router: usize) -> Life {
+        Life { router, life: self.routers[router].0 }
+    }
+
+    fn lives(&self, life: Life) -> bool {
+        self.routers[life.router].0 == life.life
+    }
+
+    pub fn send(&mut self, message: Message) {
+        self.put(Parcel { message, aside: false });
+    }
+
+    fn put(&mut self, parcel: Parcel) {
+        let parcel = Marked::new(parcel);
+        let at = self.net.partition_point(|other| other.mark < parcel.mark);
+        self.net.insert(at, parcel);
+    }
+
+    /// Does something to a router, and what it orders at once: the rest is under way.
+    pub fn at<R>(&mut self, router: usize, act: impl FnOnce(&mut Router) -> R) -> R {
+        let life = self.life(router);
+        let mut effects = Vec::new();
+        let result = self.routers[router].1.change(|router| {
+            let result = act(router);
+            effects.extend(core::iter::from_fn(|| router.poll_effect()));
+            result
+        });
+        for effect in effects {
+            match effect {
+                Effect::Answer { request, outcome, .. } => self.answered(request, outcome),
+                Effect::Changed { .. } => {}
+                Effect::SwapRow { .. }
+                | Effect::FetchRow { .. }
+                | Effect::FetchFeed { .. }
+                | Effect::Grant(_)
+                | Effect::RaiseGate { .. }
+                | Effect::Probe { .. }
+                | Effect::Initialise { .. }
+                | Effect::Sync { .. } => self.send(Message::Do(life, effect)),
+            }
+        }
+        result
+    }
+
+    fn answered(&mut self, request: RequestId, outcome: Outcome) {
+        let at = usize::try_from(request.0 - 1).expect("a writer");
+        self.writers[at].outcome = Some(outcome);
+        let told = match outcome {
+            Outcome::Applied(stamp) => {
+                let needed = self.config.get().quorum().write();
+                let held = self.held.iter().find(|(held, _)| *held == stamp).map_or(0, |(_, by)| by.count_ones());
+                if held < needed {
+                    self.breach(Breach::ThinAcknowledgement);
+                }
+                Told::Applied
+            }
+            Outcome::NotApplied => Told::NotApplied,
+            Outcome::Unknown => return,
+        };
+        // A second answer makes the history invalid, which the checker sees.
+        let _ = self.history.on_return(at, told);
+    }
+
+    fn breach(&mut self, breach: Breach) {
+        if !self.breaches.contains(&breach) {
+            self.breaches.push(breach);
+        }
+    }
+
+    fn saw(&mut self, sight: Sight) {
+        if !self.sights.contains(&sight) {
+            self.sights.push(sight);
+        }
+    }
+
+    pub fn tell(&mut self, to: Life, fact: &Fact) {
+        // Tickets mean nothing to a later life; what a node says of itself does.
+        if self.lives(to) || matches!(fact, Fact::Report(_)) {
+            let now = self.now;
+            self.at(to.router, |router| fact.tell(router, now));
+        }
+    }
+
+    pub fn tell_all(&mut self, fact: &Fact) {
+        for router in 0..self.routers.len() {
+            self.tell(self.life(router), fact);
+        }
+    }
+
+    /// The node's server, if it runs and its disk is in that life.
+    fn server(&mut self, node: NodeId, incarnation: Incarnation) -> Option<&mut Server> {
+        let server = self.nodes.get_mut(node.0 as usize - 1)?;
+        (server.up && server.node.incarnation == incarnation).then_some(server)
+    }
+
+    /// Keeps account of what a node let pass, and of what it holds.
+    fn passed(&mut self, node: NodeId, under: Option<Fence>) {
+        let server = &mut self.nodes[node.0 as usize - 1];
+        let report = server.node.gate.report();
+        let old = under.is_some_and(|fence| fence < server.raised);
+        server.raised = server.raised.max(report.fence);
+        for stamp in [Some(report.applied), report.staged.map(|staged| staged.stamp)].into_iter().flatten() {
+            let bit = 1 << node.0;
+            match self.held.iter_mut().find(|(held, _)| *held == stamp) {
+                Some((_, by)) => *by |= bit,
+                None => self.held.push((stamp, bit)),
+            }
+        }
+        self.held.sort_unstable();
+        if old {
+            self.breach(Breach::OldFence);
+        }
+    }
+
+    /// Carries a message out; what is told about it comes back.
+    pub fn carry_out(&mut self, message: &Message) -> Vec<(Life, Fact)> {
+        match message {
+            Message::Tell(to, fact) => vec![(*to, fact.clone())],
+            Message::Do(from, effect) => self.effect(*from, effect).into_iter().map(|fact| (*from, fact)).collect(),
+            Message::Stage(from, _, member, order) => {
+                self.stage(member.node, member.incarnation, order).into_iter().map(|fact| (*from, fact)).collect()
+            }
+            Message::Serve(from, route) => self.serve(route).into_iter().map(|fact| (*from, fact)).collect(),
+        }
+    }
+
+    fn effect(&mut self, from: Life, effect: &Effect) -> Vec<Fact> {
+        match effect {
+            Effect::SwapRow { ticket, expect, next, feed } => {
+                vec![Fact::Swap(*ticket, self.compare_and_set(expect.as_ref(), next, *feed))]
+            }
+            Effect::FetchRow { ask, .. } => vec![Fact::Row(*ask, Some(self.row.get().clone()))],
+            Effect::FetchFeed { ask, version, .. } => {
+                vec![Fact::Feed(*ask, self.feed.iter().find(|entry| entry.version() == *version).copied())]
+            }
+            Effect::Grant(grant) => self.take(from, grant),
+            Effect::RaiseGate { node, incarnation, row } => {
+                let Some(server) = self.server(*node, *incarnation) else { return Vec::new() };
+                let raised = server.node.show(row).is_ok();
+                let report = server.node.gate.report();
+                self.passed(*node, raised.then_some(row.fence));
+                vec![Fact::Report(report)]
+            }
+            Effect::Probe { node, .. } => {
+                let server = self.nodes.get(node.0 as usize - 1).filter(|server| server.up);
+                server.map(|server| Fact::Report(server.node.gate.report())).into_iter().collect()
+            }
+            Effect::Initialise { task, target, incarnation, row } => {
+                self.install(*target, *incarnation, row).map(|result| Fact::Synced(*task, result)).into_iter().collect()
+            }
+            Effect::Sync { task, target, incarnation, source, row } => {
+                let source = self.nodes.get(source.0 as usize - 1).filter(|server| server.up);
+                let exact = source.is_some_and(|server| server.node.gate.applied() == row.newest);
+                let result = if exact { self.install(*target, *incarnation, row) } else { Some(SyncResult::Failed) };
+                result.map(|result| Fact::Synced(*task, result)).into_iter().collect()
+            }
+            Effect::Answer { .. } | Effect::Changed { .. } => Vec::new(),
+        }
+    }
+
+    fn compare_and_set(&mut self, expect: Option<&Row>, next: &Row, feed: Option<FeedEntry>) -> SwapResult {
+        let row = self.row.get();
+        if Some(row) != expect {
+            let found = row.clone();
+            self.saw(Sight::Conflict);
+            return SwapResult::Conflict(Some(found));
+        }
+        if next.order() <= row.order() || row.newest.is_beyond(next.newest) {
+            self.breach(Breach::NewestWentBack);
+        }
+        self.row = Marked::new(next.clone());
+        self.feed.extend(feed);
+        SwapResult::Moved
+    }
+
+    /// The writer's node stages the write itself, in the same step, and sends it to the other members.
+    fn take(&mut self, from: Life, grant: &Grant) -> Vec<Fact> {
+        let at = usize::try_from(grant.request.0 - 1).expect("a writer");
+        self.writers[at].granted = Some(grant.base.fence);
+        let Some(server) = self.server(grant.writer, grant.incarnation) else { return Vec::new() };
+        let Some(order) = server.node.take(grant) else {
+            let report = server.node.gate.report();
+            self.passed(grant.writer, None);
+            return vec![Fact::Report(report), Fact::Declined(grant.writer, grant.base.fence)];
+        };
+        for member in grant.base.members.iter().filter(|member| member.node != grant.writer) {
+            self.send(Message::Stage(from, grant.writer, *member, order.clone()));
+        }
+        self.stage(grant.writer, grant.incarnation, &order)
+    }
+
+    fn stage(&mut self, node: NodeId, incarnation: Incarnation, order: &StageOrder) -> Vec<Fact> {
+        let Some(server) = self.server(node, incarnation) else { return Vec::new() };
+        let fence = order.base.fence;
+        let voted = server.node.stage(order);
+        let report = Fact::Report(server.node.gate.report());
+        self.passed(node, voted.then_some(fence));
+        if voted { vec![report] } else { vec![report, Fact::Declined(node, fence)] }
+    }
+
+    /// What was committed stays committed: a copy may come in after the fence rose again.
+    fn install(&mut self, node: NodeId, incarnation: Incarnation, row: &Row) -> Option<SyncResult> {
+        let result = self.server(node, incarnation)?.node.install(row);
+        self.passed(node, None);
+        Some(result)
+    }
+
+    fn serve(&mut self, route: &Route) -> Vec<Fact> {
+        let Some(reading) = self.reading else { return Vec::new() };
+        let Some(server) = self.server(route.node, route.incarnation) else {
+            self.reading = Some(Reading { routed: false, ..reading });
+            return Vec::new();
+        };
+        let staged = server.node.gate.staged().is_some();
+        let seen = server.node.serve(route);
+        let report = server.node.gate.report();
+        self.passed(route.node, seen.map(|_| route.proof.fence));
+        if let Some(stamp) = seen {
+            if staged && report.staged.is_none() {
+                self.saw(Sight::AppliedFirst);
+            }
+            self.end_read(Told::Content(content(stamp)));
+            return Vec::new();
+        }
+        self.saw(Sight::ReadRefused);
+        self.reading = Some(Reading { routed: false, ..reading });
+        vec![Fact::Report(report)]
+    }
+
+    pub fn end_read(&mut self, told: Told) {
+        self.reading = None;
+        let _ = self.history.on_return(READER, told);
+    }
+
+    /// Takes a message off the network and carries it out.
+    pub fn deliver(&mut self, at: usize, reply: Reply) {
+        let message = self.net.remove(at);
+        for (to, fact) in self.carry_out(&message.get().message) {
+            match reply {
+                Reply::AtOnce => self.tell(to, &fact),
+                Reply::Late => self.send(Message::Tell(to, fact)),
+                Reply::Lost => {
+                    if let Fact::Swap(ticket, _) = fact {
+                        self.tell(to, &Fact::Swap(ticket, SwapResult::Unknown));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A message will be carried out some other time.
+    pub fn set_aside(&mut self, at: usize) {
+        let parcel = self.net.remove(at);
+        self.put(Parcel { aside: true, message: parcel.get().message.clone() });
+    }
+
+    /// A message is lost before anybody saw it.
+    pub fn lose(&mut self, at: usize) {
+        let message = self.net.remove(at);
+        if let (Message::Serve(..), Some(reading)) = (&message.get().message, self.reading) {
+            self.reading = Some(Reading { routed: false, ..reading });
+        }
+    }
+
+    pub fn write(&mut self, writer: usize, router: usize, through: NodeId) -> Result<(), Refusal> {
+        let (now, life) = (self.now, self.life(router));
+        let request_id = request(writer);
+        let _ = self.history.on_invoke(writer, Asked::Write(request_id.0));
+        let id =
+            self.at(router, |router| router.begin_write(now, &WriteRequest::new(REPO, request_id).through(through)))?;
+        self.writers[writer].asked = Some((life, id));
+        Ok(())
+    }
+
+    pub fn begin_read(&mut self, router: usize, name: RequestId) {
+        let began = self.at(router, Router::begin_read);
+        let request = ReadRequest::linearizable(REPO, began).request(name);
+        let _ = self.history.on_invoke(READER, Asked::Read);
+        self.reading = Some(Reading { at: self.life(router), request, routed: false });
+    }
+
+    pub fn step_read(&mut self, reading: Reading) {
+        let now = self.now;
+        match self.at(reading.at.router, |router| router.route_read(now, &reading.request)) {
+            Ok(ReadStep::Serve(route)) => {
+                self.reading = Some(Reading { routed: true, ..reading });
+                self.send(Message::Serve(reading.at, route));
+            }
+            Ok(ReadStep::First(First::FetchRow(ask))) => {
+                self.send(Message::Do(reading.at, Effect::FetchRow { ask, repo: REPO }));
+            }
+            Ok(ReadStep::First(First::Wait { .. })) => {}
+            Err(_) => self.end_read(Told::Refused),
+        }
+    }
+
+    /// The process of a node dies: what it had not said is never said. Its disk stays.
+    pub fn crash(&mut self, node: NodeId) {
+        self.nodes[node.0 as usize - 1].up = false;
+        self.net.retain(|message| !matches!(&message.get().message, Message::Stage(_, writer, ..) if *writer == node));
+        self.health(node, Health::Down);
+    }
+
+    /// It comes up again, and takes over what the row proves of what it had staged: no more.
+    pub fn restart(&mut self, node: NodeId) {
+        let row = self.row.get().clone();
+        let server = &mut self.nodes[node.0 as usize - 1];
+        server.up = true;
+        let raised = server.node.show(&row).is_ok();
+        self.passed(node, raised.then_some(row.fence));
+        self.health(node, Health::Up);
+    }
+
+    /// The disk of a node is lost; it comes back empty, under a larger incarnation.
+    pub fn lose_disk(&mut self, node: NodeId) {
+        self.disks_lost += 1;
+        let server = &mut self.nodes[node.0 as usize - 1];
+        let incarnation = Incarnation(server.node.incarnation.0 + 1);
+        *server = Server { node: Node::new(node, incarnation), up: true, raised: Fence::default() };
+        self.health(node, Health::Up);
+    }
+
+    fn health(&mut self, node: NodeId, health: Health) {
+        let incarnation = self.nodes[node.0 as usize - 1].node.incarnation;
+        self.tell_all(&Fact::Node(node, NodeState::up(incarnation).health(health)));
+    }
+
+    /// A router is lost with all it knew. What it had sent still arrives; a caller who reads through it is told nothing.
+    pub fn lose_router(&mut self, router: usize) {
+        let (life, config) = (self.life(router), self.config.get().clone());
+        self.routers[router] = (life.life + 1, Marked::new(Router::new(config)));
+        if self.reading.is_some_and(|reading| reading.at == life) {
+            self.net.retain(|message| !matches!(message.get().message, Message::Serve(..)));
+            self.end_read(Told::Refused);
+        }
+        for (id, server) in (1..).map(NodeId).zip(self.nodes.clone()) {
+            let health = if server.up { Health::Up } else { Health::Down };
+            let state = NodeState::up(server.node.incarnation).health(health);
+            self.tell(self.life(router), &Fact::Node(id, state));
+        }
+    }
+
+    pub fn replace(&mut self, leaves: NodeId, comes: NodeId) {
+        let incarnation = self.nodes[comes.0 as usize - 1].node.incarnation;
+        let (now, request) = (self.now, ReplaceRequest::new(REPO, leaves, Member::voter(comes, incarnation)));
+        let _ = self.at(0, |router| router.replace(now, &request));
+    }
+
+    pub fn abort(&mut self, writer: usize) {
+        let now = self.now;
+        if let Some((life, id)) = self.writers[writer].asked.filter(|(life, _)| self.lives(*life)) {
+            self.at(life.router, |router| router.abort_write(now, id, GiveUp::PerhapsStaged));
+        }
+    }
+
+    /// A router, and whoever waits for it, finds that so much time went by.
+    pub fn pass(&mut self, router: usize, ms: u64) {
+        self.now = self.now.after_millis(ms);
+        let life = self.life(router);
+        self.tell(life, &Fact::Timeout);
+    }
+}
