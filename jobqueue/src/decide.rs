@@ -3,9 +3,9 @@
 use crate::event::{Event, Stopper};
 use crate::filter::Filters;
 use crate::job::{Job, State};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Share};
 use crate::time::Timestamp;
-use crate::transition::{Stamp, transition};
+use crate::transition::{Stamp, step};
 
 /// Decides one pipeline: if nothing of it is in progress, its next batch is opened; if it was aborted, all its jobs
 /// are stopped. Rows are changed in place; how many jobs were changed is returned.
@@ -44,10 +44,10 @@ pub fn decide(now: Timestamp, pipeline: &mut Pipeline, jobs: &mut [Job], filters
 }
 
 fn apply(now: Timestamp, pipeline: &mut Pipeline, job: &mut Job, event: &Event, stamp: &Stamp) -> usize {
-    match transition(now, job, event, stamp) {
-        Ok(change) if change.changes(job) => {
-            pipeline.absorb(Some(job), Some(&change.row));
-            *job = change.row;
+    let gone = Share::of(job);
+    match step(now, job, event, stamp) {
+        Ok(step) if step.wrote => {
+            pipeline.trade(gone, Share::of(job));
             1
         }
         Ok(_) | Err(_) => 0,

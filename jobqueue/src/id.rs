@@ -148,3 +148,15 @@ impl Tag {
         Self { component: Component::new(component), class: Class::new(class) }
     }
 }
+
+impl crate::recent::Number for Ticket {
+    fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl crate::recent::Number for CallId {
+    fn number(self) -> u64 {
+        self.0
+    }
+}

@@ -79,6 +79,25 @@ impl State {
         matches!(self, Self::Scheduled | Self::Running | Self::Aborting)
     }
 
+    /// The deadline that can pass in this state, of a row that says `until` and `timeout_at`.
+    pub(crate) fn due(self, until: Timestamp, timeout_at: Timestamp) -> Option<Timestamp> {
+        let due = match self {
+            Self::Scheduled | Self::Suspended | Self::Delayed | Self::Aborting => until,
+            Self::Running | Self::Polling => until.min(timeout_at),
+            Self::Unstart
+            | Self::Pending
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Aborted
+            | Self::TimedOut
+            | Self::Skipped
+            | Self::Reused
+            | Self::Superseded
+            | Self::Dead => Timestamp::MAX,
+        };
+        (due != Timestamp::MAX).then_some(due)
+    }
+
     /// The state's stable number, as databases keep it.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -252,6 +271,13 @@ pub struct Delivery {
     pub write: WriteId,
 }
 
+impl Delivery {
+    /// The token of this delivery of the row with this key.
+    pub(crate) const fn token(&self, key: JobKey) -> LeaseToken {
+        LeaseToken { key, version: self.version, write: self.write }
+    }
+}
+
 /// What has gone wrong so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -349,28 +375,13 @@ impl Job {
     /// The token of the delivery that the row remembers.
     #[must_use]
     pub fn token(&self) -> Option<LeaseToken> {
-        let delivery = self.delivery?;
-        Some(LeaseToken { key: self.key, version: delivery.version, write: delivery.write })
+        Some(self.delivery?.token(self.key))
     }
 
     /// The next deadline that can pass, if any.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
-        let due = match self.state {
-            State::Scheduled | State::Suspended | State::Delayed | State::Aborting => self.until,
-            State::Running | State::Polling => self.until.min(self.timeout_at),
-            State::Unstart
-            | State::Pending
-            | State::Succeeded
-            | State::Failed
-            | State::Aborted
-            | State::TimedOut
-            | State::Skipped
-            | State::Reused
-            | State::Superseded
-            | State::Dead => Timestamp::MAX,
-        };
-        (due != Timestamp::MAX).then_some(due)
+        self.state.due(self.until, self.timeout_at)
     }
 
     /// Whether the row can be true: numbered from 1, and held by a worker exactly where a state needs one.

@@ -180,7 +180,9 @@ mod lane;
 mod pipeline;
 mod queues;
 mod reason;
+mod recent;
 mod rng;
+mod slab;
 mod store;
 pub mod table;
 #[cfg(feature = "testkit")]

@@ -58,7 +58,7 @@ pub struct Pipeline {
 
 /// What one job's row adds to its pipeline's counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Share {
+pub(crate) struct Share {
     unstarted: u32,
     remaining: u32,
     failed: u32,
@@ -66,7 +66,7 @@ struct Share {
 }
 
 impl Share {
-    fn of(job: &Job) -> Self {
+    pub(crate) fn of(job: &Job) -> Self {
         let mut share = Self::default();
         let required = job.spec.on_failure == OnFailure::Fails;
         match job.state {
@@ -108,15 +108,18 @@ impl Pipeline {
     /// Takes the change of one job into the counts: `old` no longer counts, `new` does. An attempt that is followed
     /// by another is the `old` of that one.
     pub fn absorb(&mut self, old: Option<&Job>, new: Option<&Job>) {
-        let (gone, come) = (old.map(Share::of), new.map(Share::of));
-        let (gone, come) = (gone.unwrap_or_default(), come.unwrap_or_default());
-        let step = |count: &mut u32, gone: u32, come: u32| {
-            *count = count.saturating_sub(gone).saturating_add(come);
-        };
-        step(&mut self.unstarted, gone.unstarted, come.unstarted);
-        step(&mut self.remaining, gone.remaining, come.remaining);
-        step(&mut self.failed, gone.failed, come.failed);
-        step(&mut self.stopped, gone.stopped, come.stopped);
+        self.trade(old.map(Share::of).unwrap_or_default(), new.map(Share::of).unwrap_or_default());
+    }
+
+    /// One job's share is another now.
+    pub(crate) const fn trade(&mut self, gone: Share, come: Share) {
+        const fn step(count: u32, gone: u32, come: u32) -> u32 {
+            count.saturating_sub(gone).saturating_add(come)
+        }
+        self.unstarted = step(self.unstarted, gone.unstarted, come.unstarted);
+        self.remaining = step(self.remaining, gone.remaining, come.remaining);
+        self.failed = step(self.failed, gone.failed, come.failed);
+        self.stopped = step(self.stopped, gone.stopped, come.stopped);
     }
 
     /// Whether a change of a job from `old` to `new` moves the counts, so that this row must be written with it.

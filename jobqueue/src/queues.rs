@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use crate::config::{PoolSpec, Service};
 use crate::hash::Map;
 use crate::id::{CallId, PoolId, Tag};
-use crate::lane::{Entry, Lane};
+use crate::lane::Lane;
 use crate::rng::Rng;
+use crate::store::Jobs;
 
 /// A pool and what it is up to.
 #[derive(Clone, Debug)]
@@ -37,9 +38,9 @@ impl Pool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queues {
     pub(crate) lanes: Vec<Lane>,
-    tags: Map<(u32, u32), u32>,
+    tags: Map<Tag, u32>,
     pub(crate) pools: Vec<Pool>,
-    by_id: BTreeMap<PoolId, u32>,
+    by_id: Map<PoolId, u32>,
     /// Pools that serve each tag, whether it has a lane or not.
     served: BTreeMap<Tag, Vec<u32>>,
     /// Pools with parked pulls into whose lanes something has come.
@@ -47,8 +48,8 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// The tag's lane, made if it is not there.
-    pub(crate) fn lane(&mut self, tag: Tag) -> u32 {
+    /// The tag's lane, made if it is not there; `tags` are those of all lanes.
+    pub(crate) fn lane(&mut self, tag: Tag, tags: &mut Vec<Tag>) -> u32 {
         if let Some(lane) = self.find(tag) {
             return lane;
         }
@@ -56,12 +57,13 @@ impl Queues {
         let mut lane = Lane::new(tag);
         lane.pools = self.served.get(&tag).into_iter().flatten().map(|pool| (*pool, None)).collect();
         self.lanes.push(lane);
-        self.tags.insert((tag.component.get(), tag.class.get()), at);
+        tags.push(tag);
+        self.tags.insert(tag, at);
         at
     }
 
     pub(crate) fn find(&self, tag: Tag) -> Option<u32> {
-        self.tags.get(&(tag.component.get(), tag.class.get())).copied()
+        self.tags.get(&tag).copied()
     }
 
     pub(crate) fn pool(&self, id: PoolId) -> Option<u32> {
@@ -155,15 +157,23 @@ impl Queues {
         }
     }
 
-    pub(crate) fn push(&mut self, lane: u32, entry: Entry) {
-        self.lanes[lane as usize].push(entry);
+    pub(crate) fn push(&mut self, lane: u32, jobs: &mut Jobs, at: u32) {
+        self.lanes[lane as usize].push(jobs, at);
         self.refresh(lane);
     }
 
-    /// Takes one job for a pool: from the lane at `turn`, which then points to the next lane of the rotation.
+    /// Takes a job out of its lane.
+    pub(crate) fn unqueue(&mut self, lane: u32, jobs: &mut Jobs, at: u32) {
+        self.lanes[lane as usize].remove(jobs, at);
+        if !self.lanes[lane as usize].is_active() {
+            self.refresh(lane);
+        }
+    }
+
+    /// The next job for a pool, taken out of its lane.
     ///
     /// A pull starts its turn at random and goes round, one job from each lane, so that no lane waits for another.
-    pub(crate) fn take(&mut self, pool: u32, turn: &mut u32, is_live: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    pub(crate) fn take(&mut self, pool: u32, turn: &mut u32, jobs: &mut Jobs, ageing_ms: Option<u32>) -> Option<u32> {
         loop {
             let active = &self.pools[pool as usize].active;
             if active.is_empty() {
@@ -171,15 +181,15 @@ impl Queues {
             }
             let at = if (*turn as usize) < active.len() { *turn } else { 0 };
             let lane = active[at as usize];
-            let entry = self.lanes[lane as usize].pop(&is_live);
+            let job = self.lanes[lane as usize].pop(jobs, ageing_ms);
             // A lane that is now empty gives its place to another, which is then next.
             let emptied = !self.lanes[lane as usize].is_active();
             if emptied {
                 self.refresh(lane);
             }
             *turn = if emptied { at } else { at + 1 };
-            if entry.is_some() || !emptied {
-                return entry;
+            if job.is_some() || !emptied {
+                return job;
             }
         }
     }
@@ -192,6 +202,9 @@ impl Queues {
 
     /// The parked pull that waits longest among the woken pools that could serve one.
     pub(crate) fn next_parked(&mut self) -> Option<CallId> {
+        if self.woken.is_empty() {
+            return None;
+        }
         let pools = &self.pools;
         self.woken.retain(|pool| {
             let pool = &pools[*pool as usize];

@@ -43,10 +43,6 @@ pub struct Transition {
 }
 
 impl Transition {
-    const fn to(row: Job) -> Self {
-        Self { row, next: None, action: Action::None }
-    }
-
     /// Whether there is anything to persist.
     #[must_use]
     pub fn changes(&self, old: &Job) -> bool {
@@ -65,37 +61,91 @@ impl Transition {
 /// [`Refused::StaleLease`], [`Refused::NotOwner`] for a token that is another row's, another delivery's, another
 /// worker's, and [`Refused::NotDue`] before the row's deadline.
 pub fn transition(now: Timestamp, job: &Job, event: &Event, stamp: &Stamp) -> Result<Transition, Refused> {
-    let allowed = admit(job, event)?;
     let mut row = *job;
-    row.version = job.version.next();
+    let step = step(now, &mut row, event, stamp)?;
+    let next = step.next.map(|next| attempt(now, &row, stamp, next));
+    Ok(Transition { row, next, action: step.action })
+}
+
+/// The attempt that follows an ended one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Next {
+    delay_ms: u64,
+    reason: Reason,
+}
+
+/// What an event did to a row in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Whether the row itself was written.
+    pub(crate) wrote: bool,
+    pub(crate) next: Option<Next>,
+    pub(crate) action: Action,
+}
+
+impl Step {
+    /// The row was written, and that is all.
+    const WROTE: Self = Self { wrote: true, next: None, action: Action::None };
+    /// The event is right, and there is nothing to write.
+    const SAME: Self = Self { wrote: false, next: None, action: Action::None };
+
+    /// Whether there is anything to persist.
+    pub(crate) const fn changes(&self) -> bool {
+        self.wrote || self.next.is_some()
+    }
+}
+
+/// Does in place what [`transition`] says. A refusal, or an event after which there is nothing to write, leaves the row
+/// as it was.
+pub(crate) fn step(now: Timestamp, row: &mut Job, event: &Event, stamp: &Stamp) -> Result<Step, Refused> {
+    let allowed = admit(row, event)?;
+    let (state, version, write) = (row.state, row.version, row.write);
+    refuse_early(now, row, event)?;
+    row.version = version.next();
     row.write = stamp.write;
-    let change = match *event {
+    let step = match *event {
         Event::Decide(verdict) => decide(now, row, verdict),
         Event::Deliver { worker, pool, pull } => deliver(now, row, worker, pool, pull),
-        Event::Work { act, .. } => work(now, job, row, act, stamp),
+        Event::Work { act, .. } => work(now, row, act, stamp),
         Event::Callback { .. } => {
             row.entry = Entry::Callback;
             release(now, row, State::Pending, Reason::Called)
         }
-        Event::Approve => {
-            if !matches!(job.reason, Reason::Approval | Reason::Held { .. }) {
-                return Err(Refused::WrongState(job.state));
-            }
-            release(now, row, State::Pending, Reason::Approved)
-        }
+        Event::Approve => release(now, row, State::Pending, Reason::Approved),
         Event::Supersede { by } => release(now, row, State::Superseded, Reason::Superseded { by }),
-        Event::Expire => expire(now, job, row, stamp)?,
-        Event::Abort(stopper) => abort(now, job, row, stopper),
-        Event::Retry => {
-            Transition { row: *job, next: Some(attempt(now, job, stamp, 0, Reason::Revived)), action: Action::None }
-        }
+        Event::Expire => expire(now, row, stamp),
+        Event::Abort(stopper) => abort(now, row, stopper),
+        Event::Retry => Step { next: Some(Next { delay_ms: 0, reason: Reason::Revived }), ..Step::SAME },
     };
+    if !step.wrote {
+        (row.version, row.write) = (version, write);
+    }
     debug_assert!(match allowed {
-        Cell::To(states) => states.contains(&change.row.state),
-        Cell::New => change.next.is_some() && change.row == *job,
+        Cell::To(states) => states.contains(&row.state),
+        Cell::New => step.next.is_some() && !step.wrote && row.state == state,
         Cell::No(_) => false,
     });
-    Ok(change)
+    Ok(step)
+}
+
+/// What the table allows and the row's own numbers do not.
+fn refuse_early(now: Timestamp, row: &Job, event: &Event) -> Result<(), Refused> {
+    let refused = match event {
+        Event::Expire if row.due().is_none_or(|due| due > now) => Refused::NotDue,
+        Event::Approve if !matches!(row.reason, Reason::Approval | Reason::Held { .. }) => {
+            Refused::WrongState(row.state)
+        }
+        Event::Decide(_)
+        | Event::Deliver { .. }
+        | Event::Work { .. }
+        | Event::Callback { .. }
+        | Event::Approve
+        | Event::Supersede { .. }
+        | Event::Expire
+        | Event::Abort(_)
+        | Event::Retry => return Ok(()),
+    };
+    Err(refused)
 }
 
 /// The rules that need no clock: tokens first, then the table.
@@ -148,29 +198,29 @@ fn check_token(job: &Job, worker: Option<Worker>, token: LeaseToken) -> Result<(
 }
 
 /// The row moves to `state`, with no deadline.
-fn enter(now: Timestamp, mut row: Job, state: State, reason: Reason) -> Job {
+fn enter(now: Timestamp, row: &mut Job, state: State, reason: Reason) -> Step {
     row.state = state;
     row.reason = reason;
     row.since = now;
     row.until = Timestamp::MAX;
     row.timeout_at = Timestamp::MAX;
-    row
+    Step::WROTE
 }
 
 /// The row moves to a state in which nobody holds it.
-fn release(now: Timestamp, mut row: Job, state: State, reason: Reason) -> Transition {
+fn release(now: Timestamp, row: &mut Job, state: State, reason: Reason) -> Step {
     row.delivery = None;
-    Transition::to(enter(now, row, state, reason))
+    enter(now, row, state, reason)
 }
 
 /// The row waits without a worker until a time.
-fn wait(now: Timestamp, row: Job, state: State, until: Timestamp, reason: Reason) -> Transition {
-    let mut change = release(now, row, state, reason);
-    change.row.until = until.max(now);
-    change
+fn wait(now: Timestamp, row: &mut Job, state: State, until: Timestamp, reason: Reason) -> Step {
+    let step = release(now, row, state, reason);
+    row.until = until.max(now);
+    step
 }
 
-fn decide(now: Timestamp, mut row: Job, verdict: Verdict) -> Transition {
+fn decide(now: Timestamp, row: &mut Job, verdict: Verdict) -> Step {
     // A suspended job that is sent on without its callback begins anew.
     row.entry = Entry::Run;
     match verdict {
@@ -182,89 +232,90 @@ fn decide(now: Timestamp, mut row: Job, verdict: Verdict) -> Transition {
     }
 }
 
-fn deliver(now: Timestamp, row: Job, worker: Worker, pool: PoolId, pull: CallId) -> Transition {
-    let mut row = enter(now, row, State::Scheduled, Reason::Pulled);
+fn deliver(now: Timestamp, row: &mut Job, worker: Worker, pool: PoolId, pull: CallId) -> Step {
+    let step = enter(now, row, State::Scheduled, Reason::Pulled);
     row.delivery = Some(Delivery { worker, pool, pull, version: row.version, write: row.write });
     row.until = now.after_millis(u64::from(row.spec.policy.ack_ms));
-    Transition { row, next: None, action: Action::Assign }
+    Step { action: Action::Assign, ..step }
 }
 
 /// The row runs, if it did not before.
-fn start(now: Timestamp, row: Job) -> Job {
+fn start(now: Timestamp, row: &mut Job) {
     if row.state == State::Running {
-        return row;
+        return;
     }
-    let policy = row.spec.policy;
-    let mut row = enter(now, row, State::Running, Reason::Acked);
+    enter(now, row, State::Running, Reason::Acked);
+    let policy = &row.spec.policy;
     row.until = now.after_millis(u64::from(policy.lease_ms));
     row.timeout_at = match policy.timeout_ms {
         0 => Timestamp::MAX,
         limit => now.after_millis(u64::from(limit)),
     };
-    row
 }
 
-fn work(now: Timestamp, job: &Job, row: Job, act: Act, stamp: &Stamp) -> Transition {
-    let lease = now.after_millis(u64::from(job.spec.policy.lease_ms));
+fn work(now: Timestamp, row: &mut Job, act: Act, stamp: &Stamp) -> Step {
+    let lease = now.after_millis(u64::from(row.spec.policy.lease_ms));
     match act {
         // A repeated ack is fine, and changes nothing.
-        Act::Ack if job.state != State::Scheduled => Transition::to(*job),
-        Act::Ack => Transition::to(start(now, row)),
-        Act::Heartbeat if job.state == State::Aborting => Transition::to(*job),
+        Act::Ack if row.state != State::Scheduled => Step::SAME,
+        Act::Ack => {
+            start(now, row);
+            Step::WROTE
+        }
+        Act::Heartbeat if row.state == State::Aborting => Step::SAME,
         Act::Heartbeat => {
-            let mut row = row;
             row.until = row.until.max(lease);
-            Transition::to(row)
+            Step::WROTE
         }
         Act::Pause(until) => {
-            let mut row = unpause(now, row, lease);
+            unpause(now, row, lease);
             let longer = until.millis_since(lease);
             row.until = lease.after_millis(longer);
             if row.timeout_at != Timestamp::MAX {
                 row.timeout_at = row.timeout_at.after_millis(longer);
             }
-            Transition::to(row)
+            Step::WROTE
         }
-        Act::Resume => Transition::to(unpause(now, row, lease)),
-        Act::Nack => nack(now, job, row, stamp),
+        Act::Resume => unpause(now, row, lease),
+        Act::Nack => nack(now, row, stamp),
         Act::Snooze(until) => {
-            let mut row = row;
             row.entry = Entry::Resume;
             wait(now, row, State::Delayed, until, Reason::Snoozed)
         }
         Act::Suspend(until) => {
-            let mut row = enter(now, row, State::Suspended, Reason::Callback);
+            let step = enter(now, row, State::Suspended, Reason::Callback);
             row.until = until.max(now);
-            Transition::to(row)
+            step
         }
         Act::Poll(at) => {
-            let mut row = start(now, row);
             if row.state != State::Polling {
-                let limit = row.timeout_at;
-                row = enter(now, row, State::Polling, Reason::External);
-                row.timeout_at = limit;
+                // The limit counts from the acknowledgement, however often the result is asked for.
+                start(now, row);
             }
+            let limit = row.timeout_at;
+            let step = enter(now, row, State::Polling, Reason::External);
+            row.timeout_at = limit;
             row.until = at.max(now);
-            Transition::to(row)
+            step
         }
-        Act::Report(outcome) => report(now, job, row, outcome, stamp),
+        Act::Report(outcome) => report(now, row, outcome, stamp),
     }
 }
 
 /// The pause ends: its unspent part is taken off the time limit again. Without a pause the lease is just extended.
-fn unpause(now: Timestamp, mut row: Job, lease: Timestamp) -> Job {
+fn unpause(now: Timestamp, row: &mut Job, lease: Timestamp) -> Step {
     if row.timeout_at != Timestamp::MAX {
         let unspent = row.until.millis_since(lease);
         let limit = row.timeout_at.as_millis().saturating_sub(unspent);
         row.timeout_at = Timestamp::from_millis(limit).max(now);
     }
     row.until = lease;
-    row
+    Step::WROTE
 }
 
-fn nack(now: Timestamp, job: &Job, mut row: Job, stamp: &Stamp) -> Transition {
-    if job.state == State::Aborting {
-        return stopped(now, job, row, Reason::Reported, stamp);
+fn nack(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
+    if row.state == State::Aborting {
+        return stopped(now, row, Reason::Reported, stamp);
     }
     row.tally.nacks = row.tally.nacks.saturating_add(1);
     let nacks = row.tally.nacks;
@@ -276,11 +327,11 @@ fn nack(now: Timestamp, job: &Job, mut row: Job, stamp: &Stamp) -> Transition {
     wait(now, row, State::Delayed, until, Reason::Nacked { delay_ms, nacks })
 }
 
-fn report(now: Timestamp, job: &Job, mut row: Job, outcome: Outcome, stamp: &Stamp) -> Transition {
+fn report(now: Timestamp, row: &mut Job, outcome: Outcome, stamp: &Stamp) -> Step {
     row.outcome = Some(outcome);
-    if job.state == State::Aborting {
+    if row.state == State::Aborting {
         // Recorded, not applied: the abort came first.
-        return stopped(now, job, row, job.reason, stamp);
+        return stopped(now, row, row.reason, stamp);
     }
     match outcome {
         Outcome::Succeeded => release(now, row, State::Succeeded, Reason::Reported),
@@ -290,7 +341,7 @@ fn report(now: Timestamp, job: &Job, mut row: Job, outcome: Outcome, stamp: &Sta
 }
 
 /// An attempt ends badly; another follows if the policy has one left.
-fn failed(now: Timestamp, mut row: Job, state: State, reason: Reason, stamp: &Stamp) -> Transition {
+fn failed(now: Timestamp, row: &mut Job, state: State, reason: Reason, stamp: &Stamp) -> Step {
     row.tally.failures = row.tally.failures.saturating_add(1);
     let (failures, limit) = (row.tally.failures, row.spec.policy.max_attempts);
     ended(now, row, state, reason, (failures, limit), stamp)
@@ -299,65 +350,58 @@ fn failed(now: Timestamp, mut row: Job, state: State, reason: Reason, stamp: &St
 /// An attempt ends; another follows while the count of such ends is below its limit.
 fn ended(
     now: Timestamp,
-    row: Job,
+    row: &mut Job,
     state: State,
     reason: Reason,
     (count, limit): (u16, u16),
     stamp: &Stamp,
-) -> Transition {
-    let mut change = release(now, row, state, reason);
-    if count < limit {
+) -> Step {
+    let step = release(now, row, state, reason);
+    let next = (count < limit).then(|| {
         let delay_ms = backoff(&row.spec.policy, count, stamp.chance);
-        change.next = Some(attempt(now, &change.row, stamp, delay_ms, Reason::Retry { delay_ms }));
-    }
-    change
+        Next { delay_ms, reason: Reason::Retry { delay_ms } }
+    });
+    Step { next, ..step }
 }
 
 /// An abort is over: `TimedOut` if it was the time limit's, which may be tried again, else `Aborted`.
-fn stopped(now: Timestamp, job: &Job, row: Job, reason: Reason, stamp: &Stamp) -> Transition {
-    if matches!(job.reason, Reason::OverTime { .. }) {
-        failed(now, row, State::TimedOut, job.reason, stamp)
+fn stopped(now: Timestamp, row: &mut Job, reason: Reason, stamp: &Stamp) -> Step {
+    if matches!(row.reason, Reason::OverTime { .. }) {
+        failed(now, row, State::TimedOut, row.reason, stamp)
     } else {
         release(now, row, State::Aborted, reason)
     }
 }
 
-fn expire(now: Timestamp, job: &Job, mut row: Job, stamp: &Stamp) -> Result<Transition, Refused> {
-    let due = job.due().filter(|due| *due <= now).ok_or(Refused::NotDue)?;
-    let over = job.timeout_at <= now;
-    Ok(match job.state {
+/// The deadline of a row that is due has passed.
+fn expire(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
+    let due = row.due().unwrap_or(now);
+    let over = row.timeout_at <= now;
+    match row.state {
         State::Scheduled => {
             row.tally.unacked = row.tally.unacked.saturating_add(1);
             let unacked = row.tally.unacked;
             release(now, row, State::Pending, Reason::NoAck { due, unacked })
         }
         State::Running if over => {
-            let due = job.timeout_at;
+            let due = row.timeout_at;
             stop(now, row, Reason::OverTime { due })
         }
-        State::Running => {
-            row.tally.crashes = row.tally.crashes.saturating_add(1);
-            let crashes = row.tally.crashes;
-            let reason = Reason::LeaseLost { due, crashes };
-            // A lost lease spends none of the attempts that failures are given: it says less about the job.
-            let limit = row.spec.policy.max_crashes;
-            let state = if crashes >= limit { State::Dead } else { State::Failed };
-            ended(now, row, state, reason, (crashes, limit), stamp)
-        }
+        State::Running => crashed(now, row, due, stamp),
         State::Polling if over => {
-            let due = job.timeout_at;
+            let due = row.timeout_at;
             failed(now, row, State::TimedOut, Reason::OverTime { due }, stamp)
         }
         State::Polling => {
             // Asked for again should the answer be lost.
             row.until = now.after_millis(u64::from(row.spec.policy.lease_ms));
-            Transition { row, next: None, action: Action::Poll }
+            Step { action: Action::Poll, ..Step::WROTE }
         }
-        State::Suspended if !matches!(job.reason, Reason::Held { .. }) => {
+        State::Suspended if !matches!(row.reason, Reason::Held { .. }) => {
             release(now, row, State::TimedOut, Reason::OverTime { due })
         }
         State::Suspended | State::Delayed => release(now, row, State::Pending, Reason::DelayOver { due }),
-        State::Aborting => stopped(now, job, row, Reason::AbortUnanswered { due }, stamp),
+        State::Aborting => stopped(now, row, Reason::AbortUnanswered { due }, stamp),
         State::Unstart
         | State::Pending
         | State::Succeeded
@@ -367,30 +411,39 @@ fn expire(now: Timestamp, job: &Job, mut row: Job, stamp: &Stamp) -> Result<Tran
         | State::Skipped
         | State::Reused
         | State::Superseded
-        | State::Dead => return Err(Refused::NotDue),
-    })
+        | State::Dead => Step::SAME,
+    }
+}
+
+/// The worker fell silent after its acknowledgement. That spends none of the attempts that failures are given: it says
+/// less about the job.
+fn crashed(now: Timestamp, row: &mut Job, due: Timestamp, stamp: &Stamp) -> Step {
+    row.tally.crashes = row.tally.crashes.saturating_add(1);
+    let (crashes, limit) = (row.tally.crashes, row.spec.policy.max_crashes);
+    let state = if crashes >= limit { State::Dead } else { State::Failed };
+    ended(now, row, state, Reason::LeaseLost { due, crashes }, (crashes, limit), stamp)
 }
 
 /// The worker is told to stop.
-fn stop(now: Timestamp, row: Job, reason: Reason) -> Transition {
-    let mut row = enter(now, row, State::Aborting, reason);
+fn stop(now: Timestamp, row: &mut Job, reason: Reason) -> Step {
+    let step = enter(now, row, State::Aborting, reason);
     row.until = now.after_millis(u64::from(row.spec.policy.abort_ms));
-    Transition { row, next: None, action: Action::Abort }
+    Step { action: Action::Abort, ..step }
 }
 
-fn abort(now: Timestamp, job: &Job, mut row: Job, stopper: Stopper) -> Transition {
+fn abort(now: Timestamp, row: &mut Job, stopper: Stopper) -> Step {
     let reason = match stopper {
         Stopper::User => Reason::AbortAsked,
         Stopper::Pipeline => Reason::PipelineAborted,
     };
-    match job.state {
+    match row.state {
         State::Running | State::Polling => stop(now, row, reason),
-        State::Aborting if matches!(job.reason, Reason::OverTime { .. }) => {
+        State::Aborting if matches!(row.reason, Reason::OverTime { .. }) => {
             // The time limit was first, but somebody wants no further attempt.
             row.reason = reason;
-            Transition::to(row)
+            Step::WROTE
         }
-        State::Aborting => Transition::to(*job),
+        State::Aborting => Step::SAME,
         State::Unstart
         | State::Pending
         | State::Scheduled
@@ -408,22 +461,22 @@ fn abort(now: Timestamp, job: &Job, mut row: Job, stopper: Stopper) -> Transitio
 }
 
 /// The row of the attempt after `job`'s, to be inserted.
-fn attempt(now: Timestamp, job: &Job, stamp: &Stamp, delay_ms: u64, reason: Reason) -> Job {
-    let state = if delay_ms == 0 { State::Pending } else { State::Delayed };
-    let mut row = enter(now, *job, state, reason);
+pub(crate) fn attempt(now: Timestamp, job: &Job, stamp: &Stamp, next: Next) -> Job {
+    let mut row = *job;
+    let state = if next.delay_ms == 0 { State::Pending } else { State::Delayed };
+    release(now, &mut row, state, next.reason);
     row.key.attempt = job.key.attempt.next();
     row.version = Version::FIRST;
     row.write = stamp.write;
-    row.delivery = None;
     row.entry = Entry::Run;
     row.outcome = None;
-    if delay_ms > 0 {
-        row.until = now.after_millis(delay_ms);
+    if next.delay_ms > 0 {
+        row.until = now.after_millis(next.delay_ms);
     }
     // What ended earlier attempts is remembered, as it speaks of the job; a revival forgives it.
     let Tally { failures, crashes, .. } = job.tally;
     let kept = Tally { failures, crashes, ..Tally::default() };
-    row.tally = if reason == Reason::Revived { Tally::default() } else { kept };
+    row.tally = if next.reason == Reason::Revived { Tally::default() } else { kept };
     row
 }
 
@@ -434,7 +487,7 @@ fn attempt(now: Timestamp, job: &Job, stamp: &Stamp, delay_ms: u64, reason: Reas
 /// What [`Event::Retry`] is refused with.
 pub fn revive(now: Timestamp, job: &Job, stamp: &Stamp) -> Result<Job, Refused> {
     admit(job, &Event::Retry)?;
-    let mut row = attempt(now, job, stamp, 0, Reason::Revived);
+    let mut row = attempt(now, job, stamp, Next { delay_ms: 0, reason: Reason::Revived });
     row.state = State::Unstart;
     Ok(row)
 }

@@ -11,8 +11,9 @@ use crate::id::{CallId, JobId, PipelineId, PoolId, Ticket, Worker};
 use crate::job::{Job, State};
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::reason::{Reason, Refused};
+use crate::store::NONE;
 use crate::time::Timestamp;
-use crate::transition::{Transition, revive, transition};
+use crate::transition::{Step, attempt, revive, step};
 
 /// A pull under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +57,7 @@ pub(crate) struct Call {
 impl Engine {
     /// Tries a command. `rows` are those just read for it, if any.
     pub(super) fn run(&mut self, id: CallId, rows: &[Row]) {
-        let Some(call) = self.calls.get(&id).copied() else { return };
+        let Some(call) = self.calls.get(id).copied() else { return };
         match call.work {
             Work::Event(job, event) => self.run_event(id, call, job, event, rows),
             Work::AbortPipeline(pipeline) => self.run_abort(id, call, pipeline, rows),
@@ -67,7 +68,7 @@ impl Engine {
 
     /// Reads the rows before saying no, or says no if they were read.
     pub(super) fn refuse(&mut self, id: CallId, want: Want, why: Refused) {
-        match self.calls.get(&id) {
+        match self.calls.get(id) {
             Some(call) if call.fresh => self.answer(id, Answer::Refused(why)),
             Some(_) => self.ask(want, Purpose::Call(id)),
             None => {}
@@ -76,84 +77,99 @@ impl Engine {
 
     /// The call is tried again when the write is settled; what was read for it is old by then.
     pub(super) fn wait_for(&mut self, id: CallId, ticket: Ticket) {
-        if let Some(call) = self.calls.get_mut(&id) {
+        if let Some(call) = self.calls.get_mut(id) {
             call.fresh = false;
         }
-        if let Some(flight) = self.flights.get_mut(&ticket) {
+        if let Some(flight) = self.flights.get_mut(ticket) {
             flight.waiters.push(id);
         }
     }
 
     fn run_event(&mut self, id: CallId, call: Call, job: JobId, event: Event, rows: &[Row]) {
         let want = Want::Job(job);
-        let (row, pipe) = if let Some(at) = self.store.find_job(job) {
+        let at = self.store.find_job(job);
+        let (old, pipe) = if let Some(at) = at {
             let Some(slot) = self.store.jobs.get(at) else { return };
-            if let Some(ticket) = slot.lock {
+            if let Some(ticket) = slot.lock.ticket() {
                 return self.wait_for(id, ticket);
             }
-            (slot.job, Some(slot.pipe))
+            let pipe = Some(slot.pipe);
+            let Some(row) = self.store.row(at) else { return };
+            (row, pipe)
         } else {
             // An ended job is not kept in memory; what was read speaks for it.
             let Some(row) = latest(rows, job) else { return self.refuse(id, want, Refused::Unknown) };
             (row, self.store.find_pipe(row.pipeline))
         };
         let ticket = self.ticket();
-        let change = match transition(self.now, &row, &event, &self.stamp(ticket)) {
-            Ok(change) => change,
+        let mut row = old;
+        let step = match step(self.now, &mut row, &event, &self.stamp(ticket)) {
+            Ok(step) => step,
             Err(why) => return self.refuse(id, want, why),
         };
-        if !change.changes(&row) {
+        if !step.changes() {
             // A repeated ack is believed only of a row that was read again.
             if call.fresh {
-                return self.answer(id, done(&change.row));
+                return self.answer(id, done(&row));
             }
             return self.ask(want, Purpose::Call(id));
         }
-        if self.is_thin(&row, &event) {
-            return self.answer(id, done(&row));
+        if self.is_thin(&old, &event) {
+            return self.answer(id, done(&old));
         }
+        let moves = moves_pipeline(&old, &row, &step);
         let slot = pipe.and_then(|pipe| self.store.pipes.get(pipe));
-        if let Some(other) = slot.and_then(|slot| slot.lock).filter(|_| moves_pipeline(&row, &change)) {
+        if let Some(other) = slot.and_then(|slot| slot.lock.ticket()).filter(|_| moves) {
             return self.wait_for(id, other);
         }
-        let known = slot.and_then(|slot| slot.row).or_else(|| pipeline_row(rows, row.pipeline));
-        if known.is_none() && moves_pipeline(&row, &change) {
+        let known = slot.and_then(|slot| slot.row).or_else(|| pipeline_row(rows, old.pipeline));
+        if known.is_none() && moves {
             return self.refuse(id, want, Refused::Unknown);
         }
-        if let Some(key) = row.held_key().filter(|_| !self.key_is_clear(&row, &change.row)) {
+        if let Some(key) = old.held_key().filter(|_| !self.key_is_clear(&old, &row)) {
             return self.wait_for_key(id, key);
         }
-        if self.store.find_job(job).is_none() && !row.state.is_terminal() {
+        if at.is_none() && !old.state.is_terminal() {
             // It had no room, or its pipeline has ended; while it is written it must have a place.
-            self.apply_job(&row);
-            self.whole(row.pipeline);
+            self.apply_job(&old, None);
+            self.whole(old.pipeline);
         }
-        self.scratch.clear();
-        self.stage(ticket, &row, change, known);
+        self.stage(ticket, at.unwrap_or(NONE), (&old, &row), step, known);
         self.propose(ticket, Origin::Call(id));
     }
 
     /// Puts a job's change, and what it moves in its pipeline, into the next write.
-    pub(super) fn stage(&mut self, ticket: Ticket, old: &Job, mut change: Transition, pipeline: Option<Pipeline>) {
-        let write = self.write_id(ticket);
-        let revived = change.next.is_some() && change.row.version == old.version;
-        if let Some(mut row) = pipeline.filter(|_| moves_pipeline(old, &change)) {
-            let expect = Some(row.version);
-            if revived {
-                row.aborted_at = None;
-            } else if row.aborted_at.is_some() {
+    pub(super) fn stage(
+        &mut self,
+        ticket: Ticket,
+        at: u32,
+        (old, row): (&Job, &Job),
+        step: Step,
+        pipeline: Option<Pipeline>,
+    ) {
+        let stamp = self.stamp(ticket);
+        let mut next = step.next.map(|next| attempt(self.now, row, &stamp, next));
+        if let Some(mut pipeline) = pipeline.filter(|_| moves_pipeline(old, row, &step)) {
+            let expect = Some(pipeline.version);
+            if !step.wrote {
+                // Somebody revives the job.
+                pipeline.aborted_at = None;
+            } else if pipeline.aborted_at.is_some() {
                 // Whoever aborted the pipeline wants no further attempt.
-                change.next = None;
+                next = None;
             }
-            row.absorb(Some(old), Some(change.next.as_ref().unwrap_or(&change.row)));
-            self.scratch.push(Change { expect, row: Row::Pipeline(row.written(write)) });
+            pipeline.absorb(Some(old), Some(next.as_ref().unwrap_or(row)));
+            let place = self.store.jobs.get(at).map_or(NONE, |slot| slot.pipe);
+            self.put(place, Change { expect, row: Row::Pipeline(pipeline.written(stamp.write)) });
         }
-        if !revived {
-            self.scratch.push(Change { expect: Some(old.version), row: Row::Job(change.row) });
-            self.stage_key(old, &change.row, write);
+        if step.wrote {
+            self.put(at, Change { expect: Some(old.version), row: Row::Job(*row) });
+            if old.spec.key.is_some() {
+                self.stage_key(old, row, stamp.write);
+            }
         }
-        if let Some(next) = change.next {
-            self.scratch.push(Change { expect: None, row: Row::Job(next) });
+        if let Some(next) = next {
+            self.put(NONE, Change { expect: None, row: Row::Job(next) });
         }
     }
 
@@ -168,7 +184,7 @@ impl Engine {
     fn run_abort(&mut self, id: CallId, call: Call, pipeline: PipelineId, rows: &[Row]) {
         let want = Want::Pipeline(pipeline);
         let slot = self.store.find_pipe(pipeline).and_then(|at| self.store.pipes.get(at));
-        if let Some(ticket) = slot.and_then(|slot| slot.lock) {
+        if let Some(ticket) = slot.and_then(|slot| slot.lock.ticket()) {
             return self.wait_for(id, ticket);
         }
         let known = slot.and_then(|slot| slot.row).or_else(|| pipeline_row(rows, pipeline));
@@ -181,8 +197,7 @@ impl Engine {
                 let expect = Some(row.version);
                 row.aborted_at = Some(self.now);
                 let row = row.written(self.write_id(ticket));
-                self.scratch.clear();
-                self.scratch.push(Change { expect, row: Row::Pipeline(row) });
+                self.put(NONE, Change { expect, row: Row::Pipeline(row) });
                 self.propose(ticket, Origin::Call(id));
             }
             ended @ (PipelineState::Succeeded | PipelineState::Failed | PipelineState::Aborted) => {
@@ -196,7 +211,7 @@ impl Engine {
         if !call.fresh {
             return self.ask(want, Purpose::Call(id));
         }
-        let lock = self.store.find_pipe(pipeline).and_then(|at| self.store.pipes.get(at)?.lock);
+        let lock = self.store.find_pipe(pipeline).and_then(|at| self.store.pipes.get(at)?.lock.ticket());
         if let Some(ticket) = lock {
             return self.wait_for(id, ticket);
         }
@@ -208,18 +223,19 @@ impl Engine {
         ended.sort_unstable_by_key(|job| core::cmp::Reverse(job.key));
         ended.dedup_by_key(|job| job.id());
         ended.reverse();
-        self.scratch.clear();
+        let mut revived = 0;
         for old in ended.iter().filter(|job| is_retried(job)) {
             let Ok(next) = revive(self.now, old, &stamp) else { continue };
             row.absorb(Some(old), Some(&next));
-            self.scratch.push(Change { expect: None, row: Row::Job(next) });
+            self.put(NONE, Change { expect: None, row: Row::Job(next) });
+            revived += 1;
         }
-        if self.scratch.is_empty() {
+        if revived == 0 {
             return self.refuse(id, want, Refused::Nothing);
         }
         row.aborted_at = None;
         row.order = 0;
-        self.scratch.push(Change { expect, row: Row::Pipeline(row.written(stamp.write)) });
+        self.put(NONE, Change { expect, row: Row::Pipeline(row.written(stamp.write)) });
         self.propose(ticket, Origin::Call(id));
     }
 }
@@ -244,8 +260,8 @@ fn is_retried(job: &Job) -> bool {
 }
 
 /// Whether a job's change must be written together with its pipeline's row.
-pub(super) fn moves_pipeline(old: &Job, change: &Transition) -> bool {
-    change.next.is_some() || Pipeline::is_moved_by(old, &change.row)
+pub(super) fn moves_pipeline(old: &Job, new: &Job, step: &Step) -> bool {
+    step.next.is_some() || Pipeline::is_moved_by(old, new)
 }
 
 pub(super) fn done(job: &Job) -> Answer {

@@ -11,7 +11,8 @@ use crate::id::{CallId, JobId, LeaseToken, PipelineId, Ticket, Version};
 use crate::job::{Delivery, Job, State};
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::reason::{Reason, Refused};
-use crate::transition::transition;
+use crate::store::{Lock, NONE};
+use crate::transition::step;
 
 /// What a write was proposed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,10 +29,11 @@ pub(super) enum Origin {
 }
 
 /// A write under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Debug)]
 pub(super) struct Flight {
     pub(super) changes: Vec<Change>,
+    /// Where each change's row is kept, if it is here already; a locked row stays where it is.
+    places: Vec<u32>,
     pub(super) origin: Origin,
     /// Whether it was told as unknown and its rows are being read.
     pub(super) resolving: bool,
@@ -39,91 +41,121 @@ pub(super) struct Flight {
     pub(super) waiters: Vec<CallId>,
 }
 
-impl Engine {
-    /// Proposes what is in the scratch as one write. Its rows are locked until it is settled.
-    pub(super) fn propose(&mut self, ticket: Ticket, origin: Origin) {
-        let (mut changes, waiters) = self.spare.pop().unwrap_or_default();
-        changes.append(&mut self.scratch);
-        for change in &changes {
-            self.lock(change, ticket);
+impl Flight {
+    /// One that was just proposed.
+    pub(super) const fn new() -> Self {
+        Self {
+            changes: Vec::new(),
+            places: Vec::new(),
+            origin: Origin::Decide,
+            resolving: false,
+            waiters: Vec::new(),
         }
-        let flight = Flight { changes, origin, resolving: false, waiters };
+    }
+
+    /// Takes in a row that is kept at this place.
+    pub(super) fn add(&mut self, change: Change, at: u32) {
+        self.changes.push(change);
+        self.places.push(at);
+    }
+}
+
+impl Engine {
+    /// Puts a row into the next write; it is kept at this place, or somebody knows where.
+    pub(super) fn put(&mut self, at: u32, change: Change) {
+        self.scratch.add(change, at);
+    }
+
+    /// Proposes what was put into the next write. Its rows are locked until it is settled.
+    pub(super) fn propose(&mut self, ticket: Ticket, origin: Origin) {
+        let next = self.spare.pop().unwrap_or_else(Flight::new);
+        let mut flight = core::mem::replace(&mut self.scratch, next);
+        flight.origin = origin;
+        for (change, at) in flight.changes.iter().zip(&mut flight.places) {
+            *at = self.lock(change, *at, ticket);
+        }
         self.flights.insert(ticket, flight);
         self.counters.proposed += 1;
         self.effects.push_back(Effect::Persist { ticket });
     }
 
-    /// Locks the row's place in memory. A locked job stands in no queue; one that is to be inserted has no place yet.
-    pub(super) fn lock(&mut self, change: &Change, ticket: Ticket) {
+    /// Locks the row's place in memory, and returns it. A locked job stands in no queue; one that is to be inserted has
+    /// no place yet.
+    pub(super) fn lock(&mut self, change: &Change, at: u32, ticket: Ticket) -> u32 {
         match &change.row {
             Row::Job(job) if change.expect.is_some() => {
-                let Some(at) = self.store.find_job(job.id()) else { return };
+                let at = if at == NONE { self.store.find_job(job.id()).unwrap_or(NONE) } else { at };
                 if let Some(slot) = self.store.jobs.get_mut(at) {
-                    slot.lock = Some(ticket);
+                    slot.lock = Lock::of(ticket);
+                    self.withdraw(at);
                 }
-                self.place(at);
+                at
             }
-            Row::Job(_) => {}
+            Row::Job(_) => NONE,
             Row::Pipeline(pipeline) => {
-                let at = self.store.pipe(pipeline.id);
+                let at = if at == NONE { self.store.pipe(pipeline.id) } else { at };
                 if let Some(slot) = self.store.pipes.get_mut(at) {
-                    slot.lock = Some(ticket);
+                    slot.lock = Lock::of(ticket);
                 }
+                at
             }
-            Row::Key(row) => self.lock_key(row.key, ticket),
+            Row::Key(row) => {
+                self.lock_key(row.key, ticket);
+                NONE
+            }
         }
     }
 
-    /// Unlocks the row's place in memory; a job's own place is found once its row is known.
-    fn unlock(&mut self, row: &Row, ticket: Ticket) {
-        match row {
-            Row::Job(job) => {
-                let at = self.store.find_job(job.id());
-                let slot = at.and_then(|at| self.store.jobs.get_mut(at)).filter(|slot| slot.lock == Some(ticket));
-                let Some(slot) = slot else { return };
-                slot.lock = None;
-                let pipe = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row);
-                // A job of an aborted pipeline could not be stopped while it was locked.
-                if pipe.is_some_and(|row| row.aborted_at.is_some()) {
-                    self.undecided.push_back(job.pipeline);
+    /// Unlocks the write's rows; a job's own place in a queue is found once its row is known.
+    fn unlock(&mut self, flight: &Flight, ticket: Ticket) {
+        for (change, at) in flight.changes.iter().zip(&flight.places) {
+            match &change.row {
+                Row::Job(job) => {
+                    let Some(slot) = self.store.jobs.get_mut(*at) else { continue };
+                    slot.lock = Lock::default();
+                    let pipe = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row.as_ref());
+                    // A job of an aborted pipeline could not be stopped while it was locked.
+                    if pipe.is_some_and(|row| row.aborted_at.is_some()) {
+                        self.undecided.push_back(job.pipeline);
+                    }
                 }
-            }
-            Row::Pipeline(pipeline) => {
-                let Some(at) = self.store.find_pipe(pipeline.id) else { return };
-                if let Some(slot) = self.store.pipes.get_mut(at) {
-                    slot.lock = None;
+                Row::Pipeline(pipeline) => {
+                    if let Some(slot) = self.store.pipes.get_mut(*at) {
+                        slot.lock = Lock::default();
+                    }
+                    self.undecided.push_back(pipeline.id);
+                    self.catch_up(*at);
                 }
-                self.undecided.push_back(pipeline.id);
-                self.catch_up(at);
+                Row::Key(row) => self.unlock_key(row.key, ticket),
             }
-            Row::Key(row) => self.unlock_key(row.key, ticket),
         }
     }
 
     /// The write was made.
     pub(super) fn land(&mut self, ticket: Ticket) {
-        let Some(mut flight) = self.flights.remove(&ticket) else {
+        let Some(mut flight) = self.flights.remove(ticket) else {
             self.counters.ignored += 1;
             return;
         };
         self.counters.committed += 1;
         self.unfly(flight.origin);
-        for change in &flight.changes {
-            self.unlock(&change.row, ticket);
-        }
+        self.unlock(&flight, ticket);
         // Keys first, so that a holder finds itself named.
         for change in &flight.changes {
             if let Row::Key(row) = &change.row {
                 self.apply_key(row);
             }
         }
-        for change in &flight.changes {
+        for (change, at) in flight.changes.iter().zip(&flight.places) {
             match &change.row {
                 Row::Job(job) => {
-                    self.tell(job, flight.origin);
-                    self.apply_job(job);
+                    let at = self.store.jobs.get(*at).map(|_| *at);
+                    // An attempt that follows another finds that one gone, unless its pipeline's jobs are revived.
+                    let at = if at.is_none() { self.store.find_job(job.id()) } else { at };
+                    self.tell(job, at, flight.origin);
+                    self.apply_job(job, at);
                 }
-                Row::Pipeline(pipeline) => self.apply_pipeline(pipeline),
+                Row::Pipeline(pipeline) => self.apply_pipeline(pipeline, *at),
                 Row::Key(_) => {}
             }
         }
@@ -153,7 +185,7 @@ impl Engine {
             }
             first.map_or(Answer::Refused(Refused::Nothing), |first| Answer::Retried { jobs, first })
         };
-        match self.calls.get(&call).map(|call| call.work) {
+        match self.calls.get(call).map(|call| call.work) {
             Some(Work::Submit(_)) => Answer::Submitted,
             Some(Work::AbortPipeline(_)) => Answer::Aborting,
             Some(Work::RetryPipeline(_) | Work::Event(_, Event::Retry)) => inserted(),
@@ -169,13 +201,13 @@ impl Engine {
     }
 
     /// Emits what follows the commit of a job's row.
-    fn tell(&mut self, job: &Job, origin: Origin) {
-        let old = self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)).map(|slot| slot.job.state);
+    fn tell(&mut self, job: &Job, at: Option<u32>, origin: Origin) {
+        let old = at.and_then(|at| self.store.jobs.get(at)).map(|slot| slot.state);
         let (Some(token), Some(delivery)) = (job.token(), job.delivery) else { return };
         match job.state {
             State::Scheduled => {
                 let Origin::Pull(call, _) = origin else { return };
-                let Some(call_now) = self.calls.get_mut(&call) else { return };
+                let Some(call_now) = self.calls.get_mut(call) else { return };
                 if let Work::Pull(pull) = &mut call_now.work {
                     pull.got += 1;
                 }
@@ -211,7 +243,7 @@ impl Engine {
             self.take(fresh);
             return;
         }
-        let Some(flight) = self.flights.remove(&ticket) else {
+        let Some(flight) = self.flights.remove(ticket) else {
             self.counters.ignored += 1;
             return;
         };
@@ -226,9 +258,7 @@ impl Engine {
     /// The write's rows are free again; returns how many of `fresh` are newer than what was known.
     fn abandon(&mut self, ticket: Ticket, flight: &Flight, fresh: &[Row]) -> u32 {
         self.unfly(flight.origin);
-        for change in &flight.changes {
-            self.unlock(&change.row, ticket);
-        }
+        self.unlock(flight, ticket);
         self.take(fresh)
     }
 
@@ -280,7 +310,7 @@ impl Engine {
     /// A command whose write conflicted is tried again from the rows that were told with the conflict.
     fn again(&mut self, id: CallId, fresh: &[Row]) {
         let limit = self.config.tries;
-        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(call) = self.calls.get_mut(id) else { return };
         call.tries += 1;
         call.fresh = false;
         if call.tries >= limit {
@@ -309,8 +339,10 @@ impl Engine {
     /// Keeps the memory of a settled write for the next.
     fn retire(&mut self, mut flight: Flight) {
         flight.changes.clear();
+        flight.places.clear();
+        flight.resolving = false;
         if self.spare.len() < 1_024 {
-            self.spare.push((flight.changes, flight.waiters));
+            self.spare.push(flight);
         }
     }
 
@@ -319,7 +351,7 @@ impl Engine {
         let Origin::Pull(call, pool) = origin else { return };
         self.queues.pools[pool as usize].flying -= 1;
         self.queues.stir(pool);
-        if let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(&call) {
+        if let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(call) {
             pull.flying -= 1;
         }
     }
@@ -327,7 +359,7 @@ impl Engine {
     /// Whether one of the rows was written by this write.
     fn is_own(&self, ticket: Ticket, rows: &[Row]) -> bool {
         let write = self.write_id(ticket);
-        self.flights.contains_key(&ticket)
+        self.flights.get(ticket).is_some()
             && rows.iter().any(|row| match row {
                 Row::Job(job) => job.write == write,
                 Row::Pipeline(pipeline) => pipeline.write == write,
@@ -338,9 +370,9 @@ impl Engine {
     /// A submission that was not made is made again, as the same write: should the first yet arrive, it is known by its
     /// write id. Returns whether the write is a submission.
     fn propose_again(&mut self, ticket: Ticket) -> bool {
-        let Some(flight) = self.flights.get_mut(&ticket) else { return false };
+        let Some(flight) = self.flights.get_mut(ticket) else { return false };
         let Origin::Call(id) = flight.origin else { return false };
-        let Some(call) = self.calls.get_mut(&id).filter(|call| matches!(call.work, Work::Submit(_))) else {
+        let Some(call) = self.calls.get_mut(id).filter(|call| matches!(call.work, Work::Submit(_))) else {
             return false;
         };
         call.tries += 1;
@@ -359,7 +391,7 @@ impl Engine {
             self.take(rows);
         } else if rows.is_empty() && self.propose_again(ticket) {
             // Nothing stands in its way.
-        } else if let Some(flight) = self.flights.remove(&ticket) {
+        } else if let Some(flight) = self.flights.remove(ticket) {
             self.abandon(ticket, &flight, rows);
             self.go_on(flight, rows);
         }
@@ -368,34 +400,31 @@ impl Engine {
     /// A deadline of a job passed; or only seemed to, as the row's was moved meanwhile.
     pub(super) fn expire(&mut self, id: JobId, at: u32) {
         let now = self.now;
-        let Some(slot) = self.store.jobs.get_mut(at).filter(|slot| slot.job.id() == id) else { return };
-        slot.alarm = None;
+        let Some(slot) = self.store.jobs.get(at).filter(|slot| slot.id() == id) else { return };
+        let (is_free, pipe) = (slot.lock.is_free(), slot.pipe);
+        self.store.set_alarm(at, None);
         // A change in flight is left alone: settling it sets the alarm again.
-        if slot.lock.is_some() {
+        if !is_free {
             return;
         }
-        let (job, pipe) = (slot.job, slot.pipe);
-        if job.due().is_none_or(|due| due > now) {
+        let Some(old) = self.store.row(at) else { return };
+        if old.due().is_none_or(|due| due > now) {
             return self.place(at);
         }
         let ticket = self.ticket();
-        let Ok(change) = transition(now, &job, &Event::Expire, &self.stamp(ticket)) else { return };
-        let known = self.store.pipes.get(pipe).and_then(|slot| slot.row);
-        let slot = self.store.pipes.get_mut(pipe).filter(|slot| slot.lock.is_some() || slot.row.is_none());
-        if let Some(slot) = slot.filter(|_| moves_pipeline(&job, &change)) {
-            // Settling the pipeline's write, or reading its row, sets the alarm again.
-            slot.late = true;
-            return;
-        }
-        if !self.key_is_clear(&job, &change.row) {
-            // Settling the key's write, or reading its row, sets the alarm again.
+        let mut job = old;
+        let Ok(step) = step(now, &mut job, &Event::Expire, &self.stamp(ticket)) else { return };
+        let Some(slot) = self.store.pipes.get_mut(pipe) else { return };
+        let is_known = slot.lock.is_free() && slot.row.is_some();
+        let known = slot.row;
+        if (moves_pipeline(&old, &job, &step) && !is_known) || !self.key_is_clear(&old, &job) {
+            // Settling the write of the pipeline or the key, or reading its row, sets the alarm again.
             if let Some(slot) = self.store.pipes.get_mut(pipe) {
                 slot.late = true;
             }
             return;
         }
-        self.scratch.clear();
-        self.stage(ticket, &job, change, known);
+        self.stage(ticket, at, (&old, &job), step, known);
         self.propose(ticket, Origin::Expire);
     }
 
@@ -403,11 +432,10 @@ impl Engine {
     pub(super) fn decide(&mut self, id: PipelineId) {
         let Some(at) = self.store.find_pipe(id) else { return };
         let Some(slot) = self.store.pipes.get(at) else { return };
-        let Some(mut row) = slot.row.filter(|_| slot.lock.is_none()) else { return };
-        let idle = row.remaining == 0 && row.unstarted > 0;
-        if !idle && (row.aborted_at.is_none() || row.state() != PipelineState::Open) {
+        if !slot.lock.is_free() || !slot.row.as_ref().is_some_and(wants_decision) {
             return;
         }
+        let Some(mut row) = slot.row else { return };
         if slot.lacks_jobs(&row) {
             self.whole(id);
             // Which batch is next cannot be told yet; what shall stop can.
@@ -415,29 +443,27 @@ impl Engine {
                 return;
             }
         }
-        let Some(slot) = self.store.pipes.get(at).filter(|slot| slot.lock.is_none()) else { return };
-        let expect = slot.row.map(|row| row.version);
+        let expect = Some(row.version);
         let mut batch = core::mem::take(&mut self.batch);
         batch.clear();
-        let free = self.store.jobs_of(at).filter_map(|at| self.store.jobs.get(at)).filter(|slot| slot.lock.is_none());
+        let free = |at: &u32| self.store.jobs.get(*at).is_some_and(|slot| slot.lock.is_free());
         // A key that a job may have to give back must be known.
         let is_clear = |job: &Job| self.key_is_clear(job, &Job { state: State::Aborted, ..*job });
-        batch.extend(free.map(|slot| slot.job).filter(is_clear));
+        batch.extend(self.store.jobs_of(at).filter(free).filter_map(|at| self.store.row(at)).filter(is_clear));
         batch.sort_unstable_by_key(|job| (job.spec.order, job.sequence, job.id()));
         let ticket = self.ticket();
         let stamp = self.stamp(ticket);
         if decide::decide(self.now, &mut row, &mut batch, &self.filters, &stamp) > 0 {
-            self.scratch.clear();
             for job in batch.iter().filter(|job| job.write == stamp.write) {
                 // A decision writes each job once.
-                let old = Version::new(job.version.get() - 1);
-                self.scratch.push(Change { expect: Some(old), row: Row::Job(*job) });
-                let before = self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)).map(|slot| slot.job);
-                if let Some(before) = before {
+                let expect = Some(Version::new(job.version.get() - 1));
+                let place = self.store.find_job(job.id()).unwrap_or(NONE);
+                self.put(place, Change { expect, row: Row::Job(*job) });
+                if let Some(before) = job.spec.key.and_then(|_| self.store.row(place)) {
                     self.stage_key(&before, job, stamp.write);
                 }
             }
-            self.scratch.push(Change { expect, row: Row::Pipeline(row) });
+            self.put(at, Change { expect, row: Row::Pipeline(row) });
             self.propose(ticket, Origin::Decide);
         } else if row.aborted_at.is_none() {
             self.ask_host(&row, &batch);
@@ -459,15 +485,16 @@ impl Engine {
     /// Sends what a window holds to the queues.
     pub(super) fn release_held(&mut self, filter: u32) {
         let is_held = |job: &Job| matches!(job.reason, Reason::Held { filter: of, .. } if of == filter);
-        let held = self.store.jobs.iter().filter(|slot| slot.lock.is_none() && slot.job.state == State::Suspended);
-        let mut held: Vec<Job> = held.map(|slot| slot.job).filter(is_held).collect();
-        held.sort_unstable_by_key(|job| job.key);
-        for job in held {
+        let held = self.store.jobs.places().filter(|(_, slot)| slot.state == State::Suspended && slot.lock.is_free());
+        let held = held.filter_map(|(at, _)| Some((self.store.row(at)?, at))).filter(|(job, _)| is_held(job));
+        let mut held: Vec<(Job, u32)> = held.collect();
+        held.sort_unstable_by_key(|(job, _)| job.key);
+        for (old, at) in held {
             let ticket = self.ticket();
             let event = Event::Decide(Verdict::Enqueue(Reason::Released { filter }));
-            let Ok(change) = transition(self.now, &job, &event, &self.stamp(ticket)) else { continue };
-            self.scratch.clear();
-            self.stage(ticket, &job, change, None);
+            let mut job = old;
+            let Ok(step) = step(self.now, &mut job, &event, &self.stamp(ticket)) else { continue };
+            self.stage(ticket, at, (&old, &job), step, None);
             self.propose(ticket, Origin::Decide);
         }
     }
@@ -491,6 +518,12 @@ impl Engine {
         }
         self.whole(id);
     }
+}
+
+/// Whether a pipeline's row leaves something to decide: a batch to open, or jobs to stop.
+const fn wants_decision(row: &Pipeline) -> bool {
+    let is_idle = row.remaining == 0 && row.unstarted > 0;
+    is_idle || (row.aborted_at.is_some() && matches!(row.state(), PipelineState::Open))
 }
 
 pub(super) const fn assignment(job: &Job, token: LeaseToken, delivery: Delivery) -> Assignment {

@@ -12,6 +12,7 @@ use crate::id::{CallId, JobId, Key, Ticket, Version, WriteId};
 use crate::job::{Job, OnNewer, State};
 use crate::key::KeyRow;
 use crate::lane::Rank;
+use crate::store::{Hangs, NONE};
 
 /// What is known about a key.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +72,7 @@ impl Engine {
         }
         let version = row.map_or(Version::FIRST, |row| row.version.next());
         let expect = row.map(|row| row.version);
-        self.scratch.push(Change { expect, row: Row::Key(KeyRow { key, version, write, holder }) });
+        self.put(NONE, Change { expect, row: Row::Key(KeyRow { key, version, write, holder }) });
     }
 
     pub(super) fn lock_key(&mut self, key: Key, ticket: Ticket) {
@@ -143,9 +144,9 @@ impl Engine {
         let holders: Vec<JobId> = slot.holders.iter().copied().collect();
         for holder in holders {
             let at = self.store.find_job(holder);
-            if let Some(slot) = at.and_then(|at| self.store.jobs.get(at)) {
-                self.undecided.push_back(slot.job.pipeline);
-                let pipe = slot.pipe;
+            let pipe = at.and_then(|at| self.store.jobs.get(at)).map(|slot| slot.pipe);
+            if let Some(pipe) = pipe {
+                self.undecided.extend(self.store.pipes.get(pipe).map(|slot| slot.id));
                 self.catch_up(pipe);
             }
         }
@@ -159,26 +160,27 @@ impl Engine {
         }
         let Some((_, at)) = slot.aside.pop_first() else { return };
         if let Some(slot) = self.store.jobs.get_mut(at) {
-            slot.displaced = false;
+            slot.hangs = Hangs::No;
         }
         self.place(at);
     }
 
     /// Sets a job aside that a pull came upon and whose key is taken.
     pub(super) fn set_aside(&mut self, at: u32) {
+        let Some(key) = self.store.spec(at).and_then(|spec| spec.key) else { return };
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
-        let Some(key) = slot.job.spec.key else { return };
-        slot.displaced = true;
-        let rank = Rank::of(&slot.job, self.config.ageing_ms);
+        slot.hangs = Hangs::Aside;
+        let rank = Rank::of(slot, self.config.ageing_ms);
         self.keys.entry(key).or_default().aside.insert((rank, at));
     }
 
     /// The job no longer waits for its key: it goes, or its row changes.
     pub(super) fn take_back(&mut self, at: u32) {
-        let Some(slot) = self.store.jobs.get_mut(at).filter(|slot| slot.displaced) else { return };
-        slot.displaced = false;
-        let rank = Rank::of(&slot.job, self.config.ageing_ms);
-        if let Some(key) = slot.job.spec.key.and_then(|key| self.keys.get_mut(&key)) {
+        let key = self.store.spec(at).and_then(|spec| spec.key);
+        let Some(slot) = self.store.jobs.get_mut(at).filter(|slot| slot.hangs == Hangs::Aside) else { return };
+        slot.hangs = Hangs::No;
+        let rank = Rank::of(slot, self.config.ageing_ms);
+        if let Some(key) = key.and_then(|key| self.keys.get_mut(&key)) {
             key.aside.remove(&(rank, at));
         }
     }
@@ -232,8 +234,8 @@ impl Engine {
             return;
         }
         for (_, id) in slot.pending.iter().filter(|(_, id)| *id != newest) {
-            let older = self.store.find_job(*id).and_then(|at| self.store.jobs.get(at));
-            if older.is_some_and(|older| older.job.spec.on_newer == OnNewer::GivesWay) {
+            let older = self.store.find_job(*id).and_then(|at| self.store.spec(at));
+            if older.is_some_and(|older| older.on_newer == OnNewer::GivesWay) {
                 self.superseded.push_back((*id, newest));
             }
         }

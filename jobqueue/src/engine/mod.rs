@@ -16,21 +16,21 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use crate::config::{Config, PoolSpec, Service};
+use crate::decide;
 use crate::effect::{Answer, Change, Effect, Row, Want};
 use crate::event::{Act, Event, Stopper};
 use crate::filter::{Filters, Hold, Judgement};
-use crate::hash::Map;
 use crate::id::{
     AskId, Attempt, CallId, Class, Component, Incarnation, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Tag,
     Ticket, Version, Worker, WriteId,
 };
 use crate::job::{Entry, Job, ResultKey, State, Tally};
-use crate::lane::{self, Rank};
 use crate::pipeline::{NewJob, Pipeline, Submission};
 use crate::queues::Queues;
 use crate::reason::{Reason, Refused};
+use crate::recent::Recent;
 use crate::rng::{Rng, mix};
-use crate::store::{JobSlot, Store};
+use crate::store::{NONE, Store};
 use crate::time::Timestamp;
 use crate::timer::Timers;
 use crate::transition::Stamp;
@@ -86,8 +86,8 @@ pub struct Engine {
     store: Store,
     queues: Queues,
     timers: Timers,
-    flights: Map<Ticket, Flight>,
-    calls: Map<CallId, Call>,
+    flights: Recent<Ticket, Flight>,
+    calls: Recent<CallId, Call>,
     /// When parked pulls give up.
     patience: BTreeSet<(Timestamp, CallId)>,
     asks: BTreeMap<AskId, (Want, Purpose)>,
@@ -101,10 +101,12 @@ pub struct Engine {
     /// Jobs that the host is being asked about.
     judging: BTreeSet<JobId>,
     counters: Counters,
-    scratch: Vec<Change>,
+    /// The next write, as far as it is put together; empty between calls.
+    scratch: Flight,
     batch: Vec<Job>,
     named: Vec<(Tag, JobId)>,
-    spare: Vec<(Vec<Change>, Vec<CallId>)>,
+    /// Settled writes, whose memory is used again.
+    spare: Vec<Flight>,
 }
 
 impl Engine {
@@ -121,8 +123,8 @@ impl Engine {
             store: Store::default(),
             queues: Queues::default(),
             timers: Timers::default(),
-            flights: Map::default(),
-            calls: Map::default(),
+            flights: Recent::default(),
+            calls: Recent::default(),
             patience: BTreeSet::new(),
             asks: BTreeMap::new(),
             effects: VecDeque::new(),
@@ -132,7 +134,7 @@ impl Engine {
             filters: Filters::default(),
             judging: BTreeSet::new(),
             counters: Counters::default(),
-            scratch: Vec::new(),
+            scratch: Flight::new(),
             batch: Vec::new(),
             named: Vec::new(),
             spare: Vec::new(),
@@ -249,19 +251,20 @@ impl Engine {
             stopped: 0,
             aborted_at: None,
         };
+        let mut batch = core::mem::take(&mut self.batch);
+        batch.clear();
         for job in new.jobs {
-            let tag = self.tag_of(job, class);
             let job = Job {
                 key: JobKey { job: job.id, attempt: Attempt::FIRST },
                 pipeline: id,
                 version,
                 write,
                 spec: job.spec,
-                tag,
+                tag: self.tag_of(job, class),
                 priority,
                 state: State::Unstart,
                 reason: Reason::Submitted,
-                since: self.now,
+                since: created,
                 until: Timestamp::MAX,
                 timeout_at: Timestamp::MAX,
                 sequence: self.next_sequence,
@@ -272,9 +275,15 @@ impl Engine {
             };
             self.next_sequence += 1;
             row.absorb(None, Some(&job));
-            self.scratch.push(Change { expect: None, row: Row::Job(job) });
+            batch.push(job);
         }
-        self.scratch.push(Change { expect: None, row: Row::Pipeline(row) });
+        // The first batch opens at birth, unless the host must be asked: that is one write less for each pipeline.
+        decide::decide(created, &mut row, &mut batch, &self.filters, &self.stamp(ticket));
+        for job in &batch {
+            self.put(NONE, Change { expect: None, row: Row::Job(Job { version, ..*job }) });
+        }
+        self.batch = batch;
+        self.put(NONE, Change { expect: None, row: Row::Pipeline(Pipeline { version, ..row }) });
         self.propose(ticket, Origin::Call(call));
         Ok(call)
     }
@@ -353,9 +362,9 @@ impl Engine {
     /// on their way to it come back when their acknowledgement is overdue, or to a pull that names this one.
     pub fn cancel_pull(&mut self, now: Timestamp, call: CallId) {
         self.lift(now);
-        if matches!(self.calls.get(&call), Some(Call { work: Work::Pull(_), .. })) {
+        if matches!(self.calls.get(call), Some(Call { work: Work::Pull(_), .. })) {
             self.unpark(call);
-            self.calls.remove(&call);
+            self.calls.remove(call);
         } else {
             self.counters.ignored += 1;
         }
@@ -472,7 +481,7 @@ impl Engine {
     /// Nobody knows whether the write was made: its rows are read again, and their write ids tell.
     pub fn handle_unknown(&mut self, now: Timestamp, ticket: Ticket) {
         self.lift(now);
-        match self.flights.get_mut(&ticket) {
+        match self.flights.get_mut(ticket) {
             Some(flight) if !flight.resolving => {
                 flight.resolving = true;
                 self.ask(Want::Written(ticket), Purpose::Resolve(ticket));
@@ -541,7 +550,7 @@ impl Engine {
     /// The rows of a write that is under way: all are to be written, or none. Empty once it is settled.
     #[must_use]
     pub fn changes(&self, ticket: Ticket) -> &[Change] {
-        self.flights.get(&ticket).map_or(&[], |flight| &flight.changes)
+        self.flights.get(ticket).map_or(&[], |flight| &flight.changes)
     }
 
     // ---- small things ---------------------------------------------------------------------------------------------
@@ -575,7 +584,7 @@ impl Engine {
 
     /// Answers a call, which is then over.
     fn answer(&mut self, call: CallId, answer: Answer) {
-        if self.calls.remove(&call).is_some_and(|call| !call.silent) {
+        if self.calls.remove(call).is_some_and(|call| !call.silent) {
             if matches!(answer, Answer::Refused(_)) {
                 self.counters.refused += 1;
             }
@@ -609,26 +618,20 @@ impl Engine {
                 self.timers.drop_dead();
                 continue;
             }
-            let Some(slot) = self.store.jobs.get_mut(place) else { return };
-            if slot.lock.is_none() && slot.job.due() == Some(at) {
+            let Some(slot) = self.store.jobs.get(place) else { return };
+            if slot.lock.is_free() && self.store.due(slot) == Some(at) {
                 return;
             }
             self.timers.pop();
-            slot.alarm = None;
+            self.store.set_alarm(place, None);
             self.place(place);
         }
     }
 }
 
+/// Whether an entry of the timers stands for a job's alarm.
 fn rings(store: &Store, at: Timestamp, job: JobId, slot: u32) -> bool {
-    store.jobs.get(slot).is_some_and(|slot| slot.alarm == Some(at) && slot.job.id() == job)
-}
-
-/// Whether an entry of a lane stands for a job that waits there.
-fn waits(store: &Store, config: &Config, entry: &lane::Entry) -> bool {
-    let stands = |slot: &JobSlot| slot.queued && slot.stamp == entry.stamp;
-    let ranks = |slot: &JobSlot| Rank::of(&slot.job, config.ageing_ms) == entry.rank;
-    store.jobs.get(entry.slot).is_some_and(|slot| stands(slot) && ranks(slot))
+    store.jobs.get(slot).is_some_and(|slot| slot.id() == job && store.alarm(slot) == Some(at))
 }
 
 fn within(used: usize, limit: u32) -> Result<(), Refused> {

@@ -2,10 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::{Engine, waits};
+use super::Engine;
 use crate::config::Service;
 use crate::id::{JobId, PipelineId, PoolId, Tag, Ticket};
 use crate::job::{Job, State};
+use crate::lane::Rank;
 use crate::pipeline::Pipeline;
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -117,8 +118,8 @@ impl Engine {
 
     /// A job's row, if it has not ended and is here.
     #[must_use]
-    pub fn job(&self, id: JobId) -> Option<&Job> {
-        Some(&self.store.jobs.get(self.store.find_job(id)?)?.job)
+    pub fn job(&self, id: JobId) -> Option<Job> {
+        self.store.row(self.store.find_job(id)?)
     }
 
     /// A pipeline's row, if it is open and here.
@@ -139,21 +140,22 @@ impl Engine {
         self.queues.find(tag).map_or(0, |lane| self.queues.lanes[lane as usize].live)
     }
 
-    /// Every tag that ever had a job here. Finding the oldest job reads the queue: for a page, not for every turn of a
-    /// loop.
+    /// Every tag that ever had a job here.
     pub fn queues(&self) -> impl Iterator<Item = QueueView> {
-        self.queues.lanes.iter().map(|lane| {
-            let alive = lane.entries().filter(|entry| waits(&self.store, &self.config, entry));
-            let oldest = alive.filter_map(|entry| self.store.jobs.get(entry.slot)).map(|slot| slot.job.since).min();
-            QueueView { tag: lane.tag, service: lane.service, depth: lane.live, oldest, leased: lane.held }
+        self.queues.lanes.iter().map(|lane| QueueView {
+            tag: lane.tag,
+            service: lane.service,
+            depth: lane.live,
+            oldest: lane.oldest(&self.store.jobs),
+            leased: lane.held,
         })
     }
 
     /// The jobs of a pipeline that are here and have not ended, in no order.
-    pub fn jobs_of(&self, pipeline: PipelineId) -> impl Iterator<Item = &Job> {
+    pub fn jobs_of(&self, pipeline: PipelineId) -> impl Iterator<Item = Job> {
         let pipe = self.store.find_pipe(pipeline);
         let jobs = pipe.into_iter().flat_map(|pipe| self.store.jobs_of(pipe));
-        jobs.filter_map(|at| self.store.jobs.get(at)).map(|slot| &slot.job)
+        jobs.filter_map(|at| self.store.row(at))
     }
 
     /// How many pulls of a pool wait for work.
@@ -173,8 +175,8 @@ impl Engine {
     pub fn explain(&self, id: JobId) -> Option<Explanation> {
         let at = self.store.find_job(id)?;
         let slot = self.store.jobs.get(at)?;
-        let job = &slot.job;
-        let why = match (slot.lock, job.state) {
+        let job = self.store.row(at)?;
+        let why = match (slot.lock.ticket(), job.state) {
             (Some(ticket), _) => Why::Writing(ticket),
             (None, State::Unstart) => {
                 let row = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row);
@@ -190,12 +192,10 @@ impl Engine {
 
     fn why_queued(&self, lane: u32, at: u32) -> Why {
         let lane = &self.queues.lanes[lane as usize];
-        let mine = lane.entries().filter(|entry| entry.slot == at && waits(&self.store, &self.config, entry));
-        let rank = mine.map(|entry| entry.rank).min();
-        let before = |entry: &&crate::lane::Entry| {
-            rank.is_some_and(|rank| entry.rank < rank) && waits(&self.store, &self.config, entry)
-        };
-        let ahead = u32::try_from(lane.entries().filter(before).count()).unwrap_or(u32::MAX);
+        let rank = |at: u32| self.store.jobs.get(at).map(|slot| Rank::of(slot, self.config.ageing_ms));
+        let mine = rank(at);
+        let ahead = lane.entries().filter(|other| rank(*other) < mine).count();
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         let pools = lane.pools.iter().map(|(pool, _)| {
             let pool = &self.queues.pools[*pool as usize];
             let (used, limit) = (pool.leased + pool.flying, pool.spec.max_leases);

@@ -2,23 +2,23 @@
 
 use super::call::{Call, Pull, Work};
 use super::flight::{Origin, assignment};
-use super::{Engine, Purpose, waits};
+use super::{Engine, Purpose};
 use crate::effect::{Answer, Change, Effect, Row, Want};
 use crate::event::Event;
 use crate::id::{CallId, LeaseToken, Worker};
 use crate::job::State;
-use crate::transition::transition;
+use crate::transition::step;
 
 impl Engine {
     fn pull_of(&self, id: CallId) -> Option<Pull> {
-        match self.calls.get(&id)?.work {
+        match self.calls.get(id)?.work {
             Work::Pull(pull) => Some(pull),
             Work::Submit(_) | Work::Event(..) | Work::AbortPipeline(_) | Work::RetryPipeline(_) => None,
         }
     }
 
     fn set_pull(&mut self, id: CallId, pull: Pull) {
-        if let Some(call) = self.calls.get_mut(&id) {
+        if let Some(call) = self.calls.get_mut(id) {
             call.work = Work::Pull(pull);
         }
     }
@@ -29,24 +29,23 @@ impl Engine {
         let Some(pool) = self.queues.pool(pull.pool) else { return };
         let mut turn = self.queues.turn(pool, &mut self.rng);
         while pull.flying + pull.got < pull.want && self.queues.pools[pool as usize].room() > 0 {
-            let (store, config) = (&self.store, &self.config);
-            let Some(entry) = self.queues.take(pool, &mut turn, |entry| waits(store, config, entry)) else { break };
-            let Some(slot) = self.store.jobs.get_mut(entry.slot) else { continue };
-            slot.queued = false;
-            slot.stamp = slot.stamp.wrapping_add(1);
-            let job = slot.job;
-            if !self.key_admits(&job) {
-                self.set_aside(entry.slot);
+            let (jobs, ageing_ms) = (&mut self.store.jobs, self.config.ageing_ms);
+            let Some(at) = self.queues.take(pool, &mut turn, jobs, ageing_ms) else { break };
+            let Some(old) = self.store.row(at) else { continue };
+            if !self.key_admits(&old) {
+                self.set_aside(at);
                 continue;
             }
             let ticket = self.ticket();
             let event = Event::Deliver { worker: pull.worker, pool: pull.pool, pull: id };
-            let Ok(change) = transition(self.now, &job, &event, &self.stamp(ticket)) else { continue };
+            let mut job = old;
+            if step(self.now, &mut job, &event, &self.stamp(ticket)).is_err() {
+                continue;
+            }
             pull.flying += 1;
             self.queues.pools[pool as usize].flying += 1;
-            self.scratch.clear();
-            self.scratch.push(Change { expect: Some(job.version), row: Row::Job(change.row) });
-            self.stage_key(&job, &change.row, change.row.write);
+            self.put(at, Change { expect: Some(old.version), row: Row::Job(job) });
+            self.stage_key(&old, &job, job.write);
             self.propose(ticket, Origin::Pull(id, pool));
         }
         self.set_pull(id, pull);
@@ -98,11 +97,12 @@ impl Engine {
     /// The worker never saw the answer to `previous`: what was assigned by it is read again, and assigned again if
     /// the row still says so.
     pub(super) fn redeliver(&mut self, id: CallId, worker: Worker, previous: CallId) {
-        let held = self.store.jobs_held(worker.name).filter_map(|at| self.store.jobs.get(at)).filter_map(|slot| {
-            let delivery = slot.job.delivery.filter(|d| d.worker == worker && d.pull == previous)?;
-            (slot.job.state == State::Scheduled && slot.lock.is_none()).then_some((slot.job.token()?, delivery))
+        let held = self.store.jobs_held(worker.name).filter_map(|at| {
+            let slot = self.store.jobs.get(at).filter(|slot| slot.state == State::Scheduled && slot.lock.is_free())?;
+            let delivery = self.store.delivery(slot).filter(|d| d.worker == worker && d.pull == previous)?;
+            Some(delivery.token(slot.key()))
         });
-        let mut lost: alloc::vec::Vec<LeaseToken> = held.map(|(token, _)| token).collect();
+        let mut lost: alloc::vec::Vec<LeaseToken> = held.collect();
         lost.sort_unstable();
         let Some(mut pull) = self.pull_of(id) else { return };
         for token in lost.into_iter().take(pull.want as usize) {
@@ -115,9 +115,9 @@ impl Engine {
     /// The row of a lost assignment was read again.
     pub(super) fn reassign(&mut self, id: CallId, token: LeaseToken) {
         let now = self.now;
-        let found = self.store.find_job(token.key.job).and_then(|at| self.store.jobs.get(at)).map(|slot| slot.job);
+        let found = self.job(token.key.job);
         let still = found.filter(|job| job.state == State::Scheduled && job.token() == Some(token) && job.until > now);
-        let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(&id) else { return };
+        let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(id) else { return };
         pull.flying -= 1;
         if let Some((job, delivery)) = still.and_then(|job| Some((job, job.delivery?))) {
             pull.got += 1;

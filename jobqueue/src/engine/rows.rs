@@ -1,13 +1,13 @@
 //! Rows that come from outside: read, loaded, compensated; and how a row takes its place in memory.
 
 use super::call::job_row;
-use super::{Engine, Purpose, rings, waits};
+use super::{Engine, Purpose, rings};
 use crate::config::Limits;
 use crate::effect::{Effect, Row};
 use crate::id::{AskId, PipelineId};
 use crate::job::{Job, State};
-use crate::lane::{self, Rank};
 use crate::pipeline::{Pipeline, PipelineState};
+use crate::store::Hangs;
 use crate::time::Timestamp;
 
 /// What a pass of compensation found.
@@ -125,16 +125,16 @@ impl Engine {
             if !self.has_room(job) {
                 return Taken::NoRoom;
             }
-            self.apply_job(job);
+            self.apply_job(job, None);
             self.undecided.push_back(job.pipeline);
             return Taken::Yes;
         };
         let Some(slot) = self.store.jobs.get(at) else { return Taken::Known };
-        let known = (slot.job.key.attempt, slot.job.version);
-        if slot.lock.is_some() || (job.key.attempt, job.version) <= known {
+        let known = (slot.key().attempt, slot.version);
+        if !slot.lock.is_free() || (job.key.attempt, job.version) <= known {
             return Taken::Known;
         }
-        self.apply_job(job);
+        self.apply_job(job, Some(at));
         self.undecided.push_back(job.pipeline);
         Taken::Yes
     }
@@ -158,7 +158,7 @@ impl Engine {
             None => self.store.pipe(pipeline.id),
         };
         let Some(slot) = self.store.pipes.get_mut(at) else { return Taken::Known };
-        if slot.lock.is_some() || slot.row.is_some_and(|row| row.version >= pipeline.version) {
+        if !slot.lock.is_free() || slot.row.is_some_and(|row| row.version >= pipeline.version) {
             return Taken::Known;
         }
         slot.row = Some(*pipeline);
@@ -177,7 +177,7 @@ impl Engine {
         match purpose {
             Purpose::Call(id) => {
                 self.take(rows);
-                if let Some(call) = self.calls.get_mut(&id) {
+                if let Some(call) = self.calls.get_mut(id) {
                     call.fresh = true;
                 }
                 self.run(id, rows);
@@ -213,14 +213,14 @@ impl Engine {
 
     /// Some job of the pipeline that no write is under way for.
     fn unlocked(&self, pipe: u32) -> Option<u32> {
-        let is_free = |job: &u32| self.store.jobs.get(*job).is_some_and(|slot| slot.lock.is_none());
+        let is_free = |job: &u32| self.store.jobs.get(*job).is_some_and(|slot| slot.lock.is_free());
         self.store.jobs_of(pipe).find(is_free)
     }
 
     // ---- a row takes its place ------------------------------------------------------------------------------------
 
-    /// A job's row as it now is. An ended one is forgotten: its row is the host's.
-    pub(super) fn apply_job(&mut self, job: &Job) {
+    /// A job's row as it now is, and where it is kept. An ended one is forgotten: its row is the host's.
+    pub(super) fn apply_job(&mut self, job: &Job, at: Option<u32>) {
         if job.state != State::Unstart {
             self.filters.forget(job.id());
             if !self.judging.is_empty() {
@@ -230,29 +230,14 @@ impl Engine {
         if let (State::Succeeded, Some(key)) = (job.state, job.spec.unchanged) {
             self.filters.remember(key, job.id(), self.config.limits().results);
         }
-        let at = self.store.find_job(job.id());
         match (at, job.state.is_terminal()) {
             (None, true) => {}
             (Some(at), true) => self.remove(at),
-            (Some(at), false) => {
-                self.unqueue(at);
-                self.take_back(at);
-                let Some(slot) = self.store.jobs.get_mut(at) else { return };
-                let old = slot.job;
-                let (was, is) = (slot.job.state == State::Unstart, job.state == State::Unstart);
-                slot.job = *job;
-                let pipe = slot.pipe;
-                if let Some(pipe) = self.store.pipes.get_mut(pipe) {
-                    pipe.unstarted = pipe.unstarted + u32::from(is) - u32::from(was);
-                }
-                self.count(at);
-                self.key_comes(Some(&old), job);
-                self.place(at);
-            }
+            (Some(at), false) => self.change(at, job),
             (None, false) => {
-                let lane = self.queues.lane(job.tag);
+                let lane = self.queues.lane(job.tag, &mut self.store.tags);
                 self.queues.lanes[lane as usize].jobs += 1;
-                let at = self.store.insert_job(*job, lane);
+                let at = self.store.insert_job(job, lane);
                 let pipe = self.store.jobs.get(at).map(|slot| slot.pipe);
                 if let Some(pipe) = pipe.and_then(|pipe| self.store.pipes.get_mut(pipe)) {
                     pipe.unstarted += u32::from(job.state == State::Unstart);
@@ -264,20 +249,37 @@ impl Engine {
         }
     }
 
+    /// The row of a job that is here becomes another.
+    fn change(&mut self, at: u32, job: &Job) {
+        self.withdraw(at);
+        let Some(slot) = self.store.jobs.get(at) else { return };
+        let (was, is) = (slot.state == State::Unstart, job.state == State::Unstart);
+        if was != is
+            && let Some(pipe) = self.store.pipes.get_mut(slot.pipe)
+        {
+            pipe.unstarted = pipe.unstarted + u32::from(is) - u32::from(was);
+        }
+        let old = job.spec.key.and_then(|_| self.store.row(at));
+        self.store.put_job(at, job);
+        self.count(at);
+        self.key_comes(old.as_ref(), job);
+        self.place(at);
+        self.store.slim(at, job);
+    }
+
     /// Forgets a job.
     pub(super) fn remove(&mut self, at: u32) {
-        self.unqueue(at);
-        self.take_back(at);
-        if let Some(job) = self.store.jobs.get(at).map(|slot| slot.job) {
+        self.withdraw(at);
+        if let Some(job) = self.store.spec(at).filter(|spec| spec.key.is_some()).and_then(|_| self.store.row(at)) {
             self.key_goes(&job);
         }
-        let Some(slot) = self.store.jobs.get_mut(at) else { return };
-        let (lane, pipe, held) = (slot.lane, slot.pipe, slot.held);
-        let unstarted = slot.job.state == State::Unstart;
-        if slot.alarm.take().is_some() {
+        let Some(slot) = self.store.jobs.get(at) else { return };
+        let (lane, pipe, pool) = (slot.lane, slot.pipe, self.store.pool(slot));
+        let (held, unstarted) = (self.store.is_held(slot), slot.state == State::Unstart);
+        if self.store.set_alarm(at, None).is_some() {
             self.timers.disarm();
         }
-        if let Some(pool) = slot.pool.take() {
+        if let Some(pool) = pool {
             self.queues.pools[pool as usize].leased -= 1;
             self.queues.stir(pool);
         }
@@ -292,73 +294,63 @@ impl Engine {
 
     /// Counts the job among what its worker and its pool hold, or not.
     fn count(&mut self, at: u32) {
-        let Some(slot) = self.store.jobs.get_mut(at) else { return };
-        let delivery = slot.job.delivery.filter(|_| slot.job.state.is_leased());
-        let pool = delivery.and_then(|delivery| self.queues.pool(delivery.pool));
-        let is_held = delivery.is_some();
-        if is_held != slot.held {
-            slot.held = is_held;
-            let held = &mut self.queues.lanes[slot.lane as usize].held;
-            *held = *held + u32::from(is_held) - u32::from(!is_held);
+        let Some(slot) = self.store.jobs.get(at) else { return };
+        let delivery = self.store.delivery(slot).filter(|_| slot.state.is_leased());
+        let new = delivery.and_then(|delivery| self.queues.pool(delivery.pool));
+        let (held, old, lane) = (self.store.is_held(slot), self.store.pool(slot), slot.lane);
+        if delivery.is_some() != held {
+            let all = &mut self.queues.lanes[lane as usize].held;
+            *all = *all + u32::from(!held) - u32::from(held);
         }
-        if slot.pool != pool {
-            if let Some(old) = slot.pool {
+        if old != new {
+            if let Some(old) = old {
                 self.queues.pools[old as usize].leased -= 1;
                 self.queues.stir(old);
             }
-            if let Some(new) = pool {
+            if let Some(new) = new {
                 self.queues.pools[new as usize].leased += 1;
             }
-            slot.pool = pool;
+            self.store.set_pool(at, new);
         }
         self.store.set_worker(at, delivery.map(|delivery| delivery.worker.name));
     }
 
-    /// Takes the job out of its queue.
-    pub(super) fn unqueue(&mut self, at: u32) {
-        let Some(slot) = self.store.jobs.get_mut(at).filter(|slot| slot.queued) else { return };
-        slot.queued = false;
-        slot.stamp = slot.stamp.wrapping_add(1);
-        let lane = slot.lane;
-        let (store, config) = (&self.store, &self.config);
-        self.queues.lanes[lane as usize].drop_one(|entry| waits(store, config, entry));
-        self.queues.refresh(lane);
+    /// Takes the job out of where it waits.
+    pub(super) fn withdraw(&mut self, at: u32) {
+        let Some(slot) = self.store.jobs.get(at) else { return };
+        match slot.hangs {
+            Hangs::No => {}
+            Hangs::InLine | Hangs::Stray => self.queues.unqueue(slot.lane, &mut self.store.jobs, at),
+            Hangs::Aside => self.take_back(at),
+        }
     }
 
     /// Puts the job into its queue, or takes it out, and sets its alarm, as its row and its lock now are.
     pub(super) fn place(&mut self, at: u32) {
-        let Some(slot) = self.store.jobs.get_mut(at) else { return };
-        let waits = slot.job.state == State::Pending && slot.lock.is_none();
-        if slot.displaced && !waits {
-            return self.take_back(at);
+        let Some(slot) = self.store.jobs.get(at) else { return };
+        let waits = slot.state == State::Pending && slot.lock.is_free();
+        if !waits && slot.hangs != Hangs::No {
+            return self.withdraw(at);
         }
-        if slot.queued && !waits {
-            return self.unqueue(at);
-        }
-        if slot.lock.is_some() {
+        if !slot.lock.is_free() {
             return;
         }
-        if waits && !slot.queued && !slot.displaced {
-            slot.queued = true;
-            let rank = Rank::of(&slot.job, self.config.ageing_ms);
-            let entry = lane::Entry { rank, slot: at, stamp: slot.stamp };
-            let lane = slot.lane;
-            self.queues.push(lane, entry);
+        if waits && slot.hangs == Hangs::No {
+            self.queues.push(slot.lane, &mut self.store.jobs, at);
         }
-        let Some(slot) = self.store.jobs.get_mut(at) else { return };
-        let id = slot.job.id();
-        match (slot.alarm, slot.job.due()) {
+        let Some(slot) = self.store.jobs.get(at) else { return };
+        let (alarm, due, id) = (self.store.alarm(slot), self.store.due(slot), slot.id());
+        match (alarm, due) {
             // An alarm that rings too early is set again then: cheaper than moving it with each heartbeat.
             (Some(alarm), Some(due)) if alarm <= due => {}
-            (alarm, Some(due)) => {
-                slot.alarm = Some(due);
-                if alarm.is_some() {
+            (_, Some(due)) => {
+                if self.store.set_alarm(at, Some(due)).is_some() {
                     self.timers.disarm();
                 }
                 self.timers.arm(due, id, at);
             }
             (Some(_), None) => {
-                slot.alarm = None;
+                self.store.set_alarm(at, None);
                 self.timers.disarm();
             }
             (None, None) => {}
@@ -377,9 +369,8 @@ impl Engine {
         }
     }
 
-    /// A pipeline's row as this engine has just written it.
-    pub(super) fn apply_pipeline(&mut self, pipeline: &Pipeline) {
-        let at = self.store.pipe(pipeline.id);
+    /// A pipeline's row as this engine has just written it, and where it is kept.
+    pub(super) fn apply_pipeline(&mut self, pipeline: &Pipeline, at: u32) {
         let Some(slot) = self.store.pipes.get_mut(at) else { return };
         slot.row = Some(*pipeline);
         self.undecided.push_back(pipeline.id);
@@ -401,7 +392,7 @@ impl Engine {
     /// Forgets a pipeline that has ended, with the manual jobs that nobody waited for; or one that is nothing here.
     fn tidy_pipeline(&mut self, id: PipelineId) {
         let Some(at) = self.store.find_pipe(id) else { return };
-        let Some(slot) = self.store.pipes.get(at).filter(|slot| slot.lock.is_none() && !slot.asked) else { return };
+        let Some(slot) = self.store.pipes.get(at).filter(|slot| slot.lock.is_free() && !slot.asked) else { return };
         if slot.row.is_some_and(|row| row.state() == PipelineState::Open) {
             return;
         }

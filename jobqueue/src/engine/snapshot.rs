@@ -15,6 +15,7 @@ use crate::job::Job;
 use crate::key::KeyRow;
 use crate::pipeline::Pipeline;
 use crate::rng::Rng;
+use crate::store::{JobSlot, NONE};
 
 /// The layout of [`Snapshot`] that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -48,6 +49,16 @@ struct KeyState {
     aside: Vec<JobId>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+struct FlightState {
+    ticket: Ticket,
+    changes: Vec<Change>,
+    origin: Origin,
+    resolving: bool,
+    waiters: Vec<CallId>,
+}
+
 /// An engine's state, without clock and counters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -62,7 +73,7 @@ pub struct Snapshot {
     pipelines: Vec<PipeState>,
     lanes: Vec<(Tag, Service)>,
     pools: Vec<PoolState>,
-    flights: Vec<(Ticket, Flight)>,
+    flights: Vec<FlightState>,
     calls: Vec<(CallId, Call)>,
     asks: Vec<(AskId, Want, Purpose)>,
     effects: Vec<Effect>,
@@ -90,12 +101,14 @@ impl Engine {
     /// The state as plain data.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let mut jobs: Vec<Job> = self.store.jobs.iter().map(|slot| slot.job).collect();
+        let rows = self.store.jobs.places().filter_map(|(at, _)| self.store.row(at));
+        let mut jobs: Vec<Job> = rows.collect();
         jobs.sort_unstable_by_key(|job| job.key);
-        let silent = self.store.jobs.iter().filter(|s| s.lock.is_none() && s.alarm.is_none() && s.job.due().is_some());
-        let mut silent: Vec<JobId> = silent.map(|slot| slot.job.id()).collect();
+        let slots = self.store.jobs.places().map(|(_, slot)| slot).filter(|slot| slot.lock.is_free());
+        let silent = slots.filter(|slot| self.store.alarm(slot).is_none() && self.store.due(slot).is_some());
+        let mut silent: Vec<JobId> = silent.map(JobSlot::id).collect();
         silent.sort_unstable();
-        let pipelines = self.store.pipes.iter().map(|slot| PipeState {
+        let pipelines = self.store.pipes.places().map(|(_, slot)| PipeState {
             id: slot.id,
             row: slot.row,
             asked: slot.asked,
@@ -106,6 +119,13 @@ impl Engine {
         pipelines.sort_unstable_by_key(|pipeline| pipeline.id);
         let pools = self.queues.pools.iter();
         let asks = self.asks.iter().map(|(ask, (want, purpose))| (*ask, *want, *purpose));
+        let flights = self.flights.sorted().into_iter().map(|(ticket, flight)| FlightState {
+            ticket,
+            changes: flight.changes.clone(),
+            origin: flight.origin,
+            resolving: flight.resolving,
+            waiters: flight.waiters.clone(),
+        });
         Snapshot {
             format: FORMAT,
             engine: self.config.engine,
@@ -116,8 +136,8 @@ impl Engine {
             pipelines,
             lanes: self.queues.lanes.iter().map(|lane| (lane.tag, lane.service)).collect(),
             pools: pools.map(|pool| PoolState { spec: pool.spec.clone(), active: pool.active.clone() }).collect(),
-            flights: sorted(&self.flights),
-            calls: sorted(&self.calls),
+            flights: flights.collect(),
+            calls: self.calls.sorted().into_iter().map(|(id, call)| (id, *call)).collect(),
             asks: asks.collect(),
             effects: self.effects.iter().copied().collect(),
             keys: self.keys.iter().map(|(key, slot)| self.key_state(*key, slot)).collect(),
@@ -128,7 +148,7 @@ impl Engine {
 
     fn key_state(&self, key: Key, slot: &KeySlot) -> KeyState {
         let aside = slot.aside.iter().filter_map(|(_, at)| self.store.jobs.get(*at));
-        let aside = aside.map(|slot| slot.job.id()).collect();
+        let aside = aside.map(JobSlot::id).collect();
         KeyState { key, row: slot.row, known: slot.known, asked: slot.asked, callers: slot.callers.clone(), aside }
     }
 
@@ -147,7 +167,7 @@ impl Engine {
         let mut engine = Self::new(config);
         engine.rng = snapshot.rng.clone();
         for (tag, service) in &snapshot.lanes {
-            let lane = engine.queues.lane(*tag);
+            let lane = engine.queues.lane(*tag, &mut engine.store.tags);
             engine.queues.lanes[lane as usize].service = *service;
         }
         if engine.queues.lanes.len() != snapshot.lanes.len() {
@@ -206,20 +226,19 @@ impl Engine {
             if self.store.find_pipe(job.pipeline).is_none() {
                 return Err(RestoreError::Broken("a job without its pipeline"));
             }
-            self.apply_job(job);
+            self.apply_job(job, None);
         }
         if self.queues.lanes.len() != snapshot.lanes.len() {
             return Err(RestoreError::Broken("a job without its queue"));
         }
         for id in snapshot.keys.iter().flat_map(|key| &key.aside) {
             let at = self.store.find_job(*id).ok_or(RestoreError::Broken("a job set aside that is not there"))?;
-            self.unqueue(at);
+            self.withdraw(at);
             self.set_aside(at);
         }
         for id in &snapshot.silent {
-            let at = self.store.find_job(*id).and_then(|at| self.store.jobs.get_mut(at));
-            let slot = at.ok_or(RestoreError::Broken("a silent job that is not there"))?;
-            if slot.alarm.take().is_some() {
+            let at = self.store.find_job(*id).ok_or(RestoreError::Broken("a silent job that is not there"))?;
+            if self.store.set_alarm(at, None).is_some() {
                 self.timers.disarm();
             }
         }
@@ -241,35 +260,44 @@ impl Engine {
                     self.patience.insert((pull.until, *id));
                 }
             }
+            if self.calls.get(*id).is_some() {
+                return Err(RestoreError::Broken("one call twice"));
+            }
             self.calls.insert(*id, *call);
         }
-        for (ticket, flight) in &snapshot.flights {
-            if let Origin::Pull(_, pool) = flight.origin {
+        for saved in &snapshot.flights {
+            if let Origin::Pull(_, pool) = saved.origin {
                 let pool = self.queues.pools.get_mut(pool as usize);
                 pool.ok_or(RestoreError::Broken("a delivery for no pool"))?.flying += 1;
             }
-            for change in &flight.changes {
-                self.relock(change, *ticket)?;
+            if self.flights.get(saved.ticket).is_some() {
+                return Err(RestoreError::Broken("one write twice"));
             }
-            self.flights.insert(*ticket, flight.clone());
+            let mut flight = Flight::new();
+            for change in &saved.changes {
+                let place = self.relock(change, saved.ticket)?;
+                flight.add(*change, place);
+            }
+            (flight.origin, flight.resolving) = (saved.origin, saved.resolving);
+            flight.waiters.clone_from(&saved.waiters);
+            self.flights.insert(saved.ticket, flight);
         }
         self.asks = snapshot.asks.iter().map(|(ask, want, purpose)| (*ask, (*want, *purpose))).collect();
         self.effects = snapshot.effects.iter().copied().collect();
         Ok(())
     }
 
-    fn relock(&mut self, change: &Change, ticket: Ticket) -> Result<(), RestoreError> {
+    fn relock(&mut self, change: &Change, ticket: Ticket) -> Result<u32, RestoreError> {
         let held = match &change.row {
             Row::Job(_) if change.expect.is_none() => None,
             Row::Key(row) => self.keys.get(&row.key).and_then(|slot| slot.lock),
-            Row::Job(job) => self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)?.lock),
-            Row::Pipeline(row) => self.store.find_pipe(row.id).and_then(|at| self.store.pipes.get(at)?.lock),
+            Row::Job(job) => self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)?.lock.ticket()),
+            Row::Pipeline(row) => self.store.find_pipe(row.id).and_then(|at| self.store.pipes.get(at)?.lock.ticket()),
         };
         if held.is_some_and(|held| held != ticket) {
             return Err(RestoreError::Broken("two writes of one row"));
         }
-        self.lock(change, ticket);
-        Ok(())
+        Ok(self.lock(change, NONE, ticket))
     }
 
     /// The rotations go on where they were, so the order of each pool's active lanes is state.
@@ -284,11 +312,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-fn sorted<K: Copy + Ord + core::hash::Hash, V: Clone>(map: &crate::hash::Map<K, V>) -> Vec<(K, V)> {
-    #[expect(clippy::disallowed_methods, reason = "sorted before anybody sees it")]
-    let mut all: Vec<(K, V)> = map.iter().map(|(key, value)| (*key, value.clone())).collect();
-    all.sort_unstable_by_key(|(key, _)| *key);
-    all
 }
