@@ -229,7 +229,7 @@ fn life(scale: Scale) -> Vec<Row> {
 fn one_transition() -> Row {
     let mut host = Host::new(1, 1_000);
     host.submit();
-    let Some(job) = host.engine.job(JobId::new(1)).copied() else { unreachable!("it was submitted") };
+    let Some(job) = host.engine.job(JobId::new(1)) else { unreachable!("it was submitted") };
     let jobs: Vec<Job> =
         (0..1_024).map(|number| Job { key: JobKey { job: JobId::new(number), ..job.key }, ..job }).collect();
     let event = Event::Deliver { worker: worker(), pool: PoolId::new(0), pull: tenon_jobqueue::CallId::new(1) };
@@ -355,7 +355,7 @@ fn rebuild(scale: Scale) -> Row {
     (0..count).for_each(|_| host.submit());
     let mut table = Vec::new();
     for number in 1..=count as u64 {
-        table.extend(host.engine.job(JobId::new(number)).copied().map(DbRow::Job));
+        table.extend(host.engine.job(JobId::new(number)).map(DbRow::Job));
         table.extend(host.engine.pipeline(PipelineId::new(number)).copied().map(DbRow::Pipeline));
     }
     drop(host);

@@ -66,16 +66,20 @@ impl Level {
     }
 
     fn push(&mut self, jobs: &mut Jobs, at: u32) {
-        let front = self.line.front().and_then(|at| jobs.get(*at)).map(turn);
         let length = u32::try_from(self.line.len()).unwrap_or(NONE);
         let Some(slot) = jobs.get_mut(at) else { return };
         let mine = turn(slot);
         slot.hangs = Hangs::InLine;
-        if front.is_none() || mine >= self.last {
+        if length == 0 || mine >= self.last {
             self.last = mine;
             slot.position = self.first.wrapping_add(length);
             self.line.push_back(at);
-        } else if front.is_some_and(|front| mine < front) {
+            return;
+        }
+        let front = self.line.front().and_then(|at| jobs.get(*at)).map(turn);
+        let is_first = front.is_some_and(|front| mine < front);
+        let Some(slot) = jobs.get_mut(at) else { return };
+        if is_first {
             self.first = self.first.wrapping_sub(1);
             slot.position = self.first;
             self.line.push_front(at);
@@ -251,7 +255,9 @@ mod tests {
                 0 | 1 => {
                     let first = tree.pop_first().map(|(_, at)| at);
                     assert_eq!(lane.pop(&mut store.jobs, ageing_ms), first);
-                    first.into_iter().for_each(|at| store.remove_job(at));
+                    if let Some(at) = first {
+                        store.remove_job(at);
+                    }
                 }
                 2 => {
                     let some = tree.iter().nth(usize::try_from(rng.below(tree.len() as u64)).unwrap()).copied();

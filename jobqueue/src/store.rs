@@ -5,7 +5,7 @@ use core::num::NonZeroU64;
 use alloc::vec::Vec;
 use hashbrown::HashTable;
 
-use crate::hash::{Map, hash_of};
+use crate::hash::{Map, hash_of, near};
 use crate::id::{Attempt, Incarnation, JobId, JobKey, PipelineId, Tag, Ticket, Version, WorkerName, WriteId};
 use crate::job::{Delivery, Entry, Job, JobSpec, Outcome, State, Tally};
 use crate::pipeline::Pipeline;
@@ -79,6 +79,11 @@ impl JobSlot {
 
     pub(crate) const fn key(&self) -> JobKey {
         JobKey { job: self.id, attempt: self.attempt }
+    }
+
+    /// Whether it has nothing but what every waiting job has.
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.rest == NONE
     }
 
     /// Whether it stands in its queue.
@@ -186,6 +191,8 @@ pub(crate) struct Store {
     kinds: Slab<(Kind, u32)>,
     /// The kind that was met last, which is mostly met next.
     last_kind: u32,
+    /// The pipeline that was met last.
+    pub(crate) last_pipe: u32,
     /// The tag of each lane.
     pub(crate) tags: Vec<Tag>,
     job_index: HashTable<u32>,
@@ -198,12 +205,15 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn find_job(&self, id: JobId) -> Option<u32> {
         let is_it = |at: &u32| self.jobs.get(*at).is_some_and(|slot| slot.id == id);
-        self.job_index.find(hash_of(&id), is_it).copied()
+        self.job_index.find(near(id.get()), is_it).copied()
     }
 
     pub(crate) fn find_pipe(&self, id: PipelineId) -> Option<u32> {
+        if self.pipes.get(self.last_pipe).is_some_and(|slot| slot.id == id) {
+            return Some(self.last_pipe);
+        }
         let is_it = |at: &u32| self.pipes.get(*at).is_some_and(|slot| slot.id == id);
-        self.pipe_index.find(hash_of(&id), is_it).copied()
+        self.pipe_index.find(near(id.get()), is_it).copied()
     }
 
     /// The pipeline's slot, made if it is not there.
@@ -223,15 +233,16 @@ impl Store {
             head: NONE,
         };
         let at = self.pipes.insert(slot);
-        let hash = |at: &u32| self.pipes.get(*at).map_or(0, |slot| hash_of(&slot.id));
-        self.pipe_index.insert_unique(hash_of(&id), at, hash);
+        let hash = |at: &u32| self.pipes.get(*at).map_or(0, |slot| near(slot.id.get()));
+        self.pipe_index.insert_unique(near(id.get()), at, hash);
+        self.last_pipe = at;
         at
     }
 
     /// Forgets a pipeline that has no jobs here.
     pub(crate) fn remove_pipe(&mut self, at: u32) {
         if let Some(slot) = self.pipes.remove(at)
-            && let Ok(entry) = self.pipe_index.find_entry(hash_of(&slot.id), |other| *other == at)
+            && let Ok(entry) = self.pipe_index.find_entry(near(slot.id.get()), |other| *other == at)
         {
             entry.remove();
         }
@@ -313,8 +324,8 @@ impl Store {
             priority: job.priority,
             hangs: Hangs::No,
         });
-        let hash = |at: &u32| self.jobs.get(*at).map_or(0, |slot| hash_of(&slot.id));
-        self.job_index.insert_unique(hash_of(&job.id()), at, hash);
+        let hash = |at: &u32| self.jobs.get(*at).map_or(0, |slot| near(slot.id.get()));
+        self.job_index.insert_unique(near(job.id().get()), at, hash);
         if let Some(first) = self.jobs.get_mut(head) {
             first.pipe_links.0 = at;
         }
@@ -383,7 +394,7 @@ impl Store {
         }
         self.rests.remove(slot.rest);
         self.drop_kind(slot.kind);
-        if let Ok(entry) = self.job_index.find_entry(hash_of(&slot.id), |other| *other == at) {
+        if let Ok(entry) = self.job_index.find_entry(near(slot.id.get()), |other| *other == at) {
             entry.remove();
         }
     }

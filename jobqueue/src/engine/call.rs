@@ -160,16 +160,16 @@ impl Engine {
             }
             pipeline.absorb(Some(old), Some(next.as_ref().unwrap_or(row)));
             let place = self.store.jobs.get(at).map_or(NONE, |slot| slot.pipe);
-            self.put(place, Change { expect, row: Row::Pipeline(pipeline.written(stamp.write)) });
+            self.put(place, &Change { expect, row: Row::Pipeline(pipeline.written(stamp.write)) });
         }
         if step.wrote {
-            self.put(at, Change { expect: Some(old.version), row: Row::Job(*row) });
+            self.put(at, &Change { expect: Some(old.version), row: Row::Job(*row) });
             if old.spec.key.is_some() {
                 self.stage_key(old, row, stamp.write);
             }
         }
         if let Some(next) = next {
-            self.put(NONE, Change { expect: None, row: Row::Job(next) });
+            self.put(NONE, &Change { expect: None, row: Row::Job(next) });
         }
     }
 
@@ -197,7 +197,7 @@ impl Engine {
                 let expect = Some(row.version);
                 row.aborted_at = Some(self.now);
                 let row = row.written(self.write_id(ticket));
-                self.put(NONE, Change { expect, row: Row::Pipeline(row) });
+                self.put(NONE, &Change { expect, row: Row::Pipeline(row) });
                 self.propose(ticket, Origin::Call(id));
             }
             ended @ (PipelineState::Succeeded | PipelineState::Failed | PipelineState::Aborted) => {
@@ -227,7 +227,7 @@ impl Engine {
         for old in ended.iter().filter(|job| is_retried(job)) {
             let Ok(next) = revive(self.now, old, &stamp) else { continue };
             row.absorb(Some(old), Some(&next));
-            self.put(NONE, Change { expect: None, row: Row::Job(next) });
+            self.put(NONE, &Change { expect: None, row: Row::Job(next) });
             revived += 1;
         }
         if revived == 0 {
@@ -235,7 +235,7 @@ impl Engine {
         }
         row.aborted_at = None;
         row.order = 0;
-        self.put(NONE, Change { expect, row: Row::Pipeline(row.written(stamp.write)) });
+        self.put(NONE, &Change { expect, row: Row::Pipeline(row.written(stamp.write)) });
         self.propose(ticket, Origin::Call(id));
     }
 }

@@ -44,25 +44,23 @@ pub(super) struct Flight {
 impl Flight {
     /// One that was just proposed.
     pub(super) const fn new() -> Self {
-        Self {
-            changes: Vec::new(),
-            places: Vec::new(),
-            origin: Origin::Decide,
-            resolving: false,
-            waiters: Vec::new(),
-        }
+        Self { changes: Vec::new(), places: Vec::new(), origin: Origin::Decide, resolving: false, waiters: Vec::new() }
     }
 
     /// Takes in a row that is kept at this place.
-    pub(super) fn add(&mut self, change: Change, at: u32) {
-        self.changes.push(change);
+    pub(super) fn add(&mut self, change: &Change, at: u32) {
+        if self.changes.capacity() == 0 {
+            // Most writes are of one row, or of two.
+            self.changes.reserve_exact(2);
+        }
+        self.changes.push(*change);
         self.places.push(at);
     }
 }
 
 impl Engine {
     /// Puts a row into the next write; it is kept at this place, or somebody knows where.
-    pub(super) fn put(&mut self, at: u32, change: Change) {
+    pub(super) fn put(&mut self, at: u32, change: &Change) {
         self.scratch.add(change, at);
     }
 
@@ -113,6 +111,7 @@ impl Engine {
                 Row::Job(job) => {
                     let Some(slot) = self.store.jobs.get_mut(*at) else { continue };
                     slot.lock = Lock::default();
+                    self.store.last_pipe = slot.pipe;
                     let pipe = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row.as_ref());
                     // A job of an aborted pipeline could not be stopped while it was locked.
                     if pipe.is_some_and(|row| row.aborted_at.is_some()) {
@@ -120,10 +119,12 @@ impl Engine {
                     }
                 }
                 Row::Pipeline(pipeline) => {
-                    if let Some(slot) = self.store.pipes.get_mut(*at) {
-                        slot.lock = Lock::default();
+                    self.store.last_pipe = *at;
+                    let Some(slot) = self.store.pipes.get_mut(*at) else { continue };
+                    slot.lock = Lock::default();
+                    if slot.row.as_ref().is_some_and(wants_decision) {
+                        self.undecided.push_back(pipeline.id);
                     }
-                    self.undecided.push_back(pipeline.id);
                     self.catch_up(*at);
                 }
                 Row::Key(row) => self.unlock_key(row.key, ticket),
@@ -159,7 +160,13 @@ impl Engine {
                 Row::Key(_) => {}
             }
         }
-        self.tidy(&flight.changes);
+        for change in &flight.changes {
+            if let Row::Pipeline(pipeline) = &change.row
+                && pipeline.state() != PipelineState::Open
+            {
+                self.tidy_pipeline(pipeline.id);
+            }
+        }
         if let Origin::Call(call) = flight.origin {
             let answer = self.written(call, &flight.changes);
             self.answer(call, answer);
@@ -458,12 +465,12 @@ impl Engine {
                 // A decision writes each job once.
                 let expect = Some(Version::new(job.version.get() - 1));
                 let place = self.store.find_job(job.id()).unwrap_or(NONE);
-                self.put(place, Change { expect, row: Row::Job(*job) });
+                self.put(place, &Change { expect, row: Row::Job(*job) });
                 if let Some(before) = job.spec.key.and_then(|_| self.store.row(place)) {
                     self.stage_key(&before, job, stamp.write);
                 }
             }
-            self.put(at, Change { expect, row: Row::Pipeline(row) });
+            self.put(at, &Change { expect, row: Row::Pipeline(row) });
             self.propose(ticket, Origin::Decide);
         } else if row.aborted_at.is_none() {
             self.ask_host(&row, &batch);
@@ -521,7 +528,7 @@ impl Engine {
 }
 
 /// Whether a pipeline's row leaves something to decide: a batch to open, or jobs to stop.
-const fn wants_decision(row: &Pipeline) -> bool {
+pub(super) const fn wants_decision(row: &Pipeline) -> bool {
     let is_idle = row.remaining == 0 && row.unstarted > 0;
     is_idle || (row.aborted_at.is_some() && matches!(row.state(), PipelineState::Open))
 }

@@ -72,7 +72,7 @@ impl Engine {
         }
         let version = row.map_or(Version::FIRST, |row| row.version.next());
         let expect = row.map(|row| row.version);
-        self.put(NONE, Change { expect, row: Row::Key(KeyRow { key, version, write, holder }) });
+        self.put(NONE, &Change { expect, row: Row::Key(KeyRow { key, version, write, holder }) });
     }
 
     pub(super) fn lock_key(&mut self, key: Key, ticket: Ticket) {

@@ -280,10 +280,10 @@ impl Engine {
         // The first batch opens at birth, unless the host must be asked: that is one write less for each pipeline.
         decide::decide(created, &mut row, &mut batch, &self.filters, &self.stamp(ticket));
         for job in &batch {
-            self.put(NONE, Change { expect: None, row: Row::Job(Job { version, ..*job }) });
+            self.put(NONE, &Change { expect: None, row: Row::Job(Job { version, ..*job }) });
         }
         self.batch = batch;
-        self.put(NONE, Change { expect: None, row: Row::Pipeline(Pipeline { version, ..row }) });
+        self.put(NONE, &Change { expect: None, row: Row::Pipeline(Pipeline { version, ..row }) });
         self.propose(ticket, Origin::Call(call));
         Ok(call)
     }

@@ -44,7 +44,7 @@ impl Engine {
             }
             pull.flying += 1;
             self.queues.pools[pool as usize].flying += 1;
-            self.put(at, Change { expect: Some(old.version), row: Row::Job(job) });
+            self.put(at, &Change { expect: Some(old.version), row: Row::Job(job) });
             self.stage_key(&old, &job, job.write);
             self.propose(ticket, Origin::Pull(id, pool));
         }

@@ -1,6 +1,7 @@
 //! Rows that come from outside: read, loaded, compensated; and how a row takes its place in memory.
 
 use super::call::job_row;
+use super::flight::wants_decision;
 use super::{Engine, Purpose, rings};
 use crate::config::Limits;
 use crate::effect::{Effect, Row};
@@ -260,8 +261,12 @@ impl Engine {
             pipe.unstarted = pipe.unstarted + u32::from(is) - u32::from(was);
         }
         let old = job.spec.key.and_then(|_| self.store.row(at));
+        // While a delivery lasts, its worker and its pool stay the same.
+        let goes_on = slot.state.is_leased() && job.state.is_leased() && self.store.delivery(slot) == job.delivery;
         self.store.put_job(at, job);
-        self.count(at);
+        if !goes_on {
+            self.count(at);
+        }
         self.key_comes(old.as_ref(), job);
         self.place(at);
         self.store.slim(at, job);
@@ -294,7 +299,7 @@ impl Engine {
 
     /// Counts the job among what its worker and its pool hold, or not.
     fn count(&mut self, at: u32) {
-        let Some(slot) = self.store.jobs.get(at) else { return };
+        let Some(slot) = self.store.jobs.get(at).filter(|slot| !slot.is_plain()) else { return };
         let delivery = self.store.delivery(slot).filter(|_| slot.state.is_leased());
         let new = delivery.and_then(|delivery| self.queues.pool(delivery.pool));
         let (held, old, lane) = (self.store.is_held(slot), self.store.pool(slot), slot.lane);
@@ -338,7 +343,7 @@ impl Engine {
         if waits && slot.hangs == Hangs::No {
             self.queues.push(slot.lane, &mut self.store.jobs, at);
         }
-        let Some(slot) = self.store.jobs.get(at) else { return };
+        let Some(slot) = self.store.jobs.get(at).filter(|slot| !slot.is_plain()) else { return };
         let (alarm, due, id) = (self.store.alarm(slot), self.store.due(slot), slot.id());
         match (alarm, due) {
             // An alarm that rings too early is set again then: cheaper than moving it with each heartbeat.
@@ -373,7 +378,9 @@ impl Engine {
     pub(super) fn apply_pipeline(&mut self, pipeline: &Pipeline, at: u32) {
         let Some(slot) = self.store.pipes.get_mut(at) else { return };
         slot.row = Some(*pipeline);
-        self.undecided.push_back(pipeline.id);
+        if wants_decision(pipeline) {
+            self.undecided.push_back(pipeline.id);
+        }
         if pipeline.state() != PipelineState::Open {
             self.effects.push_back(Effect::Closed { pipeline: pipeline.id, state: pipeline.state() });
         }
@@ -390,7 +397,7 @@ impl Engine {
     }
 
     /// Forgets a pipeline that has ended, with the manual jobs that nobody waited for; or one that is nothing here.
-    fn tidy_pipeline(&mut self, id: PipelineId) {
+    pub(super) fn tidy_pipeline(&mut self, id: PipelineId) {
         let Some(at) = self.store.find_pipe(id) else { return };
         let Some(slot) = self.store.pipes.get(at).filter(|slot| slot.lock.is_free() && !slot.asked) else { return };
         if slot.row.is_some_and(|row| row.state() == PipelineState::Open) {

@@ -276,7 +276,7 @@ impl Engine {
             let mut flight = Flight::new();
             for change in &saved.changes {
                 let place = self.relock(change, saved.ticket)?;
-                flight.add(*change, place);
+                flight.add(change, place);
             }
             (flight.origin, flight.resolving) = (saved.origin, saved.resolving);
             flight.waiters.clone_from(&saved.waiters);
