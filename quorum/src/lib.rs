@@ -139,6 +139,8 @@
 //! | the node's incarnation | the node, *on the same disk as the data* | at the disk's first use: a new disk draws a larger one |
 //! | the router | nowhere | never: [`Router::snapshot`] is for hand-over and replay |
 //!
+//! The feature `testkit` brings a kit that tortures your store and your nodes, and the SQL of this table.
+//!
 //! # Safety
 //!
 //! * W counts *assigned* voters. A node of which nothing is known counts in nothing.
@@ -173,6 +175,8 @@ mod row;
 mod shared;
 mod snapshot;
 mod state;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod time;
 mod write;
 

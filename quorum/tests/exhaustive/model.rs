@@ -5,7 +5,7 @@ use stateright::{Model, Property};
 use tenon_quorum::*;
 
 use crate::common::{Message as Sent, REPO, World, config};
-use crate::system::{Breach, Message, Reply, Sight, System, request};
+use crate::system::{Breach, Message, Reply, Sight, System, Writer, request};
 
 /// How often each thing may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -200,7 +200,8 @@ impl Model for Bounded {
         }
         let last = self.routers - 1;
         for writer in 0..usize::from(budget.writes) {
-            if system.writers[writer].asked.is_some() {
+            let Writer { asked, refused, .. } = system.writers[writer];
+            if asked.is_some() || refused > 1 {
                 continue;
             }
             // The nodes are alike until the first write: the first writer may as well use the first of them.
@@ -209,7 +210,7 @@ impl Model for Bounded {
             out.extend(through.into_iter().map(|through| Action::Write { writer, router, through }));
         }
         match &system.reading {
-            Some(reading) if !reading.routed => out.push(Action::StepRead),
+            Some(reading) if !reading.routed && !reading.waits => out.push(Action::StepRead),
             None if budget.reads > 0 => {
                 let names = || self.names.iter().copied();
                 let routers = 0..self.routers;
@@ -245,8 +246,7 @@ impl Model for Bounded {
                 let message = system.net[at].get().message.clone();
                 system.send(message);
             }
-            // A refusal changes nothing: the writer may ask again.
-            Action::Write { writer, router, through } => system.write(writer, router, through).ok()?,
+            Action::Write { writer, router, through } => system.write(writer, router, through),
             Action::Abort(writer) => {
                 budget.aborts -= 1;
                 system.abort(writer);

@@ -106,6 +106,8 @@ pub struct Server {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Writer {
     pub asked: Option<(Life, WriteId)>,
+    /// How often it was refused.
+    pub refused: u8,
     pub granted: Option<Fence>,
     pub outcome: Option<Outcome>,
 }
@@ -117,6 +119,8 @@ pub struct Reading {
     pub request: ReadRequest,
     /// Its route is under way.
     pub routed: bool,
+    /// It asks again once its router hears something.
+    pub waits: bool,
 }
 
 /// A rule that was seen to be broken.
@@ -284,6 +288,9 @@ impl System {
         // Tickets mean nothing to a later life; what a node says of itself does.
         if self.lives(to) || matches!(fact, Fact::Report(_)) {
             let now = self.now;
+            if let Some(reading) = self.reading.as_mut().filter(|reading| reading.at.router == to.router) {
+                reading.waits = false;
+            }
             self.at(to.router, |router| fact.tell(router, now));
         }
     }
@@ -469,21 +476,23 @@ impl System {
         }
     }
 
-    pub fn write(&mut self, writer: usize, router: usize, through: NodeId) -> Result<(), Refusal> {
-        let (now, life) = (self.now, self.life(router));
-        let request_id = request(writer);
-        let _ = self.history.on_invoke(writer, Asked::Write(request_id.0));
-        let id =
-            self.at(router, |router| router.begin_write(now, &WriteRequest::new(REPO, request_id).through(through)))?;
-        self.writers[writer].asked = Some((life, id));
-        Ok(())
+    pub fn write(&mut self, writer: usize, router: usize, through: NodeId) {
+        let (now, life, name) = (self.now, self.life(router), request(writer));
+        let request = WriteRequest::new(REPO, name).through(through);
+        let _ = self.history.on_invoke(writer, Asked::Write(name.0));
+        if let Ok(id) = self.at(router, |router| router.begin_write(now, &request)) {
+            self.writers[writer].asked = Some((life, id));
+        } else {
+            self.writers[writer].refused += 1;
+            let _ = self.history.on_return(writer, Told::NotApplied);
+        }
     }
 
     pub fn begin_read(&mut self, router: usize, name: RequestId) {
         let began = self.at(router, Router::begin_read);
         let request = ReadRequest::linearizable(REPO, began).request(name);
         let _ = self.history.on_invoke(READER, Asked::Read);
-        self.reading = Some(Reading { at: self.life(router), request, routed: false });
+        self.reading = Some(Reading { at: self.life(router), request, routed: false, waits: false });
     }
 
     pub fn step_read(&mut self, reading: Reading) {
@@ -496,7 +505,7 @@ impl System {
             Ok(ReadStep::First(First::FetchRow(ask))) => {
                 self.send(Message::Do(reading.at, Effect::FetchRow { ask, repo: REPO }));
             }
-            Ok(ReadStep::First(First::Wait { .. })) => {}
+            Ok(ReadStep::First(First::Wait { .. })) => self.reading = Some(Reading { waits: true, ..reading }),
             Err(_) => self.end_read(Told::Refused),
         }
     }

@@ -1,0 +1,192 @@
+//! Tortures a host's own store, nodes and transport, and checks the crate's rules through them.
+//!
+//! A host implements [`Host`] over its metadata store and its node servers (with the codec of its transport in between)
+//! and calls [`torture`] in a test, with a few hundred seeds. The kit drives two routers over it and treats it as the
+//! world does: requests and replies are lost or come twice, swaps meet rows that moved, processes die after they
+//! persisted and before they said so, or in the middle of it, and disks are lost. Beside each node it keeps what a node
+//! must hold by what it said; beside the store, the row and the feed. What the host says is held against that, and
+//! against what callers were answered.
+//!
+//! # What you must persist, and when
+//!
+//! The table on the crate's page says it; this is its SQL, as `SQLite` has it (`row` and `gate` in whatever encoding the
+//! host likes). A node does each of its steps in one transaction, content and gate together.
+//!
+//! ```sql
+//! -- the metadata store
+//! CREATE TABLE rows (repo INTEGER PRIMARY KEY, generation INTEGER, fence INTEGER, version INTEGER, row BLOB NOT NULL);
+//! CREATE TABLE feed (repo INTEGER, version INTEGER, epoch INTEGER, digest BLOB, generation INTEGER, fence INTEGER,
+//!                    PRIMARY KEY (repo, version));
+//! -- swap, in one transaction; moved if and only if one row changed
+//! UPDATE rows SET generation = ?, fence = ?, version = ?, row = ?
+//!  WHERE repo = ? AND generation = ? AND fence = ? AND version = ?;
+//! INSERT INTO feed VALUES (?, ?, ?, ?, ?, ?);
+//! -- a node
+//! CREATE TABLE node (id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL);
+//! CREATE TABLE gates (repo INTEGER PRIMARY KEY, gate BLOB NOT NULL, staged BLOB, content BLOB);
+//! ```
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Debug;
+
+use crate::fence::{Report, StageOrder};
+use crate::id::{Incarnation, NodeId, RepoId, Version};
+use crate::read::Route;
+use crate::router::SwapResult;
+use crate::row::{FeedEntry, Row};
+
+mod accounts;
+mod run;
+mod shadow;
+
+/// The nodes that a host must have: three voters and one to take a place.
+pub const NODES: [NodeId; 4] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4)];
+
+/// What a node is asked to do. It may come late, or twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Say how the gate stands.
+    Probe(RepoId),
+    /// Raise the gate to the row, and apply the vote that it proves.
+    Raise(Row),
+    /// Raise the gate to the order's row and apply what it proves; then keep the content and the vote.
+    Stage(StageOrder, Vec<u8>),
+    /// Start the repository empty (no content at all).
+    Initialise(Row),
+    /// Copy what another node has applied, if that is exactly what the row shows.
+    Copy(Row, NodeId),
+    /// Serve the content, if the gate admits it; a vote that the route proves is applied first.
+    Read(Route),
+}
+
+/// What a node says to an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// How its gate stands now: as it is on disk.
+    pub report: Report,
+    /// What came of the order.
+    pub done: Done,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It is done, and durable.
+    Yes,
+    /// The gate refused, or it was meant for another life of the disk.
+    Refused,
+    /// A read's content.
+    Content(Vec<u8>),
+}
+
+/// A swap that is under way when the store's process dies.
+#[derive(Clone, Copy, Debug)]
+pub struct Swap<'a> {
+    /// The row that must be there.
+    pub expect: Option<&'a Row>,
+    /// What takes its place.
+    pub next: &'a Row,
+    /// What the feed gets in the same transaction.
+    pub feed: Option<&'a FeedEntry>,
+}
+
+/// A host's store and nodes, each behind its own transport.
+pub trait Host {
+    /// What can go wrong in the host itself.
+    type Error: Debug;
+
+    /// The row of a repository, whole.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn row(&mut self, repo: RepoId) -> Result<Option<Row>, Self::Error>;
+
+    /// Makes the row `next` and appends to the feed, in one transaction, if the row is what is expected. It never
+    /// answers [`SwapResult::Unknown`]: the kit loses replies itself.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn swap(&mut self, swap: Swap<'_>) -> Result<SwapResult, Self::Error>;
+
+    /// One entry of the feed.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Option<FeedEntry>, Self::Error>;
+
+    /// Kills the store's process and starts it again. With `cut`, it dies with this swap under way: all of it has
+    /// happened, or nothing.
+    ///
+    /// # Errors
+    /// The store does not come up again.
+    fn crash_store(&mut self, cut: Option<Swap<'_>>) -> Result<(), Self::Error>;
+
+    /// Has a node do something, and takes its answer once that is durable. A node in another life of its disk refuses.
+    ///
+    /// # Errors
+    /// The node, or the way there, failed.
+    fn order(&mut self, node: NodeId, life: Incarnation, order: &Order) -> Result<Reply, Self::Error>;
+
+    /// Kills a node's process and starts it again: what is not durable is gone. With `cut`, it dies with this order
+    /// under way.
+    ///
+    /// # Errors
+    /// The node does not come up again.
+    fn crash_node(&mut self, node: NodeId, cut: Option<(Incarnation, &Order)>) -> Result<(), Self::Error>;
+
+    /// Takes a node's disk away and gives it an empty one: its new incarnation, larger than any before.
+    ///
+    /// # Errors
+    /// The node does not come up again.
+    fn lose_disk(&mut self, node: NodeId) -> Result<Incarnation, Self::Error>;
+}
+
+/// A rule that the host broke, and how to see it again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("seed {seed}, step {step}: {what}")]
+pub struct Violation {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The step at which it showed.
+    pub step: usize,
+    /// What was broken.
+    pub what: String,
+}
+
+/// What a run did, so that a test can see that it did something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Writes that were committed.
+    pub commits: usize,
+    /// Reads that were served.
+    pub reads: usize,
+    /// Orders that a gate refused.
+    pub refusals: usize,
+    /// Swaps that met another row.
+    pub conflicts: usize,
+    /// Requests and replies that were lost, and requests that came twice.
+    pub mishaps: usize,
+    /// Processes that died.
+    pub crashes: usize,
+    /// Disks that were lost.
+    pub disks: usize,
+}
+
+/// Runs `steps` random steps through a new host, then lets the world be well and sees that all ends well.
+///
+/// # Errors
+/// The first rule that the host breaks.
+pub fn torture<H: Host>(host: &mut H, seed: u64, steps: usize) -> Result<Ran, Violation> {
+    let at = |step: usize| move |what| Violation { seed, step, what };
+    let mut run = run::Run::new(host, seed).map_err(at(0))?;
+    for step in 0..steps {
+        run.step().map_err(at(step))?;
+    }
+    run.heal().map_err(at(steps))
+}
+
+fn failed(error: impl Debug) -> String {
+    format!("the host failed: {error:?}")
+}

@@ -1,0 +1,105 @@
+//! What a node must hold, by what it said and by the crate's own gate.
+
+use alloc::vec::Vec;
+
+use super::{Done, Order};
+use crate::error::GateRefusal;
+use crate::fence::{Admission, FenceGate, Report};
+use crate::id::{Digest, Incarnation, NodeId, RepoId};
+use crate::row::Row;
+
+/// A node's gate and contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shadow {
+    pub(super) gate: FenceGate,
+    pub(super) content: Vec<u8>,
+    pub(super) staged: Vec<u8>,
+    /// The serial that the node last gave: only that it grows is asked of it.
+    pub(super) serial: u64,
+}
+
+/// What an order may lead to.
+pub(super) struct Outcomes {
+    /// What was passed on the way: a node that refuses, or dies on the way, may be left in any of these.
+    pub(super) way: Vec<Shadow>,
+    /// What the node holds if it did all of it, and says so.
+    pub(super) end: Option<(Shadow, Done)>,
+}
+
+impl Shadow {
+    pub(super) fn new(repo: RepoId, node: NodeId, life: Incarnation) -> Self {
+        Self { gate: FenceGate::new(repo, node, life), content: Vec::new(), staged: Vec::new(), serial: 0 }
+    }
+
+    /// Whether the node's word fits; serials need only grow.
+    pub(super) fn says(&self, report: &Report) -> bool {
+        Report { serial: 0, ..*report } == Report { serial: 0, ..self.gate.report() }
+    }
+
+    /// What becomes of the node that gets `order`; `source` is the node that a copy is made from.
+    pub(super) fn after(&self, order: &Order, source: Option<&Shadow>) -> Outcomes {
+        let mut way = alloc::vec![self.clone()];
+        let end = self.walk(order, source, &mut way).ok();
+        Outcomes { way, end }
+    }
+
+    fn walk(&self, order: &Order, source: Option<&Self>, way: &mut Vec<Self>) -> Result<(Self, Done), GateRefusal> {
+        let mut next = self.clone();
+        let mut done = Done::Yes;
+        match order {
+            Order::Probe(_) => {}
+            Order::Raise(row) => next.show(row, way)?,
+            Order::Stage(order, content) => {
+                next.show(&order.base, way)?;
+                next.gate = next.gate.stage(order)?;
+                next.staged.clone_from(content);
+            }
+            Order::Initialise(row) => next.install(row, &[], way)?,
+            Order::Copy(row, _) => {
+                let exact = source.filter(|source| source.gate.applied() == row.newest);
+                let Some(source) = exact else { return Err(GateRefusal::ApplyFirst) };
+                next.install(row, &source.content, way)?;
+            }
+            Order::Read(route) => {
+                if self.gate.admit_read(route)? == Admission::ApplyFirst {
+                    next.gate = next.gate.apply(&route.proof)?;
+                    next.content.clone_from(&self.staged);
+                }
+                done = Done::Content(next.content.clone());
+            }
+        }
+        way.push(next.clone());
+        Ok((next, done))
+    }
+
+    fn show(&mut self, row: &Row, way: &mut Vec<Self>) -> Result<(), GateRefusal> {
+        self.gate = self.gate.raise(row)?;
+        way.push(self.clone());
+        if self.gate.proves_staged(&row.proof()) {
+            self.gate = self.gate.apply(&row.proof())?;
+            self.content.clone_from(&self.staged);
+            way.push(self.clone());
+        }
+        Ok(())
+    }
+
+    fn install(&mut self, row: &Row, content: &[u8], way: &mut Vec<Self>) -> Result<(), GateRefusal> {
+        // A copy may come in after the fence rose again.
+        if let Ok(raised) = self.gate.raise(row) {
+            self.gate = raised;
+            way.push(self.clone());
+        }
+        let before = self.gate.applied();
+        self.gate = self.gate.install(&row.proof())?;
+        if self.gate.applied() != before {
+            self.content = content.to_vec();
+        }
+        Ok(())
+    }
+
+    /// Whether the node holds that state, seen by readers or not.
+    pub(super) fn holds(&self, digest: Digest) -> bool {
+        let staged = self.gate.staged().is_some_and(|staged| staged.stamp.digest == digest);
+        self.gate.applied().digest == digest || staged
+    }
+}

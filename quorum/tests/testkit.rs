@@ -1,0 +1,275 @@
+//! The host kit passes a good host and finds out each way in which a host can be bad.
+#![cfg(feature = "testkit")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+
+use tenon_quorum::testkit::{Done, Host, NODES, Order, Ran, Reply, Swap, torture};
+use tenon_quorum::*;
+
+const REPO: RepoId = RepoId(1);
+
+/// How a host misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Swaps whatever is there.
+    NoCompareAndSet,
+    /// Takes a row with the same version for the same row.
+    ComparesVersionsOnly,
+    /// Moves the row in one transaction and writes the feed in another.
+    FeedApart,
+    /// Raises the gate in memory.
+    RaiseNotKept,
+    /// Votes first, persists with the next order.
+    VoteBeforeDisk,
+    /// Persists the vote without what it is a vote for.
+    VoteWithoutContent,
+    /// Applies in the gate, and shows readers the old content.
+    ApplyWithoutContent,
+    /// Copies whatever the source has.
+    CopiesAnything,
+    /// An empty disk under the old incarnation.
+    SameIncarnation,
+    /// Takes orders that were meant for an earlier life of its disk.
+    AnyLife,
+    /// Serves reads without asking the gate.
+    ReadsUnasked,
+}
+
+#[derive(Clone, Debug)]
+struct Disk {
+    gate: FenceGate,
+    staged: Vec<u8>,
+    content: Vec<u8>,
+}
+
+impl Disk {
+    fn blank(node: NodeId, life: u64) -> Self {
+        Self { gate: FenceGate::new(REPO, node, Incarnation(life)), staged: Vec::new(), content: Vec::new() }
+    }
+}
+
+/// What a process knows, and what its disk does.
+#[derive(Clone, Debug)]
+struct Server {
+    memory: Disk,
+    disk: Disk,
+}
+
+#[derive(Debug)]
+struct Memory {
+    fault: Fault,
+    row: Option<Row>,
+    feed: BTreeMap<Version, FeedEntry>,
+    nodes: BTreeMap<NodeId, Server>,
+    cuts: usize,
+}
+
+impl Memory {
+    fn new(fault: Fault) -> Self {
+        let server = |node| Server { memory: Disk::blank(node, 1), disk: Disk::blank(node, 1) };
+        let nodes = NODES.into_iter().map(|node| (node, server(node))).collect();
+        Self { fault, row: None, feed: BTreeMap::new(), nodes, cuts: 0 }
+    }
+
+    fn is_expected(&self, expect: Option<&Row>) -> bool {
+        let version = |row: &Row| row.newest.version;
+        let same_version = self.row.as_ref().map(version) == expect.map(version);
+        self.row.as_ref() == expect
+            || self.fault == Fault::NoCompareAndSet
+            || (self.fault == Fault::ComparesVersionsOnly && same_version)
+    }
+
+    /// Every other process that dies gets to the end of what it was at.
+    fn gets_through(&mut self) -> bool {
+        self.cuts += 1;
+        self.cuts.is_multiple_of(2)
+    }
+
+    fn show(&mut self, node: NodeId, row: &Row) -> Result<(), GateRefusal> {
+        let fault = self.fault;
+        let server = self.nodes.get_mut(&node).unwrap();
+        let mut next = server.memory.clone();
+        next.gate = next.gate.raise(row)?;
+        let raised_only = !next.gate.proves_staged(&row.proof());
+        if !raised_only {
+            next.gate = next.gate.apply(&row.proof())?;
+            if fault != Fault::ApplyWithoutContent {
+                next.content.clone_from(&next.staged);
+            }
+        }
+        server.memory = next;
+        if !(raised_only && fault == Fault::RaiseNotKept) {
+            server.disk = server.memory.clone();
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, node: NodeId, order: &StageOrder, content: &[u8]) -> Result<(), GateRefusal> {
+        self.show(node, &order.base)?;
+        let fault = self.fault;
+        let server = self.nodes.get_mut(&node).unwrap();
+        server.memory.gate = server.memory.gate.stage(order)?;
+        server.memory.staged = content.to_vec();
+        if fault == Fault::VoteWithoutContent {
+            server.disk.gate = server.memory.gate.clone();
+        } else if fault != Fault::VoteBeforeDisk {
+            server.disk = server.memory.clone();
+        }
+        Ok(())
+    }
+
+    fn install(&mut self, node: NodeId, row: &Row, content: Vec<u8>) -> Result<(), GateRefusal> {
+        let server = self.nodes.get_mut(&node).unwrap();
+        if let Ok(raised) = server.memory.gate.raise(row) {
+            server.memory.gate = raised;
+            server.disk = server.memory.clone();
+        }
+        let gate = server.memory.gate.install(&row.proof())?;
+        if gate.applied() != server.memory.gate.applied() {
+            server.memory.content = content;
+        }
+        server.memory.gate = gate;
+        server.disk = server.memory.clone();
+        Ok(())
+    }
+
+    fn read(&mut self, route: &Route) -> Result<Vec<u8>, GateRefusal> {
+        let fault = self.fault;
+        let server = self.nodes.get_mut(&route.node).unwrap();
+        if fault != Fault::ReadsUnasked && server.memory.gate.admit_read(route)? == Admission::ApplyFirst {
+            server.memory.gate = server.memory.gate.apply(&route.proof)?;
+            server.memory.content.clone_from(&server.memory.staged);
+            server.disk = server.memory.clone();
+        }
+        Ok(server.memory.content.clone())
+    }
+
+    fn carry_out(&mut self, node: NodeId, order: &Order) -> Result<Done, GateRefusal> {
+        match order {
+            Order::Probe(_) => {}
+            Order::Raise(row) => self.show(node, row)?,
+            Order::Stage(order, content) => self.stage(node, order, content)?,
+            Order::Initialise(row) => self.install(node, row, Vec::new())?,
+            Order::Copy(row, source) => {
+                let source = &self.nodes[source].disk;
+                if source.gate.applied() != row.newest && self.fault != Fault::CopiesAnything {
+                    return Ok(Done::Refused);
+                }
+                self.install(node, row, source.content.clone())?;
+            }
+            Order::Read(route) => return self.read(route).map(Done::Content),
+        }
+        Ok(Done::Yes)
+    }
+
+    fn handle(&mut self, node: NodeId, life: Incarnation, order: &Order) -> Done {
+        let mine = self.nodes[&node].memory.gate.report().incarnation;
+        if mine != life && !matches!(order, Order::Probe(_)) && self.fault != Fault::AnyLife {
+            return Done::Refused;
+        }
+        self.carry_out(node, order).unwrap_or(Done::Refused)
+    }
+}
+
+impl Host for Memory {
+    type Error = String;
+
+    fn row(&mut self, _: RepoId) -> Result<Option<Row>, String> {
+        Ok(self.row.clone())
+    }
+
+    fn swap(&mut self, swap: Swap<'_>) -> Result<SwapResult, String> {
+        if !self.is_expected(swap.expect) {
+            return Ok(SwapResult::Conflict(self.row.clone()));
+        }
+        self.row = Some(swap.next.clone());
+        self.feed.extend(swap.feed.map(|entry| (entry.version(), *entry)));
+        Ok(SwapResult::Moved)
+    }
+
+    fn feed(&mut self, _: RepoId, version: Version) -> Result<Option<FeedEntry>, String> {
+        Ok(self.feed.get(&version).copied())
+    }
+
+    fn crash_store(&mut self, cut: Option<Swap<'_>>) -> Result<(), String> {
+        let Some(swap) = cut else { return Ok(()) };
+        if self.fault == Fault::FeedApart {
+            let _ = self.swap(Swap { feed: None, ..swap })?;
+        } else if self.gets_through() {
+            let _ = self.swap(swap)?;
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, node: NodeId, life: Incarnation, order: &Order) -> Result<Reply, String> {
+        let done = self.handle(node, life, order);
+        let server = self.nodes.get_mut(&node).unwrap();
+        let report = server.memory.gate.report();
+        if self.fault == Fault::VoteBeforeDisk && !matches!(order, Order::Stage(..)) {
+            server.disk = server.memory.clone();
+        }
+        Ok(Reply { report, done })
+    }
+
+    fn crash_node(&mut self, node: NodeId, cut: Option<(Incarnation, &Order)>) -> Result<(), String> {
+        if let Some((life, order)) = cut.filter(|_| self.gets_through()) {
+            let _ = self.handle(node, life, order);
+        }
+        let server = self.nodes.get_mut(&node).unwrap();
+        server.memory = server.disk.clone();
+        Ok(())
+    }
+
+    fn lose_disk(&mut self, node: NodeId) -> Result<Incarnation, String> {
+        let Incarnation(old) = self.nodes[&node].disk.gate.report().incarnation;
+        let life = if self.fault == Fault::SameIncarnation { old } else { old + 1 };
+        let blank = Disk::blank(node, life);
+        self.nodes.insert(node, Server { memory: blank.clone(), disk: blank });
+        Ok(Incarnation(life))
+    }
+}
+
+/// The complaint about the first seed that shows the fault.
+fn found(fault: Fault) -> Option<String> {
+    (0..60).find_map(|seed| torture(&mut Memory::new(fault), seed, 400).err()).map(|violation| violation.to_string())
+}
+
+#[test]
+fn a_good_host_passes() {
+    let mut all = Ran::default();
+    for seed in 0..150 {
+        let ran = torture(&mut Memory::new(Fault::None), seed, 300).unwrap_or_else(|violation| panic!("{violation}"));
+        all.commits += ran.commits;
+        all.reads += ran.reads;
+        all.refusals += ran.refusals;
+        all.conflicts += ran.conflicts;
+        all.mishaps += ran.mishaps;
+        all.crashes += ran.crashes;
+        all.disks += ran.disks;
+    }
+    let Ran { commits, reads, refusals, conflicts, mishaps, crashes, disks } = all;
+    assert!(commits > 250 && reads > 500 && refusals > 100 && conflicts > 100, "{all:?}");
+    assert!(mishaps > 1_000 && crashes > 1_000 && disks > 20, "{all:?}");
+}
+
+#[test]
+fn every_bad_host_is_found_out() {
+    for (fault, complaint) in [
+        (Fault::NoCompareAndSet, "swap"),
+        (Fault::ComparesVersionsOnly, "swap"),
+        (Fault::FeedApart, "the feed does not hold"),
+        (Fault::RaiseNotKept, "forgot in a crash"),
+        (Fault::VoteBeforeDisk, "forgot in a crash"),
+        (Fault::VoteWithoutContent, "serves another content"),
+        (Fault::ApplyWithoutContent, "serves another content"),
+        (Fault::CopiesAnything, "did what its gate refuses"),
+        (Fault::SameIncarnation, "incarnation"),
+        (Fault::AnyLife, "did what its gate refuses"),
+        (Fault::ReadsUnasked, "serves another content"),
+    ] {
+        let Some(what) = found(fault) else { panic!("{fault:?} passes") };
+        assert!(what.contains(complaint), "{fault:?} is found, but by: {what}");
+    }
+}
