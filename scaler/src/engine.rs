@@ -326,6 +326,18 @@ impl Engine {
         self.place(group).ok().map(|at| &self.slots[at].state)
     }
 
+    /// The traffic group that a group is made from, as it was last told.
+    #[must_use]
+    pub fn traffic(&self, group: GroupId) -> Option<&Traffic> {
+        self.place(group).ok().map(|at| &self.slots[at].traffic)
+    }
+
+    /// The policy that a group is sized by.
+    #[must_use]
+    pub fn policy(&self, group: GroupId) -> Option<&Policy> {
+        self.place(group).ok().map(|at| self.slots[at].group.policy())
+    }
+
     /// What a group has in each pool.
     #[must_use]
     pub fn holdings(&self, group: GroupId) -> &[Holding] {
