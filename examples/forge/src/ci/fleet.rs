@@ -3,21 +3,23 @@
 //! What the scaler reads is the load (jobs that wait or run and that these workers can do) and the age of the oldest that
 //! waits. A worker counts as there once it has asked for work.
 
+mod crew;
+#[cfg(test)]
+mod torture;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+pub(crate) use crew::Launch;
+use crew::{Crew, Stage, Totals};
 use tenon_scaler::strategy::{Change, QueueLength, Strategy, Threshold, Trigger};
 use tenon_scaler::{
     Behavior, Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool, PoolId, PoolKind,
-    ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId,
-    Watermark,
+    ReleaseId, RequestId, RequestKind, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic,
+    VersionId, Watermark,
 };
-use tokio::process::Child;
 
 use super::centre::{Centre, now};
 use super::view::{FleetDecision, FleetPoint, FleetView};
@@ -33,8 +35,6 @@ const BY_AGE: RuleId = RuleId(2);
 
 /// How often the fleet is looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// A worker that does not ask for work so long after its start will not.
-const START_LIMIT_MS: u64 = 20_000;
 /// How many points and decisions are remembered.
 const POINTS: usize = 2_400;
 const DECISIONS: u32 = 200;
@@ -54,12 +54,6 @@ pub(crate) struct Sizing {
     pub(crate) tags: Vec<String>,
 }
 
-/// How workers come to be.
-pub(crate) trait Launch: Debug + Send + Sync {
-    /// Starts a worker of this name. Its life is tied to the standard input of what is returned.
-    fn launch(&self, name: &str) -> Result<Child>;
-}
-
 /// The fleet.
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -71,35 +65,12 @@ pub(crate) struct Fleet {
 #[derive(Debug)]
 struct State {
     engine: Engine,
-    workers: BTreeMap<String, Process>,
-    open: BTreeMap<RequestId, Open>,
+    crew: Crew,
     points: VecDeque<FleetPoint>,
     decisions: VecDeque<FleetDecision>,
     target: u32,
     why: String,
     closing: bool,
-}
-
-/// A request of the scaler's that is under way.
-#[derive(Clone, Copy, Debug, Default)]
-struct Open {
-    done: u32,
-    failed: u32,
-}
-
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    pid: Option<u32>,
-    stage: Stage,
-    started_ms: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Starting(RequestId),
-    Serving,
-    Leaving(RequestId),
 }
 
 impl Fleet {
@@ -108,8 +79,7 @@ impl Fleet {
         decisions.truncate(DECISIONS as usize);
         let state = State {
             engine: engine(&sizing)?,
-            workers: BTreeMap::new(),
-            open: BTreeMap::new(),
+            crew: Crew::default(),
             points: VecDeque::new(),
             decisions,
             target: 0,
@@ -162,20 +132,15 @@ impl Fleet {
     }
 
     pub(crate) fn view(&self) -> FleetView {
-        self.with(|state| {
-            let count = |is: fn(&Stage) -> bool| {
-                u32::try_from(state.workers.values().filter(|w| is(&w.stage)).count()).unwrap_or(u32::MAX)
-            };
-            FleetView {
-                min: self.sizing.min,
-                max: self.sizing.max,
-                target: state.target,
-                ready: count(|stage| *stage == Stage::Serving),
-                starting: count(|stage| matches!(stage, Stage::Starting(_))),
-                why: state.why.clone(),
-                points: state.points.iter().copied().collect(),
-                decisions: state.decisions.iter().cloned().collect(),
-            }
+        self.with(|state| FleetView {
+            min: self.sizing.min,
+            max: self.sizing.max,
+            target: state.target,
+            ready: state.crew.serving(),
+            starting: state.crew.count(|stage| matches!(stage, Stage::Starting(_))),
+            why: state.why.clone(),
+            points: state.points.iter().copied().collect(),
+            decisions: state.decisions.iter().cloned().collect(),
         })
     }
 
@@ -183,7 +148,7 @@ impl Fleet {
     pub(crate) fn processes(&self) -> BTreeMap<String, (Option<u32>, bool)> {
         self.with(|state| {
             let is_leaving = |stage| matches!(stage, Stage::Leaving(_));
-            state.workers.iter().map(|(name, w)| (name.clone(), (w.pid, is_leaving(w.stage)))).collect()
+            state.crew.processes().map(|(name, pid, stage)| (name.clone(), (pid, is_leaving(stage)))).collect()
         })
     }
 
@@ -191,12 +156,12 @@ impl Fleet {
     pub(crate) async fn stop(&self, patience: Duration) {
         let workers = self.with(|state| {
             state.closing = true;
-            std::mem::take(&mut state.workers)
+            state.crew.disband()
         });
-        let ends = workers.into_values().map(|mut worker| async move {
-            drop(worker.child.stdin.take());
-            if tokio::time::timeout(patience, worker.child.wait()).await.is_err() {
-                let _gone_already = worker.child.kill().await;
+        let ends = workers.into_iter().map(|mut worker| async move {
+            drop(worker.stdin.take());
+            if tokio::time::timeout(patience, worker.wait()).await.is_err() {
+                let _gone_already = worker.kill().await;
             }
         });
         futures_util::future::join_all(ends).await;
@@ -241,124 +206,50 @@ impl State {
             return;
         }
         let at = Timestamp::from_millis(now().as_millis());
-        self.reap(at, centre);
-        self.greet(at, centre);
+        for name in self.crew.reap() {
+            centre.forget(&name);
+        }
+        let seen = centre.view(|core| core.workers.keys().cloned().collect::<Vec<_>>());
+        self.crew.greet(at.as_millis(), &seen);
+        self.tell(at);
         let oldest = Milli::from_thousandths(i64::try_from(oldest_ms).unwrap_or(i64::MAX));
         self.engine.handle_sample(at, GROUP, LOAD, at, Some(Milli::from_units(i64::from(load))));
         self.engine.handle_sample(at, GROUP, OLDEST, at, Some(oldest));
         self.engine.handle_timeout(at);
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Launch { request, count, .. } => self.launch(at, launch, request, count),
-                Effect::Release { request, count, .. } => self.release(centre, request, count),
-            }
-        }
-    }
-
-    fn launch(&mut self, at: Timestamp, launch: &dyn Launch, request: RequestId, count: u32) {
-        self.open.insert(request, Open::default());
-        for _ in 0..count {
-            // One of so many names is free.
-            let names = (1..=self.workers.len() + 1).map(|n| format!("w{n}"));
-            let Some(name) = names.into_iter().find(|name| !self.workers.contains_key(name)) else { continue };
-            match launch.launch(&name) {
-                Ok(child) => {
-                    let pid = child.id();
-                    let started_ms = at.as_millis();
-                    self.workers.insert(name, Process { child, pid, stage: Stage::Starting(request), started_ms });
-                }
-                Err(e) => {
-                    tracing::warn!("a worker cannot be started: {e:#}");
-                    self.tell_launch(at, request, 0, 1);
+                Effect::Launch { request, count, .. } => self.crew.launch(at.as_millis(), launch, request, count),
+                Effect::Release { request, count, .. } => {
+                    let busy = centre.view(|core| {
+                        let busy = core.workers.iter().filter(|(_, seen)| seen.job.is_some());
+                        busy.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+                    });
+                    self.crew.release(request, count, &busy);
                 }
             }
         }
     }
 
-    /// Tells the idle to go first, then those that came last; each finishes what it runs.
-    fn release(&mut self, centre: &Centre, request: RequestId, count: u32) {
-        self.open.insert(request, Open::default());
-        let busy = centre.view(|core| {
-            let busy = core.workers.iter().filter(|(_, seen)| seen.job.is_some());
-            busy.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-        });
-        let mut serving: Vec<_> = self.workers.iter_mut().filter(|(_, w)| w.stage == Stage::Serving).collect();
-        serving.sort_by_key(|(name, w)| (busy.contains(name), std::cmp::Reverse(w.started_ms)));
-        for (_, worker) in serving.into_iter().take(count as usize) {
-            worker.stage = Stage::Leaving(request);
-            if let Some(pid) = worker.pid.and_then(|pid| i32::try_from(pid).ok()) {
-                let _gone_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    /// Tells what every request has come to, and how many serve: who ended by itself is missed there.
+    fn tell(&mut self, at: Timestamp) {
+        let open: Vec<(RequestId, RequestKind)> = self.engine.requests().map(|(id, held)| (id, held.kind)).collect();
+        for (id, kind) in open {
+            let Totals { done, failed } = self.crew.totals(id);
+            match kind {
+                RequestKind::Launch => self.engine.handle_launch(at, id, done, failed),
+                RequestKind::Release => self.engine.handle_release(at, id, done),
             }
         }
-    }
-
-    /// Those that have asked for work serve; those that never will are given up.
-    fn greet(&mut self, at: Timestamp, centre: &Centre) {
-        let seen = centre.view(|core| core.workers.keys().cloned().collect::<Vec<_>>());
-        let (mut came, mut late) = (Vec::new(), Vec::new());
-        for (name, worker) in &mut self.workers {
-            let Stage::Starting(request) = worker.stage else { continue };
-            if seen.contains(name) {
-                worker.stage = Stage::Serving;
-                came.push(request);
-            } else if at.as_millis().saturating_sub(worker.started_ms) > START_LIMIT_MS {
-                // Its end is seen with the next look, and counted as a failure.
-                late.push(worker.child.start_kill());
-            }
-        }
-        for request in came {
-            self.tell_launch(at, request, 1, 0);
-        }
-    }
-
-    /// Takes in which processes have ended.
-    fn reap(&mut self, at: Timestamp, centre: &Centre) {
-        let mut ended = Vec::new();
-        for (name, worker) in &mut self.workers {
-            if let Ok(Some(status)) = worker.child.try_wait() {
-                ended.push((name.clone(), worker.stage, status));
-            }
-        }
-        let mut lost = false;
-        for (name, stage, status) in &ended {
-            self.workers.remove(name);
-            centre.forget(name);
-            match *stage {
-                Stage::Starting(request) => self.tell_launch(at, request, 0, 1),
-                Stage::Leaving(request) => {
-                    let open = self.open.entry(request).or_default();
-                    open.done += 1;
-                    let done = open.done;
-                    self.engine.handle_release(at, request, done);
-                }
-                Stage::Serving => {
-                    tracing::warn!(worker = name, "ended by itself: {status}");
-                    lost = true;
-                }
-            }
-        }
-        if lost {
-            let serving = self.workers.values().filter(|w| w.stage == Stage::Serving).count();
-            self.engine.handle_census(at, GROUP, POOL, at, u32::try_from(serving).unwrap_or(u32::MAX));
-        }
-    }
-
-    fn tell_launch(&mut self, at: Timestamp, request: RequestId, ready: u32, failed: u32) {
-        let open = self.open.entry(request).or_default();
-        open.done += ready;
-        open.failed += failed;
-        let (done, failed) = (open.done, open.failed);
-        self.engine.handle_launch(at, request, done, failed);
+        self.engine.handle_census(at, GROUP, POOL, at, self.crew.serving());
+        let engine = &self.engine;
+        self.crew.keep(|id| engine.requests().any(|(held, _)| held == id));
     }
 
     /// Remembers how it stands; whether that is new, and a change of the target with its reason.
     fn note(&mut self, load: u32) -> (bool, Option<FleetDecision>) {
         let at_ms = now().as_millis();
-        let open = &self.engine;
-        self.open.retain(|id, _| open.requests().any(|(held, _)| held == *id));
         let target = self.engine.state(GROUP).map_or(0, tenon_scaler::GroupState::target);
-        let ready = self.workers.values().filter(|w| w.stage == Stage::Serving).count();
-        let point = FleetPoint { at_ms, target, ready: u32::try_from(ready).unwrap_or(u32::MAX), load };
+        let point = FleetPoint { at_ms, target, ready: self.crew.serving(), load };
         let same = |p: &FleetPoint| (p.target, p.ready, p.load) == (point.target, point.ready, point.load);
         let changed = !self.points.back().is_some_and(same);
         if changed {
