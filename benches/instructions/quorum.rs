@@ -88,7 +88,7 @@ impl Host {
                     let report = gate.report();
                     self.router.handle_report(NOW, &report);
                 }
-                Effect::Probe { node, .. } => {
+                Effect::Probe { node, .. } | Effect::Promise { node, .. } => {
                     let report = self.gate(node).report();
                     self.router.handle_report(NOW, &report);
                 }

@@ -173,6 +173,7 @@ fn write(router: &mut Router, gates: &mut [FenceGate; 3], request: u64) {
             Effect::FetchRow { .. }
             | Effect::FetchFeed { .. }
             | Effect::Probe { .. }
+            | Effect::Promise { .. }
             | Effect::Initialise { .. }
             | Effect::Sync { .. }
             | Effect::Answer { .. }

@@ -8,7 +8,7 @@ use crate::error::Reason;
 use crate::goal::{Goal, Plan};
 use crate::id::{Ask, ChangeId, RepoId, Ticket};
 use crate::router::{Router, SwapResult};
-use crate::row::{Row, RowState};
+use crate::row::{FeedEntry, Row, RowState};
 use crate::state::Owner;
 use crate::time::Timestamp;
 
@@ -56,6 +56,9 @@ impl Router {
 
     /// Goes for the goal from `row`, which the store held at some time (a swap finds out if it no longer does).
     fn pursue(&mut self, id: ChangeId, mut change: Change, row: Option<&Row>) {
+        if let Goal::Recover(recovery) = &mut change.goal {
+            self.ask_promises(recovery, row);
+        }
         match change.goal.plan(row, self) {
             Plan::Done => self.end_change(id, change, Ok(())),
             Plan::Fail(reason) => self.end_change(id, change, Err(reason)),
@@ -66,17 +69,22 @@ impl Router {
                 self.probe(repo);
                 self.schedule_repairs(repo);
             }
-            Plan::Swap(_) if change.attempts >= self.config.attempts => {
-                let attempts = change.attempts;
-                self.end_change(id, change, Err(Reason::Contended { attempts }));
-            }
             Plan::Swap(next) => {
-                change.attempts = change.attempts.saturating_add(1);
                 let feed = row.filter(|row| row.newest != next.newest).map(|_| next.feed_entry());
-                change.stage = Stage::Swapping(self.state.swap(Owner::Change(id), row.cloned(), next, feed));
-                self.park(id, change);
+                self.swap_for(id, change, row, next, feed);
             }
+            Plan::SwapWith(next, feed) => self.swap_for(id, change, row, next, feed),
         }
+    }
+
+    fn swap_for(&mut self, id: ChangeId, mut change: Change, row: Option<&Row>, next: Row, feed: Option<FeedEntry>) {
+        if change.attempts >= self.config.attempts {
+            let attempts = change.attempts;
+            return self.end_change(id, change, Err(Reason::Contended { attempts }));
+        }
+        change.attempts = change.attempts.saturating_add(1);
+        change.stage = Stage::Swapping(self.state.swap(Owner::Change(id), row.cloned(), next, feed));
+        self.park(id, change);
     }
 
     fn park(&mut self, id: ChangeId, mut change: Change) {
@@ -103,7 +111,8 @@ impl Router {
         match result {
             SwapResult::Moved => {
                 change.attempts = 0;
-                if next.newest.version == next.born || next.state == RowState::Deleted {
+                let empty = next.newest.version == next.born || next.state == RowState::Deleted;
+                if empty && !matches!(change.goal, Goal::Recover(_)) {
                     self.init_members(change.repo);
                 } else {
                     self.show_row(change.repo);
@@ -129,6 +138,17 @@ impl Router {
         }
     }
 
+    /// Somebody has promised: what was learned may name others to ask.
+    pub(crate) fn change_promised(&mut self, id: ChangeId) {
+        let waits = |change: &Change| change.stage == Stage::Waiting;
+        if self.state.changes.get(&id).is_some_and(waits)
+            && let Some(change) = self.state.changes.remove(&id)
+        {
+            let row = self.state.cells.get(&change.repo).map(|cell| cell.row.clone());
+            self.pursue(id, change, row.as_ref());
+        }
+    }
+
     /// Something was learned about the members of `repo`: changes that wait for them look again.
     pub(crate) fn advance_changes(&mut self, repo: RepoId) {
         let waits = |id: &ChangeId| self.state.changes.get(id).is_some_and(|change| change.stage == Stage::Waiting);
@@ -147,9 +167,12 @@ impl Router {
     }
 
     pub(crate) fn change_timer(&mut self, id: ChangeId) {
-        let Some(change) = self.state.changes.remove(&id) else { return };
+        let Some(mut change) = self.state.changes.remove(&id) else { return };
         if let Stage::Swapping(ticket) = change.stage {
             self.state.swaps.remove(&ticket);
+        }
+        if let Goal::Recover(recovery) = &mut change.goal {
+            recovery.paused();
         }
         if self.now >= change.deadline {
             self.end_change(id, change, Err(Reason::Deadline));

@@ -9,9 +9,9 @@ use crate::effect::Effect;
 use crate::error::Reason;
 use crate::fence::Report;
 use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Stamp, Ticket, Version, WriteId};
-use crate::node::{Health, Verdict};
+use crate::node::{Health, Standing, Verdict};
 use crate::router::{Router, SwapResult};
-use crate::row::{FeedEntry, Proof, Row, RowState};
+use crate::row::{FeedEntry, Member, Proof, Row, RowState};
 use crate::state::{Cell, Owner};
 use crate::time::Timestamp;
 use crate::write::{GiveUp, Grant, Outcome, WritePhase, WriteView};
@@ -133,7 +133,7 @@ impl Router {
             Phase::Gathering => self.gather(id, write),
             Phase::Voting => self.count_votes(id, write),
             Phase::Resolving(ask) => match self.state.cells.get(&write.repo) {
-                Some(cell) if cell.fetched >= ask => self.resolve(id, write),
+                Some(cell) if cell.fetched >= ask && self.is_recovered(&cell.row) => self.resolve(id, write),
                 Some(_) | None => Flow::Stay,
             },
             Phase::Fencing(fence) => self.count_gates(write, fence),
@@ -192,12 +192,17 @@ impl Router {
     }
 
     /// Whether N − W + 1 voters that were voters before the present configuration have persisted it.
-    fn is_settled(&self, cell: &Cell) -> bool {
+    pub(crate) fn is_settled(&self, cell: &Cell) -> bool {
         let row = &cell.row;
         let old = || cell.standings.iter().filter(|standing| row.is_old_voter(&standing.member));
-        let knows = |report: &Report| report.revision >= row.revision;
-        let told = old().filter(|standing| standing.report().is_some_and(knows)).count();
+        let told = |s: &&Standing| s.report().is_some_and(|report| report.knows(row)) || self.is_lost(&s.member);
+        let told = old().filter(told).count();
         old().next().is_none() || u32::try_from(told).is_ok_and(|told| told >= self.config.quorum.blocking())
+    }
+
+    /// Whether the disk that the member means is known to be gone: no gate on it will ever speak.
+    fn is_lost(&self, member: &Member) -> bool {
+        self.state.nodes.get(member.node).is_some_and(|entry| entry.state.incarnation > member.incarnation)
     }
 
     /// Fetches the row again, a bounded number of times, and decides on what comes.
@@ -242,6 +247,9 @@ impl Router {
         if cell.row.proof() != base {
             return self.resolve(id, write);
         }
+        if !self.is_recovered(&cell.row) {
+            return self.shelve(write);
+        }
         let needed = self.config.quorum.write();
         let (votes, stamp, open) = self.votes(cell, write, &base);
         if let Some(stamp) = stamp.filter(|_| votes >= needed) {
@@ -268,8 +276,18 @@ impl Router {
         let Some(cell) = self.state.cells.get(&write.repo) else {
             return Flow::Stay;
         };
+        if !self.is_recovered(&cell.row) {
+            return self.shelve(write);
+        }
         let (row, next) = (cell.row.clone(), cell.row.raised());
         write.phase = Phase::Closing(self.state.swap(Owner::Write(id), Some(row), next, None));
+        self.wait(write);
+        Flow::Stay
+    }
+
+    /// A store that was restored from a backup says nothing of a write until the repository is recovered.
+    fn shelve(&self, write: &mut Write) -> Flow {
+        write.phase = Phase::Resolving(Ask(0));
         self.wait(write);
         Flow::Stay
     }
@@ -280,6 +298,9 @@ impl Router {
             return Flow::Stay;
         };
         let row = &cell.row;
+        if !self.is_recovered(row) {
+            return self.shelve(write);
+        }
         if row.fence == base.fence {
             if row.newest == base.newest {
                 // The commit may still be on its way to the store.
@@ -334,6 +355,10 @@ impl Router {
             match entry {
                 Some(entry) if entry.fence == base.fence => {
                     Flow::End(Outcome::Applied(entry.stamp), Reason::FoundCommitted { fence: base.fence })
+                }
+                // A recovery found this version committed, and could not tell under which fence.
+                Some(entry) if entry.fence.generation > base.fence.generation => {
+                    Flow::End(Outcome::Unknown, Reason::FeedGap { version })
                 }
                 // Another fence has this version.
                 Some(entry) => {

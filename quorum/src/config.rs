@@ -66,6 +66,11 @@ impl Config {
         }
     }
 
+    /// The same configuration, to be changed.
+    pub const fn to_builder(self) -> ConfigBuilder {
+        ConfigBuilder { config: self }
+    }
+
     /// The quorum of every repository.
     #[must_use]
     pub const fn quorum(&self) -> Quorum {

@@ -1,7 +1,7 @@
 //! Effects: what the host must do.
 
 use crate::error::Reason;
-use crate::id::{Ask, ChangeId, Incarnation, NodeId, RepoId, RequestId, TaskId, Ticket, Version, WriteId};
+use crate::id::{Ask, ChangeId, Generation, Incarnation, NodeId, RepoId, RequestId, TaskId, Ticket, Version, WriteId};
 use crate::row::{FeedEntry, Row};
 use crate::write::{Grant, Outcome};
 
@@ -62,6 +62,18 @@ pub enum Effect {
         node: NodeId,
         /// Of which repository.
         repo: RepoId,
+    },
+    /// Have a node's gate promise itself to a life of the store: [`crate::FenceGate::promise`], persist, then tell the
+    /// gate whole: [`crate::Router::handle_promise`]. A node that holds nothing promises with a new gate.
+    Promise {
+        /// The node.
+        node: NodeId,
+        /// The life of its disk; another one must not answer.
+        incarnation: Incarnation,
+        /// Of which repository.
+        repo: RepoId,
+        /// The life of the store.
+        generation: Generation,
     },
     /// Start a repository on a node, empty, whatever the node held of it: raise the gate to the row, make the empty
     /// state durable, then [`crate::FenceGate::install`]. Where `row.newest.digest` is [`crate::Digest::TOMBSTONE`]

@@ -41,7 +41,7 @@ pub enum ConfigError {
 
 /// Why a decision is as it is. Codes are stable: a code is never used again for anything else.
 ///
-/// 1xx explain an answer, 2xx refuse a command, 3xx end a write.
+/// 1xx explain an answer, 2xx refuse a command, 3xx end a write or a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -178,6 +178,9 @@ pub enum Reason {
         /// W.
         needed: u32,
     },
+    /// What is newest was decided on after the store was restored, and is not yet on W voters.
+    #[error("being recovered: not yet on enough voters")]
+    Recovering,
     /// Committed: the row moved.
     #[error("committed after {votes} votes of {needed} needed")]
     Committed {
@@ -240,6 +243,28 @@ pub enum Reason {
         /// Which.
         version: Version,
     },
+    /// Too few voters of the newest configuration have promised to decide what is newest.
+    #[error("{promised} of {needed} promises needed")]
+    TooFewPromises {
+        /// Voters that promised.
+        promised: u32,
+        /// W.
+        needed: u32,
+    },
+    /// Something was committed that nobody who spoke holds. An operator decides.
+    #[error("{known} was committed, and nobody who spoke holds it")]
+    NobodyHolds {
+        /// That state.
+        known: Stamp,
+    },
+    /// Two states have equal claim to be the newest. An operator decides.
+    #[error("{one} and {other} have equal claim")]
+    Undecided {
+        /// The one.
+        one: Stamp,
+        /// The other.
+        other: Stamp,
+    },
 }
 
 impl Reason {
@@ -268,6 +293,7 @@ impl Reason {
             Self::OtherLineage { .. } => 215,
             Self::NoAgreement { .. } => 216,
             Self::FamilySplit { .. } => 217,
+            Self::Recovering => 218,
             Self::Committed { .. } => 300,
             Self::FoundCommitted { .. } => 301,
             Self::Deadline => 302,
@@ -278,6 +304,9 @@ impl Reason {
             Self::Contended { .. } => 307,
             Self::FeedGap { .. } => 308,
             Self::FoundUncommitted { .. } => 309,
+            Self::TooFewPromises { .. } => 310,
+            Self::NobodyHolds { .. } => 311,
+            Self::Undecided { .. } => 312,
         }
     }
 }

@@ -8,7 +8,7 @@
 use crate::error::GateRefusal;
 use crate::id::{Digest, Fence, Generation, Incarnation, NodeId, RepoId, Revision, Stamp, Version};
 use crate::read::Route;
-use crate::row::{Proof, Row};
+use crate::row::{Proof, Row, RowState};
 
 /// A vote: a write that is durable on a node, invisible to readers, and not the node's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +70,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// The states that the node holds: what it has applied, and what it voted for.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Stamp> {
+        [Some(self.applied), self.staged.map(|staged| staged.stamp)].into_iter().flatten()
+    }
+
+    /// Whether the gate has persisted the configuration of `row`, or a later one.
+    pub(crate) fn knows(&self, row: &Row) -> bool {
+        (self.fence.generation, self.revision) >= (row.fence.generation, row.revision)
+    }
+
     /// Whether the node knows of what is later than `row`.
     pub(crate) fn is_beyond(&self, row: &Row) -> bool {
         // Configurations are counted anew where a store that forgot some was recovered.
@@ -139,7 +149,14 @@ impl FenceGate {
     #[must_use]
     pub fn proves_staged(&self, proof: &Proof) -> bool {
         // A gate that lost its state keeps the vote, but what it builds on must be copied back first.
-        self.report.staged.is_some_and(|staged| staged.stamp == proof.newest && follows(&staged, self.report.applied))
+        let is_it = |staged: Staged| staged.stamp == proof.newest && follows(&staged, self.report.applied);
+        self.report.staged.is_some_and(is_it) && !self.is_only_decided(proof)
+    }
+
+    /// Whether what `proof` shows is decided on in a recovery, and not yet to be acted on.
+    fn is_only_decided(&self, proof: &Proof) -> bool {
+        let decided = |row: &Row| row.state == RowState::Decided && row.newest == proof.newest;
+        self.row.as_ref().is_some_and(decided)
     }
 
     /// Raises the gate to `row`, and keeps it. A vote that the row shows to be dead is dropped: its fence is older, and
@@ -251,6 +268,9 @@ impl FenceGate {
         if mine.applied == proof.newest {
             return Ok(self.clone());
         }
+        if self.is_only_decided(proof) {
+            return Err(GateRefusal::NotRaised { fence: mine.fence });
+        }
         let (from, to) = (mine.applied, proof.newest);
         if from.epoch > to.epoch || from.version > to.version {
             return Err(GateRefusal::Downgrade { applied: from });
@@ -279,10 +299,13 @@ impl FenceGate {
     fn raised(&self, proof: &Proof) -> Result<Report, GateRefusal> {
         self.not_older(proof)?;
         let mut next = self.report;
+        if proof.fence.generation > next.fence.generation {
+            next.generation = proof.fence.generation;
+            next.revision = Revision(0);
+        }
         if proof.fence > next.fence {
             next.fence = proof.fence;
             next.base = proof.newest.version;
-            next.generation = proof.fence.generation;
         }
         // The same state in a later lineage: nothing to copy.
         if next.applied.digest == proof.newest.digest && is_older_lineage(next.applied, proof) {

@@ -3,11 +3,13 @@
 use alloc::vec::Vec;
 
 use crate::error::Reason;
+use crate::fence::Report;
 use crate::id::{Digest, Epoch, Fence, NodeId, RepoId, Revision, ShardId, Stamp, Version};
-use crate::node::Health;
+use crate::node::{Health, Standing};
 use crate::quorum::Quorum;
+use crate::recover::Recovery;
 use crate::router::Router;
-use crate::row::{Member, Members, Role, Row, RowState};
+use crate::row::{FeedEntry, Member, Members, Role, Row, RowState};
 
 /// A repository to be created, empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,12 +78,15 @@ pub(crate) enum Goal {
     Delete(RepoId),
     Replace(ReplaceRequest),
     AcceptLoss(RepoId, NodeId, Epoch),
+    Recover(Recovery),
 }
 
 /// The next step.
 pub(crate) enum Plan {
     Done,
     Swap(Row),
+    /// With this entry for the feed, if any, in place of the usual.
+    SwapWith(Row, Option<FeedEntry>),
     Wait,
     Fail(Reason),
 }
@@ -94,7 +99,7 @@ impl Goal {
 
     /// Whether it waits for copies.
     pub(crate) const fn copies(&self) -> bool {
-        matches!(self, Self::Replace(_))
+        matches!(self, Self::Replace(_) | Self::Recover(_))
     }
 
     /// What is left to do, given the row (`None`: absent).
@@ -105,17 +110,24 @@ impl Goal {
                 Plan::Fail(Reason::NoSuchRepository { repo: *repo })
             }
             (Self::Replace(request), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
+            (Self::Recover(recovery), row) => recovery.plan(row, router),
+            (Self::AcceptLoss(_, survivor, from), Some(row)) if row.state != RowState::Deleted => {
+                plan_accept_loss(*survivor, *from, row, router)
+            }
             (_, Some(row)) if row.fence.generation < router.config.generation => {
                 let (row, store) = (row.fence.generation, router.config.generation);
                 Plan::Fail(Reason::NotRecovered { row, store })
             }
-            (Self::Replace(_) | Self::AcceptLoss(..), Some(row)) if row.state == RowState::Deleted => {
+            (Self::AcceptLoss(..), Some(row)) => Plan::Fail(Reason::Deleted { at: row.newest.version }),
+            (Self::Replace(_), Some(row)) if row.state == RowState::Deleted => {
                 Plan::Fail(Reason::Deleted { at: row.newest.version })
             }
             (Self::Create(request), Some(row)) => plan_create(request, Some(row), router),
             (Self::Delete(_), Some(row)) => plan_delete(row),
-            (Self::Replace(request), Some(row)) => plan_replace(request, row, router),
-            (Self::AcceptLoss(_, survivor, from), Some(row)) => plan_accept_loss(*survivor, *from, row, router),
+            (Self::Replace(request), Some(row)) => {
+                let plan = plan_replace(request, row, router);
+                if matches!(plan, Plan::Swap(_)) && !router.knows_of(row) { Plan::Wait } else { plan }
+            }
         }
     }
 }
@@ -221,6 +233,16 @@ fn plan_accept_loss(survivor: NodeId, from: Epoch, row: &Row, router: &Router) -
     let Some(applied) = router.applied_by(row.repo, survivor) else {
         return Plan::Wait;
     };
+    let mut row = row.clone();
+    if row.fence.generation < router.config.generation {
+        // The restored store may lie behind what its nodes hold: the new lineage must be beyond all of it.
+        let told = router.state.cells.get(&row.repo).into_iter().flat_map(|cell| &cell.standings);
+        for held in told.filter_map(Standing::report).flat_map(Report::held) {
+            row.newest.epoch = row.newest.epoch.max(held.epoch);
+            row.newest.version = row.newest.version.max(held.version);
+        }
+        row.fence = Fence { generation: router.config.generation, counter: 0 };
+    }
     let newest = row.newest.next(applied.digest).in_next_epoch();
     Plan::Swap(Row { newest, state: RowState::Live, ..row.raised() })
 }
@@ -231,6 +253,13 @@ impl Router {
         let row = &self.state.cells.get(&parent)?.row;
         let home = row.voters().all(|voter| fork.members.iter().any(|member| member.node == voter.node));
         (row.state == RowState::Live && row.shard == fork.shard && home).then_some(row.family)
+    }
+
+    /// Whether enough voters of the configuration before `row`'s have persisted it, if that is the row held here. Before
+    /// that no other may follow: a recovery finds its way from each configuration to the next.
+    fn knows_of(&self, row: &Row) -> bool {
+        let cell = self.state.cells.get(&row.repo).filter(|cell| cell.row.order() == row.order());
+        cell.is_some_and(|cell| self.is_settled(cell))
     }
 
     /// Whether `node` is known to have applied exactly the newest state of `row`, if that is the row held here.

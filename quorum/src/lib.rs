@@ -18,15 +18,17 @@
 //! # The loop
 //!
 //! ```text
-//!             begin_read, route_read, begin_write, abort_write, create          (ask)
+//!             begin_read, route_read, begin_write, abort_write,                 (ask)
+//!             create, delete, replace, accept_loss, recover, inspect
 //!   host  ───────────────────────────────────────────────────────────►  Router
 //!         ◄───────────────────────────────────────────────────────────
 //!             poll_effect: SwapRow, FetchRow, FetchFeed (to the store)            (do)
-//!                          Grant, RaiseGate, Probe, Sync, Initialise (to nodes)
+//!                          Grant, RaiseGate, Probe, Promise, Sync, Initialise (to nodes)
 //!                          Answer, Changed (to callers)
 //!         ───────────────────────────────────────────────────────────►
-//!             handle_row, handle_feed, handle_swap, handle_report,               (tell)
-//!             handle_declined, handle_synced, handle_node, handle_timeout
+//!             handle_row, handle_feed, handle_swap, handle_report,              (tell)
+//!             handle_declined, handle_promise, handle_synced, handle_node,
+//!             handle_served, handle_timeout
 //! ```
 //!
 //! * **A write.** `begin_write` → `SwapRow` (raises the fence) → `Grant` to one node, which raises its gate and admits
@@ -39,6 +41,8 @@
 //! * **A read.** `begin_read` when the request arrives → `route_read`: fetch the row and ask again, or wait and ask
 //!   again, or a [`Route`]. The node's gate checks the route; if it refuses, tell its report and ask again.
 //! * **A node that is behind** is found by reads, reports and probes, and brought up by `Sync`.
+//! * **A store that came back from a backup** gets a larger [`ConfigBuilder::generation`]. Then [`Router::recover`] every
+//!   repository: its members' gates promise, and know what the store has forgotten.
 //!
 //! Here is the whole of it, with a store, three nodes and their transport in memory:
 //!
@@ -104,6 +108,11 @@
 //!                 gates.insert(node, gate);
 //!             }
 //!             Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
+//!             Effect::Promise { node, generation, .. } => {
+//!                 let promised = gates[&node].promise(generation)?; // persist
+//!                 router.handle_promise(now, &promised);
+//!                 gates.insert(node, promised);
+//!             }
 //!             Effect::Answer { outcome, .. } => answer = Some(outcome),
 //!             Effect::Changed { result, .. } => assert_eq!(result, Ok(())),
 //!         }
@@ -132,6 +141,7 @@
 //! | what | where | when |
 //! |---|---|---|
 //! | the row and its feed entry | the metadata store, one transaction | on `SwapRow`, before telling `Moved` |
+//! | the gate that `promise` gives | the node | before it is told |
 //! | the gate that `raise` gives | the node | before anything is admitted under it, or its report is sent |
 //! | the gate that `stage` gives, with objects and ref record | the node | before the report (the vote) is sent |
 //! | the gate that `apply` gives | the node | with or after making the write visible |
@@ -165,6 +175,7 @@ mod node;
 mod placement;
 mod quorum;
 mod read;
+mod recover;
 mod repair;
 mod rest;
 mod rng;
@@ -195,6 +206,7 @@ pub use node::{Health, NodeState, Served, Tally, Verdict};
 pub use placement::{PlacementError, Shard, Strictness, Survival, Survives, place, survival};
 pub use quorum::{Availability, Quorum};
 pub use read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
+pub use recover::RecoverRequest;
 pub use repair::SyncResult;
 pub use router::{Counters, Router, SwapResult};
 pub use row::{FeedEntry, Member, Members, Proof, Role, Row, RowState};

@@ -47,6 +47,9 @@ impl Router {
             return;
         };
         let mut found = alloc::vec::Vec::new();
+        if cell.row.state == RowState::Decided {
+            return;
+        }
         for standing in &cell.standings {
             let member = standing.member;
             let heard_since = standing.known.is_some_and(|known| known.seen > cell.since);
@@ -125,7 +128,7 @@ impl Router {
             standing.member.incarnation == incarnation
                 && matches!(cell.verdict(standing), Verdict::Lagging { .. } | Verdict::Unknown)
         });
-        if !alive || !wanted {
+        if !alive || !wanted || cell.row.state == RowState::Decided {
             return self.drop_task(id);
         }
         if !self.has_room(target) {

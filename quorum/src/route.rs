@@ -7,7 +7,7 @@ use crate::read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
 use crate::rest::Resting;
 use crate::rng::{Rng, mix};
 use crate::router::Router;
-use crate::row::{Member, Proof, Role};
+use crate::row::{Member, Proof, Role, RowState};
 use crate::state::Cell;
 use crate::time::Timestamp;
 
@@ -129,8 +129,8 @@ impl Router {
     fn route_degraded(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
         let ReadRequest { repo, began, .. } = *request;
         let Some(cell) = self.state.cells.get(&repo) else { return Err(Reason::NoSuchRepository { repo }.into()) };
-        if let Some(reason) = self.unreadable(&cell.row) {
-            return Err(reason.into());
+        if cell.row.state == RowState::Deleted {
+            return Err(Reason::Deleted { at: cell.row.newest.version }.into());
         }
         let reachable = |member: &Member| self.state.nodes.alive(member.node, member.incarnation);
         let up = |member: &Member| reachable(member).is_some_and(|state| state.health != Health::Down);
@@ -147,7 +147,9 @@ impl Router {
             (applied, revision, count(alike.count()))
         });
         let none_beyond = !said().any(|report| report.applied.is_beyond(newest));
-        let fence = said().map(|report| report.fence).max().unwrap_or(Fence::default());
+        // A gate that has promised itself to another life of the store refuses what is of an earlier one.
+        let fence = said().map(|report| report.fence.max(Fence { generation: report.generation, counter: 0 })).max();
+        let fence = fence.unwrap_or_default();
         let quorum = self.config.quorum;
         let (needed, asked) = (quorum.write(), quorum.read());
         let agreed = agree >= needed && heard >= asked && none_beyond && newest != Stamp::BLANK;

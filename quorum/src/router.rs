@@ -6,10 +6,11 @@ use crate::commit::{Phase, Write};
 use crate::config::Config;
 use crate::effect::Effect;
 use crate::error::{Reason, Refusal, RestoreError};
-use crate::fence::Report;
+use crate::fence::{FenceGate, Report};
 use crate::goal::{CreateRequest, Goal, ReplaceRequest};
 use crate::id::{Ask, ChangeId, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
 use crate::node::{Health, Heard, NodeState, Served, Standing, Tally, Verdict};
+use crate::recover::{RecoverRequest, Recovery};
 use crate::repair::SyncResult;
 use crate::row::{FeedEntry, Member, Row, RowState};
 use crate::snapshot::Snapshot;
@@ -202,6 +203,23 @@ impl Router {
         self.change(repo, Goal::AcceptLoss(repo, survivor, epoch))
     }
 
+    /// Finds out what is newest after the store came back from a backup, under a larger [`Config::generation`]: until
+    /// then, reads, grants and changes of the repository are refused ([`Reason::NotRecovered`]). W members promise
+    /// ([`Effect::Promise`]), the newest state that can have been committed becomes the row's, and once W members hold
+    /// it the repository is open. Ends in an [`Effect::Changed`]; what cannot be decided says why
+    /// ([`Reason::TooFewPromises`], [`Reason::NobodyHolds`], [`Reason::Undecided`]) and is an operator's to settle:
+    /// bring members back and recover again, or [`Router::accept_loss`].
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: a limit is reached, or more holders are named than a repository has members.
+    pub fn recover(&mut self, now: Timestamp, request: &RecoverRequest) -> Result<ChangeId, Refusal> {
+        self.lift(now);
+        if request.holders.len() > usize::from(self.config.most_members) {
+            return Err(Reason::BadCommand { repo: request.repo }.into());
+        }
+        self.change(request.repo, Goal::Recover(Recovery::new(request.clone())))
+    }
+
     fn change(&mut self, repo: RepoId, goal: Goal) -> Result<ChangeId, Refusal> {
         self.state.wake(repo);
         if self.state.changes.len() >= self.config.most_changes as usize {
@@ -303,28 +321,48 @@ impl Router {
     pub fn handle_report(&mut self, now: Timestamp, report: &Report) {
         self.lift(now);
         self.state.wake(report.repo);
+        if self.hear(report) {
+            self.advance_repo(report.repo);
+            self.schedule_repairs(report.repo);
+        }
+    }
+
+    /// Takes a report in; `false` if it says nothing new.
+    fn hear(&mut self, report: &Report) -> bool {
         let seen = Ask(self.state.point.saturating_add(1));
         let Some(cell) = self.state.cells.get_mut(&report.repo) else {
             self.counters.unknown_facts += 1;
-            return;
+            return false;
         };
         let of = |standing: &&mut Standing| {
             standing.member.node == report.node && standing.member.incarnation == report.incarnation
         };
         let Some(standing) = cell.standings.iter_mut().find(of) else {
             self.counters.unknown_facts += 1;
-            return;
+            return false;
         };
         match standing.hear(report, seen) {
-            Heard::Taken => {}
-            Heard::Late => {
-                self.counters.stale_facts += 1;
-                return;
-            }
-            Heard::Contradiction => {
-                self.counters.contradictions += 1;
-                return;
-            }
+            Heard::Taken => return true,
+            Heard::Late => self.counters.stale_facts += 1,
+            Heard::Contradiction => self.counters.contradictions += 1,
+        }
+        false
+    }
+
+    /// What a node has promised: its gate, whole, once [`FenceGate::promise`] is persisted.
+    pub fn handle_promise(&mut self, now: Timestamp, gate: &FenceGate) {
+        self.lift(now);
+        let report = gate.report();
+        let current = report.generation >= self.config.generation;
+        let recoveries = if current { self.promised(gate) } else { Vec::new() };
+        if recoveries.is_empty() {
+            self.counters.stale_facts += 1;
+            return;
+        }
+        self.state.wake(report.repo);
+        self.hear(&report);
+        for id in recoveries {
+            self.change_promised(id);
         }
         self.advance_repo(report.repo);
         self.schedule_repairs(report.repo);
@@ -546,8 +584,16 @@ impl Router {
         if row.state == RowState::Deleted {
             return Some(Reason::Deleted { at: row.newest.version });
         }
-        let (row, store) = (row.fence.generation, self.config.generation);
-        (row < store).then_some(Reason::NotRecovered { row, store })
+        if !self.is_recovered(row) {
+            let (row, store) = (row.fence.generation, self.config.generation);
+            return Some(Reason::NotRecovered { row, store });
+        }
+        matches!(row.state, RowState::Decided | RowState::Recovering).then_some(Reason::Recovering)
+    }
+
+    /// Whether the row is of the store's present life.
+    pub(crate) fn is_recovered(&self, row: &Row) -> bool {
+        row.fence.generation >= self.config.generation
     }
 
     /// Whether a write can be granted, or could be once answers that may come have come.
@@ -560,7 +606,8 @@ impl Router {
             RowState::Pinned { node } if writer.is_some_and(|writer| writer != node) => {
                 return Err(Reason::Pinned { node });
             }
-            RowState::Live | RowState::Deleted | RowState::Pinned { .. } => {}
+            RowState::Live | RowState::Deleted | RowState::Decided | RowState::Recovering | RowState::Pinned { .. } => {
+            }
         }
         let (tally, needed) = (self.tally_of(cell), self.config.quorum.write());
         if tally.able() + self.answers_pending(cell) < needed {

@@ -99,6 +99,11 @@ pub enum RowState {
         /// Where to.
         to: ShardId,
     },
+    /// Nothing yet: the store came back from a backup, and a vote was decided on that may have been committed. No node
+    /// applies it before W gates know of the decision: so it holds, should the store be restored once more.
+    Decided,
+    /// Nothing yet: the store came back from a backup, and what is newest is known. It opens once W voters hold it.
+    Recovering,
     /// Reads and writes on one node only: what is committed there cannot be verified elsewhere.
     Pinned {
         /// The node.

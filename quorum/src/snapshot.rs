@@ -5,7 +5,7 @@ use crate::error::RestoreError;
 use crate::state::{Owner, State};
 
 /// The format of [`Snapshot`].
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// What a router holds, without counters and clock. Opaque; with the feature `serde` it can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -35,22 +35,9 @@ fn feed(router: &mut Router, now: Timestamp, input: &Input) -> String {
         }
         Input::Poll => format!("{:?}", router.poll_effect()),
         Input::Tell(at, fact) => {
-            tell(router, *at, fact);
+            fact.tell(router, *at);
             String::new()
         }
-    }
-}
-
-fn tell(router: &mut Router, now: Timestamp, fact: &Fact) {
-    match fact {
-        Fact::Row(ask, row) => router.handle_row(now, *ask, REPO, row.as_ref()),
-        Fact::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
-        Fact::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
-        Fact::Report(report) => router.handle_report(now, report),
-        Fact::Declined(node, fence) => router.handle_declined(now, REPO, *node, *fence),
-        Fact::Synced(task, result) => router.handle_synced(now, *task, result),
-        Fact::Node(node, state) => router.handle_node(now, *node, *state),
-        Fact::Timeout => router.handle_timeout(now),
     }
 }
 

@@ -21,6 +21,7 @@ struct Weather {
     wipes: usize,
     restarts: usize,
     deletes: usize,
+    restores: usize,
 }
 
 const NEVER: usize = usize::MAX;
@@ -38,6 +39,16 @@ fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
     let mut world = World::new(config, 2, 3);
     let (mut reads, mut served, mut requests): (Vec<Read>, usize, u64) = (Vec::new(), 0, 0);
     for _ in 0..steps {
+        if dice.one_in(weather.restores) {
+            match dice.below(8) {
+                0 => {
+                    world.restore();
+                    reads.clear();
+                }
+                1 | 2 => world.backup = Some((world.row.clone(), world.feed.clone())),
+                _ => drop(world.routers[dice.below(2)].recover(world.now, &RecoverRequest::new(REPO))),
+            }
+        }
         match dice.below(100) {
             0..=69 if !world.net.is_empty() => {
                 let mut message = world.net.remove(dice.below(world.net.len().min(12)));
@@ -110,6 +121,9 @@ fn heal(world: &mut World) {
         world.health(node, Health::Up);
     }
     for _ in 0..40 {
+        // Disks may have been lost since the backup that hold all that it names: the operator names who is there now.
+        let request = RecoverRequest::new(REPO).held_by(world.voters());
+        let _ = world.routers[0].recover(world.now, &request);
         world.settle();
         world.tick(40_000);
     }
@@ -149,7 +163,7 @@ fn fair_weather() {
         "fair_weather",
         150,
         400,
-        Weather { loss: NEVER, repeat: NEVER, wipes: NEVER, restarts: NEVER, deletes: NEVER },
+        Weather { loss: NEVER, repeat: NEVER, wipes: NEVER, restarts: NEVER, deletes: NEVER, restores: NEVER },
     );
 }
 
@@ -159,27 +173,54 @@ fn loss_and_repetition() {
         "loss_and_repetition",
         500,
         500,
-        Weather { loss: 12, repeat: 8, wipes: NEVER, restarts: NEVER, deletes: NEVER },
+        Weather { loss: 12, repeat: 8, wipes: NEVER, restarts: NEVER, deletes: NEVER, restores: NEVER },
     );
 }
 
 #[test]
 fn lost_routers() {
-    sweep("lost_routers", 400, 500, Weather { loss: 15, repeat: 8, wipes: NEVER, restarts: 1, deletes: NEVER });
+    sweep(
+        "lost_routers",
+        400,
+        500,
+        Weather { loss: 15, repeat: 8, wipes: NEVER, restarts: 1, deletes: NEVER, restores: NEVER },
+    );
 }
 
 #[test]
 fn lost_disks() {
-    sweep("lost_disks", 400, 600, Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER });
+    sweep(
+        "lost_disks",
+        400,
+        600,
+        Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: NEVER },
+    );
 }
 
 #[test]
 fn deleted_and_created_again() {
-    sweep("deleted_and_created_again", 300, 500, Weather { loss: 20, repeat: 8, wipes: 3, restarts: 4, deletes: 1 });
+    sweep(
+        "deleted_and_created_again",
+        300,
+        500,
+        Weather { loss: 20, repeat: 8, wipes: 3, restarts: 4, deletes: 1, restores: NEVER },
+    );
+}
+
+#[test]
+fn restored_stores() {
+    let calm = Weather { loss: 20, repeat: 8, wipes: NEVER, restarts: 4, deletes: NEVER, restores: 20 };
+    sweep("restored_stores", 400, 600, calm);
+}
+
+#[test]
+fn restored_stores_and_lost_disks() {
+    let rough = Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: 20 };
+    sweep("restored_stores_and_lost_disks", 400, 600, rough);
 }
 
 /// A learner that knew of a newer row than the router was asked again and again, while a write waited for a voter.
 #[test]
 fn a_doubt_that_a_learner_casts_ends_in_a_fetch() {
-    history(14_618, 600, Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER });
+    history(14_618, 600, Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: NEVER });
 }

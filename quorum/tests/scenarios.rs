@@ -68,7 +68,10 @@ impl Stage {
                 true
             }
             Message::Stage(_, node, ..)
-            | Message::Do(_, Effect::RaiseGate { node, .. } | Effect::Probe { node, .. }) => self.cut.contains(&node.0),
+            | Message::Do(
+                _,
+                Effect::RaiseGate { node, .. } | Effect::Probe { node, .. } | Effect::Promise { node, .. },
+            ) => self.cut.contains(&node.0),
             Message::Do(_, Effect::Grant(grant)) => self.cut.contains(&grant.writer.0),
             Message::Do(_, Effect::Sync { target, source, .. }) => {
                 self.cut.contains(&target.0) || self.cut.contains(&source.0)
@@ -267,6 +270,25 @@ impl Stage {
                 self.world.tick(words[1].parse().unwrap());
                 self.settle();
             }
+            "backup" => self.world.backup = Some((self.world.row.clone(), self.world.feed.clone())),
+            "restore" | "restore-empty" => {
+                if words[0] == "restore-empty" {
+                    self.world.backup = Some((None, Vec::new()));
+                }
+                self.world.restore();
+                self.writes.clear();
+            }
+            "recover" => {
+                let mut request = RecoverRequest::new(REPO);
+                if words.len() > 1 {
+                    request = request.held_by(self.world.voters());
+                }
+                let router = &mut self.world.routers[0];
+                if let Err(refusal) = router.recover(self.world.now, &request) {
+                    return format!("refused: {refusal}\n");
+                }
+                self.settle();
+            }
             "lose-router" => {
                 self.world.restart_router(0);
             }
@@ -341,7 +363,8 @@ impl Stage {
             "phase" => return self.phase(),
             "row" => {
                 let row = self.world.row.as_ref().unwrap();
-                return format!("{}, {}, {}\n", row.newest.version, row.fence, row.revision);
+                let state = if row.state == RowState::Live { String::new() } else { format!(", {:?}", row.state) };
+                return format!("{}, {}, {}{state}\n", row.newest.version, row.fence, row.revision);
             }
             "tally" => return format!("{}\n", self.world.routers[0].tally(REPO).unwrap()),
             "tasks" => {

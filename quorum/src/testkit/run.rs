@@ -276,7 +276,8 @@ impl<'a, H: Host> Run<'a, H> {
             while let Some(effect) = self.routers[router].poll_effect() {
                 match effect {
                     Effect::Answer { request, outcome, .. } => self.answered(request, outcome)?,
-                    Effect::Changed { .. } => {}
+                    // The kit's store is never set back.
+                    Effect::Changed { .. } | Effect::Promise { .. } => {}
                     Effect::SwapRow { .. }
                     | Effect::FetchRow { .. }
                     | Effect::FetchFeed { .. }
@@ -336,7 +337,7 @@ impl<'a, H: Host> Run<'a, H> {
                 let reply = self.call(target, incarnation, &Order::Copy(row, source))?;
                 self.copied(router, task, reply);
             }
-            Effect::Answer { .. } | Effect::Changed { .. } => {}
+            Effect::Answer { .. } | Effect::Changed { .. } | Effect::Promise { .. } => {}
         }
         Ok(())
     }

@@ -42,6 +42,7 @@ pub enum Fact {
     Feed(Ask, Option<FeedEntry>),
     Swap(Ticket, SwapResult),
     Report(Report),
+    Promise(Box<FenceGate>),
     Declined(NodeId, Fence),
     Synced(TaskId, SyncResult),
     Node(NodeId, NodeState),
@@ -55,6 +56,7 @@ impl Fact {
             Self::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
             Self::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
             Self::Report(report) => router.handle_report(now, report),
+            Self::Promise(gate) => router.handle_promise(now, gate),
             Self::Declined(node, fence) => router.handle_declined(now, REPO, *node, *fence),
             Self::Synced(task, result) => router.handle_synced(now, *task, result),
             Self::Node(node, state) => router.handle_node(now, *node, *state),
@@ -108,6 +110,14 @@ impl Node {
         staged.map(|gate| self.gate = gate).is_ok()
     }
 
+    /// Promises itself to a life of the store.
+    pub fn promise(&mut self, generation: Generation) -> Fact {
+        if let Ok(promised) = self.gate.promise(generation) {
+            self.gate = promised;
+        }
+        Fact::Promise(Box::new(self.gate.clone()))
+    }
+
     /// Takes over a copy of what the row shows.
     pub fn install(&mut self, row: &Row) -> SyncResult {
         if let Ok(raised) = self.gate.raise(row) {
@@ -149,6 +159,9 @@ pub struct World {
     pub now: Timestamp,
     pub row: Option<Row>,
     pub feed: Vec<FeedEntry>,
+    /// All that was ever committed, whatever the store has forgotten.
+    pub history: Vec<FeedEntry>,
+    pub backup: Option<(Option<Row>, Vec<FeedEntry>)>,
     pub nodes: BTreeMap<NodeId, Node>,
     pub net: Vec<Message>,
     pub answers: Vec<(usize, WriteId, RequestId, Outcome, Reason)>,
@@ -194,6 +207,8 @@ impl World {
             now,
             row: None,
             feed: Vec::new(),
+            history: Vec::new(),
+            backup: None,
             nodes: BTreeMap::new(),
             net: Vec::new(),
             answers: Vec::new(),
@@ -265,6 +280,19 @@ impl World {
         }
     }
 
+    /// The store comes back as it was at the last backup, under a new generation; routers start anew.
+    pub fn restore(&mut self) {
+        let Some((row, feed)) = self.backup.clone() else { return };
+        (self.row, self.feed) = (row, feed);
+        let generation = Generation(self.config.generation().0 + 1);
+        self.config = self.config.clone().to_builder().generation(generation).build().expect("as before");
+        // What was on its way to the store is lost with its connections.
+        self.net.retain(|message| !matches!(message, Message::Do(_, Effect::SwapRow { .. })));
+        for router in 0..self.routers.len() {
+            self.restart_router(router);
+        }
+    }
+
     /// Moves what routers want done onto the network.
     pub fn drain(&mut self) {
         for (i, router) in self.routers.iter_mut().enumerate() {
@@ -284,6 +312,7 @@ impl World {
                     | Effect::Grant(_)
                     | Effect::RaiseGate { .. }
                     | Effect::Probe { .. }
+                    | Effect::Promise { .. }
                     | Effect::Initialise { .. }
                     | Effect::Sync { .. } => self.net.push(Message::Do(i, effect)),
                 }
@@ -331,6 +360,9 @@ impl World {
                 Fact::Report(state.gate.report())
             }),
             Effect::Probe { node, .. } => self.nodes.get(node).map(|state| Fact::Report(state.gate.report())),
+            Effect::Promise { node, incarnation, generation, .. } => {
+                self.at(*node, *incarnation).map(|state| state.promise(*generation))
+            }
             Effect::Initialise { task, target, incarnation, row } => {
                 self.install(*target, *incarnation, row).map(|result| Fact::Synced(*task, result))
             }
@@ -348,8 +380,13 @@ impl World {
         if self.row.as_ref() != expect {
             return SwapResult::Conflict(self.row.clone());
         }
+        // Committed is committed, whatever a backup has forgotten.
+        let held = self.history.iter().map(|entry| entry.stamp).max_by_key(|stamp| (stamp.epoch, stamp.version));
+        let kept = next.state == RowState::Decided || held.is_none_or(|held| !held.is_beyond(next.newest));
+        assert!(self.lossy || kept, "{held:?} is forgotten");
         self.row = Some(next.clone());
         self.feed.extend(feed);
+        self.history.extend(feed.filter(|entry| !self.history.iter().any(|old| old.stamp == entry.stamp)));
         SwapResult::Moved
     }
 
@@ -416,7 +453,9 @@ impl World {
 
     pub fn begin_read(&mut self, router: usize) -> Read {
         let began = self.routers[router].begin_read();
-        let floor = self.row.as_ref().map_or(Version(0), |row| row.newest.version);
+        // Whatever the store has forgotten.
+        let committed = self.history.iter().map(FeedEntry::version).max();
+        let floor = committed.filter(|_| !self.lossy).unwrap_or_default();
         Read { router, request: ReadRequest::linearizable(REPO, began), floor }
     }
 
@@ -468,10 +507,14 @@ impl World {
         report.applied == stamp || report.staged.is_some_and(|staged| staged.stamp == stamp)
     }
 
-    /// Whether every member of the row holds its newest state: then one disk may be lost.
+    /// Whether every member of the row holds its newest state and knows who the members are: then one disk may be lost.
     pub fn is_whole(&self) -> bool {
-        self.row.as_ref().is_some_and(|row| {
-            let whole = |m: &Member| self.nodes[&m.node].incarnation == m.incarnation && self.holds(m, row.newest);
+        // A restored row is no measure of what may be lost.
+        let present = |row: &&Row| row.fence.generation == self.config.generation();
+        self.row.as_ref().filter(present).is_some_and(|row| {
+            let knows = |m: &Member| self.nodes[&m.node].gate.report().revision >= row.revision;
+            let whole =
+                |m: &Member| self.nodes[&m.node].incarnation == m.incarnation && self.holds(m, row.newest) && knows(m);
             row.voters().count() == self.config.quorum().voters() as usize && row.members.iter().all(whole)
         })
     }
@@ -479,10 +522,11 @@ impl World {
     /// What must hold at every moment.
     pub fn check(&self) {
         let committed = |stamp: Stamp| {
-            stamp == Stamp::BLANK || stamp.version == Version(0) || self.feed.iter().any(|entry| entry.stamp == stamp)
+            let known = self.history.iter().any(|entry| entry.stamp == stamp);
+            stamp == Stamp::BLANK || stamp.version == Version(0) || known
         };
-        for (i, entry) in self.feed.iter().enumerate() {
-            assert_eq!(entry.version(), Version(i as u64 + 1), "one commit per version");
+        for (i, entry) in self.history.iter().enumerate() {
+            assert_eq!(entry.version(), Version(i as u64 + 1), "one commit per version: {:?}", self.history);
         }
         for (node, state) in &self.nodes {
             assert!(
@@ -492,14 +536,19 @@ impl World {
             );
         }
         for (request, outcome) in &self.finals {
-            let entry = self.granted.get(request).and_then(|fence| self.feed.iter().find(|e| e.fence == *fence));
+            let entry = self.granted.get(request).and_then(|fence| self.history.iter().find(|e| e.fence == *fence));
             match outcome {
                 Outcome::Applied(stamp) => assert_eq!(entry.map(|entry| entry.stamp), Some(*stamp), "{request}"),
                 Outcome::NotApplied => assert_eq!(entry, None, "{request} was answered as not applied"),
                 Outcome::Unknown => panic!("no final outcome"),
             }
         }
-        let Some(row) = self.row.as_ref().filter(|_| !self.lossy) else { return };
+        // A restored row is old, and one that is being recovered is not on W nodes yet: both are closed.
+        let open = |row: &&Row| {
+            let closed = matches!(row.state, RowState::Decided | RowState::Recovering);
+            row.fence.generation == self.config.generation() && !closed && !self.lossy
+        };
+        let Some(row) = self.row.as_ref().filter(open) else { return };
         let durable = row.voters().filter(|member| self.holds(member, row.newest)).count();
         let written = row.newest.version > row.born && row.state != RowState::Deleted;
         let needed = if written { self.config.quorum().write() as usize } else { 0 };

@@ -45,6 +45,7 @@ impl Message {
                 | Effect::FetchFeed { .. }
                 | Effect::RaiseGate { .. }
                 | Effect::Probe { .. }
+                | Effect::Promise { .. }
                 | Effect::Initialise { .. }
                 | Effect::Sync { .. }
         )
@@ -246,6 +247,7 @@ impl System {
                 | Effect::Grant(_)
                 | Effect::RaiseGate { .. }
                 | Effect::Probe { .. }
+                | Effect::Promise { .. }
                 | Effect::Initialise { .. }
                 | Effect::Sync { .. } => self.send(Message::Do(life, effect)),
             }
@@ -358,6 +360,10 @@ impl System {
             Effect::Probe { node, .. } => {
                 let server = self.nodes.get(node.0 as usize - 1).filter(|server| server.up);
                 server.map(|server| Fact::Report(server.node.gate.report())).into_iter().collect()
+            }
+            Effect::Promise { node, incarnation, generation, .. } => {
+                let server = self.server(*node, *incarnation);
+                server.map(|server| server.node.promise(*generation)).into_iter().collect()
             }
             Effect::Initialise { task, target, incarnation, row } => {
                 self.install(*target, *incarnation, row).map(|result| Fact::Synced(*task, result)).into_iter().collect()

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tenon_quorum::{Admission, Fence, FenceGate, GateRefusal, Proof, RepoId, Report, Route, Row, StageOrder, Stamp};
+use tenon_quorum::{
+    Admission, Fence, FenceGate, GateRefusal, Generation, Proof, RepoId, Report, Route, Row, StageOrder, Stamp,
+};
 use tenon_refslog::{Change, Mode, ObjectId, Record, Refs, Segment, Value, Version};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, RwLock, watch};
 
@@ -160,6 +162,14 @@ impl Replica {
         let gate = state.gate.raise(row)?;
         self.keep(&mut state, gate, None).await?;
         Ok(state.gate.proves_staged(&row.proof()))
+    }
+
+    /// Promises that nothing of an earlier life of the store will be admitted; the gate is on disk once this returns.
+    pub(crate) async fn promise(&self, generation: Generation) -> Result<FenceGate, ReplicaError> {
+        let mut state = self.state().await;
+        let gate = state.gate.promise(generation)?;
+        self.keep(&mut state, gate, None).await?;
+        Ok(state.gate.clone())
     }
 
     /// Whether a routed read may be served here; a vote that the route proves is applied before.

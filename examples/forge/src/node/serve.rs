@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use tenon_quorum::{RepoId, Row, StageOrder};
+use tenon_quorum::{Generation, RepoId, Row, StageOrder};
 
 use super::replica::{Replica, ReplicaError};
 use super::{Shared, sync};
@@ -40,6 +40,7 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
         .route("/repos/{id}/stage", post(stage))
         .route("/repos/{id}/apply", post(apply))
         .route("/repos/{id}/raise", post(raise))
+        .route("/repos/{id}/promise", post(promise))
         .route("/repos/{id}/sync", post(sync_replica))
         .route("/repos/{id}/report", get(report))
         .route("/repos/{id}/refs", get(refs))
@@ -129,6 +130,10 @@ async fn report(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Respo
 
 async fn raise(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(row): Json<Row>) -> Response {
     with(shared, id, async move |replica| Ok(Json(replica.settle(&row).await?).into_response())).await
+}
+
+async fn promise(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(life): Json<Generation>) -> Response {
+    with(shared, id, async move |replica| Ok(Json(replica.promise(life).await?).into_response())).await
 }
 
 async fn stage(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {

@@ -228,6 +228,7 @@ impl Core {
             | Effect::FetchFeed { .. }
             | Effect::RaiseGate { .. }
             | Effect::Probe { .. }
+            | Effect::Promise { .. }
             | Effect::Initialise { .. }
             | Effect::Sync { .. } => Some(effect),
         }

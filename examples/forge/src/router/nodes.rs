@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tenon_quorum::{Grant, Incarnation, Member, NodeId, RepoId, Report, Route, Row, StageOrder};
+use tenon_quorum::{FenceGate, Generation, Grant, Incarnation, Member, NodeId, RepoId, Report, Route, Row, StageOrder};
 use tokio::sync::watch;
 
 use super::spool::Spooled;
@@ -165,6 +165,12 @@ impl Nodes {
     pub(crate) async fn raise(&self, node: NodeId, row: &Row) -> Result<Answer> {
         let request = self.post(node, row.repo, "raise")?.timeout(SHORT);
         judged(self.send(node, request.json(row)).await?).await
+    }
+
+    pub(crate) async fn promise(&self, node: NodeId, repo: RepoId, generation: Generation) -> Result<FenceGate> {
+        let request = self.post(node, repo, "promise")?.timeout(SHORT);
+        let reply = self.send(node, request.json(&generation)).await?;
+        if reply.status().is_success() { Ok(reply.json().await?) } else { bail!("{}", fault(reply).await) }
     }
 
     pub(crate) async fn stage(&self, node: NodeId, order: &StageOrder, record: &Bytes) -> Result<Answer> {

@@ -25,6 +25,10 @@ impl Driver {
                 Ok(report) => self.tell(|core, now| core.router.handle_report(now, &report)),
                 Err(e) => self.node_failed(node, &e).await,
             },
+            Effect::Promise { node, repo, generation, .. } => match self.nodes.promise(node, repo, generation).await {
+                Ok(gate) => self.tell(|core, now| core.router.handle_promise(now, &gate)),
+                Err(e) => self.node_failed(node, &e).await,
+            },
             Effect::Initialise { task, target, row, .. } => {
                 self.sync(task, target, SyncAsk { row, source: None }).await;
             }
