@@ -70,7 +70,31 @@ impl Series {
         usize::try_from(at.millis_since(self.start) / self.step_ms).ok()
     }
 
-    fn day(&self) -> usize {
+    /// How many values it has, holes included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The time between two values, in ms.
+    #[must_use]
+    pub const fn step_ms(&self) -> u64 {
+        self.step_ms
+    }
+
+    /// The value at a place; `None` for a hole, and outside.
+    #[must_use]
+    pub fn value(&self, place: usize) -> Option<Milli> {
+        self.values.get(place).copied().flatten()
+    }
+
+    pub(crate) fn day(&self) -> usize {
         usize::try_from(DAY_MS / self.step_ms).unwrap_or(1)
     }
 

@@ -12,6 +12,8 @@
 //!   grants it or says which pool would go over its mark, when, and by how much.
 //! * **A [`forecast`]** learns from past days and weeks which model fits; its upper bound is what admission counts with.
 //!   Within the day, a [`forecast::Nowcast`] corrects it by what has come so far.
+//! * **A [`portrait`]** says when a service is busy, whether that comes back, and whether it suits elastic scaling;
+//!   **[`recommend`]** searches rules for it by rehearsal, and tests them on days that they were not fitted to.
 //! * **A [`Rehearsal`] runs a forecast through the same code** on a fork of the engine, and tells changes, shortage,
 //!   instance-hours and cost before anything is done.
 //!
@@ -144,9 +146,11 @@ pub mod nomad;
 mod num;
 mod pods;
 mod pool;
+pub mod portrait;
 mod quota;
 mod read;
 mod reason;
+pub mod recommend;
 mod record;
 mod rehearse;
 mod schedule;
