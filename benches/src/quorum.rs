@@ -1,5 +1,7 @@
 //! Figures of `tenon-quorum`: the price of a decision beside a bare lookup, memory at rest, a write's course.
 
+mod shared;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::hint::black_box;
@@ -209,5 +211,6 @@ pub(crate) fn rows(scale: Scale) -> Vec<Row> {
     let mut out = Vec::new();
     read_rows(scale, &mut out);
     write_rows(scale, &mut out);
+    shared::rows(scale, &mut out);
     out
 }
