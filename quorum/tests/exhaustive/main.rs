@@ -41,6 +41,7 @@ fn worlds() -> Vec<Bounded> {
         settled("a lost disk", 1, Budget { disks: 1, swaps: 1, ..one }),
         settled("a lost router", 2, Budget { routers: 1, pauses: 1, ..one }),
         settled("a write given up, a delay", 1, Budget { aborts: 1, delays: 1, ..one }),
+        settled("a store from a backup", 1, Budget { restores: 1, pauses: 1, ..one }),
         settled("a swap of a member", 1, Budget { swaps: 1, ..one }),
         Bounded::new("a learner, two writers", 2, Start::Learner, two),
     ]
@@ -61,6 +62,7 @@ fn one_of_each() -> Bounded {
         routers: 1,
         swaps: 2,
         aborts: 1,
+        restores: 1,
     };
     Bounded::new("one of each, by chance", 2, Start::Learner, budget)
 }

@@ -23,6 +23,8 @@ pub struct Budget {
     pub routers: u8,
     pub swaps: u8,
     pub aborts: u8,
+    /// The store comes back from a backup that is as old as the world.
+    pub restores: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub enum Action {
     LoseDisk(NodeId),
     LoseRouter(usize),
     Replace(NodeId, NodeId),
+    Restore,
 }
 
 const LAST: NodeId = NodeId(3);
@@ -178,6 +181,9 @@ impl State {
         if budget.swaps > 0 && system.disks_lost > 0 {
             out.push(Action::Replace(LAST, LAST));
         }
+        if budget.restores > 0 {
+            out.push(Action::Restore);
+        }
         if budget.aborts > 0 {
             out.push(Action::Abort(0));
         }
@@ -273,6 +279,10 @@ impl Model for Bounded {
                 budget.routers -= 1;
                 system.lose_router(router);
             }
+            Action::Restore => {
+                budget.restores -= 1;
+                system.restore();
+            }
             Action::Replace(leaves, comes) => {
                 budget.swaps -= 1;
                 system.replace(leaves, comes);
@@ -310,6 +320,13 @@ impl Model for Bounded {
                 state.system.sights.contains(&Sight::AppliedFirst)
             }));
         }
+        if self.budget.restores > 0 {
+            all.push(Property::sometimes("what the store had forgotten is recovered", |_, state: &State| {
+                let row = state.system.row.get();
+                let recovered = row.fence.generation > Generation(1) && state.system.is_open();
+                recovered && row.newest.version > Version(0)
+            }));
+        }
         if self.budget.pauses > 0 {
             all.push(Property::sometimes("a write is known not to be applied", |_, state: &State| {
                 state.system.writers.iter().any(|writer| writer.outcome == Some(Outcome::NotApplied))
@@ -320,11 +337,11 @@ impl Model for Bounded {
 }
 
 fn one_content(system: &System) -> bool {
-    system.feed.iter().zip(1..).all(|(entry, version)| entry.version() == Version(version))
+    system.committed.iter().zip(1..).all(|(entry, version)| entry.version() == Version(version))
 }
 
 fn is_committed(system: &System, stamp: Stamp) -> bool {
-    stamp == Stamp::BLANK || stamp.version == Version(0) || system.feed.iter().any(|entry| entry.stamp == stamp)
+    stamp == Stamp::BLANK || stamp.version == Version(0) || system.committed.iter().any(|entry| entry.stamp == stamp)
 }
 
 fn only_committed(system: &System) -> bool {
@@ -341,12 +358,12 @@ fn is_durable(system: &System) -> bool {
         server.node.incarnation == member.incarnation && (report.applied == row.newest || staged)
     };
     let needed = Quorum::THREE.write() as usize - system.disks_lost.min(1);
-    row.newest.version == row.born || row.voters().filter(holds).count() >= needed
+    !system.is_open() || row.newest.version == row.born || row.voters().filter(holds).count() >= needed
 }
 
 fn answers_are_true(system: &System) -> bool {
     (0..).zip(&system.writers).all(|(at, writer)| {
-        let entry = writer.granted.and_then(|fence| system.feed.iter().find(|entry| entry.fence == fence));
+        let entry = writer.granted.and_then(|fence| system.committed.iter().find(|entry| entry.fence == fence));
         match writer.outcome {
             Some(Outcome::Applied(stamp)) => entry.is_some_and(|entry| entry.stamp == stamp) && request(at).0 > 0,
             Some(Outcome::NotApplied) => entry.is_none(),

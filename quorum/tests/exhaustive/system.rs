@@ -149,7 +149,11 @@ pub struct System {
     config: Marked<Config>,
     pub now: Timestamp,
     pub row: Marked<Row>,
-    pub feed: Vec<FeedEntry>,
+    feed: Vec<FeedEntry>,
+    /// All that was ever committed, whatever the store forgot.
+    pub committed: Vec<FeedEntry>,
+    /// The row and the feed that the store comes back with from a backup.
+    backup: (Marked<Row>, usize),
     /// By number, from 1.
     pub nodes: Vec<Server>,
     /// In the order of their marks: a set with repetition.
@@ -192,6 +196,8 @@ impl System {
             now: world.now,
             row: Marked::new(world.row.clone().expect("created")),
             feed: world.feed.clone(),
+            committed: world.feed.clone(),
+            backup: (Marked::new(world.row.clone().expect("created")), world.feed.len()),
             nodes: world.nodes.values().map(server).collect(),
             net: Vec::new(),
             writers: [Writer::default(); 2],
@@ -385,11 +391,15 @@ impl System {
             self.saw(Sight::Conflict);
             return SwapResult::Conflict(Some(found));
         }
-        if next.order() <= row.order() || row.newest.is_beyond(next.newest) {
+        // Of a claim that may turn out to be committed, the newest is not yet decided.
+        let forgotten = self.committed.iter().any(|entry| entry.stamp.is_beyond(next.newest));
+        if next.order() <= row.order() || (forgotten && next.state != RowState::Decided) {
             self.breach(Breach::NewestWentBack);
         }
         self.row = Marked::new(next.clone());
         self.feed.extend(feed);
+        let news = feed.filter(|entry| self.committed.iter().all(|old| old.stamp != entry.stamp));
+        self.committed.extend(news);
         SwapResult::Moved
     }
 
@@ -560,6 +570,30 @@ impl System {
             let state = NodeState::up(server.node.incarnation).health(health);
             self.tell(self.life(router), &Fact::Node(id, state));
         }
+    }
+
+    /// The store comes back from a backup, in its next life: what was on its way to it is lost, and routers start anew.
+    pub fn restore(&mut self) {
+        let (row, entries) = self.backup.clone();
+        self.row = row;
+        self.feed.truncate(entries);
+        self.net.retain(|parcel| !matches!(parcel.get().message, Message::Do(_, Effect::SwapRow { .. })));
+        self.config.change(|config| {
+            let next = Generation(config.generation().0 + 1);
+            *config = config.clone().to_builder().generation(next).build().expect("as before");
+        });
+        for router in 0..self.routers.len() {
+            self.lose_router(router);
+        }
+        let now = self.now;
+        let _ = self.at(0, |router| router.recover(now, &RecoverRequest::new(REPO)));
+    }
+
+    /// Whether the row is of the store's present life, and not being recovered.
+    pub fn is_open(&self) -> bool {
+        let row = self.row.get();
+        let closed = matches!(row.state, RowState::Decided | RowState::Recovering);
+        row.fence.generation == self.config.get().generation() && !closed
     }
 
     pub fn replace(&mut self, leaves: NodeId, comes: NodeId) {
