@@ -134,8 +134,8 @@ mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod transaction;
+mod verdict;
 
-pub use admit::{Admitted, Reason, Refused, Verdict};
 pub use change::{Change, MixedFormats, Old, Target, Value};
 pub use codec::error::{DecodeError, DecodeErrorKind};
 pub use codec::frame::Records;
@@ -156,3 +156,4 @@ pub use replay::{ReplayError, Replayed};
 pub use sketch::{Cell, Difference, EntryId, Reconciler, Sketch, SketchError};
 pub use snapshot::{MergeError, RestoreError, Snapshot, ValueRef};
 pub use transaction::{Action, Command, Deref, Transaction};
+pub use verdict::{Admitted, Reason, Refused, Verdict};

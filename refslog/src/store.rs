@@ -4,6 +4,8 @@
 //! another without the prefix that all of them share, and ids in an array: some 40 bytes a ref, and an update overwrites
 //! an id in its place.
 
+mod leaf;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -11,29 +13,10 @@ use crate::change::{Target, Value};
 use crate::codec::run::common_prefix;
 use crate::name::RefName;
 use crate::oid::{ObjectFormat, ObjectId};
+use leaf::{Kind, Leaf};
 
 const LEAF: usize = 128;
 const SPARSE: usize = 16;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Id,
-    Peeled,
-    Symbolic,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Leaf {
-    /// Bytes that all names share; they are those of the leaf's first name.
-    prefix: usize,
-    /// The names without the prefix.
-    tails: Vec<u8>,
-    /// Where each tail ends.
-    ends: Vec<u32>,
-    kinds: Vec<Kind>,
-    /// An id each; zeros for symbolic refs.
-    ids: Vec<u8>,
-}
 
 /// A sorted map from names to values.
 #[derive(Clone, Debug)]
@@ -58,84 +41,6 @@ pub(crate) struct Place {
 impl Place {
     /// Before all names.
     pub(crate) const START: Self = Self { leaf: 0, index: 0 };
-}
-
-impl Leaf {
-    fn tail(&self, index: usize) -> &[u8] {
-        let end = |at: usize| self.ends.get(at).map_or(0, |end| *end as usize);
-        let start = index.checked_sub(1).map_or(0, end);
-        self.tails.get(start..end(index)).unwrap_or_default()
-    }
-
-    fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The index of a tail, or where it would stand.
-    fn search(&self, tail: &[u8]) -> Result<usize, usize> {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.tail(middle).cmp(tail) {
-                core::cmp::Ordering::Less => low = middle + 1,
-                core::cmp::Ordering::Equal => return Ok(middle),
-                core::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        Err(low)
-    }
-
-    fn insert(&mut self, index: usize, tail: &[u8], kind: Kind, id: &[u8]) {
-        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end as usize);
-        self.tails.splice(start..start, tail.iter().copied());
-        // A leaf holds 128 names of at most 64 KiB: its tails fit four bytes.
-        let len = u32::try_from(tail.len()).unwrap_or(u32::MAX);
-        self.ends.insert(index, u32::try_from(start).unwrap_or(u32::MAX));
-        for end in self.ends.iter_mut().skip(index) {
-            *end = end.saturating_add(len);
-        }
-        self.kinds.insert(index, kind);
-        let at = index * id.len();
-        self.ids.splice(at..at, id.iter().copied());
-    }
-
-    fn remove(&mut self, index: usize, id_len: usize) {
-        let len = self.tail(index).len();
-        let end = self.ends.get(index).map_or(0, |end| *end as usize);
-        self.tails.drain(end - len..end);
-        self.ends.remove(index);
-        for end in self.ends.iter_mut().skip(index) {
-            *end -= u32::try_from(len).unwrap_or_default();
-        }
-        self.kinds.remove(index);
-        self.ids.drain(index * id_len..(index + 1) * id_len);
-    }
-
-    /// The entries from `from` on, under a prefix of `prefix` bytes of `first`, the leaf's first name before.
-    fn copy_into(
-        &self,
-        first: &RefName,
-        range: core::ops::Range<usize>,
-        into: &mut Self,
-        prefix: usize,
-        id_len: usize,
-    ) {
-        let lead = first.as_bytes().get(..self.prefix).unwrap_or_default();
-        for index in range {
-            let tail = self.tail(index);
-            match lead.get(prefix..) {
-                Some(more) => {
-                    into.tails.extend_from_slice(more);
-                    into.tails.extend_from_slice(tail);
-                }
-                None => into.tails.extend_from_slice(tail.get(prefix - lead.len()..).unwrap_or_default()),
-            }
-            into.ends.push(u32::try_from(into.tails.len()).unwrap_or(u32::MAX));
-            into.kinds.extend(self.kinds.get(index));
-            into.ids.extend_from_slice(self.ids.get(index * id_len..(index + 1) * id_len).unwrap_or_default());
-        }
-        into.prefix = prefix;
-    }
 }
 
 impl Store {
