@@ -1,12 +1,12 @@
 //! Folding a stretch of the log into one segment.
 
+mod merge;
+
 use alloc::vec::Vec;
 
-use crate::change::{Change, Old};
-use crate::codec::run::common_prefix;
+use crate::change::Change;
 use crate::id::{LineageId, Point, Version};
 use crate::name::RefName;
-use crate::oid::ObjectFormat;
 use crate::record::{Form, MalformedChanges, Record, check_changes, strip_old};
 
 /// What a segment keeps, and so where it may be replayed.
@@ -273,7 +273,7 @@ pub(crate) fn fold(base: Point, mode: Mode, legs: &[Leg<'_>]) -> Result<Segment,
     if mode == Mode::Exact && form == Form::ForwardOnly {
         return Err(CompactError::NeedsOldValues);
     }
-    let mut changes = merge(legs, form)?;
+    let mut changes = merge::merge(legs, form)?;
     if mode == Mode::Exact {
         changes.retain(|change| !change.is_no_op());
     }
@@ -288,63 +288,4 @@ fn check_link(end: Point, lineage: LineageId, base: Version) -> Result<(), Compa
         return Err(CompactError::NotAdjacent { end: end.version, base });
     }
     Ok(())
-}
-
-/// The changes of adjacent legs, each name once: its first old value, its last new one.
-///
-/// All changes are sorted by name. The sort is stable, so those of one name stay in the order of the log, and it makes use
-/// of runs that are sorted already, which is what legs are: few long ones are merged in few passes.
-fn merge(legs: &[Leg<'_>], form: Form) -> Result<Vec<Change>, CompactError> {
-    let common = common_prefix_of(legs);
-    let all = legs.iter().flat_map(|leg| leg.changes);
-    let mut keyed: Vec<(u128, &Change)> = all.map(|change| (key_of(change, common), change)).collect();
-    keyed.sort_by(|one, other| {
-        let by_key = one.0.cmp(&other.0);
-        if by_key.is_eq() && !is_whole(one.0) { one.1.name().cmp(other.1.name()) } else { by_key }
-    });
-    let mut merged = Vec::new();
-    let mut format: Option<ObjectFormat> = None;
-    for group in keyed.chunk_by(|one, other| one.0 == other.0 && (is_whole(one.0) || one.1.name() == other.1.name())) {
-        let (Some((_, first)), Some((_, last))) = (group.first(), group.last()) else { continue };
-        for pair in group.windows(2) {
-            if let [(_, before), (_, after)] = pair
-                && !after.old().matches(before.new_value())
-            {
-                return Err(CompactError::Broken { name: first.name().clone() });
-            }
-        }
-        if let Some(id) = last.new_value().and_then(crate::Value::id)
-            && *format.get_or_insert(id.format()) != id.format()
-        {
-            return Err(CompactError::MixedFormats { name: first.name().clone() });
-        }
-        let old = match form {
-            Form::Invertible => first.old().clone(),
-            Form::ForwardOnly => Old::Any,
-        };
-        merged.push(Change::new(first.name().clone(), old, last.new_value().cloned()));
-    }
-    Ok(merged)
-}
-
-/// How many bytes all names share.
-fn common_prefix_of(legs: &[Leg<'_>]) -> usize {
-    let mut ends = legs.iter().flat_map(|leg| [leg.changes.first(), leg.changes.last()]).flatten().map(Change::name);
-    let Some(first) = ends.next() else { return 0 };
-    ends.fold(first.as_bytes().len(), |common, name| common.min(common_prefix(first.as_bytes(), name.as_bytes())))
-}
-
-/// The sixteen bytes of a name behind what all share, in their order: most comparisons need no more.
-fn key_of(change: &Change, common: usize) -> u128 {
-    let tail = change.name().as_bytes().get(common..).unwrap_or_default();
-    let mut key = [0; 16];
-    for (to, from) in key.iter_mut().zip(tail) {
-        *to = *from;
-    }
-    u128::from_be_bytes(key)
-}
-
-/// Whether a key holds all the rest of its name: it ends in zero, and no name has a zero byte.
-const fn is_whole(key: u128) -> bool {
-    key.trailing_zeros() >= 8
 }

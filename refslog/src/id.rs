@@ -48,7 +48,8 @@ impl Version {
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        // Width and fill are the number's.
+        self.0.fmt(f)
     }
 }
 

@@ -180,6 +180,21 @@ impl RefName {
         bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').filter_map(move |(at, _)| bytes.get(..at))
     }
 
+    /// Sixteen bytes from `at` on, in the order of bytes, with zeros behind the name's end: no name has a zero byte.
+    pub(crate) fn key_at(&self, at: usize) -> u128 {
+        // What is behind an inline name is zero.
+        if let Repr::Inline { buf, .. } = &self.0
+            && let Some(key) = buf.get(at..).and_then(|rest| rest.first_chunk())
+        {
+            return u128::from_be_bytes(*key);
+        }
+        let mut key = [0; 16];
+        for (to, from) in key.iter_mut().zip(self.as_bytes().get(at..).unwrap_or_default()) {
+            *to = *from;
+        }
+        u128::from_be_bytes(key)
+    }
+
     /// Holds bytes that were checked, or that come from a name.
     pub(crate) fn store(name: &[u8]) -> Self {
         let mut buf = [0; INLINE];
