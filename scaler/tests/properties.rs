@@ -223,3 +223,65 @@ fn what_was_admitted_is_delivered_while_the_forecast_holds() {
     });
     assert!(admitted.get() > 300 && refused.get() > 300, "{} and {}", admitted.get(), refused.get());
 }
+
+/// Every number in a snapshot that others must agree with, one more than it is.
+fn forgeries(value: &serde_json::Value, forged: &mut Vec<(String, serde_json::Value)>) {
+    fn walk(here: &serde_json::Value, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
+        match here {
+            serde_json::Value::Object(fields) => {
+                for (key, field) in fields {
+                    path.push(key.clone());
+                    walk(field, path, found);
+                    path.pop();
+                }
+            }
+            serde_json::Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    path.push(at.to_string());
+                    walk(item, path, found);
+                    path.pop();
+                }
+            }
+            serde_json::Value::Number(_) => {
+                let sums = ["lent", "starting", "ready", "leaving", "used"];
+                let counted = path.last().is_some_and(|key| sums.contains(&key.as_str()));
+                if counted && !path.iter().any(|key| key == "record") {
+                    found.push(path.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = vec![];
+    walk(value, &mut vec![], &mut found);
+    for path in found {
+        let pointer = format!("/{}", path.join("/"));
+        let mut copy = value.clone();
+        let number = copy.pointer_mut(&pointer).unwrap();
+        *number = (number.as_u64().unwrap() + 1).into();
+        forged.push((pointer, copy));
+    }
+}
+
+#[test]
+fn a_snapshot_whose_sums_do_not_agree_is_refused() {
+    let tried = Cell::new(0);
+    seeds(25, |seed| {
+        let mut engine = Engine::new(config(Skip::Proven));
+        for (now, op) in Author::new(seed).history(80) {
+            apply(&mut engine, now, &op);
+            while engine.poll_effect().is_some() {}
+        }
+        let value = serde_json::to_value(engine.snapshot()).unwrap();
+        let whole = serde_json::from_value(value.clone()).unwrap();
+        assert!(Engine::restore(config(Skip::Proven), whole).is_ok());
+        let mut all = vec![];
+        forgeries(&value, &mut all);
+        for (pointer, forged) in all {
+            let forged = serde_json::from_value(forged).unwrap();
+            assert!(Engine::restore(config(Skip::Proven), forged).is_err(), "{pointer} is one more, and was taken");
+            tried.set(tried.get() + 1);
+        }
+    });
+    assert!(tried.get() > 100, "{} forgeries", tried.get());
+}

@@ -39,10 +39,11 @@ impl Dice {
     }
 }
 
-/// Runs `check` with many seeds, or with the one in `SCALER_SEED`.
+/// Runs `check` with many seeds: with as many as `SCALER_SEEDS` says, or with the one in `SCALER_SEED`.
 pub(crate) fn seeds(count: u64, check: impl Fn(u64)) {
-    let one = std::env::vars().find(|(name, _)| name == "SCALER_SEED").map(|(_, seed)| seed.parse().unwrap());
-    let range = one.map_or(0..count, |seed: u64| seed..seed + 1);
+    let set = |name: &str| std::env::vars().find(|(held, _)| held == name).map(|(_, value)| value.parse().unwrap());
+    let count = set("SCALER_SEEDS").unwrap_or(count);
+    let range = set("SCALER_SEED").map_or(0..count, |seed: u64| seed..seed + 1);
     for seed in range {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(seed)));
         if let Err(panic) = outcome {
