@@ -249,7 +249,7 @@ fn forgeries(value: &serde_json::Value, forged: &mut Vec<(String, serde_json::Va
                     found.push(path.clone());
                 }
             }
-            _ => {}
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => {}
         }
     }
     let mut found = vec![];

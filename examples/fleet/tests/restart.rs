@@ -17,7 +17,7 @@ fn count(folder: &Path, part: &str) -> usize {
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what} does not come to pass");
+        assert!(start.elapsed() < Duration::from_mins(1), "{what} does not come to pass");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

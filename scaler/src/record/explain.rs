@@ -25,7 +25,14 @@ impl Record {
             writeln!(out, "  pool {pool}: -{count}")?;
         }
         if *missing > 0 {
-            writeln!(out, "  short of {missing}: {causes:?} {refusal:?}")?;
+            write!(out, "  short of {missing}:")?;
+            for (pool, cause) in causes {
+                write!(out, " pool {pool} {cause:?};")?;
+            }
+            match refusal {
+                Some(refusal) => writeln!(out, " {refusal:?}")?,
+                None => writeln!(out)?,
+            }
         }
         if *waiting > 0 {
             writeln!(out, "  {waiting} go once they have started")?;
@@ -58,17 +65,17 @@ impl Decision {
             }
         }
         for line in &self.lines.rules {
-            write!(out, "  rule {}: {:?}", line.rule, line.verdict)?;
+            write!(out, "  rule {} {}: {}", line.rule, line.verdict, line.evidence)?;
             match line.age_ms {
-                Some(age) => writeln!(out, ", from {:?}, {age} ms old", line.evidence)?,
-                None => writeln!(out, ", from {:?}, no sample", line.evidence)?,
+                Some(age) => writeln!(out, "; {age} ms old")?,
+                None => writeln!(out)?,
             }
         }
         for line in self.lines.limits.iter().filter(|line| line.before != line.after) {
-            writeln!(out, "  {:?}: {} -> {}", line.limit, line.before, line.after)?;
+            writeln!(out, "  {}: {} -> {}", line.limit, line.before, line.after)?;
         }
         for line in self.lines.layers.iter().filter(|line| line.before != line.after) {
-            writeln!(out, "  {:?}: {} -> {}", line.layer, line.before, line.after)?;
+            writeln!(out, "  {}: {} -> {}", line.layer, line.before, line.after)?;
         }
         Ok(())
     }

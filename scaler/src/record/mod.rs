@@ -2,6 +2,7 @@
 
 mod explain;
 mod lines;
+mod words;
 
 pub use lines::{Layer, LayerLine, Limit, LimitLine, Lines, RateLines, RuleLine, TimedLine};
 pub(crate) use lines::{Said, Trace};
