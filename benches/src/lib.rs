@@ -12,7 +12,7 @@ pub mod refslog;
 mod row;
 mod scaler;
 
-pub use measure::{Pair, Scale, allocations, bytes_held, interleave, median_ns};
+pub use measure::{Pair, Scale, allocations, bytes_held, bytes_peak, interleave, median_ns};
 pub use row::{Bound, Row, short};
 
 /// One crate's figures.

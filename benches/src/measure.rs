@@ -73,6 +73,14 @@ pub fn bytes_held<T>(build: impl FnOnce() -> T) -> (T, i64) {
     (kept, counted.bytes_current)
 }
 
+/// The most bytes that `work` had from the allocator at one time.
+pub fn bytes_peak<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    let mut kept = None;
+    let counted = allocation_counter::measure(|| kept = Some(work()));
+    let Some(kept) = kept else { unreachable!("measure() runs its closure once") };
+    (kept, counted.bytes_max)
+}
+
 fn timed(work: &mut impl FnMut() -> usize) -> f64 {
     let start = Instant::now();
     let operations = std::hint::black_box(work());

@@ -6,7 +6,7 @@
 //! baselines are searched on the very days they are judged on, which is more than anybody who runs them can do.
 //!
 //! * *Plan*: this crate's forecast, corrected by the day so far, at a quantile of its own band: one knob.
-//! * *HPA*: target tracking of the load per instance, over targets, tolerances and stabilisation windows.
+//! * *HPA*: the horizontal pod autoscaler's own rule on the load per pod, over targets, tolerances and windows.
 //! * *Weekly maximum*: for each half hour of the week the most that was seen, times a factor.
 //! * *Fixed*: the same number at all times.
 //!
@@ -15,11 +15,12 @@
 use std::fmt::Write as _;
 
 use tenon_scaler::forecast::{Forecast, Nowcast, Series};
-use tenon_scaler::strategy::{Strategy, Target};
+use tenon_scaler::hpa::{self, Kind, Tolerance};
+use tenon_scaler::strategy::{Hpa, Strategy};
 use tenon_scaler::{
     Behavior, Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool, PoolId, PoolKind,
-    Records, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp, Traffic,
-    VersionId, Watermark, World,
+    Records, Refused, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp,
+    Traffic, VersionId, Watermark, World,
 };
 
 use crate::{Bound, Row};
@@ -124,38 +125,23 @@ fn place(at: Timestamp) -> usize {
     usize::try_from(at.as_millis() / HALF_HOUR_MS).unwrap_or(usize::MAX)
 }
 
-fn engine(strategy: Strategy, stabilize_ms: u64) -> Engine {
-    let config = Config::builder().tick_ms(START_MS).records(Records::None).build();
-    let mut engine = Engine::new(config.unwrap_or_else(|error| unreachable!("{error}")));
-    let (now, shape) = (Timestamp::ZERO, ShapeId(1));
-    let (kind, watermark, stock) = (PoolKind::Resident, Watermark::default(), vec![(shape, 100_000)]);
-    let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 1, watermark, stock };
-    engine.put_pool(now, pool).unwrap_or_else(|error| unreachable!("{error}"));
-    engine.put_release(now, ReleaseId(1), VersionId(1));
-    let policy = Policy {
+fn policy(strategy: Strategy, stabilize_ms: u64) -> Policy {
+    Policy {
         max: 1_000,
         metrics: vec![Metric { id: LOAD, stale_after_ms: 2 * START_MS, when_stale: Staleness::ForbidIn }],
         rules: vec![Rule { id: RuleId(1), kind: RuleKind::Metric(LOAD, strategy) }],
         behavior: Behavior { inward: Pace { stabilize_ms, ..Pace::default() }, ..Behavior::default() },
         ..Policy::default()
-    };
-    let traffic = Traffic { id: GROUP, idcs: vec![], tenant: TenantId(1), release: ReleaseId(1), shape };
-    engine.put_group(now, traffic, policy).unwrap_or_else(|error| unreachable!("{error}"));
-    engine
+    }
 }
 
-/// Runs one setting over the days to be judged on, from a fleet that stands as the setting would have it.
-fn judge(taxi: &Taxi, mut engine: Engine, mut world: Seen<'_>) -> Outcome {
+/// Runs one policy over the days to be judged on, from a fleet that stands at `size`.
+fn judge(taxi: &Taxi, policy: Policy, size: u32, mut world: Seen<'_>) -> Outcome {
     let from = Timestamp::from_millis(HALF_HOUR_MS * taxi.first as u64);
     let until = Timestamp::from_millis(HALF_HOUR_MS * taxi.values.len() as u64);
     let before = Timestamp::from_millis(from.as_millis() - START_MS);
-    engine.handle_sample(before, GROUP, LOAD, before, world.measure(from, GROUP, LOAD, 0));
-    engine.handle_timeout(before);
-    while let Some(effect) = engine.poll_effect() {
-        if let Effect::Launch { request, count, .. } = effect {
-            engine.handle_launch(before, request, count, 0);
-        }
-    }
+    let mut engine = standing(before, size).unwrap_or_else(|error| unreachable!("{error}"));
+    engine.put_group(before, traffic(), policy).unwrap_or_else(|error| unreachable!("{error}"));
     let run =
         Rehearsal { from, until, sample_ms: START_MS, start_ms: START_MS, stop_ms: 0, flap_ms: 0, skip: Skip::Proven };
     let report = engine.rehearse(run, &mut world);
@@ -166,8 +152,30 @@ fn judge(taxi: &Taxi, mut engine: Engine, mut world: Seen<'_>) -> Outcome {
     }
 }
 
+fn traffic() -> Traffic {
+    Traffic { id: GROUP, idcs: vec![], tenant: TenantId(1), release: ReleaseId(1), shape: ShapeId(1) }
+}
+
+/// An engine whose one group has `size` instances.
+fn standing(now: Timestamp, size: u32) -> Result<Engine, Refused> {
+    let config = Config::builder().tick_ms(START_MS).records(Records::None).build();
+    let mut engine = Engine::new(config.unwrap_or_else(|error| unreachable!("{error}")));
+    let (kind, watermark, stock) = (PoolKind::Resident, Watermark::default(), vec![(ShapeId(1), 100_000)]);
+    engine.put_pool(now, Pool { id: PoolId(1), kind, idc: IdcId(1), price: 1, watermark, stock })?;
+    engine.put_release(now, ReleaseId(1), VersionId(1));
+    engine.put_group(now, traffic(), policy(Strategy::Given, 0))?;
+    engine.handle_sample(now, GROUP, LOAD, now, Some(milli(u64::from(size))));
+    engine.handle_timeout(now);
+    while let Some(effect) = engine.poll_effect() {
+        if let Effect::Launch { request, count, .. } = effect {
+            engine.handle_launch(now, request, count, 0);
+        }
+    }
+    Ok(engine)
+}
+
 fn of_plan(taxi: &Taxi, news: News, plan: &[u32]) -> Outcome {
-    judge(taxi, engine(Strategy::Given, 0), Seen { taxi, news, plan: Some(plan) })
+    judge(taxi, policy(Strategy::Given, 0), plan[0], Seen { taxi, news, plan: Some(plan) })
 }
 
 /// A plan by looks from what is wanted in each half hour: who is wanted in the next is asked for one start before it.
@@ -220,19 +228,19 @@ fn planned(taxi: &Taxi, news: News, settings: &[HeadRoom]) -> Vec<Outcome> {
     outcomes
 }
 
-/// Tracks the load per instance as the horizontal pod autoscaler does: the search is over all that it can be set to.
+/// Tracks the load per instance by the horizontal pod autoscaler's own rule: the search is over all that it can be set to.
 fn hpa(taxi: &Taxi, news: News) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for percent in (14..=132).step_by(2) {
         for tolerance in [0, 100] {
             for stabilize_ms in [0, START_MS, 3 * START_MS, 12 * START_MS] {
-                let target = Target {
-                    target: milli(CARRIES * percent / 100),
-                    tolerance_out_permille: tolerance,
-                    tolerance_in_permille: tolerance,
-                };
-                let engine = engine(Strategy::Target(target), stabilize_ms);
-                outcomes.push(judge(taxi, engine, Seen { taxi, news, plan: None }));
+                // A pod's average in thousandths; tolerances are in millionths.
+                let target = i64::try_from(CARRIES * percent * 10).unwrap_or(i64::MAX);
+                let tolerance = Tolerance { up_millionths: tolerance * 1_000, down_millionths: tolerance * 1_000 };
+                let hpa = Hpa { tolerance, ..Hpa::new(hpa::Metric { kind: Kind::PodsAverage, target }) };
+                let size = instances(taxi.known(taxi.first, news) * 100 / percent);
+                let policy = policy(Strategy::Hpa(hpa), stabilize_ms);
+                outcomes.push(judge(taxi, policy, size, Seen { taxi, news, plan: None }));
             }
         }
     }
