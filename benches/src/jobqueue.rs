@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tenon_jobqueue::{
     Act, Assignment, Class, Config, Effect, Engine, Event, Incarnation, Job, JobId, JobKey, JobSpec, LeaseToken,
-    NewJob, Outcome, PipelineId, PoolId, PoolKind, PoolSpec, PullRequest, Row as DbRow, Service, Stamp, Start,
-    Submission, Tag, Ticket, Timestamp, Worker, WorkerName, WriteId, transition,
+    NewJob, Outcome, PipelineId, PoolId, PoolSpec, PullRequest, Row as DbRow, Stamp, Start, Submission, Tag, Ticket,
+    Timestamp, Worker, WorkerName, WriteId, transition,
 };
 use tokio_util::time::DelayQueue;
 
@@ -57,8 +57,8 @@ impl Host {
         for pool in 0..pools {
             let share = tags / pools;
             let tags = (pool * share..(pool + 1) * share).map(|tag| Tag::new(tag, 1)).collect();
-            let (id, kind, service) = (PoolId::new(pool), PoolKind::Preset, Service::Open);
-            let put = engine.put_pool(now, PoolSpec { id, kind, tags, max_leases: u32::MAX, service });
+            let id = PoolId::new(pool);
+            let put = engine.put_pool(now, PoolSpec { id, tags, ..PoolSpec::default() });
             assert!(put.is_ok(), "{put:?}");
         }
         Self { engine, now, next: 1, assigned: Vec::new(), read: 0 }

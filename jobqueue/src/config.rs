@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::id::{Class, Component, Incarnation, PoolId, Tag};
+use crate::rate::Rate;
 
 /// How much an engine may hold. Each limit refuses with [`Refused::Full`](crate::Refused::Full), and none drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -237,6 +238,22 @@ pub enum Service {
     Closed,
 }
 
+/// Which of its tags a pool takes the next job from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Turns {
+    /// Each pull goes round the tags that have something, one job from each, from a random one: no tag waits for
+    /// another, however deep that one's queue is.
+    #[default]
+    Rotation,
+    /// The best job of all tags: larger priority, then older, then the smaller sequence number; with
+    /// [`ageing`](ConfigBuilder::ageing_ms), by what has aged most.
+    Priority,
+    /// By weight ([`Engine::set_weight`](crate::Engine::set_weight)): of two tags that both have something, neither is
+    /// ever ahead of its share by more than one job of each.
+    Fair,
+}
+
 /// A pool, as an operator declares it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -251,4 +268,23 @@ pub struct PoolSpec {
     pub max_leases: u32,
     /// Whether it is drained.
     pub service: Service,
+    /// Which of its tags is next.
+    pub turns: Turns,
+    /// How often it may be given a job; without one, as often as it pulls.
+    pub rate: Option<Rate>,
+}
+
+impl Default for PoolSpec {
+    /// Pool 0: open, for no tags yet, without limits.
+    fn default() -> Self {
+        Self {
+            id: PoolId::new(0),
+            kind: PoolKind::default(),
+            tags: Vec::new(),
+            max_leases: u32::MAX,
+            service: Service::default(),
+            turns: Turns::default(),
+            rate: None,
+        }
+    }
 }

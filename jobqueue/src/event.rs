@@ -97,6 +97,11 @@ pub enum Event {
     Abort(Stopper),
     /// Somebody wants a new attempt.
     Retry,
+    /// The worker that holds it is dead.
+    Gone {
+        /// The worker.
+        worker: Worker,
+    },
 }
 
 /// An event without its data: a column of the published table.
@@ -146,11 +151,13 @@ pub enum EventKind {
     Abort = 19,
     /// [`Event::Retry`]
     Retry = 20,
+    /// [`Event::Gone`]
+    Gone = 21,
 }
 
 impl EventKind {
     /// Every kind, in the order of the published table.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Enqueue,
         Self::Delay,
         Self::Await,
@@ -172,6 +179,7 @@ impl EventKind {
         Self::Expire,
         Self::Abort,
         Self::Retry,
+        Self::Gone,
     ];
 }
 
@@ -203,6 +211,7 @@ impl Event {
             Self::Expire => EventKind::Expire,
             Self::Abort(_) => EventKind::Abort,
             Self::Retry => EventKind::Retry,
+            Self::Gone { .. } => EventKind::Gone,
         }
     }
 }

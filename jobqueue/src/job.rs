@@ -162,6 +162,8 @@ pub enum OnNewer {
     Waits,
     /// It is superseded: only the newest is worth running.
     GivesWay,
+    /// It stays, and the newer one is superseded: while it waits in its queue or is out, its key is unique.
+    KeepsOut,
 }
 
 /// Whether the host has a word to say before a job runs.

@@ -5,11 +5,14 @@
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::num::NonZeroU16;
 
 use crate::config::Service;
 use crate::id::{JobId, Tag};
+use crate::queues::Link;
 use crate::store::{Hangs, JobSlot, Jobs, NONE};
 use crate::time::Timestamp;
+use crate::wait::Waits;
 
 /// A place among jobs of one priority: a total order, smallest first.
 pub(crate) type Turn = (Timestamp, u64, JobId);
@@ -142,15 +145,32 @@ pub(crate) struct Lane {
     pub(crate) held: u32,
     /// Jobs that wait.
     pub(crate) live: u32,
-    /// The pools that serve it, and its place among each one's active lanes.
-    pub(crate) pools: Vec<(u32, Option<u32>)>,
+    /// What its jobs weigh against other tags'.
+    pub(crate) weight: NonZeroU16,
+    /// How long its jobs waited.
+    pub(crate) waits: Waits,
+    /// Jobs that came, and jobs that were given out, in this engine's life.
+    pub(crate) passed: (u64, u64),
+    /// The pools that serve it, and how it hangs in each.
+    pub(crate) pools: Vec<Link>,
     /// Largest priority first.
     levels: Vec<Level>,
 }
 
 impl Lane {
-    pub(crate) const fn new(tag: Tag) -> Self {
-        Self { tag, service: Service::Open, jobs: 0, held: 0, live: 0, pools: Vec::new(), levels: Vec::new() }
+    pub(crate) fn new(tag: Tag) -> Self {
+        Self {
+            tag,
+            service: Service::Open,
+            jobs: 0,
+            held: 0,
+            live: 0,
+            weight: NonZeroU16::MIN,
+            waits: Waits::default(),
+            passed: (0, 0),
+            pools: Vec::new(),
+            levels: Vec::new(),
+        }
     }
 
     /// Whether a pull could take something.
@@ -182,19 +202,17 @@ impl Lane {
         }
     }
 
-    /// The job that is next: the level it stands on and its place.
-    fn next(&self, jobs: &Jobs, ageing_ms: Option<u32>) -> Option<u32> {
-        let mut fronts = self.levels.iter().filter_map(|level| level.front(jobs));
-        if ageing_ms.is_none() {
-            return fronts.next().map(|(_, at)| at);
-        }
-        let ranked = fronts.filter_map(|(_, at)| Some((Rank::of(jobs.get(at)?, ageing_ms), at)));
-        ranked.min().map(|(_, at)| at)
+    /// The job that is next, and its rank.
+    pub(crate) fn front(&self, jobs: &Jobs, ageing_ms: Option<u32>) -> Option<(Rank, u32)> {
+        let fronts = self.levels.iter().filter_map(|level| level.front(jobs));
+        let mut ranked = fronts.filter_map(|(_, at)| Some((Rank::of(jobs.get(at)?, ageing_ms), at)));
+        // Without ageing the largest priority is first, whatever the others are.
+        if ageing_ms.is_none() { ranked.next() } else { ranked.min() }
     }
 
     /// The first job, taken out.
     pub(crate) fn pop(&mut self, jobs: &mut Jobs, ageing_ms: Option<u32>) -> Option<u32> {
-        let at = self.next(jobs, ageing_ms)?;
+        let (_, at) = self.front(jobs, ageing_ms)?;
         self.remove(jobs, at);
         Some(at)
     }

@@ -72,8 +72,7 @@
 //! let (mut db, mut now) = (Db::default(), Timestamp::from_millis(1));
 //! let mut engine = Engine::new(Config::builder(Incarnation::new(1)).seed(7).build()?);
 //! let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
-//! let service = Service::Open;
-//! engine.put_pool(now, PoolSpec { id: pool, kind: PoolKind::Preset, tags: vec![Tag::OTHER], max_leases: 10, service })?;
+//! engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
 //!
 //! // Ask: a build, then a test.
 //! let job = |id, order| NewJob { id: JobId::new(id), spec: JobSpec { order, ..JobSpec::default() }, tag: None };
@@ -171,6 +170,7 @@ mod decide;
 mod effect;
 mod engine;
 mod event;
+mod fair;
 mod filter;
 mod hash;
 mod id;
@@ -179,6 +179,7 @@ mod key;
 mod lane;
 mod pipeline;
 mod queues;
+mod rate;
 mod reason;
 mod recent;
 mod rng;
@@ -191,8 +192,9 @@ mod time;
 mod timer;
 mod transition;
 pub mod trigger;
+mod wait;
 
-pub use config::{Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service};
+pub use config::{Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service, Turns};
 pub use decide::decide;
 pub use effect::{Answer, Assignment, Change, Effect, Row, Want};
 pub use engine::{
@@ -209,6 +211,7 @@ pub use job::{
 };
 pub use key::KeyRow;
 pub use pipeline::{NeedsError, NewJob, Pipeline, PipelineState, Submission, run_orders};
+pub use rate::Rate;
 pub use reason::{Reason, Refused};
 pub use time::Timestamp;
 pub use transition::{Action, Stamp, Transition, backoff, revive, transition};

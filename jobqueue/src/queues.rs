@@ -3,34 +3,98 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use crate::config::{PoolSpec, Service};
+use crate::config::{PoolSpec, Service, Turns};
+use crate::fair::Flow;
 use crate::hash::Map;
 use crate::id::{CallId, PoolId, Tag};
-use crate::lane::Lane;
+use crate::lane::{Lane, Rank};
+use crate::rate::Bucket;
 use crate::rng::Rng;
 use crate::store::Jobs;
+use crate::time::Timestamp;
+
+/// Where a lane stands among those that a pool takes from in an order: smallest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// By the job that is first in it.
+    Job(Rank),
+    /// By the share that its tag had.
+    Share(u128),
+}
+
+/// How a lane hangs in a pool that serves it.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) pool: u32,
+    /// Its place in the pool's rotation.
+    place: Option<u32>,
+    /// Its standing in the pool's order.
+    standing: Option<Standing>,
+    pub(crate) flow: Flow,
+}
+
+impl Link {
+    fn new(pool: u32, clock: u128) -> Self {
+        Self { pool, place: None, standing: None, flow: Flow::new(clock) }
+    }
+}
 
 /// A pool and what it is up to.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     pub(crate) spec: PoolSpec,
-    /// Its lanes that a pull could take something from.
+    /// Its lanes that a pull could take something from, if it goes round.
     pub(crate) active: Vec<u32>,
+    /// The same, if it goes by an order.
+    order: BTreeSet<(Standing, u32)>,
+    /// The virtual time of its fair order.
+    pub(crate) clock: u128,
     /// Pulls that wait for work, oldest first.
     pub(crate) parked: VecDeque<CallId>,
     /// Jobs that its workers hold.
     pub(crate) leased: u32,
     /// Deliveries proposed and not yet settled.
     pub(crate) flying: u32,
+    pub(crate) bucket: Bucket,
 }
 
 impl Pool {
-    /// How many more jobs its workers may be given.
-    pub(crate) const fn room(&self) -> u32 {
+    fn new(spec: PoolSpec) -> Self {
+        Self {
+            spec,
+            active: Vec::new(),
+            order: BTreeSet::new(),
+            clock: 0,
+            parked: VecDeque::new(),
+            leased: 0,
+            flying: 0,
+            bucket: Bucket::default(),
+        }
+    }
+
+    /// How many more jobs its workers may be given, but for its rate.
+    pub(crate) const fn leases_left(&self) -> u32 {
         match self.spec.service {
             Service::Open => self.spec.max_leases.saturating_sub(self.leased).saturating_sub(self.flying),
             Service::Closed => 0,
         }
+    }
+
+    /// How many more jobs its workers may be given now.
+    pub(crate) fn room(&self, now: Timestamp) -> u32 {
+        let by_rate = self.spec.rate.map_or(u32::MAX, |rate| self.bucket.room(now, rate));
+        self.leases_left().min(by_rate)
+    }
+
+    /// When its rate lets the next job go, if that is all that keeps it.
+    pub(crate) fn throttled_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let rate = self.spec.rate.filter(|rate| self.leases_left() > 0 && self.bucket.room(now, *rate) == 0)?;
+        Some(self.bucket.ready_at(now, rate))
+    }
+
+    /// Whether there is something to take.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.active.is_empty() || !self.order.is_empty()
     }
 }
 
@@ -38,6 +102,8 @@ impl Pool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queues {
     pub(crate) lanes: Vec<Lane>,
+    /// How lanes wait: see [`Rank`].
+    pub(crate) ageing_ms: Option<u32>,
     tags: Map<Tag, u32>,
     pub(crate) pools: Vec<Pool>,
     by_id: Map<PoolId, u32>,
@@ -48,6 +114,10 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
+    pub(crate) fn new(ageing_ms: Option<u32>) -> Self {
+        Self { ageing_ms, ..Self::default() }
+    }
+
     /// The tag's lane, made if it is not there; `tags` are those of all lanes.
     pub(crate) fn lane(&mut self, tag: Tag, tags: &mut Vec<Tag>) -> u32 {
         if let Some(lane) = self.find(tag) {
@@ -55,7 +125,8 @@ impl Queues {
         }
         let at = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
         let mut lane = Lane::new(tag);
-        lane.pools = self.served.get(&tag).into_iter().flatten().map(|pool| (*pool, None)).collect();
+        let serving = self.served.get(&tag).into_iter().flatten();
+        lane.pools = serving.map(|pool| Link::new(*pool, self.pools[*pool as usize].clock)).collect();
         self.lanes.push(lane);
         tags.push(tag);
         self.tags.insert(tag, at);
@@ -71,57 +142,83 @@ impl Queues {
     }
 
     /// Declares a pool, anew or again; what its workers hold, and who waits, stays.
-    pub(crate) fn put_pool(&mut self, mut spec: PoolSpec) {
+    pub(crate) fn put_pool(&mut self, mut spec: PoolSpec, jobs: &Jobs) {
         spec.tags.sort_unstable();
         spec.tags.dedup();
         let at = self.by_id.get(&spec.id).copied().unwrap_or_else(|| {
             let at = u32::try_from(self.pools.len()).unwrap_or(u32::MAX);
-            let spec = PoolSpec { tags: Vec::new(), ..spec.clone() };
-            self.pools.push(Pool { spec, active: Vec::new(), parked: VecDeque::new(), leased: 0, flying: 0 });
+            self.pools.push(Pool::new(PoolSpec { tags: Vec::new(), ..spec.clone() }));
             at
         });
         self.by_id.insert(spec.id, at);
-        let old = core::mem::take(&mut self.pools[at as usize].spec.tags);
-        for tag in old.iter().filter(|tag| spec.tags.binary_search(tag).is_err()) {
-            self.unserve(*tag, at);
-        }
-        for tag in spec.tags.iter().filter(|tag| old.binary_search(tag).is_err()) {
-            self.served.entry(*tag).or_default().push(at);
-            if let Some(lane) = self.find(*tag) {
-                self.lanes[lane as usize].pools.push((at, None));
-                self.refresh(lane);
+        let turns = self.pools[at as usize].spec.turns;
+        let old = core::mem::replace(&mut self.pools[at as usize].spec, spec.clone()).tags;
+        for tag in &old {
+            if turns != spec.turns || spec.tags.binary_search(tag).is_err() {
+                self.unserve(*tag, at, turns);
             }
         }
-        self.pools[at as usize].spec = spec;
+        for tag in &spec.tags {
+            if turns != spec.turns || old.binary_search(tag).is_err() {
+                self.served.entry(*tag).or_default().push(at);
+                if let Some(lane) = self.find(*tag) {
+                    let clock = self.pools[at as usize].clock;
+                    self.lanes[lane as usize].pools.push(Link::new(at, clock));
+                    self.refresh(lane, jobs);
+                }
+            }
+        }
         self.woken.insert(at);
     }
 
-    fn unserve(&mut self, tag: Tag, pool: u32) {
+    fn unserve(&mut self, tag: Tag, pool: u32, turns: Turns) {
         if let Some(pools) = self.served.get_mut(&tag) {
             pools.retain(|other| *other != pool);
         }
-        if let Some(lane) = self.find(tag) {
-            self.deactivate(lane, pool);
-            self.lanes[lane as usize].pools.retain(|(other, _)| *other != pool);
+        let Some(lane) = self.find(tag) else { return };
+        let links = &self.lanes[lane as usize].pools;
+        if let Some(link) = links.iter().position(|link| link.pool == pool) {
+            match turns {
+                Turns::Rotation => self.leave_rotation(lane, link),
+                Turns::Priority | Turns::Fair => self.stand(lane, link, None),
+            }
+            self.lanes[lane as usize].pools.remove(link);
         }
     }
 
     /// Puts the lane among its pools' active ones, or takes it out, as it now is.
-    pub(crate) fn refresh(&mut self, lane: u32) {
-        let active = self.lanes[lane as usize].is_active();
+    pub(crate) fn refresh(&mut self, lane: u32, jobs: &Jobs) {
+        let is_active = self.lanes[lane as usize].is_active();
         for at in 0..self.lanes[lane as usize].pools.len() {
-            let (pool, place) = self.lanes[lane as usize].pools[at];
-            match (active, place) {
-                (true, None) => {
-                    let list = &mut self.pools[pool as usize].active;
-                    let place = u32::try_from(list.len()).unwrap_or(u32::MAX);
-                    list.push(lane);
-                    self.lanes[lane as usize].pools[at].1 = Some(place);
-                    self.stir(pool);
+            let link = &self.lanes[lane as usize].pools[at];
+            let (pool, is_in) = (link.pool, link.place.is_some());
+            match self.pools[pool as usize].spec.turns {
+                Turns::Rotation if is_active != is_in => {
+                    if is_active {
+                        self.join_rotation(lane, at);
+                    } else {
+                        self.leave_rotation(lane, at);
+                    }
                 }
-                (false, Some(_)) => self.deactivate(lane, pool),
-                (true, Some(_)) => self.stir(pool),
-                (false, None) => {}
+                Turns::Rotation => {}
+                Turns::Priority => {
+                    let ageing_ms = self.ageing_ms;
+                    let front = self.lanes[lane as usize].front(jobs, ageing_ms).filter(|_| is_active);
+                    self.stand(lane, at, front.map(|(rank, _)| Standing::Job(rank)));
+                }
+                Turns::Fair => {
+                    let clock = self.pools[pool as usize].clock;
+                    let weight = self.lanes[lane as usize].weight;
+                    let link = &mut self.lanes[lane as usize].pools[at];
+                    if is_active && link.standing.is_none() {
+                        link.flow.arrive(clock, weight);
+                    }
+                    let start = link.flow.start(weight);
+                    self.stand(lane, at, is_active.then_some(Standing::Share(start)));
+                }
+            }
+            if is_active {
+                self.stir(pool);
             }
         }
     }
@@ -133,16 +230,40 @@ impl Queues {
         }
     }
 
-    fn deactivate(&mut self, lane: u32, pool: u32) {
-        let mine = self.lanes[lane as usize].pools.iter_mut().find(|(other, _)| *other == pool);
-        let Some(place) = mine.and_then(|(_, place)| place.take()) else { return };
+    /// Gives the lane this standing in its pool's order, or none.
+    fn stand(&mut self, lane: u32, link: usize, standing: Option<Standing>) {
+        let link = &mut self.lanes[lane as usize].pools[link];
+        if link.standing == standing {
+            return;
+        }
+        let order = &mut self.pools[link.pool as usize].order;
+        if let Some(old) = core::mem::replace(&mut link.standing, standing) {
+            order.remove(&(old, lane));
+        }
+        order.extend(standing.map(|new| (new, lane)));
+    }
+
+    fn join_rotation(&mut self, lane: u32, link: usize) {
+        let link = &mut self.lanes[lane as usize].pools[link];
+        let list = &mut self.pools[link.pool as usize].active;
+        link.place = Some(u32::try_from(list.len()).unwrap_or(u32::MAX));
+        list.push(lane);
+    }
+
+    fn leave_rotation(&mut self, lane: u32, link: usize) {
+        let link = &mut self.lanes[lane as usize].pools[link];
+        let (pool, Some(place)) = (link.pool, link.place.take()) else { return };
         let list = &mut self.pools[pool as usize].active;
         list.swap_remove(place as usize);
         if let Some(moved) = list.get(place as usize).copied() {
-            let pools = &mut self.lanes[moved as usize].pools;
-            if let Some((_, at)) = pools.iter_mut().find(|(other, _)| *other == pool) {
-                *at = Some(place);
-            }
+            self.set_place(moved, pool, place);
+        }
+    }
+
+    fn set_place(&mut self, lane: u32, pool: u32, place: u32) {
+        let links = &mut self.lanes[lane as usize].pools;
+        if let Some(link) = links.iter_mut().find(|link| link.pool == pool) {
+            link.place = Some(place);
         }
     }
 
@@ -150,30 +271,33 @@ impl Queues {
     pub(crate) fn set_rotation(&mut self, pool: usize, lanes: &[u32]) {
         self.pools[pool].active = lanes.to_vec();
         for (place, lane) in (0..).zip(lanes) {
-            let pools = &mut self.lanes[*lane as usize].pools;
-            if let Some((_, at)) = pools.iter_mut().find(|(other, _)| *other as usize == pool) {
-                *at = Some(place);
-            }
+            self.set_place(*lane, u32::try_from(pool).unwrap_or(u32::MAX), place);
         }
     }
 
     pub(crate) fn push(&mut self, lane: u32, jobs: &mut Jobs, at: u32) {
         self.lanes[lane as usize].push(jobs, at);
-        self.refresh(lane);
+        self.refresh(lane, jobs);
     }
 
     /// Takes a job out of its lane.
     pub(crate) fn unqueue(&mut self, lane: u32, jobs: &mut Jobs, at: u32) {
         self.lanes[lane as usize].remove(jobs, at);
-        if !self.lanes[lane as usize].is_active() {
-            self.refresh(lane);
-        }
+        self.refresh(lane, jobs);
     }
 
     /// The next job for a pool, taken out of its lane.
     ///
-    /// A pull starts its turn at random and goes round, one job from each lane, so that no lane waits for another.
-    pub(crate) fn take(&mut self, pool: u32, turn: &mut u32, jobs: &mut Jobs, ageing_ms: Option<u32>) -> Option<u32> {
+    /// A pull that goes round starts its turn at random and takes one job from each lane, so that no lane waits for
+    /// another.
+    pub(crate) fn take(&mut self, pool: u32, turn: &mut u32, jobs: &mut Jobs) -> Option<u32> {
+        match self.pools[pool as usize].spec.turns {
+            Turns::Rotation => self.take_round(pool, turn, jobs),
+            Turns::Priority | Turns::Fair => self.take_first(pool, jobs),
+        }
+    }
+
+    fn take_round(&mut self, pool: u32, turn: &mut u32, jobs: &mut Jobs) -> Option<u32> {
         loop {
             let active = &self.pools[pool as usize].active;
             if active.is_empty() {
@@ -181,17 +305,30 @@ impl Queues {
             }
             let at = if (*turn as usize) < active.len() { *turn } else { 0 };
             let lane = active[at as usize];
-            let job = self.lanes[lane as usize].pop(jobs, ageing_ms);
+            let job = self.lanes[lane as usize].pop(jobs, self.ageing_ms);
+            self.refresh(lane, jobs);
             // A lane that is now empty gives its place to another, which is then next.
-            let emptied = !self.lanes[lane as usize].is_active();
-            if emptied {
-                self.refresh(lane);
-            }
-            *turn = if emptied { at } else { at + 1 };
-            if job.is_some() || !emptied {
+            let is_gone = !self.lanes[lane as usize].is_active();
+            *turn = if is_gone { at } else { at + 1 };
+            if job.is_some() || !is_gone {
                 return job;
             }
         }
+    }
+
+    fn take_first(&mut self, pool: u32, jobs: &mut Jobs) -> Option<u32> {
+        let (standing, lane) = self.pools[pool as usize].order.first().copied()?;
+        let job = self.lanes[lane as usize].pop(jobs, self.ageing_ms);
+        if let Standing::Share(start) = standing {
+            let clock = &mut self.pools[pool as usize].clock;
+            *clock = (*clock).max(start);
+            let links = &mut self.lanes[lane as usize].pools;
+            if let Some(link) = links.iter_mut().find(|link| link.pool == pool) {
+                link.flow.serve(start);
+            }
+        }
+        self.refresh(lane, jobs);
+        job
     }
 
     /// Where a pull's rotation starts.
@@ -201,14 +338,14 @@ impl Queues {
     }
 
     /// The parked pull that waits longest among the woken pools that could serve one.
-    pub(crate) fn next_parked(&mut self) -> Option<CallId> {
+    pub(crate) fn next_parked(&mut self, now: Timestamp) -> Option<CallId> {
         if self.woken.is_empty() {
             return None;
         }
         let pools = &self.pools;
         self.woken.retain(|pool| {
             let pool = &pools[*pool as usize];
-            !pool.parked.is_empty() && !pool.active.is_empty() && pool.room() > 0
+            !pool.parked.is_empty() && pool.has_work() && pool.room(now) > 0
         });
         let fronts = self.woken.iter().filter_map(|pool| self.pools[*pool as usize].parked.front());
         fronts.min().copied()

@@ -119,7 +119,12 @@ pub enum Reason {
     },
     /// Somebody asked for a new attempt.
     Revived,
-    /// Newer work with the same key took its place.
+    /// The worker that held it is dead.
+    WorkerGone {
+        /// How often a worker was lost after it had acknowledged the job, this time included if it had.
+        crashes: u16,
+    },
+    /// Other work with the same key stands for it.
     Superseded {
         /// That job.
         by: JobId,
@@ -160,6 +165,7 @@ impl Reason {
             Self::Revived => 27,
             Self::Superseded { .. } => 28,
             Self::Released { .. } => 29,
+            Self::WorkerGone { .. } => 30,
         }
     }
 }

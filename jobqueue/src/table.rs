@@ -50,6 +50,12 @@ pub const fn cell(state: State, event: EventKind) -> Cell {
         }
         (_, E::Retry) => Cell::No(Rule::StillOpen),
 
+        // A dead worker has what it holds taken back.
+        (S::Scheduled, E::Gone) => Cell::To(&[S::Pending]),
+        (S::Running, E::Gone) => Cell::To(&[S::Failed, S::Dead]),
+        (S::Aborting, E::Gone) => Cell::To(&[S::Aborted, S::TimedOut]),
+        (_, E::Gone) => Cell::No(Rule::StaleLease),
+
         // Before running, an abort is an end.
         (S::Unstart | S::Pending | S::Scheduled | S::Suspended | S::Delayed, E::Abort) => Cell::To(&[S::Aborted]),
         (S::Running | S::Polling | S::Aborting, E::Abort) => Cell::To(&[S::Aborting]),

@@ -115,6 +115,7 @@ pub(crate) fn step(now: Timestamp, row: &mut Job, event: &Event, stamp: &Stamp) 
         Event::Supersede { by } => release(now, row, State::Superseded, Reason::Superseded { by }),
         Event::Expire => expire(now, row, stamp),
         Event::Abort(stopper) => abort(now, row, stopper),
+        Event::Gone { .. } => gone(now, row, stamp),
         Event::Retry => Step { next: Some(Next { delay_ms: 0, reason: Reason::Revived }), ..Step::SAME },
     };
     if !step.wrote {
@@ -132,6 +133,7 @@ pub(crate) fn step(now: Timestamp, row: &mut Job, event: &Event, stamp: &Stamp) 
 fn refuse_early(now: Timestamp, row: &Job, event: &Event) -> Result<(), Refused> {
     let refused = match event {
         Event::Expire if row.due().is_none_or(|due| due > now) => Refused::NotDue,
+        Event::Gone { worker } if row.delivery.is_none_or(|delivery| delivery.worker != *worker) => Refused::NotOwner,
         Event::Approve if !matches!(row.reason, Reason::Approval | Reason::Held { .. }) => {
             Refused::WrongState(row.state)
         }
@@ -143,7 +145,8 @@ fn refuse_early(now: Timestamp, row: &Job, event: &Event) -> Result<(), Refused>
         | Event::Supersede { .. }
         | Event::Expire
         | Event::Abort(_)
-        | Event::Retry => return Ok(()),
+        | Event::Retry
+        | Event::Gone { .. } => return Ok(()),
     };
     Err(refused)
 }
@@ -161,7 +164,8 @@ fn admit(job: &Job, event: &Event) -> Result<Cell, Refused> {
         | Event::Supersede { .. }
         | Event::Expire
         | Event::Abort(_)
-        | Event::Retry => None,
+        | Event::Retry
+        | Event::Gone { .. } => None,
     };
     if let Some((worker, token)) = claim {
         check_token(job, worker, token)?;
@@ -387,7 +391,7 @@ fn expire(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
             let due = row.timeout_at;
             stop(now, row, Reason::OverTime { due })
         }
-        State::Running => crashed(now, row, due, stamp),
+        State::Running => crashed(now, row, |crashes| Reason::LeaseLost { due, crashes }, stamp),
         State::Polling if over => {
             let due = row.timeout_at;
             failed(now, row, State::TimedOut, Reason::OverTime { due }, stamp)
@@ -417,11 +421,25 @@ fn expire(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
 
 /// The worker fell silent after its acknowledgement. That spends none of the attempts that failures are given: it says
 /// less about the job.
-fn crashed(now: Timestamp, row: &mut Job, due: Timestamp, stamp: &Stamp) -> Step {
+fn crashed(now: Timestamp, row: &mut Job, reason: impl FnOnce(u16) -> Reason, stamp: &Stamp) -> Step {
     row.tally.crashes = row.tally.crashes.saturating_add(1);
     let (crashes, limit) = (row.tally.crashes, row.spec.policy.max_crashes);
     let state = if crashes >= limit { State::Dead } else { State::Failed };
-    ended(now, row, state, Reason::LeaseLost { due, crashes }, (crashes, limit), stamp)
+    ended(now, row, state, reason(crashes), (crashes, limit), stamp)
+}
+
+/// The worker that holds the row is dead: what would happen when its deadline passes happens now.
+fn gone(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
+    let reason = |crashes| Reason::WorkerGone { crashes };
+    if row.state == State::Running {
+        return crashed(now, row, reason, stamp);
+    }
+    let reason = reason(row.tally.crashes);
+    if row.state == State::Aborting {
+        return stopped(now, row, reason, stamp);
+    }
+    row.tally.unacked = row.tally.unacked.saturating_add(1);
+    release(now, row, State::Pending, reason)
 }
 
 /// The worker is told to stop.

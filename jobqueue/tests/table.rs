@@ -86,6 +86,7 @@ fn events(job: &Job) -> Vec<Event> {
         Event::Expire,
         Event::Abort(Stopper::User),
         Event::Retry,
+        Event::Gone { worker: worker() },
     ]);
     events
 }
@@ -224,7 +225,7 @@ fn the_table_prints_as_text_and_as_a_graph() {
     let text = markdown();
     assert!(text.contains("| Pending | Deliver | Scheduled |"), "{text}");
     assert!(text.contains("| Dead | Retry | a new attempt |"));
-    assert!(graphviz().contains("Scheduled -> Pending [label=\"Expire\"]"));
+    assert!(graphviz().contains("Scheduled -> Pending [label=\"Expire, Gone\"]"));
 }
 
 #[test]

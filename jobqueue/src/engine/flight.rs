@@ -219,6 +219,11 @@ impl Engine {
                     pull.got += 1;
                 }
                 self.effects.push_back(Effect::Assign { call, assignment: assignment(job, token, delivery) });
+                if let Some(slot) = at.and_then(|at| self.store.jobs.get(at)) {
+                    let lane = &mut self.queues.lanes[slot.lane as usize];
+                    lane.waits.add(job.since.millis_since(slot.since));
+                    lane.passed.1 += 1;
+                }
             }
             State::Aborting if old != Some(State::Aborting) => {
                 self.effects.push_back(Effect::Abort { worker: delivery.worker, token });

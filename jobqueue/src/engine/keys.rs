@@ -6,13 +6,15 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{Engine, Purpose};
+use super::{Engine, Purpose, Sleeper};
 use crate::effect::{Change, Row, Want};
 use crate::id::{CallId, JobId, Key, Ticket, Version, WriteId};
 use crate::job::{Job, OnNewer, State};
 use crate::key::KeyRow;
 use crate::lane::Rank;
+use crate::rate::{Bucket, Rate};
 use crate::store::{Hangs, NONE};
+use crate::time::Timestamp;
 
 /// What is known about a key.
 #[derive(Clone, Debug, Default)]
@@ -32,13 +34,29 @@ pub(super) struct KeySlot {
     holders: BTreeSet<JobId>,
     /// Jobs here.
     jobs: u32,
+    /// How often one of its jobs may be given out.
+    pub(super) rate: Option<Rate>,
+    pub(super) bucket: Bucket,
+}
+
+impl KeySlot {
+    /// Whether nobody has it, as far as is known here.
+    fn is_free(&self) -> bool {
+        self.lock.is_none() && self.row.is_none_or(|row| row.holder.is_none())
+    }
+
+    /// When its rate lets the next job go, if none may go now.
+    fn throttled_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let rate = self.rate.filter(|rate| self.bucket.room(now, *rate) == 0)?;
+        Some(self.bucket.ready_at(now, rate))
+    }
 }
 
 impl Engine {
     /// Whether the job may be delivered as far as its key goes.
     pub(super) fn key_admits(&self, job: &Job) -> bool {
         let slot = job.spec.key.and_then(|key| self.keys.get(&key));
-        slot.is_none_or(|slot| slot.lock.is_none() && slot.row.is_none_or(|row| row.holder.is_none()))
+        slot.is_none_or(|slot| slot.is_free() && slot.throttled_until(self.now).is_none())
     }
 
     /// Whether it is known what a change from `old` to `new` does to the key.
@@ -155,7 +173,11 @@ impl Engine {
     /// The best of the jobs set aside goes back to its queue, if the key is free.
     pub(super) fn free_up(&mut self, key: Key) {
         let Some(slot) = self.keys.get_mut(&key) else { return };
-        if slot.lock.is_some() || slot.row.is_some_and(|row| row.holder.is_some()) {
+        if !slot.is_free() || slot.aside.is_empty() {
+            return;
+        }
+        if let Some(until) = slot.throttled_until(self.now) {
+            self.sleepers.insert((until, Sleeper::Key(key)));
             return;
         }
         let Some((_, at)) = slot.aside.pop_first() else { return };
@@ -171,7 +193,20 @@ impl Engine {
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
         slot.hangs = Hangs::Aside;
         let rank = Rank::of(slot, self.config.ageing_ms);
-        self.keys.entry(key).or_default().aside.insert((rank, at));
+        let slot = self.keys.entry(key).or_default();
+        slot.aside.insert((rank, at));
+        if let Some(until) = slot.throttled_until(self.now).filter(|_| slot.is_free()) {
+            self.sleepers.insert((until, Sleeper::Key(key)));
+        }
+    }
+
+    /// A job of the key is given out.
+    pub(super) fn spend_key(&mut self, key: Key) {
+        if let Some(slot) = self.keys.get_mut(&key)
+            && let Some(rate) = slot.rate
+        {
+            slot.bucket.take(self.now, rate);
+        }
     }
 
     /// The job no longer waits for its key: it goes, or its row changes.
@@ -218,14 +253,34 @@ impl Engine {
         slot.jobs -= 1;
         slot.pending.remove(&(job.sequence, job.id()));
         slot.holders.remove(&job.id());
-        if many && slot.jobs == 0 && slot.lock.is_none() && !slot.asked && slot.callers.is_empty() {
+        if many
+            && slot.jobs == 0
+            && slot.rate.is_none()
+            && slot.lock.is_none()
+            && !slot.asked
+            && slot.callers.is_empty()
+        {
             self.keys.remove(&key);
         }
     }
 
-    /// Of the pending jobs that give way, all older than the newest are superseded by it.
+    /// Of the pending jobs that give way, all older than the newest are superseded by it; what is newer than a job that
+    /// keeps others out is superseded by that one.
     fn collapse(&mut self, key: Key, job: &Job) {
         let Some(slot) = self.keys.get(&key) else { return };
+        let place = (job.sequence, job.id());
+        let rule = |id: JobId| self.store.find_job(id).and_then(|at| self.store.spec(at)).map(|spec| spec.on_newer);
+        let older = slot.pending.range(..place).map(|(_, id)| *id);
+        let mut keepers = slot.holders.iter().copied().chain(older).filter(|id| rule(*id) == Some(OnNewer::KeepsOut));
+        if let Some(keeper) = keepers.find(|id| *id != job.id()) {
+            self.superseded.push_back((job.id(), keeper));
+            return;
+        }
+        if job.spec.on_newer == OnNewer::KeepsOut {
+            let newer = slot.pending.range(place..).map(|(_, id)| *id).filter(|id| *id != job.id());
+            self.superseded.extend(newer.map(|id| (id, job.id())));
+            return;
+        }
         let Some((_, newest)) = slot.pending.last().copied() else { return };
         if newest != job.id() {
             if job.spec.on_newer == OnNewer::GivesWay {
@@ -233,11 +288,7 @@ impl Engine {
             }
             return;
         }
-        for (_, id) in slot.pending.iter().filter(|(_, id)| *id != newest) {
-            let older = self.store.find_job(*id).and_then(|at| self.store.spec(at));
-            if older.is_some_and(|older| older.on_newer == OnNewer::GivesWay) {
-                self.superseded.push_back((*id, newest));
-            }
-        }
+        let older = slot.pending.range(..place).map(|(_, id)| *id);
+        self.superseded.extend(older.filter(|id| rule(*id) == Some(OnNewer::GivesWay)).map(|id| (id, newest)));
     }
 }

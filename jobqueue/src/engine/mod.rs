@@ -14,6 +14,7 @@ pub use snapshot::{RestoreError, Snapshot};
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::num::NonZeroU16;
 
 use crate::config::{Config, PoolSpec, Service};
 use crate::decide;
@@ -27,10 +28,11 @@ use crate::id::{
 use crate::job::{Entry, Job, ResultKey, State, Tally};
 use crate::pipeline::{NewJob, Pipeline, Submission};
 use crate::queues::Queues;
+use crate::rate::Rate;
 use crate::reason::{Reason, Refused};
 use crate::recent::Recent;
 use crate::rng::{Rng, mix};
-use crate::store::{NONE, Store};
+use crate::store::{JobSlot, NONE, Store};
 use crate::time::Timestamp;
 use crate::timer::Timers;
 use crate::transition::Stamp;
@@ -70,6 +72,16 @@ enum Purpose {
     Key(Key),
 }
 
+/// What a rate holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+enum Sleeper {
+    /// The pulls parked at a pool, by its place.
+    Pool(u32),
+    /// The jobs set aside for a key.
+    Key(Key),
+}
+
 /// The engine: an index over rows that live in a database. It never owns the truth, and can be made from the rows at
 /// any time.
 ///
@@ -90,6 +102,8 @@ pub struct Engine {
     calls: Recent<CallId, Call>,
     /// When parked pulls give up.
     patience: BTreeSet<(Timestamp, CallId)>,
+    /// When rates let go what they hold back.
+    sleepers: BTreeSet<(Timestamp, Sleeper)>,
     asks: BTreeMap<AskId, (Want, Purpose)>,
     effects: VecDeque<Effect>,
     /// Pipelines that may have something to decide; empty between calls.
@@ -121,11 +135,12 @@ impl Engine {
             next_ask: 1,
             next_sequence: 1,
             store: Store::default(),
-            queues: Queues::default(),
+            queues: Queues::new(config.ageing_ms),
             timers: Timers::default(),
             flights: Recent::default(),
             calls: Recent::default(),
             patience: BTreeSet::new(),
+            sleepers: BTreeSet::new(),
             asks: BTreeMap::new(),
             effects: VecDeque::new(),
             undecided: VecDeque::new(),
@@ -156,7 +171,7 @@ impl Engine {
             within(self.queues.pools.len() + 1, limits.pools)?;
         }
         self.lift(now);
-        self.queues.put_pool(pool);
+        self.queues.put_pool(pool, &self.store.jobs);
         self.pump();
         Ok(())
     }
@@ -170,7 +185,22 @@ impl Engine {
         let lane = self.queues.find(tag).ok_or(Refused::Unknown)?;
         self.lift(now);
         self.queues.lanes[lane as usize].service = service;
-        self.queues.refresh(lane);
+        self.queues.refresh(lane, &self.store.jobs);
+        self.pump();
+        Ok(())
+    }
+
+    /// Says what a tag weighs in pools that go by [`Turns::Fair`](crate::Turns); 1 until it is said. It acts with the
+    /// next job that is given out. Like pools, weights are an operator's configuration, told again after a restart.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unknown`] if no job ever had this tag here; nothing is changed.
+    pub fn set_weight(&mut self, now: Timestamp, tag: Tag, weight: NonZeroU16) -> Result<(), Refused> {
+        let lane = self.queues.find(tag).ok_or(Refused::Unknown)?;
+        self.lift(now);
+        self.queues.lanes[lane as usize].weight = weight;
+        self.queues.refresh(lane, &self.store.jobs);
         self.pump();
         Ok(())
     }
@@ -461,6 +491,24 @@ impl Engine {
         Ok(call)
     }
 
+    /// Says how often a job of this key may be given out, or that it is not limited. Its jobs wait aside meanwhile, and
+    /// block neither their queue nor any other key. Like pools, such rates are an operator's configuration, told again
+    /// after a restart; each engine keeps them for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] with too many keys; nothing is changed.
+    pub fn set_key_rate(&mut self, now: Timestamp, key: Key, rate: Option<Rate>) -> Result<(), Refused> {
+        if !self.keys.contains_key(&key) {
+            within(self.keys.len() + 1, self.config.limits().keys)?;
+        }
+        self.lift(now);
+        self.keys.entry(key).or_default().rate = rate;
+        self.free_up(key);
+        self.pump();
+        Ok(())
+    }
+
     // ---- facts ----------------------------------------------------------------------------------------------------
 
     /// The write was made.
@@ -512,6 +560,23 @@ impl Engine {
         self.pump();
     }
 
+    /// A worker, in this life, is dead: the host saw it die, or sees it in another life. What it held is taken back now,
+    /// as it would be when its leases end.
+    pub fn handle_worker_gone(&mut self, now: Timestamp, worker: Worker) {
+        self.lift(now);
+        let held = self.store.jobs_held(worker.name).filter_map(|at| self.store.jobs.get(at));
+        let is_its = |slot: &&JobSlot| self.store.delivery(slot).is_some_and(|delivery| delivery.worker == worker);
+        let mut held: Vec<JobId> = held.filter(is_its).map(JobSlot::id).collect();
+        held.sort_unstable();
+        if held.is_empty() {
+            self.counters.ignored += 1;
+        }
+        for job in held {
+            self.silently(job, Event::Gone { worker });
+        }
+        self.pump();
+    }
+
     /// Time has passed. Due deadlines are acted on, at most so many at once; call again while
     /// [`Engine::next_deadline`] is not later than `now`.
     pub fn handle_timeout(&mut self, now: Timestamp) {
@@ -519,6 +584,13 @@ impl Engine {
         while let Some((until, call)) = self.patience.first().copied().filter(|(until, _)| *until <= self.now) {
             self.patience.remove(&(until, call));
             self.give_up(call);
+        }
+        while let Some((until, sleeper)) = self.sleepers.first().copied().filter(|(until, _)| *until <= self.now) {
+            self.sleepers.remove(&(until, sleeper));
+            match sleeper {
+                Sleeper::Pool(pool) => self.queues.stir(pool),
+                Sleeper::Key(key) => self.free_up(key),
+            }
         }
         for _ in 0..self.config.budget {
             self.wind();
@@ -544,7 +616,8 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let timer = self.timers.first();
         let patience = self.patience.first().map(|(until, _)| *until);
-        [timer, patience].into_iter().flatten().min()
+        let sleeper = self.sleepers.first().map(|(until, _)| *until);
+        [timer, patience, sleeper].into_iter().flatten().min()
     }
 
     /// The rows of a write that is under way: all are to be written, or none. Empty once it is settled.
@@ -592,19 +665,23 @@ impl Engine {
         }
     }
 
+    /// Does to a job what nobody waits for the answer of.
+    fn silently(&mut self, job: JobId, event: Event) {
+        let call = CallId::new(self.next_call);
+        self.next_call += 1;
+        self.calls.insert(call, Call { work: Work::Event(job, event), tries: 0, fresh: false, silent: true });
+        self.run(call, &[]);
+    }
+
     /// Does what the last change made possible: decisions first, so that parked pulls see all that came at once.
     fn pump(&mut self) {
         while let Some((job, by)) = self.superseded.pop_front() {
-            let call = CallId::new(self.next_call);
-            self.next_call += 1;
-            let work = Work::Event(job, Event::Supersede { by });
-            self.calls.insert(call, Call { work, tries: 0, fresh: false, silent: true });
-            self.run(call, &[]);
+            self.silently(job, Event::Supersede { by });
         }
         while let Some(pipeline) = self.undecided.pop_front() {
             self.decide(pipeline);
         }
-        while let Some(call) = self.queues.next_parked() {
+        while let Some(call) = self.queues.next_parked(self.now) {
             self.unpark(call);
             self.serve(call);
         }

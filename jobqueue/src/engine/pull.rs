@@ -2,7 +2,7 @@
 
 use super::call::{Call, Pull, Work};
 use super::flight::{Origin, assignment};
-use super::{Engine, Purpose};
+use super::{Engine, Purpose, Sleeper};
 use crate::effect::{Answer, Change, Effect, Row, Want};
 use crate::event::Event;
 use crate::id::{CallId, LeaseToken, Worker};
@@ -28,9 +28,8 @@ impl Engine {
         let Some(mut pull) = self.pull_of(id) else { return };
         let Some(pool) = self.queues.pool(pull.pool) else { return };
         let mut turn = self.queues.turn(pool, &mut self.rng);
-        while pull.flying + pull.got < pull.want && self.queues.pools[pool as usize].room() > 0 {
-            let (jobs, ageing_ms) = (&mut self.store.jobs, self.config.ageing_ms);
-            let Some(at) = self.queues.take(pool, &mut turn, jobs, ageing_ms) else { break };
+        while pull.flying + pull.got < pull.want && self.queues.pools[pool as usize].room(self.now) > 0 {
+            let Some(at) = self.queues.take(pool, &mut turn, &mut self.store.jobs) else { break };
             let Some(old) = self.store.row(at) else { continue };
             if !self.key_admits(&old) {
                 self.set_aside(at);
@@ -43,9 +42,16 @@ impl Engine {
                 continue;
             }
             pull.flying += 1;
-            self.queues.pools[pool as usize].flying += 1;
+            let spec = &mut self.queues.pools[pool as usize];
+            spec.flying += 1;
+            if let Some(rate) = spec.spec.rate {
+                spec.bucket.take(self.now, rate);
+            }
             self.put(at, &Change { expect: Some(old.version), row: Row::Job(job) });
-            self.stage_key(&old, &job, job.write);
+            if let Some(key) = old.spec.key {
+                self.stage_key(&old, &job, job.write);
+                self.spend_key(key);
+            }
             self.propose(ticket, Origin::Pull(id, pool));
         }
         self.set_pull(id, pull);
@@ -66,6 +72,15 @@ impl Engine {
         }
         self.patience.insert((pull.until, id));
         self.queues.woken.remove(&pool);
+        self.doze(pool);
+    }
+
+    /// Whoever is parked at a pool that its rate holds back is looked at when the rate lets the next job go.
+    pub(super) fn doze(&mut self, pool: u32) {
+        let slot = &self.queues.pools[pool as usize];
+        if let Some(until) = slot.throttled_until(self.now).filter(|_| slot.has_work()) {
+            self.sleepers.insert((until, Sleeper::Pool(pool)));
+        }
     }
 
     /// A delivery of the pull was settled.

@@ -237,7 +237,9 @@ impl Engine {
             (Some(at), false) => self.change(at, job),
             (None, false) => {
                 let lane = self.queues.lane(job.tag, &mut self.store.tags);
-                self.queues.lanes[lane as usize].jobs += 1;
+                let queue = &mut self.queues.lanes[lane as usize];
+                queue.jobs += 1;
+                queue.passed.0 += u64::from(job.state == State::Pending);
                 let at = self.store.insert_job(job, lane);
                 let pipe = self.store.jobs.get(at).map(|slot| slot.pipe);
                 if let Some(pipe) = pipe.and_then(|pipe| self.store.pipes.get_mut(pipe)) {
@@ -260,6 +262,8 @@ impl Engine {
         {
             pipe.unstarted = pipe.unstarted + u32::from(is) - u32::from(was);
         }
+        let comes = job.state == State::Pending && slot.state != State::Pending;
+        self.queues.lanes[slot.lane as usize].passed.0 += u64::from(comes);
         let old = job.spec.key.and_then(|_| self.store.row(at));
         // While a delivery lasts, its worker and its pool stay the same.
         let goes_on = slot.state.is_leased() && job.state.is_leased() && self.store.delivery(slot) == job.delivery;

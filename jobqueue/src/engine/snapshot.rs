@@ -2,20 +2,24 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::num::NonZeroU16;
 
 use super::call::{Call, Work};
 use super::flight::{Flight, Origin};
 use super::keys::KeySlot;
-use super::{Engine, Purpose};
-use crate::config::{Config, PoolSpec, Service};
+use super::{Engine, Purpose, Sleeper};
+use crate::config::{Config, PoolSpec, Service, Turns};
 use crate::effect::{Change, Effect, Row, Want};
+use crate::fair::Flow;
 use crate::filter::Filters;
 use crate::id::{AskId, CallId, Incarnation, JobId, Key, PipelineId, Tag, Ticket, Version};
 use crate::job::Job;
 use crate::key::KeyRow;
 use crate::pipeline::Pipeline;
+use crate::rate::{Bucket, Rate};
 use crate::rng::Rng;
 use crate::store::{JobSlot, NONE};
+use crate::time::Timestamp;
 
 /// The layout of [`Snapshot`] that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -35,6 +39,9 @@ struct PipeState {
 struct PoolState {
     spec: PoolSpec,
     active: Vec<u32>,
+    bucket: Bucket,
+    /// How far each tag is behind its fair share, by the tag's place.
+    flows: Vec<(u32, u64, bool)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +54,8 @@ struct KeyState {
     callers: Vec<CallId>,
     /// Jobs that were set aside, best first.
     aside: Vec<JobId>,
+    rate: Option<Rate>,
+    bucket: Bucket,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,8 +80,9 @@ pub struct Snapshot {
     /// Jobs whose deadline is not watched, as their pipeline's row is locked or unknown.
     silent: Vec<JobId>,
     pipelines: Vec<PipeState>,
-    lanes: Vec<(Tag, Service)>,
+    lanes: Vec<(Tag, Service, NonZeroU16)>,
     pools: Vec<PoolState>,
+    sleepers: Vec<(Timestamp, Sleeper)>,
     flights: Vec<FlightState>,
     calls: Vec<(CallId, Call)>,
     asks: Vec<(AskId, Want, Purpose)>,
@@ -117,7 +127,6 @@ impl Engine {
         });
         let mut pipelines: Vec<PipeState> = pipelines.collect();
         pipelines.sort_unstable_by_key(|pipeline| pipeline.id);
-        let pools = self.queues.pools.iter();
         let asks = self.asks.iter().map(|(ask, (want, purpose))| (*ask, *want, *purpose));
         let flights = self.flights.sorted().into_iter().map(|(ticket, flight)| FlightState {
             ticket,
@@ -134,8 +143,9 @@ impl Engine {
             jobs,
             silent,
             pipelines,
-            lanes: self.queues.lanes.iter().map(|lane| (lane.tag, lane.service)).collect(),
-            pools: pools.map(|pool| PoolState { spec: pool.spec.clone(), active: pool.active.clone() }).collect(),
+            lanes: self.queues.lanes.iter().map(|lane| (lane.tag, lane.service, lane.weight)).collect(),
+            pools: self.pool_states(),
+            sleepers: self.sleepers.iter().copied().collect(),
             flights: flights.collect(),
             calls: self.calls.sorted().into_iter().map(|(id, call)| (id, *call)).collect(),
             asks: asks.collect(),
@@ -149,7 +159,16 @@ impl Engine {
     fn key_state(&self, key: Key, slot: &KeySlot) -> KeyState {
         let aside = slot.aside.iter().filter_map(|(_, at)| self.store.jobs.get(*at));
         let aside = aside.map(JobSlot::id).collect();
-        KeyState { key, row: slot.row, known: slot.known, asked: slot.asked, callers: slot.callers.clone(), aside }
+        KeyState {
+            key,
+            row: slot.row,
+            known: slot.known,
+            asked: slot.asked,
+            callers: slot.callers.clone(),
+            aside,
+            rate: slot.rate,
+            bucket: slot.bucket,
+        }
     }
 
     /// The engine whose snapshot this is.
@@ -166,15 +185,16 @@ impl Engine {
         }
         let mut engine = Self::new(config);
         engine.rng = snapshot.rng.clone();
-        for (tag, service) in &snapshot.lanes {
+        for (tag, service, weight) in &snapshot.lanes {
             let lane = engine.queues.lane(*tag, &mut engine.store.tags);
-            engine.queues.lanes[lane as usize].service = *service;
+            let lane = &mut engine.queues.lanes[lane as usize];
+            (lane.service, lane.weight) = (*service, *weight);
         }
         if engine.queues.lanes.len() != snapshot.lanes.len() {
             return Err(RestoreError::Broken("one tag, two queues"));
         }
         for pool in &snapshot.pools {
-            engine.queues.put_pool(pool.spec.clone());
+            engine.queues.put_pool(pool.spec.clone(), &engine.store.jobs);
         }
         if engine.queues.pools.len() != snapshot.pools.len() {
             return Err(RestoreError::Broken("one pool twice"));
@@ -185,8 +205,10 @@ impl Engine {
         engine.restore_keys(snapshot);
         [engine.next_ticket, engine.next_call, engine.next_ask, engine.next_sequence] = snapshot.next;
         engine.restore_work(snapshot)?;
+        engine.restore_shares(snapshot)?;
         engine.restore_rotation(snapshot)?;
         engine.filters = snapshot.filters.clone();
+        engine.sleepers = snapshot.sleepers.iter().copied().collect();
         engine.judging = snapshot.judging.iter().copied().collect();
         engine.undecided.clear();
         engine.superseded.clear();
@@ -195,11 +217,48 @@ impl Engine {
         Ok(engine)
     }
 
+    fn pool_states(&self) -> Vec<PoolState> {
+        let mut all: Vec<PoolState> = Vec::new();
+        for pool in &self.queues.pools {
+            let (spec, active, bucket) = (pool.spec.clone(), pool.active.clone(), pool.bucket);
+            all.push(PoolState { spec, active, bucket, flows: Vec::new() });
+        }
+        for (lane, at) in self.queues.lanes.iter().zip(0..) {
+            for link in &lane.pools {
+                let pool = &self.queues.pools[link.pool as usize];
+                if pool.spec.turns == Turns::Fair {
+                    let (lag, owes) = link.flow.behind(pool.clock);
+                    all[link.pool as usize].flows.push((at, lag, owes));
+                }
+            }
+        }
+        all
+    }
+
+    /// After the rows, whose coming moved the shares.
+    fn restore_shares(&mut self, snapshot: &Snapshot) -> Result<(), RestoreError> {
+        for (at, saved) in snapshot.pools.iter().enumerate() {
+            self.queues.pools[at].bucket = saved.bucket;
+            for (lane, lag, owes) in &saved.flows {
+                let lane = self.queues.lanes.get_mut(*lane as usize);
+                let mut links = lane.into_iter().flat_map(|lane| &mut lane.pools);
+                let link = links.find(|link| link.pool as usize == at);
+                let link = link.ok_or(RestoreError::Broken("a share of no tag"))?;
+                (link.flow, self.queues.pools[at].clock) = Flow::of(*lag, *owes);
+            }
+        }
+        for lane in 0..u32::try_from(self.queues.lanes.len()).unwrap_or(0) {
+            self.queues.refresh(lane, &self.store.jobs);
+        }
+        Ok(())
+    }
+
     fn restore_keys(&mut self, snapshot: &Snapshot) {
         for key in &snapshot.keys {
             let slot = self.keys.entry(key.key).or_default();
             (slot.row, slot.known, slot.asked) = (key.row, key.known, key.asked);
             slot.callers.clone_from(&key.callers);
+            (slot.rate, slot.bucket) = (key.rate, key.bucket);
         }
     }
 

@@ -11,8 +11,8 @@ use super::{JobStore, Report, Written};
 use crate::rng::Rng;
 use crate::{
     Act, Answer, Assignment, Change, Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, Judgement, Key,
-    NewJob, OnFailure, Outcome, PipelineId, Policy, PoolId, PoolKind, PoolSpec, PullRequest, Service, Start,
-    Submission, Tag, Ticket, Timestamp, Version, Want, When, Worker, WorkerName,
+    NewJob, OnFailure, Outcome, PipelineId, Policy, PoolId, PoolSpec, PullRequest, Start, Submission, Tag, Ticket,
+    Timestamp, Version, Want, When, Worker, WorkerName,
 };
 
 const POOL: PoolId = PoolId::new(1);
@@ -92,8 +92,7 @@ impl<'a, S: JobStore> Run<'a, S> {
         self.lives.push(life);
         let config = Config::builder(life).seed(life.get()).settling_ms(0).build();
         let mut engine = Engine::new(config.map_err(|error| format!("{error}"))?);
-        let (kind, service) = (PoolKind::Preset, Service::Open);
-        let pool = PoolSpec { id: POOL, kind, tags: vec![Tag::OTHER], max_leases: 8, service };
+        let pool = PoolSpec { id: POOL, tags: vec![Tag::OTHER], max_leases: 8, ..PoolSpec::default() };
         engine.put_pool(self.now, pool).map_err(|refused| format!("{refused}"))?;
         let rows = self.open_rows()?;
         let told = engine.load(self.now, &rows);

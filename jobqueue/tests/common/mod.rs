@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use tenon_jobqueue::{
     Act, Answer, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobId, JobKey,
-    JobSpec, Key, KeyRow, LeaseToken, NewJob, Outcome, Pipeline, PipelineId, PipelineState, PoolId, PoolKind, PoolSpec,
-    PullRequest, Refused, Row, Service, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
+    JobSpec, Key, KeyRow, LeaseToken, NewJob, Outcome, Pipeline, PipelineId, PipelineState, PoolId, PoolSpec,
+    PullRequest, Refused, Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
 };
 
 /// Two tables, written by compare-and-set on the version, all rows of a write or none.
@@ -147,7 +147,7 @@ pub fn worker(name: u64) -> Worker {
 }
 
 pub fn pool(id: u32, tags: &[Tag], max_leases: u32) -> PoolSpec {
-    PoolSpec { id: PoolId::new(id), kind: PoolKind::Preset, tags: tags.to_vec(), max_leases, service: Service::Open }
+    PoolSpec { id: PoolId::new(id), tags: tags.to_vec(), max_leases, ..PoolSpec::default() }
 }
 
 pub fn config(engine: u64) -> Config {

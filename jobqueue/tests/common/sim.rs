@@ -2,12 +2,14 @@
 #![allow(unreachable_pub, unused_must_use, dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::num::NonZeroU16;
+
 use crate::common::{Db, pool};
 use tenon_jobqueue::{
     Act, Answer, AskId, Assignment, CallId, Change, Class, Component, Condition, Config, Effect, Engine, Hold,
     Incarnation, Job, JobId, JobKey, JobSpec, Judgement, Key, LeaseToken, Limits, NewJob, OnFailure, OnNewer, Outcome,
-    PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest, Refused, ResultKey, Row, Service, Start, State,
-    Submission, Tag, Ticket, Timestamp, When, Worker, WorkerName,
+    PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest, Rate, Refused, ResultKey, Row, Service, Start,
+    State, Submission, Tag, Ticket, Timestamp, Turns, When, Worker, WorkerName,
 };
 
 /// Everything that a host can say to an engine.
@@ -15,6 +17,9 @@ use tenon_jobqueue::{
 pub enum Input {
     Pool(PoolSpec),
     Tag(Tag, Service),
+    Weight(Tag, NonZeroU16),
+    KeyRate(Key, Option<Rate>),
+    Gone(Worker),
     Submit(PipelineId, u8, Vec<NewJob>),
     Pull(PullRequest),
     Cancel(CallId),
@@ -44,6 +49,8 @@ impl Input {
         let call = match self {
             Self::Pool(spec) => return engine.put_pool(now, spec.clone()).map(|()| None),
             Self::Tag(tag, service) => return engine.set_tag(now, *tag, *service).map(|()| None),
+            Self::Weight(tag, weight) => return engine.set_weight(now, *tag, *weight).map(|()| None),
+            Self::KeyRate(key, rate) => return engine.set_key_rate(now, *key, *rate).map(|()| None),
             Self::Hold(hold) => return engine.hold(now, *hold).map(|()| None),
             Self::Component(component, service) => {
                 return engine.set_component(now, *component, *service).map(|()| None);
@@ -75,6 +82,7 @@ impl Input {
             Self::Unknown(ticket) => engine.handle_unknown(now, *ticket),
             Self::Rows(ask, rows) => engine.handle_rows(now, *ask, rows),
             Self::Judged(job, judgement) => engine.handle_judged(now, *job, *judgement),
+            Self::Gone(worker) => engine.handle_worker_gone(now, *worker),
             Self::Release(filter) => engine.release(now, *filter),
             Self::Timeout => engine.handle_timeout(now),
             Self::Load(rows) => drop(engine.load(now, rows)),
@@ -129,6 +137,10 @@ pub struct Sim {
     pub faults: bool,
 }
 
+fn weight(number: u64) -> NonZeroU16 {
+    NonZeroU16::new(u16::try_from(number).unwrap()).unwrap()
+}
+
 pub fn tags() -> [Tag; 3] {
     [Tag::OTHER, Tag::new(1, 0), Tag::new(2, 0)]
 }
@@ -173,8 +185,11 @@ impl Sim {
     }
 
     fn pools(&mut self, node: usize) {
-        self.say(node, Input::Pool(pool(1, &tags(), 8)));
-        self.say(node, Input::Pool(pool(2, &tags()[1..], 4)));
+        for (id, tags, leases) in [(1, &tags()[..], 8), (2, &tags()[1..], 4)] {
+            let turns = [Turns::Rotation, Turns::Priority, Turns::Fair][usize::try_from(self.dice.roll(3)).unwrap()];
+            let rate = Rate::new(3, 1_000).filter(|_| self.dice.roll(3) == 0);
+            self.say(node, Input::Pool(PoolSpec { turns, rate, ..pool(id, tags, leases) }));
+        }
     }
 
     pub fn say(&mut self, node: usize, input: Input) -> Option<CallId> {
@@ -252,7 +267,8 @@ impl Sim {
                 condition: [Condition::None, Condition::None, Condition::Ask]
                     [usize::try_from(self.dice.roll(3)).unwrap()],
                 key: [None, None, Some(Key::new(self.dice.roll(2)))][usize::try_from(self.dice.roll(3)).unwrap()],
-                on_newer: [OnNewer::Waits, OnNewer::GivesWay][usize::try_from(self.dice.roll(2)).unwrap()],
+                on_newer: [OnNewer::Waits, OnNewer::Waits, OnNewer::GivesWay, OnNewer::KeepsOut]
+                    [usize::try_from(self.dice.roll(4)).unwrap()],
                 policy,
             };
             jobs.push(NewJob { id: JobId::new(self.jobs), spec, tag: None });
@@ -304,7 +320,7 @@ impl Sim {
     fn meddle(&mut self, node: usize) {
         let job = JobId::new(self.dice.roll(self.jobs + 2));
         let pipeline = PipelineId::new(self.dice.roll(self.pipelines + 2));
-        let input = match self.dice.roll(15) {
+        let input = match self.dice.roll(19) {
             0..3 => Input::Abort(job),
             3..7 => Input::Approve(job),
             7..9 => Input::Retry(job),
@@ -316,6 +332,13 @@ impl Sim {
                 let filter = u32::try_from(self.dice.roll(3)).unwrap();
                 Input::Hold(Hold { filter, class: None, component, from: self.now, until })
             }
+            14 => Input::Weight(self.dice.one(&tags()).unwrap(), weight(1 + self.dice.roll(2_000))),
+            15 => {
+                let rate = Rate::new(2, 1_500).filter(|_| self.dice.roll(2) == 0);
+                Input::KeyRate(Key::new(self.dice.roll(2)), rate)
+            }
+            16 => self.dice.one(&self.assigned).map_or(Input::Timeout, |job| Input::Gone(job.worker)),
+            17 if self.dice.roll(4) == 0 => return self.pools(node),
             12 => Input::Release(u32::try_from(self.dice.roll(3)).unwrap()),
             13 => {
                 let component = Component::new(u32::try_from(self.dice.roll(4)).unwrap());

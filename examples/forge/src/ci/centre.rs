@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use tenon_jobqueue::{
-    Answer, Assignment, CallId, Change, Config, Effect, Engine, Incarnation, NewJob, PipelineId, PoolId, PoolKind,
-    PoolSpec, Refused, Service, Submission, Tag, Timestamp, Want,
+    Answer, Assignment, CallId, Change, Config, Effect, Engine, Incarnation, NewJob, PipelineId, PoolId,
+    PoolSpec, Refused, Submission, Tag, Timestamp, Want,
 };
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -333,7 +333,7 @@ impl Core {
         let fits = self.components.iter().filter(|(_, needs)| needs.iter().all(|tag| has.contains(tag)));
         let tags: Vec<Tag> =
             fits.flat_map(|(number, _)| plan::CLASSES.map(|class| Tag::new(*number, class.number()))).collect();
-        let spec = PoolSpec { id, kind: PoolKind::Preset, tags, max_leases: u32::MAX, service: Service::Open };
+        let spec = PoolSpec { id, tags, ..PoolSpec::default() };
         self.engine.put_pool(now, spec)
     }
 

@@ -7,8 +7,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut now = Timestamp::from_millis(0);
     let mut rows: BTreeMap<(u64, u32), Row> = BTreeMap::new(); // yours: two tables; nobody else writes them here
     let mut engine = Engine::new(Config::builder(Incarnation::new(1)).build()?);
-    let (id, kind, service) = (PoolId::new(1), PoolKind::Preset, Service::Open);
-    engine.put_pool(now, PoolSpec { id, kind, tags: vec![Tag::OTHER], max_leases: 2, service })?;
+    let id = PoolId::new(1);
+    engine.put_pool(now, PoolSpec { id, tags: vec![Tag::OTHER], max_leases: 2, ..PoolSpec::default() })?;
     let worker = Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) };
 
     let [build, test, lint] = [1, 2, 3].map(JobId::new);
