@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use tenon_jobqueue::{
-    Answer, Assignment, CallId, Change, Config, Effect, Engine, Incarnation, NewJob, PipelineId, PoolId,
-    PoolSpec, Refused, Submission, Tag, Timestamp, Want,
+    Answer, Assignment, CallId, Change, Config, Effect, Engine, Incarnation, NewJob, PipelineId, PoolId, PoolSpec,
+    Refused, Submission, Tag, Timestamp, Want,
 };
 use tokio::sync::{Notify, oneshot, watch};
 
