@@ -16,8 +16,7 @@ use clap::{Parser, Subcommand};
 use store::Store;
 use tenon_jobqueue::{
     Act, Answer, Assignment, CallId, Class, Config, Effect, Engine, JobId, JobSpec, NewJob, Outcome, PipelineId,
-    Policy, PoolId, PoolKind, PoolSpec, PullRequest, Refused, Row, Service, State, Submission, Tag, Timestamp, Want,
-    Worker, WorkerName,
+    Policy, PoolId, PoolSpec, PullRequest, Refused, Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
 };
 
 /// A queue of shell commands that survives kill -9.
@@ -76,9 +75,9 @@ fn main() -> Result<()> {
         }
         What::Abort { job } => drop(centre.ask(|engine, now| engine.abort(now, JobId::new(job)))?),
         What::Run { workers, tag, forever } => {
-            let (id, kind, service) = (PoolId::new(1), PoolKind::Preset, Service::Open);
+            let id = PoolId::new(1);
             let tags = tag.iter().map(|tag| Tag::new(*tag, 0)).collect();
-            centre.engine.put_pool(now(), PoolSpec { id, kind, tags, max_leases: u32::MAX, service })?;
+            centre.engine.put_pool(now(), PoolSpec { id, tags, ..PoolSpec::default() })?;
             let incarnation = centre.engine.incarnation();
             let centre = Mutex::new(centre);
             return scope(|threads| {
