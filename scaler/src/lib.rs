@@ -181,7 +181,7 @@ pub use reason::{Direction, Reason};
 pub use record::{
     Decision, Layer, LayerLine, Limit, LimitLine, Lines, Mismatch, RateLines, Record, RuleLine, TimedLine,
 };
-pub use rehearse::{PoolUse, Rehearsal, Report, World};
+pub use rehearse::{PoolUse, Rehearsal, Report, WhatIf, World};
 pub use schedule::{Days, Point, Standing, Window, Zones};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION, Snapshot};
 pub use state::{Drain, GroupState, Override};

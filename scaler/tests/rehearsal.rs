@@ -5,11 +5,31 @@ mod support;
 
 use std::collections::VecDeque;
 
-use support::{Author, Dice, START, apply, config, seeds};
-use tenon_scaler::{Effect, Engine, GroupId, MetricId, Milli, Rehearsal, Report, RequestId, Skip, Timestamp, World};
+use support::{Author, Dice, Op, START, apply, config, seeds};
+use tenon_scaler::{
+    Effect, Engine, GroupId, MetricId, Milli, Move, Policy, PolicyError, Rehearsal, ReleaseId, Report, RequestId,
+    ShapeId, Skip, TenantId, Timestamp, Traffic, World,
+};
 
 /// Load that follows from a seed alone, and sometimes is not measured.
 struct Load(u64);
+
+/// The same, and what each tick decided.
+struct Watched(Load, Vec<(Timestamp, Vec<Move>)>);
+
+impl World for Watched {
+    fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli> {
+        self.0.measure(at, group, metric, ready)
+    }
+
+    fn needed(&mut self, at: Timestamp, group: GroupId) -> u32 {
+        self.0.needed(at, group)
+    }
+
+    fn decided(&mut self, at: Timestamp, moves: &[Move]) {
+        self.1.push((at, moves.to_vec()));
+    }
+}
 
 impl World for Load {
     fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli> {
@@ -27,7 +47,9 @@ impl World for Load {
 /// An engine with some groups and pools, at rest.
 fn engine(seed: u64, skip: Skip) -> Engine {
     let mut engine = Engine::new(config(skip));
-    for (now, op) in Author::new(seed).history(60) {
+    // A world tells of groups, not of instances: so does this host.
+    let tells = |op: &Op| !matches!(op, Op::Pods(..) | Op::PodSamples(..));
+    for (now, op) in Author::new(seed).history(60).into_iter().filter(|(_, op)| tells(op)) {
         apply(&mut engine, now, &op);
     }
     for effect in std::iter::from_fn(|| engine.poll_effect()).collect::<Vec<_>>() {
@@ -73,8 +95,9 @@ fn passing_over_ticks_changes_nothing() {
 }
 
 /// Runs the same world live, through the public face alone, with a host that is as punctual as the rehearsed one.
-fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> Report {
+fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> (Report, Vec<(Timestamp, Vec<Move>)>) {
     let mut report = Report::default();
+    let mut decided = vec![];
     let mut cloud: VecDeque<(Timestamp, RequestId)> = VecDeque::new();
     for at in (run.from.as_millis()..run.until.as_millis()).step_by(5_000).map(Timestamp::from_millis) {
         let due: Vec<_> = cloud.iter().copied().filter(|(when, _)| *when <= at).collect();
@@ -93,6 +116,9 @@ fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> Report {
         if engine.next_deadline().is_some_and(|deadline| deadline <= at) {
             engine.handle_timeout(at);
             report.changes += engine.moves().len() as u64;
+            if !engine.moves().is_empty() {
+                decided.push((at, engine.moves().to_vec()));
+            }
         }
         while let Some(effect) = engine.poll_effect() {
             match effect {
@@ -108,7 +134,7 @@ fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> Report {
         }
         cloud.make_contiguous().sort();
     }
-    report
+    (report, decided)
 }
 
 #[test]
@@ -120,8 +146,13 @@ fn a_rehearsal_is_what_comes_to_pass() {
             return;
         }
         let run = rehearsal(&engine, Skip::Proven);
-        let foreseen = engine.rehearse(run, &mut Load(seed));
-        let seen = live(&mut engine, run, &mut Load(seed));
+        let mut watched = Watched(Load(seed), vec![]);
+        let foreseen = engine.rehearse(run, &mut watched);
+        let mut slowly = Watched(Load(seed), vec![]);
+        assert_eq!(engine.rehearse(Rehearsal { skip: Skip::Nothing, ..run }, &mut slowly), foreseen);
+        let (seen, decided) = live(&mut engine, run, &mut Load(seed));
+        assert_eq!(watched.1, decided, "tick for tick");
+        assert_eq!(slowly.1, decided, "nothing skipped, tick for tick");
         assert_eq!(
             (foreseen.changes, foreseen.launched, foreseen.released),
             (seen.changes, seen.launched, seen.released)
@@ -129,4 +160,37 @@ fn a_rehearsal_is_what_comes_to_pass() {
         changes.set(changes.get() + seen.changes);
     });
     assert!(changes.get() > 100, "{} changes", changes.get());
+}
+
+#[test]
+fn what_if_is_two_rehearsals() {
+    let cheaper = core::cell::Cell::new(0);
+    seeds(30, |seed| {
+        let engine = engine(seed, Skip::Proven);
+        let before = engine.snapshot();
+        let run = rehearsal(&engine, Skip::Proven);
+        let same = engine.what_if(run, [], &mut Load(seed)).unwrap();
+        assert_eq!((&same.now, same.cost(), same.shortage_ms()), (&same.then, 0, 0));
+        assert_eq!(same.now, engine.rehearse(run, &mut Load(seed)));
+        // Every group that is still there at one instance at most.
+        let Some(group) = before_groups(&engine).into_iter().next() else { return };
+        let policy = Policy { min: 0, max: 1, ..Policy::default() };
+        let Ok(less) = engine.what_if(run, [(group, policy.clone())], &mut Load(seed)) else { return };
+        assert_eq!(before, engine.snapshot(), "nothing has changed");
+        assert_eq!(less.now, same.now);
+        cheaper.set(cheaper.get() + u32::from(less.cost() < 0));
+        let none = Traffic { shape: ShapeId(9), ..traffic(GroupId(77)) };
+        let bad = Policy { min: 2, max: 1, ..Policy::default() };
+        assert_eq!(engine.what_if(run, [(none, bad)], &mut Load(seed)), Err(PolicyError::MinAboveMax.into()));
+    });
+    assert!(cheaper.get() > 3, "{} were cheaper", cheaper.get());
+}
+
+fn traffic(id: GroupId) -> Traffic {
+    Traffic { id, idcs: vec![], tenant: TenantId(1), release: ReleaseId(1), shape: ShapeId(1) }
+}
+
+/// Groups as they could be put again.
+fn before_groups(engine: &Engine) -> Vec<Traffic> {
+    engine.groups().filter_map(|id| engine.traffic(id).cloned()).collect()
 }

@@ -1,0 +1,267 @@
+//! Rehearsal: what the rules in force will do to a forecast, through the code that decides live.
+
+mod levels;
+mod stage;
+mod what_if;
+
+pub use what_if::WhatIf;
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use crate::Timestamp;
+use crate::config::{Records, Skip};
+use crate::engine::{Engine, Move};
+use crate::id::{GroupId, MetricId, PoolId};
+use crate::num::Milli;
+
+use levels::Levels;
+use stage::perform;
+
+/// What a rehearsal is fed with: a forecast, or a trace of the past. Its answers follow from what is asked alone: groups
+/// that do not meet are rehearsed one after another, each from the first instant to the last.
+pub trait World {
+    /// What a metric of a group would read at `at`, with `ready` instances serving; `None` for a missing sample.
+    fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli>;
+
+    /// How many instances the group would need at `at`.
+    fn needed(&mut self, at: Timestamp, group: GroupId) -> u32;
+
+    /// The tick at `at` has changed these targets; called where it has changed any. Groups that are rehearsed apart are
+    /// told of apart, each from the first instant to the last.
+    fn decided(&mut self, at: Timestamp, moves: &[Move]) {
+        let _ = (at, moves);
+    }
+}
+
+/// How a rehearsal runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// The first instant.
+    pub from: Timestamp,
+    /// The end; the instant itself is outside.
+    pub until: Timestamp,
+    /// How often metrics are measured, in ms.
+    pub sample_ms: u64,
+    /// How long an instance takes to serve, in ms.
+    pub start_ms: u64,
+    /// How long an instance takes to go, in ms.
+    pub stop_ms: u64,
+    /// Two changes of target in opposite directions within this time, in ms, are a flap.
+    pub flap_ms: u64,
+    /// Whether decisions that cannot come out differently are passed over; the report is the same.
+    pub skip: Skip,
+}
+
+/// What a rehearsal came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Ticks taken.
+    pub ticks: u64,
+    /// Changes of target.
+    pub changes: u64,
+    /// Changes that took back one of the other direction too soon.
+    pub flaps: u64,
+    /// Instances launched.
+    pub launched: u64,
+    /// Instances released.
+    pub released: u64,
+    /// The time, in ms over all groups, for which fewer instances served than were needed.
+    pub shortage_ms: u64,
+    /// What each pool lent.
+    pub pools: Vec<PoolUse>,
+}
+
+/// What one pool lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// The pool.
+    pub pool: PoolId,
+    /// Instance-milliseconds lent.
+    pub instance_ms: u128,
+    /// The most instances lent at one time.
+    pub peak: u64,
+    /// The price of an instance-hour, in thousandths.
+    pub price: u64,
+}
+
+impl PoolUse {
+    /// The cost, in thousandths of the host's currency.
+    #[must_use]
+    pub fn cost(&self) -> u128 {
+        self.instance_ms * u128::from(self.price) / 3_600_000
+    }
+}
+
+impl Report {
+    /// Instance-milliseconds over all pools.
+    #[must_use]
+    pub fn instance_ms(&self) -> u128 {
+        self.pools.iter().map(|pool| pool.instance_ms).sum()
+    }
+
+    /// The cost over all pools, in thousandths of the host's currency.
+    #[must_use]
+    pub fn cost(&self) -> u128 {
+        self.pools.iter().map(PoolUse::cost).sum()
+    }
+}
+
+/// So many groups are rehearsed at one time where they do not meet: as many as a processor keeps at hand.
+const TROUPE: usize = 1024;
+
+impl Engine {
+    /// Rehearses on a fork of this engine: this one does not change. What the fork decides is what the original would.
+    ///
+    /// Groups meet only in their pools. Where no pool comes to its mark, they do not meet at all, and are rehearsed some
+    /// at a time; where one does, all of them together, tick by tick.
+    #[must_use]
+    pub fn rehearse<W: World>(&self, run: Rehearsal, world: &mut W) -> Report {
+        let closed = self.ledger.accounts.iter().flat_map(|account| &account.stock).any(|stock| stock.closed);
+        if self.slots.len() > TROUPE
+            && self.quotas.nodes.is_empty()
+            && !closed
+            && let Some(report) = self.rehearse_apart(run, world)
+        {
+            return report;
+        }
+        self.rehearse_together(run, world)
+    }
+
+    fn rehearse_together<W: World>(&self, run: Rehearsal, world: &mut W) -> Report {
+        let mut levels = Levels::new(&self.ledger);
+        let mut report = perform(self.fork(0..self.slots.len(), run), run, world, &mut levels);
+        levels.peaks(&self.ledger, &mut report.pools);
+        report
+    }
+
+    /// Some groups at a time; `None` where they would have met in a pool.
+    fn rehearse_apart<W: World>(&self, run: Rehearsal, world: &mut W) -> Option<Report> {
+        let mut levels = Levels::new(&self.ledger);
+        let mut whole: Option<Report> = None;
+        for from in (0..self.slots.len()).step_by(TROUPE) {
+            let until = (from + TROUPE).min(self.slots.len());
+            let part = perform(self.fork(from..until, run), run, world, &mut levels);
+            whole = Some(match whole {
+                None => part,
+                Some(sum) => sum.plus(&part),
+            });
+        }
+        let mut whole = whole.filter(|_| levels.never_short(self))?;
+        levels.peaks(&self.ledger, &mut whole.pools);
+        Some(whole)
+    }
+
+    /// A fork with some of the groups, in whose ledger they alone have anything.
+    fn fork(&self, places: Range<usize>, run: Rehearsal) -> Self {
+        let mut fork = Self::new(self.config.clone().with_skip(run.skip, Records::None));
+        fork.slots = self.slots[places.clone()].to_vec();
+        fork.due = self.due[places].to_vec();
+        for slot in &mut fork.slots {
+            slot.record = None;
+            // The world tells of groups, not of the instances that will stand in them.
+            slot.fleet = None;
+        }
+        fork.draining = fork.slots.iter().filter(|slot| slot.state.is_draining()).count();
+        fork.ledger = self.ledger.clone();
+        fork.ledger.keep_only(
+            fork.slots
+                .iter()
+                .flat_map(|slot| slot.holdings.iter().map(|held| (held.pool, slot.traffic.shape, held.all()))),
+        );
+        fork.quotas = self.quotas.clone();
+        fork.releases = self.releases.clone();
+        let own = |id: &GroupId| fork.place(*id).is_ok();
+        fork.requests =
+            self.requests.iter().filter(|(_, held)| own(&held.group)).map(|(id, held)| (*id, *held)).collect();
+        (fork.now, fork.last_tick, fork.next_tick) = (self.now, self.last_tick, self.next_tick);
+        fork.next_request = self.next_request;
+        fork
+    }
+}
+
+impl Report {
+    /// What two casts came to that did not meet. The peaks are still to be found.
+    fn plus(mut self, other: &Self) -> Self {
+        let Self { changes, flaps, launched, released, shortage_ms, pools, ticks: _ } = other;
+        self.changes += changes;
+        self.flaps += flaps;
+        self.launched += launched;
+        self.released += released;
+        self.shortage_ms += shortage_ms;
+        for (sum, pool) in self.pools.iter_mut().zip(pools) {
+            sum.instance_ms += pool.instance_ms;
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::{QueueLength, Strategy};
+    use crate::*;
+
+    struct Load;
+
+    impl World for Load {
+        fn measure(&mut self, at: Timestamp, group: GroupId, _: MetricId, _: u32) -> Option<Milli> {
+            let step = i64::try_from(at.as_millis() / 300_000).unwrap_or(0);
+            Some(Milli::from_units((step * 7 + i64::from(group.0) * 13) % 11))
+        }
+
+        fn needed(&mut self, at: Timestamp, group: GroupId) -> u32 {
+            u32::try_from((at.as_millis() / 300_000 + u64::from(group.0)) % 7).unwrap_or(0)
+        }
+    }
+
+    fn engine(stock: u32) -> Engine {
+        let mut engine = Engine::new(Config::builder().build().unwrap());
+        for id in 0..3 {
+            let (kind, watermark) = (PoolKind::Resident, Watermark::default());
+            let stock = alloc::vec![(ShapeId(1), stock)];
+            engine
+                .put_pool(Timestamp::ZERO, Pool { id: PoolId(id), kind, idc: IdcId(id), price: 7, watermark, stock })
+                .unwrap();
+        }
+        engine.put_release(Timestamp::ZERO, ReleaseId(1), VersionId(1));
+        for group in 0..2_500 {
+            let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(2) });
+            let metric = Metric { id: MetricId(1), stale_after_ms: 900_000, when_stale: Staleness::ForbidIn };
+            let policy = Policy {
+                max: 9,
+                metrics: alloc::vec![metric],
+                rules: alloc::vec![Rule { id: RuleId(1), kind: RuleKind::Metric(MetricId(1), queue) }],
+                ..Policy::default()
+            };
+            let (release, shape, tenant) = (ReleaseId(1), ShapeId(1), TenantId(1));
+            let traffic = Traffic { id: GroupId(group), idcs: Vec::new(), tenant, release, shape };
+            engine.put_group(Timestamp::ZERO, traffic, policy).unwrap();
+        }
+        engine
+    }
+
+    #[test]
+    fn apart_is_together_where_groups_do_not_meet() {
+        let run = Rehearsal {
+            from: Timestamp::ZERO,
+            until: Timestamp::from_millis(3_600_000),
+            sample_ms: 300_000,
+            start_ms: 40_000,
+            stop_ms: 20_000,
+            flap_ms: 600_000,
+            skip: Skip::Proven,
+        };
+        let ample = engine(100_000);
+        let together = ample.rehearse_together(run, &mut Load);
+        assert!(together.changes > 1_000 && together.shortage_ms > 0);
+        assert_eq!(ample.rehearse_apart(run, &mut Load), Some(together.clone()));
+        // With what was the most in one pool, the groups meet there; with one more, they do not.
+        let peak = u32::try_from(together.pools.iter().map(|pool| pool.peak).max().unwrap()).unwrap();
+        assert_eq!(engine(peak).rehearse_apart(run, &mut Load), None);
+        assert_eq!(
+            engine(peak + 1).rehearse_apart(run, &mut Load),
+            Some(engine(peak + 1).rehearse_together(run, &mut Load))
+        );
+    }
+}
