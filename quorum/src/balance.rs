@@ -1,6 +1,6 @@
 //! Which of several qualified nodes: preference only, never a reason to serve what is stale.
 
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::config::Config;
 use crate::id::{DomainId, Incarnation, NodeId, RepoId};
@@ -43,11 +43,37 @@ pub(crate) struct Entry {
 /// The nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
-pub(crate) struct Nodes(BTreeMap<NodeId, Entry>);
+pub(crate) struct Nodes(Vec<(NodeId, Entry)>);
+
+/// What news of a node amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Old, or no news, or there is no room.
+    None,
+    /// It does its work as before, with more or less of it to do.
+    Load,
+    /// It came up, went down, or came back on another disk.
+    Life,
+}
 
 impl Nodes {
     pub(crate) const fn new() -> Self {
-        Self(BTreeMap::new())
+        Self(Vec::new())
+    }
+
+    /// Where the node is, or would be. Numbers are dense more often than not: then the first guess is right.
+    fn place(&self, node: NodeId) -> Result<usize, usize> {
+        let first = self.0.first().map_or(0, |(first, _)| first.0);
+        let guess = usize::try_from(node.0.wrapping_sub(first)).unwrap_or(usize::MAX);
+        if self.0.get(guess).is_some_and(|(found, _)| *found == node) {
+            return Ok(guess);
+        }
+        self.0.binary_search_by_key(&node, |(node, _)| *node)
+    }
+
+    fn get_mut(&mut self, node: NodeId) -> Option<&mut Entry> {
+        let at = self.place(node).ok()?;
+        self.0.get_mut(at).map(|(_, entry)| entry)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -55,43 +81,47 @@ impl Nodes {
     }
 
     pub(crate) fn get(&self, node: NodeId) -> Option<&Entry> {
-        self.0.get(&node)
+        let at = self.place(node).ok()?;
+        self.0.get(at).map(|(_, entry)| entry)
     }
 
     /// The state of a node in that life of its disk.
     pub(crate) fn alive(&self, node: NodeId, incarnation: Incarnation) -> Option<&NodeState> {
-        self.0.get(&node).map(|entry| &entry.state).filter(|state| state.incarnation == incarnation)
+        self.get(node).map(|entry| &entry.state).filter(|state| state.incarnation == incarnation)
     }
 
-    /// Takes in how a node is; `false` if that is old, or no news, or there is no room.
-    pub(crate) fn hear(&mut self, node: NodeId, state: NodeState, now: Timestamp, most: u32) -> bool {
+    /// Takes in how a node is.
+    pub(crate) fn hear(&mut self, node: NodeId, state: NodeState, now: Timestamp, most: u32) -> News {
         let new = Entry { state, up_since: now, failures: 0, ejections: 0, ejected_until: Timestamp::ZERO };
-        let Some(old) = self.0.get_mut(&node) else {
-            let room = self.0.len() < most as usize;
-            if room {
+        let at = match self.place(node) {
+            Ok(at) => at,
+            Err(_) if self.0.len() >= most as usize => return News::None,
+            Err(at) => {
                 // A node known from the start is warm.
-                self.0.insert(node, Entry { up_since: Timestamp::ZERO, ..new });
+                self.0.insert(at, (node, Entry { up_since: Timestamp::ZERO, ..new }));
+                return News::Life;
             }
-            return room;
         };
+        let Some((_, old)) = self.0.get_mut(at) else { return News::None };
         if old.state.incarnation > state.incarnation || old.state == state {
-            return false;
+            return News::None;
         }
+        let same = old.state.incarnation == state.incarnation && old.state.health == state.health;
         if old.state.incarnation < state.incarnation || (old.state.health == Health::Down && state.health == Health::Up)
         {
             *old = new;
         } else {
             old.state = state;
         }
-        true
+        if same { News::Load } else { News::Life }
     }
 
     /// Counts failures in a row (outlier ejection, as in Envoy's documentation of the same name); `false` if there is
     /// no such node.
     pub(crate) fn served(&mut self, node: NodeId, served: Served, now: Timestamp, config: &Config) -> bool {
-        let ejected = self.0.values().filter(|entry| entry.ejected_until > now).count();
+        let ejected = self.0.iter().filter(|(_, entry)| entry.ejected_until > now).count();
         let may_eject = (ejected + 1) * 100 <= self.0.len() * usize::from(config.eject_percent);
-        let Some(entry) = self.0.get_mut(&node) else { return false };
+        let Some(entry) = self.get_mut(node) else { return false };
         if served == Served::Well {
             entry.failures = 0;
             return true;
@@ -116,18 +146,18 @@ impl Nodes {
 
     /// How well the machine does, if it is in the member's life of its disk.
     pub(crate) fn health(&self, member: &Member, now: Timestamp) -> Option<Health> {
-        let entry = self.0.get(&member.node).filter(|entry| entry.state.incarnation == member.incarnation)?;
+        let entry = self.get(member.node).filter(|entry| entry.state.incarnation == member.incarnation)?;
         let ejected = entry.state.health == Health::Up && entry.ejected_until > now;
         Some(if ejected { Health::Ailing } else { entry.state.health })
     }
 
     fn load(&self, node: NodeId) -> u32 {
-        self.0.get(&node).map_or(u32::MAX, |entry| entry.state.load)
+        self.get(node).map_or(u32::MAX, |entry| entry.state.load)
     }
 
     /// Whether a node that came up lately should still be spared: its share grows evenly over the slow start.
     fn is_spared(&self, node: NodeId, now: Timestamp, slow_start_ms: u64, draw: u64) -> bool {
-        let since = self.0.get(&node).map_or(Timestamp::ZERO, |entry| entry.up_since);
+        let since = self.get(node).map_or(Timestamp::ZERO, |entry| entry.up_since);
         since != Timestamp::ZERO && draw > now.millis_since(since) && now.millis_since(since) < slow_start_ms
     }
 }

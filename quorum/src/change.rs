@@ -1,8 +1,6 @@
 //! Changes of a row that are not writes. Each has a goal that the row shows or does not, so it may be tried again
 //! after a conflict or a lost answer without harm.
 
-use alloc::vec::Vec;
-
 use crate::effect::Effect;
 use crate::error::Reason;
 use crate::goal::{Goal, Plan};
@@ -90,13 +88,13 @@ impl Router {
     fn park(&mut self, id: ChangeId, mut change: Change) {
         let wake = self.now.after_millis(self.config.retry_ms).min(change.deadline);
         self.state.set_timer(Owner::Change(id), &mut change.timer, wake);
-        self.state.work.insert((change.repo, Owner::Change(id)));
+        self.state.work.begin(change.repo, Owner::Change(id));
         self.state.changes.insert(id, change);
     }
 
     fn end_change(&mut self, id: ChangeId, mut change: Change, result: Result<(), Reason>) {
         self.state.set_timer(Owner::Change(id), &mut change.timer, Timestamp::MAX);
-        self.state.work.remove(&(change.repo, Owner::Change(id)));
+        self.state.work.end(change.repo, Owner::Change(id));
         self.state.effects.push_back(Effect::Changed { change: id, repo: change.repo, result });
     }
 
@@ -149,20 +147,17 @@ impl Router {
         }
     }
 
-    /// Something was learned about the members of `repo`: changes that wait for them look again.
-    pub(crate) fn advance_changes(&mut self, repo: RepoId) {
-        let waits = |id: &ChangeId| self.state.changes.get(id).is_some_and(|change| change.stage == Stage::Waiting);
-        let waiting: Vec<ChangeId> = self.state.changes_of(repo).filter(waits).collect();
-        for id in waiting {
-            let row = self.state.cells.get(&repo).map(|cell| cell.row.clone());
-            let ready = self
-                .state
-                .changes
-                .get(&id)
-                .is_some_and(|change| !matches!(change.goal.plan(row.as_ref(), self), Plan::Wait));
-            if let Some(change) = ready.then(|| self.state.changes.remove(&id)).flatten() {
-                self.pursue(id, change, row.as_ref());
-            }
+    /// Something was learned about the members: a change that waits for them looks again.
+    pub(crate) fn advance_change(&mut self, id: ChangeId) {
+        let Some(change) = self.state.changes.get(&id).filter(|change| change.stage == Stage::Waiting) else {
+            return;
+        };
+        let row = self.state.cells.get(&change.repo).map(|cell| cell.row.clone());
+        if matches!(change.goal.plan(row.as_ref(), self), Plan::Wait) {
+            return;
+        }
+        if let Some(change) = self.state.changes.remove(&id) {
+            self.pursue(id, change, row.as_ref());
         }
     }
 

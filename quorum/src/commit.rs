@@ -3,6 +3,7 @@
 //! Every fact about a repository makes its writes look again at what is known ([`Router::advance_write`]): what a
 //! write does next depends on the state, never on the order in which facts came.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::effect::Effect;
@@ -54,6 +55,24 @@ pub(crate) struct Write {
     pub(crate) timer: Timestamp,
 }
 
+/// How a grant's voters have voted so far.
+#[derive(Default)]
+struct Ballot {
+    /// The most votes for one state.
+    votes: u32,
+    /// That state.
+    stamp: Option<Stamp>,
+    /// Voters that may still vote.
+    open: u32,
+}
+
+impl Ballot {
+    /// Whether there are enough votes, or can never be.
+    const fn is_decided(&self, needed: u32) -> bool {
+        self.votes >= needed || self.votes + self.open < needed
+    }
+}
+
 enum Flow {
     /// Look again.
     Again,
@@ -85,20 +104,38 @@ impl Router {
     /// Starts a write whose request was accepted.
     pub(crate) fn start_write(&mut self, write: Write) -> WriteId {
         let id = WriteId(self.state.next_id());
-        self.state.work.insert((write.repo, Owner::Write(id)));
-        self.state.writes.insert(id, write);
+        self.state.work.begin(write.repo, Owner::Write(id));
+        self.state.writes.put(id, Box::new(write));
         self.advance_write(id);
         id
     }
 
     /// Takes the write as far as what is known lets it go.
     pub(crate) fn advance_write(&mut self, id: WriteId) {
-        self.with_write(id, |_, _| Flow::Again);
+        if self.state.writes.get(id).is_some_and(|write| self.may_step(write)) {
+            self.with_write(id, |_, _| Flow::Again);
+        }
+    }
+
+    /// Whether what was learned can matter to the write: most reports come while votes are still too few.
+    fn may_step(&self, write: &Write) -> bool {
+        match write.phase {
+            Phase::Raising(_) | Phase::Committing(..) | Phase::Closing(_) | Phase::ReadingFeed(..) => false,
+            Phase::Voting => match (self.state.cells.get(&write.repo), &write.grant) {
+                (Some(cell), Some(base)) => {
+                    cell.row.proof() != *base
+                        || self.now >= write.lease_end
+                        || self.ballot(cell, write, base).is_decided(self.config.quorum.write())
+                }
+                _ => false,
+            },
+            Phase::Locating(_) | Phase::Gathering | Phase::Resolving(_) | Phase::Fencing(_) => true,
+        }
     }
 
     /// Does `first` to the write, then takes it as far as it goes, and keeps its timer and its answer in step.
     fn with_write(&mut self, id: WriteId, first: impl FnOnce(&mut Self, &mut Write) -> Flow) {
-        let Some(mut write) = self.state.writes.remove(&id) else {
+        let Some(mut write) = self.state.writes.take(id) else {
             return;
         };
         let mut flow = first(self, &mut write);
@@ -108,15 +145,16 @@ impl Router {
                 Flow::Stay => {
                     let wake = if write.answered { write.retry } else { write.retry.min(write.deadline) };
                     let wake = if matches!(write.phase, Phase::Voting) { wake.min(write.lease_end) } else { wake };
-                    self.state.set_timer(Owner::Write(id), &mut write.timer, wake);
-                    self.state.writes.insert(id, write);
+                    self.state.set_timer_before(Owner::Write(id), &mut write.timer, wake);
+                    self.state.writes.put(id, write);
                     return;
                 }
                 Flow::End(outcome, reason) => break (outcome, reason),
             }
         };
+        self.state.writes.remove(id);
         self.state.set_timer(Owner::Write(id), &mut write.timer, Timestamp::MAX);
-        self.state.work.remove(&(write.repo, Owner::Write(id)));
+        self.state.work.end(write.repo, Owner::Write(id));
         if !(write.answered && outcome == Outcome::Unknown) {
             self.answer(id, &write, outcome, reason);
         }
@@ -166,14 +204,15 @@ impl Router {
         let Some(cell) = self.state.cells.get(&write.repo) else {
             return self.refetch(write);
         };
-        if let Err(reason) = self.writable(cell, write.writer) {
-            return Flow::End(Outcome::NotApplied, reason);
-        }
+        let tally = match self.writable(cell, write.writer) {
+            Ok(tally) => tally,
+            Err(reason) => return Flow::End(Outcome::NotApplied, reason),
+        };
         // A learner's word casts the same doubt on the row as a voter's; to ask it again would get the same word.
-        if cell.standings.iter().any(|standing| cell.verdict(standing) == Verdict::RowOld) {
+        let doubted = |standing: &Standing| cell.verdict(standing) == Verdict::RowOld;
+        if !tally.is_all_of(cell.standings.len()) && cell.standings.iter().any(doubted) {
             return self.refetch(write);
         }
-        let tally = self.tally_of(cell);
         // Until N - W + 1 gates of the configuration before know this one, that one could still commit.
         let settled = self.is_settled(cell);
         let writer_ready = write.writer.is_none_or(|node| self.is_able(cell, node));
@@ -216,28 +255,28 @@ impl Router {
         Flow::Stay
     }
 
-    /// The most votes for one state, that state, and how many voters may still vote.
-    fn votes(&self, cell: &Cell, write: &Write, base: &Proof) -> (u32, Option<Stamp>, u32) {
+    fn ballot(&self, cell: &Cell, write: &Write, base: &Proof) -> Ballot {
+        let mut ballot = Ballot::default();
         let voters = || cell.standings.iter().filter(|standing| standing.is_voter());
-        let (mut most, mut stamp) = (0, None);
         for standing in voters() {
-            let Some(candidate) = vote(standing.report(), base) else {
+            let Some(stamp) = vote(standing.report(), base) else {
+                let member = &standing.member;
+                let reachable = self.state.nodes.alive(member.node, member.incarnation);
+                let open = reachable.is_some_and(|state| state.health != Health::Down);
+                ballot.open += u32::from(open && !write.declined.contains(&member.node));
                 continue;
             };
-            let alike = voters().filter(|other| vote(other.report(), base) == Some(candidate)).count();
+            // As a rule all vote for the same.
+            if ballot.stamp == Some(stamp) {
+                continue;
+            }
+            let alike = voters().filter(|other| vote(other.report(), base) == Some(stamp)).count();
             let alike = u32::try_from(alike).unwrap_or(u32::MAX);
-            if alike > most {
-                (most, stamp) = (alike, Some(candidate));
+            if alike > ballot.votes {
+                (ballot.votes, ballot.stamp) = (alike, Some(stamp));
             }
         }
-        let open = voters().filter(|standing| {
-            let member = &standing.member;
-            let reachable = self.state.nodes.alive(member.node, member.incarnation);
-            vote(standing.report(), base).is_none()
-                && reachable.is_some_and(|state| state.health != Health::Down)
-                && !write.declined.contains(&member.node)
-        });
-        (most, stamp, u32::try_from(open.count()).unwrap_or(u32::MAX))
+        ballot
     }
 
     fn count_votes(&mut self, id: WriteId, write: &mut Write) -> Flow {
@@ -251,7 +290,7 @@ impl Router {
             return self.shelve(write);
         }
         let needed = self.config.quorum.write();
-        let (votes, stamp, open) = self.votes(cell, write, &base);
+        let Ballot { votes, stamp, open } = self.ballot(cell, write, &base);
         if let Some(stamp) = stamp.filter(|_| votes >= needed) {
             let next = cell.row.committed(stamp);
             let feed = FeedEntry { stamp, fence: base.fence };
@@ -449,6 +488,7 @@ impl Router {
     /// A time of the write has come: its deadline, the end of its lease, or the time to ask again.
     pub(crate) fn write_timer(&mut self, id: WriteId) {
         self.with_write(id, |router, write| {
+            write.timer = Timestamp::MAX;
             if !write.answered && router.now >= write.deadline {
                 if write.grant.is_none() {
                     return Flow::End(Outcome::NotApplied, Reason::Deadline);

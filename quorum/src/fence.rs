@@ -82,12 +82,13 @@ impl Report {
 
     /// Whether the node knows of what is later than `row`.
     pub(crate) fn is_beyond(&self, row: &Row) -> bool {
+        let life = row.fence.generation;
+        if self.applied.is_beyond(row.newest) || self.generation > life {
+            return true;
+        }
         // Configurations are counted anew where a store that forgot some was recovered.
-        let same_life = self.fence.generation == row.fence.generation;
-        self.generation > row.fence.generation
-            || self.fence > row.fence
-            || (same_life && self.revision > row.revision)
-            || self.applied.is_beyond(row.newest)
+        let later = self.fence.counter > row.fence.counter || self.revision > row.revision;
+        self.fence.generation > life || (self.fence.generation == life && later)
     }
 }
 

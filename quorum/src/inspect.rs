@@ -143,7 +143,7 @@ impl Router {
             state: cell.row.state,
             tally: self.tally_of(&cell),
             members: members.collect(),
-            writes: self.state.writes_of(repo).collect(),
+            writes: self.state.work.writes(repo).collect(),
         })
     }
 

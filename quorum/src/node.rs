@@ -127,6 +127,11 @@ impl Tally {
         self.usable + self.ailing
     }
 
+    /// Whether these are all the members there are, each fit for use.
+    pub(crate) fn is_all_of(&self, members: usize) -> bool {
+        usize::try_from(self.usable).is_ok_and(|usable| usable == members)
+    }
+
     pub(crate) const fn count(&mut self, verdict: Verdict, health: Health) {
         self.voters += 1;
         match (verdict, health) {

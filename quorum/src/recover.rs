@@ -22,6 +22,7 @@ use crate::node::{Health, Standing, Verdict};
 use crate::quorum::Quorum;
 use crate::router::Router;
 use crate::row::{FeedEntry, Member, Row, RowState};
+use crate::state::Owner;
 
 /// A repository to be recovered in a new generation of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -288,7 +289,9 @@ impl Router {
     /// Takes a promise in: the recoveries that it is news for.
     pub(crate) fn promised(&mut self, gate: &FenceGate) -> Vec<ChangeId> {
         let report = gate.report();
-        let mut changes: Vec<ChangeId> = self.state.changes_of(report.repo).collect();
+        let under_way = self.state.work.of(report.repo).into_iter();
+        let mut changes: Vec<ChangeId> =
+            under_way.filter_map(|owner| if let Owner::Change(id) = owner { Some(id) } else { None }).collect();
         changes.retain(|id| {
             let Some(Goal::Recover(recovery)) = self.state.changes.get_mut(id).map(|change| &mut change.goal) else {
                 return false;

@@ -65,6 +65,16 @@ impl Router {
         self.start_tasks();
     }
 
+    /// A member spoke: if it is behind it is to be repaired; if it is not, it may be the source that a copy waited for.
+    pub(crate) fn repair_after(&mut self, report: &Report) {
+        let current = self.state.cells.get(&report.repo).is_some_and(|cell| report.applied == cell.row.newest);
+        if !current {
+            self.schedule_repairs(report.repo);
+        } else if !self.state.queue.is_empty() {
+            self.start_tasks();
+        }
+    }
+
     /// A repository was created: its members are to start it.
     pub(crate) fn init_members(&mut self, repo: RepoId) {
         let Some(cell) = self.state.cells.get(&repo) else {
@@ -104,6 +114,9 @@ impl Router {
 
     /// Starts queued copies, oldest first, while their nodes have room.
     pub(crate) fn start_tasks(&mut self) {
+        if self.state.queue.is_empty() {
+            return;
+        }
         let queued: alloc::vec::Vec<TaskId> = self.state.queue.iter().copied().collect();
         for id in queued {
             self.start_task(id);

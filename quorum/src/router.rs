@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::balance::News;
 use crate::commit::{Phase, Write};
 use crate::config::Config;
 use crate::effect::Effect;
@@ -102,8 +103,8 @@ impl Router {
             return Err(Reason::Full { limit: self.config.most_writes }.into());
         }
         self.state.wake(request.repo);
-        let open = |id: &WriteId| self.state.writes.get(id).is_some_and(|write| !write.answered);
-        if let Some(write) = self.state.writes_of(request.repo).find(open) {
+        let open = |id: &WriteId| self.state.writes.get(*id).is_some_and(|write| !write.answered);
+        if let Some(write) = self.state.work.writes(request.repo).find(open) {
             return Err(Reason::Busy { write }.into());
         }
         let cell = self.state.cells.get(&request.repo);
@@ -141,7 +142,7 @@ impl Router {
     /// [`Effect::Answer`]; a write whose commit is on its way is not stopped. Of an unknown write it changes nothing.
     pub fn abort_write(&mut self, now: Timestamp, write: WriteId, claim: GiveUp) {
         self.lift(now);
-        if self.state.writes.contains_key(&write) {
+        if self.state.writes.get(write).is_some() {
             self.give_up(write, claim);
         } else {
             self.counters.stale_facts += 1;
@@ -234,11 +235,15 @@ impl Router {
     /// A node is, or is now, like this. The first news of a node brings it into play.
     pub fn handle_node(&mut self, now: Timestamp, node: NodeId, state: NodeState) {
         self.lift(now);
-        if !self.state.nodes.hear(node, state, self.now, self.config.most_nodes) {
-            self.counters.stale_facts += 1;
-            return;
+        match self.state.nodes.hear(node, state, self.now, self.config.most_nodes) {
+            News::None => {
+                self.counters.stale_facts += 1;
+                return;
+            }
+            News::Load => return,
+            News::Life => {}
         }
-        let writes: Vec<WriteId> = self.state.writes.keys().copied().collect();
+        let writes: Vec<WriteId> = self.state.writes.ids().collect();
         for id in writes {
             self.advance_write(id);
         }
@@ -267,9 +272,10 @@ impl Router {
             return;
         }
         self.advance_repo(repo);
-        let changes: Vec<ChangeId> = self.state.changes_of(repo).collect();
-        for id in changes {
-            self.change_row_told(id, ask, row);
+        for owner in self.state.work.of(repo) {
+            if let Owner::Change(id) = owner {
+                self.change_row_told(id, ask, row);
+            }
         }
         self.start_tasks();
     }
@@ -278,13 +284,13 @@ impl Router {
     pub fn handle_feed(&mut self, now: Timestamp, ask: Ask, repo: RepoId, entry: Option<FeedEntry>) {
         self.lift(now);
         let waits = |id: &WriteId| {
-            let phase = self.state.writes.get(id).map(|write| write.phase);
+            let phase = self.state.writes.get(*id).map(|write| write.phase);
             let Some(Phase::ReadingFeed(wanted, version)) = phase else {
                 return false;
             };
             wanted == ask && entry.is_none_or(|entry: FeedEntry| entry.version() == version)
         };
-        let waiting = self.state.writes_of(repo).find(waits);
+        let waiting = self.state.work.writes(repo).find(waits);
         match waiting {
             Some(id) => self.feed_told(id, entry),
             None => self.counters.stale_facts += 1,
@@ -323,7 +329,7 @@ impl Router {
         self.state.wake(report.repo);
         if self.hear(report) {
             self.advance_repo(report.repo);
-            self.schedule_repairs(report.repo);
+            self.repair_after(report);
         }
     }
 
@@ -371,18 +377,19 @@ impl Router {
     /// `node` cannot vote under the grant whose fence is `fence`; the write fails as soon as votes cannot add up.
     pub fn handle_declined(&mut self, now: Timestamp, repo: RepoId, node: NodeId, fence: Fence) {
         self.lift(now);
-        let concerns = |write: &&mut Write| {
-            let granted = write.grant.is_some_and(|base| base.fence == fence);
-            write.repo == repo && granted && !write.declined.contains(&node)
-        };
         let most = usize::from(self.config.most_members);
-        match self.state.writes.values_mut().find(concerns) {
-            Some(write) if write.declined.len() < most => write.declined.push(node),
-            Some(_) | None => {
-                self.counters.stale_facts += 1;
-                return;
-            }
-        }
+        let concerns = |id: &WriteId| {
+            self.state.writes.get(*id).is_some_and(|write| {
+                let granted = write.grant.is_some_and(|base| base.fence == fence);
+                granted && !write.declined.contains(&node) && write.declined.len() < most
+            })
+        };
+        let concerned = self.state.work.writes(repo).find(concerns);
+        let Some(write) = concerned.and_then(|id| self.state.writes.get_mut(id)) else {
+            self.counters.stale_facts += 1;
+            return;
+        };
+        write.declined.push(node);
         self.advance_repo(repo);
     }
 
@@ -480,7 +487,7 @@ impl Router {
     /// Where a write stands; `None` once its outcome is known.
     #[must_use]
     pub fn write(&self, write: WriteId) -> Option<WriteView> {
-        self.state.writes.get(&write).map(Write::view)
+        self.state.writes.get(write).map(Write::view)
     }
 
     /// The copies under way or waiting: task, repository, target.
@@ -531,12 +538,15 @@ impl Router {
         self.state.calm(self.config.most_awake);
     }
 
+    /// Something was learned about `repo`: its writes and changes look again.
     fn advance_repo(&mut self, repo: RepoId) {
-        let writes: Vec<WriteId> = self.state.writes_of(repo).collect();
-        for id in writes {
-            self.advance_write(id);
+        for owner in self.state.work.of(repo) {
+            match owner {
+                Owner::Write(id) => self.advance_write(id),
+                Owner::Change(id) => self.advance_change(id),
+                Owner::Task(_) => {}
+            }
         }
-        self.advance_changes(repo);
     }
 
     /// Takes in what the store held after `ask`; `false` if that says nothing new.
@@ -597,7 +607,7 @@ impl Router {
     }
 
     /// Whether a write can be granted, or could be once answers that may come have come.
-    pub(crate) fn writable(&self, cell: &Cell, writer: Option<NodeId>) -> Result<(), Reason> {
+    pub(crate) fn writable(&self, cell: &Cell, writer: Option<NodeId>) -> Result<Tally, Reason> {
         if let Some(reason) = self.unreadable(&cell.row) {
             return Err(reason);
         }
@@ -610,13 +620,13 @@ impl Router {
             }
         }
         let (tally, needed) = (self.tally_of(cell), self.config.quorum.write());
-        if tally.able() + self.answers_pending(cell) < needed {
+        if tally.able() < needed && tally.able() + self.answers_pending(cell) < needed {
             return Err(Reason::TooFewVoters { tally, needed });
         }
         if let Some(node) = writer.filter(|node| !self.is_able(cell, *node) && !self.may_answer(cell, *node)) {
             return Err(Reason::WriterUnusable { node, tally });
         }
-        Ok(())
+        Ok(tally)
     }
 
     /// Whether the voter `node` is at the newest state and not down.

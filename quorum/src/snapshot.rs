@@ -75,15 +75,16 @@ impl State {
     /// Whether everything that points to something else points to something that points back.
     fn check_links(&self) -> Result<(), &'static str> {
         let timer = |due, owner| due == crate::time::Timestamp::MAX || self.timers.contains(&(due, owner));
-        for (id, write) in &self.writes {
-            let owner = Owner::Write(*id);
-            if id.0 > self.last_id || !self.work.contains(&(write.repo, owner)) || !timer(write.timer, owner) {
+        for (id, write) in self.writes.iter() {
+            let Some(write) = write else { return Err("a write") };
+            let owner = Owner::Write(id);
+            if id.0 > self.last_id || !self.work.contains(write.repo, owner) || !timer(write.timer, owner) {
                 return Err("a write");
             }
         }
         for (id, change) in &self.changes {
             let owner = Owner::Change(*id);
-            if id.0 > self.last_id || !self.work.contains(&(change.repo, owner)) || !timer(change.timer, owner) {
+            if id.0 > self.last_id || !self.work.contains(change.repo, owner) || !timer(change.timer, owner) {
                 return Err("a change");
             }
         }
@@ -94,11 +95,11 @@ impl State {
             }
         }
         let known = |owner: &Owner| match owner {
-            Owner::Write(id) => self.writes.contains_key(id),
+            Owner::Write(id) => self.writes.get(*id).is_some(),
             Owner::Change(id) => self.changes.contains_key(id),
             Owner::Task(id) => self.tasks.contains_key(id),
         };
-        if !self.timers.iter().all(|(_, owner)| known(owner)) || !self.work.iter().all(|(_, owner)| known(owner)) {
+        if !self.timers.iter().all(|(_, owner)| known(owner)) || !self.work.iter().all(|(_, owner)| known(&owner)) {
             return Err("a timer");
         }
         if self.swaps.keys().any(|ticket| ticket.0 > self.point) || self.targets.len() != self.tasks.len() {

@@ -1,10 +1,14 @@
 //! What a router holds. Every collection has a limit in the configuration.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use crate::balance::Nodes;
+use crate::commit::Write;
 use crate::effect::Effect;
 use crate::error::Reason;
 use crate::fence::Report;
@@ -109,6 +113,87 @@ impl Cell {
     }
 }
 
+/// Writes under way. One that is being taken a step further is out of its place meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub(crate) struct Writes(BTreeMap<WriteId, Option<Box<Write>>>);
+
+impl Writes {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = WriteId> {
+        self.0.keys().copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WriteId, Option<&Write>)> {
+        self.0.iter().map(|(id, write)| (*id, write.as_deref()))
+    }
+
+    pub(crate) fn get(&self, id: WriteId) -> Option<&Write> {
+        self.0.get(&id)?.as_deref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: WriteId) -> Option<&mut Write> {
+        self.0.get_mut(&id)?.as_deref_mut()
+    }
+
+    pub(crate) fn take(&mut self, id: WriteId) -> Option<Box<Write>> {
+        self.0.get_mut(&id)?.take()
+    }
+
+    pub(crate) fn put(&mut self, id: WriteId, write: Box<Write>) {
+        self.0.insert(id, Some(write));
+    }
+
+    pub(crate) fn remove(&mut self, id: WriteId) {
+        self.0.remove(&id);
+    }
+}
+
+/// What is under way in one repository: seldom more than one write.
+pub(crate) type Owners = SmallVec<[Owner; 2]>;
+
+/// The writes and changes of each repository, in the order they began; at most one write of each is unanswered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub(crate) struct Work(BTreeMap<RepoId, Owners>);
+
+impl Work {
+    pub(crate) fn of(&self, repo: RepoId) -> Owners {
+        self.0.get(&repo).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn writes(&self, repo: RepoId) -> impl Iterator<Item = WriteId> {
+        let all = self.0.get(&repo).into_iter().flatten();
+        all.filter_map(|owner| if let Owner::Write(id) = owner { Some(*id) } else { None })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RepoId, Owner)> {
+        self.0.iter().flat_map(|(repo, owners)| owners.iter().map(|owner| (*repo, *owner)))
+    }
+
+    pub(crate) fn contains(&self, repo: RepoId, owner: Owner) -> bool {
+        self.0.get(&repo).is_some_and(|owners| owners.contains(&owner))
+    }
+
+    pub(crate) fn begin(&mut self, repo: RepoId, owner: Owner) {
+        let owners = self.0.entry(repo).or_default();
+        if !owners.contains(&owner) {
+            owners.push(owner);
+        }
+    }
+
+    pub(crate) fn end(&mut self, repo: RepoId, owner: Owner) {
+        let Some(owners) = self.0.get_mut(&repo) else { return };
+        owners.retain(|other| *other != owner);
+        if owners.is_empty() {
+            self.0.remove(&repo);
+        }
+    }
+}
+
 /// Which points were drawn when: how old a fetch is, at least. Bounded; what is forgotten counts as ages old.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
@@ -191,7 +276,7 @@ pub(crate) struct State {
     /// Repositories that were looked for and could not be taken in, and as of when.
     pub(crate) absent: BTreeMap<RepoId, (Ask, Reason)>,
     pub(crate) swaps: BTreeMap<Ticket, Swap>,
-    pub(crate) writes: BTreeMap<WriteId, crate::commit::Write>,
+    pub(crate) writes: Writes,
     pub(crate) changes: BTreeMap<ChangeId, crate::change::Change>,
     pub(crate) tasks: BTreeMap<TaskId, crate::repair::Task>,
     /// The task of each replica that has one.
@@ -200,8 +285,7 @@ pub(crate) struct State {
     pub(crate) queue: BTreeSet<TaskId>,
     /// Copies under way per node.
     pub(crate) copying: BTreeMap<NodeId, u32>,
-    /// The writes and changes of each repository; at most one write of each is unanswered.
-    pub(crate) work: BTreeSet<(RepoId, Owner)>,
+    pub(crate) work: Work,
     pub(crate) timers: BTreeSet<(Timestamp, Owner)>,
     pub(crate) effects: VecDeque<Effect>,
 }
@@ -221,13 +305,13 @@ impl State {
             rest: Rest::new(),
             absent: BTreeMap::new(),
             swaps: BTreeMap::new(),
-            writes: BTreeMap::new(),
+            writes: Writes(BTreeMap::new()),
             changes: BTreeMap::new(),
             tasks: BTreeMap::new(),
             targets: BTreeSet::new(),
             queue: BTreeSet::new(),
             copying: BTreeMap::new(),
-            work: BTreeSet::new(),
+            work: Work(BTreeMap::new()),
             timers: BTreeSet::new(),
             effects: VecDeque::new(),
         }
@@ -245,18 +329,6 @@ impl State {
         self.last_id
     }
 
-    /// The writes of `repo` under way.
-    pub(crate) fn writes_of(&self, repo: RepoId) -> impl Iterator<Item = WriteId> {
-        let range = (repo, Owner::Write(WriteId(0)))..=(repo, Owner::Write(WriteId(u64::MAX)));
-        self.work.range(range).filter_map(|(_, owner)| if let Owner::Write(id) = owner { Some(*id) } else { None })
-    }
-
-    /// The changes of `repo` under way.
-    pub(crate) fn changes_of(&self, repo: RepoId) -> impl Iterator<Item = ChangeId> {
-        let range = (repo, Owner::Change(ChangeId(0)))..=(repo, Owner::Change(ChangeId(u64::MAX)));
-        self.work.range(range).filter_map(|(_, owner)| if let Owner::Change(id) = owner { Some(*id) } else { None })
-    }
-
     /// How many repositories are known.
     pub(crate) fn known(&self) -> usize {
         self.cells.len().saturating_add(self.rest.len())
@@ -264,6 +336,9 @@ impl State {
 
     /// Takes a repository out of its rest, if it is at rest.
     pub(crate) fn wake(&mut self, repo: RepoId) {
+        if self.cells.contains_key(&repo) {
+            return;
+        }
         if let Some((row, told)) = self.rest.take(repo) {
             self.admit(Cell::woken(row, told));
         }
@@ -284,9 +359,7 @@ impl State {
             }
             let Some(repo) = self.awake.pop_front() else { return };
             let tasks = (repo, NodeId(0), TaskId(0))..=(repo, NodeId(u32::MAX), TaskId(u64::MAX));
-            let busy = self.writes_of(repo).next().is_some()
-                || self.changes_of(repo).next().is_some()
-                || self.targets.range(tasks).next().is_some();
+            let busy = self.work.0.contains_key(&repo) || self.targets.range(tasks).next().is_some();
             let well = |cell: &&Cell| !busy && cell.is_well() && cell.fetching.1 <= self.clock.0;
             let at_rest = match self.cells.get(&repo).filter(well) {
                 Some(cell) => self.rest.insert(&cell.row, cell.told),
@@ -315,10 +388,23 @@ impl State {
 
     /// Moves the one timer of `owner` from `old` to `new`.
     pub(crate) fn set_timer(&mut self, owner: Owner, old: &mut Timestamp, new: Timestamp) {
-        self.timers.remove(&(*old, owner));
+        if *old == new {
+            return;
+        }
+        if *old != Timestamp::MAX {
+            self.timers.remove(&(*old, owner));
+        }
         *old = new;
         if new != Timestamp::MAX {
             self.timers.insert((new, owner));
+        }
+    }
+
+    /// Sees to it that the one timer of `owner`, set to `old`, fires at `new` at the latest. One that fires too early
+    /// is set again, which costs less than to move it at each step of a write.
+    pub(crate) fn set_timer_before(&mut self, owner: Owner, old: &mut Timestamp, new: Timestamp) {
+        if new < *old {
+            self.set_timer(owner, old, new);
         }
     }
 
