@@ -82,6 +82,13 @@ pub enum RestoreError {
     Requests(GroupId),
 }
 
+impl Snapshot {
+    /// The requests that whoever restores this asks the cloud about: the cloud must know them as long as this is kept.
+    pub fn requests(&self) -> impl Iterator<Item = (RequestId, &Request)> {
+        self.requests.iter().map(|(id, request)| (*id, request))
+    }
+}
+
 impl Engine {
     /// All that the engine knows. Restored, it answers as this one will.
     #[must_use]

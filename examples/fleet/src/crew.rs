@@ -5,20 +5,20 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::thread;
 use std::time::Duration;
-use std::{env, thread};
 
 use anyhow::Result;
-use tenon_scaler::{Engine, Request, RequestId, RequestKind};
+use tenon_scaler::{Request, RequestId, RequestKind, Snapshot};
 
 pub(crate) struct Worker {
-    leave: PathBuf,
-    name: String,
-    release: String,
+    pub(crate) leave: PathBuf,
+    pub(crate) name: String,
+    pub(crate) release: String,
     /// It has said that it serves.
-    came: bool,
+    pub(crate) came: bool,
     /// It holds its lock, or is so young that it may not have taken it yet.
-    alive: bool,
+    pub(crate) alive: bool,
 }
 
 impl Worker {
@@ -35,7 +35,11 @@ impl Worker {
     }
 }
 
-pub(crate) struct Crew(PathBuf, Vec<Child>);
+pub(crate) struct Crew {
+    folder: PathBuf,
+    program: PathBuf,
+    children: Vec<Child>,
+}
 
 fn text(part: Option<&OsStr>) -> String {
     part.unwrap_or_default().to_string_lossy().into_owned()
@@ -48,27 +52,42 @@ fn files(folder: PathBuf) -> Result<Vec<PathBuf>> {
 }
 
 impl Crew {
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+    /// The workers of a folder, which run `program worker FOLDER NAME`.
+    pub(crate) fn open(folder: &Path, program: PathBuf) -> Result<Self> {
         for part in ["new", "running", "done", "workers"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        Ok(Self(folder.to_owned(), Vec::new()))
+        Ok(Self { folder: folder.to_owned(), program, children: Vec::new() })
+    }
+
+    /// Keeps a snapshot, durably; what no snapshot asks about any more is forgotten then.
+    pub(crate) fn save(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let new = self.folder.join("state.new");
+        fs::write(&new, serde_json::to_string(snapshot)?)?;
+        File::open(&new)?.sync_all()?;
+        fs::rename(&new, self.folder.join("state.json"))?;
+        self.forget(snapshot)
+    }
+
+    pub(crate) fn load(&self) -> Result<Option<Snapshot>> {
+        let text = fs::read_to_string(self.folder.join("state.json")).ok();
+        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
     }
 
     pub(crate) fn workers(&mut self) -> Result<Vec<Worker>> {
-        self.1.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-        files(self.0.join("workers"))?.into_iter().map(Worker::read).collect()
+        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        files(self.folder.join("workers"))?.into_iter().map(Worker::read).collect()
     }
 
     /// Jobs that wait or run; those of workers that died go back to where they came from.
     pub(crate) fn jobs(&self, workers: &[Worker]) -> Result<i64> {
-        for file in files(self.0.join("running"))? {
+        for file in files(self.folder.join("running"))? {
             // It is called JOB.WORKER.
             if !workers.iter().any(|held| held.name == text(file.extension()) && held.alive) {
-                fs::rename(&file, self.0.join("new").join(text(file.file_stem())))?;
+                fs::rename(&file, self.folder.join("new").join(text(file.file_stem())))?;
             }
         }
-        Ok(i64::try_from(files(self.0.join("new"))?.len() + files(self.0.join("running"))?.len())?)
+        Ok(i64::try_from(files(self.folder.join("new"))?.len() + files(self.folder.join("running"))?.len())?)
     }
 
     /// How many of a request are done, and how many have failed. Who died before it was told to go is gone too.
@@ -86,8 +105,8 @@ impl Crew {
         let asked = self.workers()?;
         let names = (0..count).map(|at| format!("{request}-{at}"));
         for name in names.filter(|name| asked.iter().all(|held| held.name != *name)) {
-            File::create_new(self.0.join("workers").join(&name))?;
-            self.1.push(Command::new(env::current_exe()?).arg("worker").arg(&self.0).arg(&name).spawn()?);
+            File::create_new(self.folder.join("workers").join(&name))?;
+            self.children.push(Command::new(&self.program).arg("worker").arg(&self.folder).arg(&name).spawn()?);
         }
         Ok(())
     }
@@ -102,8 +121,8 @@ impl Crew {
     }
 
     /// Removes the files of those that are gone, once no kept snapshot asks about them.
-    pub(crate) fn forget(&mut self, engine: &Engine) -> Result<()> {
-        let open: Vec<String> = engine.requests().map(|(id, _)| id.to_string()).collect();
+    fn forget(&mut self, kept: &Snapshot) -> Result<()> {
+        let open: Vec<String> = kept.requests().map(|(id, _)| id.to_string()).collect();
         let is_asked =
             |held: &Worker| held.name.split('-').chain([&*held.release]).any(|id| open.iter().any(|o| o == id));
         for held in self.workers()?.iter().filter(|held| !held.alive && !is_asked(held)) {

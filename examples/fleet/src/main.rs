@@ -4,7 +4,7 @@ mod crew;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use anyhow::Result;
 use crew::Crew;
@@ -47,11 +47,10 @@ fn engine(now: Timestamp) -> Result<Engine> {
 
 /// Measure, tell, tick, save, act: in this order, so that a crash between any two loses nothing.
 fn control(folder: &Path) -> Result<()> {
-    let mut crew = Crew::open(folder)?;
-    let state = folder.join("state.json");
+    let mut crew = Crew::open(folder, env::current_exe()?)?;
     let mut engine = engine(Timestamp::ZERO)?;
-    if let Ok(text) = fs::read_to_string(&state) {
-        engine = Engine::restore(engine.config().clone(), serde_json::from_str(&text)?)?;
+    if let Some(snapshot) = crew.load()? {
+        engine = Engine::restore(engine.config().clone(), snapshot)?;
         println!("restored: {} workers serve", crew.workers()?.iter().filter(|held| held.serves()).count());
     }
     loop {
@@ -71,10 +70,7 @@ fn control(folder: &Path) -> Result<()> {
         for record in engine.moves().iter().filter_map(|moved| engine.record(moved.group)) {
             print!("{}", record.explain());
         }
-        fs::write(folder.join("state.new"), serde_json::to_string(&engine.snapshot())?)?;
-        fs::File::open(folder.join("state.new"))?.sync_all()?;
-        fs::rename(folder.join("state.new"), &state)?;
-        crew.forget(&engine)?;
+        crew.save(&engine.snapshot())?;
         while let Some(effect) = engine.poll_effect() {
             match effect {
                 Effect::Launch { request, count, .. } => crew.launch(request, count)?,
