@@ -285,3 +285,41 @@ fn a_snapshot_whose_sums_do_not_agree_is_refused() {
     });
     assert!(tried.get() > 100, "{} forgeries", tried.get());
 }
+
+/// A sample from the future, more than was asked, more than there are: nothing changes.
+#[test]
+fn facts_that_cannot_be_change_nothing() {
+    let told = Cell::new(0);
+    seeds(60, |seed| {
+        let mut engine = Engine::new(config(Skip::Proven));
+        for (now, op) in Author::new(seed).history(100) {
+            apply(&mut engine, now, &op);
+            while engine.poll_effect().is_some() {}
+            let before = engine.snapshot();
+            let groups: Vec<GroupId> = engine.groups().collect();
+            for group in groups {
+                let metrics: Vec<MetricId> =
+                    engine.policy(group).unwrap().metrics.iter().map(|metric| metric.id).collect();
+                for metric in metrics {
+                    engine.handle_sample(now, group, metric, now.after_millis(1), Some(Milli::from_units(7)));
+                }
+                for held in engine.holdings(group).to_vec() {
+                    let later = held.since.max(now);
+                    engine.handle_census(now, group, held.pool, later, held.ready + 1);
+                }
+            }
+            let open: Vec<_> = engine.requests().map(|(id, request)| (id, *request)).collect();
+            for (id, request) in open {
+                for (done, failed) in [(request.count + 1, 0), (request.count, 1), (0, request.count + 1)] {
+                    if done.max(request.done) + failed.max(request.failed) > request.count {
+                        engine.handle_launch(now, id, done, failed);
+                    }
+                }
+                engine.handle_release(now, id, request.count + 1);
+                told.set(told.get() + 1);
+            }
+            assert_eq!(before, engine.snapshot(), "{op:?}");
+        }
+    });
+    assert!(told.get() > 500, "{} requests", told.get());
+}
