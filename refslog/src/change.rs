@@ -204,7 +204,7 @@ impl Old {
 
 /// One ref's physical change: what it held and what it holds now. Symbolic refs are resolved before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(from = "ChangeParts"))]
 pub struct Change {
     name: RefName,
     old: Old,
@@ -244,5 +244,21 @@ impl Change {
     #[must_use]
     pub fn is_no_op(&self) -> bool {
         self.old != Old::Any && self.old.matches(self.new.as_ref())
+    }
+}
+
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(rename = "Change")]
+struct ChangeParts {
+    name: RefName,
+    old: Old,
+    new: Option<Value>,
+}
+
+#[cfg(feature = "serde")]
+impl From<ChangeParts> for Change {
+    fn from(ChangeParts { name, old, new }: ChangeParts) -> Self {
+        Self::new(name, old, new)
     }
 }

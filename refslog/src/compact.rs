@@ -22,7 +22,7 @@ pub enum Mode {
 
 /// A stretch of the log, folded: each touched ref once, with what it held at base and what it holds at end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "SegmentParts"))]
 #[must_use]
 pub struct Segment {
     base: Point,
@@ -95,6 +95,26 @@ pub enum SegmentError {
     /// The changes break an invariant.
     #[error(transparent)]
     Changes(#[from] MalformedChanges),
+}
+
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(rename = "Segment")]
+struct SegmentParts {
+    base: Point,
+    end: Point,
+    mode: Mode,
+    form: Form,
+    changes: Vec<Change>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<SegmentParts> for Segment {
+    type Error = SegmentError;
+
+    fn try_from(SegmentParts { base, end, mode, form, changes }: SegmentParts) -> Result<Self, SegmentError> {
+        Self::new(base, end, mode, form, changes)
+    }
 }
 
 impl Segment {

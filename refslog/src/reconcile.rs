@@ -54,10 +54,27 @@ pub enum Agreement {
 /// a version at which the logs agree and after which they differ. That is the first such version, unless the refs of the
 /// two were equal again somewhere after they had parted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "BisectionParts"))]
 pub struct Bisection {
     equal: Version,
     different: Version,
+}
+
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(rename = "Bisection")]
+struct BisectionParts {
+    equal: Version,
+    different: Version,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<BisectionParts> for Bisection {
+    type Error = &'static str;
+
+    fn try_from(parts: BisectionParts) -> Result<Self, &'static str> {
+        Self::new(parts.equal, parts.different).ok_or("logs that differ where they agree")
+    }
 }
 
 impl Bisection {

@@ -19,7 +19,7 @@ pub enum Form {
 ///
 /// The changes are sorted by name, no name stands twice, and none is a no-op.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "RecordParts"))]
 #[must_use]
 pub struct Record {
     after: Point,
@@ -62,6 +62,24 @@ pub enum MalformedChanges {
         /// Index of the change.
         at: usize,
     },
+}
+
+/// The form is that of the changes, so it is not read.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(rename = "Record")]
+struct RecordParts {
+    after: Point,
+    changes: Vec<Change>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<RecordParts> for Record {
+    type Error = MalformedChanges;
+
+    fn try_from(parts: RecordParts) -> Result<Self, MalformedChanges> {
+        Self::new(parts.after, parts.changes)
+    }
 }
 
 impl Record {

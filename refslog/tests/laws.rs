@@ -10,8 +10,8 @@ mod common;
 use common::{Chance, LINEAGE, config, oid, open_config, seed_and_steps};
 use proptest::prelude::*;
 use tenon_refslog::{
-    Action, Command, DecodeError, DfPolicy, Mode, ObjectId, Old, Reason, Record, Records, Refs, Replayed, Segment,
-    Snapshot, Transaction, Value, compact, git,
+    Action, Command, DecodeError, DfPolicy, Log, LogConfig, LogError, Mode, ObjectId, Old, Piece, PinId, Plan, Reason,
+    Record, Records, Refs, Replayed, ReplicaId, Segment, Snapshot, Taken, Transaction, Value, Version, compact, git,
 };
 
 fn ids() -> Vec<ObjectId> {
@@ -152,6 +152,67 @@ fn the_log_rebuilds_the_state() {
             .fold(tenon_refslog::Checksum::EMPTY, |sum, (name, value)| sum.plus(common::key().entry(&name, &value)));
         assert_eq!(state, refs.checksum(), "the checksum kept change by change is that of all refs; seed {seed}");
     });
+}
+
+/// A log read back from what was made durable plans, answers and grows as the one that was lost.
+#[test]
+fn a_log_read_back_is_a_twin() {
+    each_seed(4, |seed, steps| {
+        let it = history(seed, steps);
+        let rule = LogConfig::builder().min_records(4).retain_versions(2).build().unwrap();
+        let mut log = Log::new(rule, it.states[0].snapshot());
+        for (at, record) in it.records.iter().enumerate() {
+            let mut twin = Log::new(rule, Snapshot::open(log.snapshot().as_bytes().clone()).unwrap());
+            for piece in log.pieces() {
+                let taken = match piece {
+                    Piece::Record(record) => twin.append(Record::decode(&record.encode()).unwrap()),
+                    Piece::Segment(segment) => twin.append_segment(Segment::decode(segment.encode()).unwrap()),
+                };
+                assert_eq!(taken, Ok(Taken::Taken), "seed {seed}");
+            }
+            assert_eq!((twin.end(), twin.horizon()), (log.end(), log.horizon()), "seed {seed}");
+            assert_eq!(twin.plan(u64::MAX), log.plan(u64::MAX), "seed {seed}");
+            for version in (0..=at as u64).map(Version) {
+                assert_eq!(twin.standing(version), log.standing(version), "seed {seed}");
+                assert_eq!(twin.checksum_at(version), log.checksum_at(version), "seed {seed}");
+            }
+            log = twin;
+            let _ = log.append(record.clone()).unwrap();
+            match log.plan(u64::MAX) {
+                Plan::Fold(stretch) => {
+                    let folded = log.fold(&stretch).unwrap();
+                    let _ = log.handle_folded(folded.segment);
+                }
+                Plan::Absorb(stretch) => {
+                    let snapshot = log.absorb(&stretch).unwrap();
+                    let _ = log.handle_absorbed(snapshot);
+                }
+                Plan::Nothing | Plan::OverBudget(_) => {}
+            }
+        }
+        assert!(log.snapshot().point().version > Version::GENESIS, "seed {seed}: nothing was folded away");
+        assert_eq!(log.restore_at(open_config(), log.end().version).unwrap().point(), it.refs.point(), "seed {seed}");
+    });
+}
+
+/// Whoever asks for more than a limit is refused, and nothing grows for it.
+#[test]
+fn nothing_outgrows_its_limit() {
+    let rule = LogConfig::builder().max_needs(3).build().unwrap();
+    let mut log = Log::new(rule, Refs::new(open_config(), LINEAGE).snapshot());
+    for n in 0..3 {
+        assert!(log.handle_progress(ReplicaId(n), Version(0)).is_ok() && log.pin(PinId(n), Version(0)).is_ok());
+    }
+    for n in 3..9 {
+        assert_eq!(log.handle_progress(ReplicaId(n), Version(0)), Err(LogError::TooManyNeeds { max: 3 }));
+        assert_eq!(log.pin(PinId(n), Version(0)), Err(LogError::TooManyNeeds { max: 3 }));
+    }
+    // Those who are there already go on, and a place that is given up is free again.
+    assert!(log.handle_progress(ReplicaId(1), Version(0)).is_ok() && log.pin(PinId(1), Version(0)).is_ok());
+    assert_eq!((log.forget(ReplicaId(0)), log.forget(ReplicaId(0))), (Taken::Taken, Taken::Unchanged));
+    assert!(log.handle_progress(ReplicaId(7), Version(0)).is_ok());
+    assert_eq!((log.unpin(PinId(0)), log.unpin(PinId(0))), (Taken::Taken, Taken::Unchanged));
+    assert!(log.pin(PinId(7), Version(0)).is_ok());
 }
 
 /// Each reason's numbers recompute the decision, with nothing but the refs and the transaction at hand.
