@@ -14,7 +14,7 @@ use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use tenon_refslog::{
     ChecksumKey, Command, Config, LineageId, Mode, ObjectFormat, ObjectId, Point, Record, RefName, Refs, Segment,
-    Transaction, compact,
+    Snapshot, Transaction, Value, ValueRef, compact,
 };
 
 fn limit(instructions: u64) -> LibraryBenchmarkConfig {
@@ -89,6 +89,36 @@ fn decode(frame: Bytes) -> Record {
     Record::decode(black_box(&frame)).unwrap()
 }
 
+/// A snapshot of ten thousand refs, every block of which was looked at before, and a name in it.
+fn looked_up() -> (Snapshot, RefName) {
+    let (refs, _) = ten_updates(10_000);
+    let snapshot = refs.snapshot();
+    snapshot.scan(|_, _| {}).unwrap();
+    (snapshot, name(6_789))
+}
+
+#[library_benchmark(config = limit(LIMITS.lookup))]
+#[bench::one_of_ten_thousand(looked_up())]
+fn lookup((snapshot, name): (Snapshot, RefName)) -> (Snapshot, Option<Value>) {
+    let found = black_box(&snapshot).get(black_box(&name)).unwrap();
+    (snapshot, found)
+}
+
+fn unread() -> Snapshot {
+    let (refs, _) = ten_updates(10_000);
+    Snapshot::open(refs.snapshot().as_bytes().clone()).unwrap()
+}
+
+#[library_benchmark(config = limit(LIMITS.scan))]
+#[bench::ten_thousand(unread())]
+fn scan(snapshot: Snapshot) -> Snapshot {
+    let each = |name: &[u8], value: ValueRef<'_>| {
+        black_box((name, value));
+    };
+    black_box(&snapshot).scan(each).unwrap();
+    snapshot
+}
+
 #[library_benchmark(config = limit(LIMITS.fold))]
 #[bench::thousand_records(stretch())]
 fn fold((base, records): (Point, Vec<Record>)) -> Segment {
@@ -101,9 +131,12 @@ struct Limits {
     encode: u64,
     decode: u64,
     fold: u64,
+    lookup: u64,
+    scan: u64,
 }
 
-const LIMITS: Limits = Limits { admit: 47_400, encode: 10_200, decode: 16_000, fold: 901_000 };
+const LIMITS: Limits =
+    Limits { admit: 47_400, encode: 10_200, decode: 16_000, fold: 901_000, lookup: 5_000, scan: 2_500_000 };
 
-library_benchmark_group!(name = hot, benchmarks = [admit, encode, decode, fold]);
+library_benchmark_group!(name = hot, benchmarks = [admit, encode, decode, fold, lookup, scan]);
 main!(library_benchmark_groups = hot);

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use tenon_refslog::{
-    ChecksumKey, Command, Config, LineageId, Log, LogConfig, Mode, ObjectFormat, ObjectId, Old, Plan, Record, RefName,
-    Refs, Segment, Snapshot, Transaction, Value, Version, compact, git,
+    ChecksumKey, Command, Config, LineageId, Log, LogConfig, Mode, ObjectFormat, ObjectId, Old, Plan, Reconciler,
+    Record, RefName, Refs, Segment, Sketch, Snapshot, Transaction, Value, ValueRef, Version, compact, git,
 };
 
 use crate::{Bound, Row, Scale, bytes_held, median_ns};
@@ -82,6 +82,7 @@ pub fn rows(scale: Scale) -> Vec<Row> {
     rows.extend(transactions(scale, &mut chance));
     rows.extend(compaction(scale, &refs, &snapshot, &mut chance));
     rows.push(checksum_row(&mut chance));
+    rows.extend(sketch_rows(&mut chance));
     rows.extend(amplification(scale, &refs, &mut chance));
     rows.extend(peers::rows(scale));
     rows
@@ -106,16 +107,7 @@ fn snapshot_rows(refs: &Refs, snapshot: &Snapshot, chance: &mut Chance) -> Vec<R
         }
         names.len()
     });
-    let decode = median_ns(7, || {
-        let mut seen = 0;
-        snapshot
-            .scan(|name, value| {
-                black_box((name, value));
-                seen += 1;
-            })
-            .expect("a good file");
-        seen
-    });
+    let decode = median_ns(7, || decoded(snapshot));
     let resident = median_ns(11, || {
         for name in &names {
             black_box(refs.get(name));
@@ -129,6 +121,18 @@ fn snapshot_rows(refs: &Refs, snapshot: &Snapshot, chance: &mut Chance) -> Vec<R
         Row::new("snapshot, full decode a ref", decode, "ns", Bound::AtMost(12.0)),
         Row::new("resident refs, point lookup", resident / 1e3, "µs", Bound::None),
     ]
+}
+
+/// Reads all refs; how many there are. Opens the bytes anew, so that every block's checksum is computed again.
+fn decoded(snapshot: &Snapshot) -> usize {
+    let fresh = Snapshot::open(snapshot.as_bytes().clone()).expect("a good file");
+    let mut seen = 0;
+    let each = |name: &[u8], value: ValueRef<'_>| {
+        black_box((name, value));
+        seen += 1;
+    };
+    fresh.scan(each).expect("a good file");
+    seen
 }
 
 fn log_bytes(chance: &mut Chance) -> Vec<Row> {
@@ -245,6 +249,46 @@ fn checksum_row(chance: &mut Chance) -> Row {
         entries.len()
     });
     Row::new("checksum a change (an update: two hashes)", spent, "ns", Bound::AtMost(400.0))
+}
+
+/// What two sets of refs without a common log send to know what they differ in.
+fn sketch_rows(chance: &mut Chance) -> Vec<Row> {
+    let common = state(100_000, chance);
+    let mut rows = Vec::new();
+    for differences in [0, 100, 1_000, 10_000] {
+        let picks = (0..differences / 2).map(|n| n * 7 % common.len());
+        let mut moved = common.clone();
+        if differences > 0 {
+            // A ref that moved is two differences: what it held, and what it holds.
+            let _ = moved.apply(&record(&common, &updates(&common, picks, chance))).expect("it follows");
+        }
+        let (sent, found) = reconciled(&common, &moved);
+        assert_eq!(found, differences, "all of them are found");
+        let name = format!("sketch, bytes a difference, {differences} of 100 k refs");
+        rows.push(match differences {
+            0 => Row::new("sketch, bytes sent when equal", real(sent), "bytes", Bound::AtMost(0.0)),
+            // Few differences need more cells each; the bound is for many.
+            1..1_000 => Row::new(name, real(sent) / real(differences), "bytes", Bound::None),
+            _ => Row::new(name, real(sent) / real(differences), "bytes", Bound::AtMost(36.0)),
+        });
+    }
+    rows
+}
+
+/// Bytes sent, and differences found.
+fn reconciled(here: &Refs, there: &Refs) -> (usize, usize) {
+    if here.checksum() == there.checksum() {
+        return (0, 0);
+    }
+    let (mut sketch, mut reconciler) = (Sketch::new(there), Reconciler::new(here, 1_000_000));
+    let mut bytes = Vec::new();
+    loop {
+        let cell = sketch.next_cell();
+        cell.encode_into(&mut bytes);
+        if let Some(found) = reconciler.handle_cell(cell).expect("the cells of a set") {
+            return (bytes.len(), found.here.len() + found.there.len());
+        }
+    }
 }
 
 fn amplification(scale: Scale, refs: &Refs, chance: &mut Chance) -> Vec<Row> {

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use tenon_refslog::{Command, LineageId, ObjectFormat, ObjectId, Refs, Snapshot, Transaction, git};
 
-use super::{Chance, change_ref, config, record, state, updates};
+use super::{Chance, change_ref, config, decoded, record, state, updates};
 use crate::{Bound, Row, Scale, interleave, median_ns};
 
 pub(super) fn rows(scale: Scale) -> Vec<Row> {
@@ -55,20 +55,7 @@ fn gix_rows(scale: Scale) -> Result<Vec<Row>, String> {
             plain.len()
         },
     );
-    let decode = interleave(
-        5,
-        || {
-            let mut seen = 0;
-            snapshot
-                .scan(|name, value| {
-                    black_box((name, value));
-                    seen += 1;
-                })
-                .expect("a good file");
-            seen
-        },
-        || packed.iter().expect("a good file").map(black_box).count(),
-    );
+    let decode = interleave(5, || decoded(&snapshot), || packed.iter().expect("a good file").map(black_box).count());
     let bytes = snapshot.as_bytes().clone();
     let opening = interleave(
         11,
