@@ -49,6 +49,17 @@ pub struct Allotment {
     pub waiting: u32,
 }
 
+/// Whether a part of what is asked for is better than nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Grant {
+    /// It is: as much as there is.
+    #[default]
+    Partial,
+    /// It is not: all or nothing.
+    Atomic,
+}
+
 /// Why a group gets nothing, whatever pools have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -89,6 +89,14 @@ fn run_layers<T: Trace>(
     if let Some((rule, count)) = timed.floor {
         layer(Layer::Floor(count), &|_| Reason::Floor(rule));
     }
+    if let Some(held) = state.more.as_ref().and_then(|more| more.chain).filter(|held| now < held.until) {
+        if held.from <= now {
+            *next = held.until.min(*next);
+            layer(Layer::Chain(held.count), &|_| Reason::Chain);
+        } else {
+            *next = held.from.min(*next);
+        }
+    }
     layer(Layer::Minimum(policy.min), &Reason::Minimum);
     if let Some((rule, count)) = timed.cap {
         layer(Layer::Cap(count), &|_| Reason::Cap(rule));

@@ -12,6 +12,8 @@
 //!   grants it or says which pool would go over its mark, when, and by how much.
 //! * **A [`forecast`]** learns from past days and weeks which model fits; its upper bound is what admission counts with.
 //!   Within the day, a [`forecast::Nowcast`] corrects it by what has come so far.
+//! * **A [`chain`]** of services that call one another is planned as one: who is called first, no caller past what its
+//!   callees carry, all or as much as there is; its assessment names the weakest link.
 //! * **A [`portrait`]** says when a service is busy, whether that comes back, and whether it suits elastic scaling;
 //!   **[`recommend`]** searches rules for it by rehearsal, and tests them on days that they were not fitted to.
 //! * **A [`Rehearsal`] runs a forecast through the same code** on a fork of the engine, and tells changes, shortage,
@@ -91,7 +93,7 @@
 //! # The layers
 //!
 //! From the lowest: the minimum; metric rules (the most that any wants; one that holds keeps the others from shrinking; a
-//! broken metric forbids shrinking), held back by stabilisation and cool-down; timed deltas, steps and floors; caps and
+//! broken metric forbids shrinking), held back by stabilisation and cool-down; timed deltas, steps, floors and tasks of chains; caps and
 //! the maximum; a pause; an operator's override. What a clock or an operator says is not held back.
 //!
 //! # What you must persist, and when
@@ -129,6 +131,7 @@ extern crate alloc;
 mod admit;
 mod allot;
 mod behavior;
+pub mod chain;
 mod clock;
 mod config;
 mod decide;
@@ -164,7 +167,7 @@ mod tick;
 mod time;
 
 pub use admit::{Authority, Horizon, PoolWitness, Verdict};
-pub use allot::{Allotment, Holding, Refusal};
+pub use allot::{Allotment, Grant, Holding, Refusal};
 pub use behavior::{Behavior, Pace, Rate, RateLine};
 pub use config::{Config, ConfigBuilder, Records, Skip};
 pub use decide::decide;

@@ -37,6 +37,8 @@ pub enum Reason {
     Timed,
     /// A timed floor.
     Floor(RuleId),
+    /// A task for its chain.
+    Chain,
     /// A timed cap.
     Cap(RuleId),
     /// Decisions are paused.
@@ -65,6 +67,7 @@ impl Reason {
             Self::Timed => 140,
             Self::Floor(_) => 141,
             Self::Cap(_) => 142,
+            Self::Chain => 143,
             Self::Paused => 150,
             Self::ByHand => 151,
             Self::Draining => 160,
@@ -87,6 +90,7 @@ impl core::fmt::Display for Reason {
             Self::Maximum(wanted) => write!(f, "the maximum; {wanted} were wanted"),
             Self::Timed => f.write_str("timed deltas and steps"),
             Self::Floor(rule) => write!(f, "the timed floor of rule {rule}"),
+            Self::Chain => f.write_str("a task for its chain"),
             Self::Cap(rule) => write!(f, "the timed cap of rule {rule}"),
             Self::Paused => f.write_str("decisions are paused"),
             Self::ByHand => f.write_str("an operator's override"),

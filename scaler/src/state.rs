@@ -86,8 +86,20 @@ pub struct GroupState {
 pub(crate) struct More {
     /// Moves that rates count.
     pub(crate) moves: Moves,
+    /// What a task for its chain holds it at.
+    pub(crate) chain: Option<Held>,
     /// In the order in which the rules were first heard.
     pub(crate) kpa: Vec<(RuleId, Memory)>,
+}
+
+/// A floor for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Held {
+    pub(crate) count: u32,
+    pub(crate) from: Timestamp,
+    /// The instant itself is outside.
+    pub(crate) until: Timestamp,
 }
 
 impl More {

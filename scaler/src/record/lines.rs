@@ -190,6 +190,8 @@ pub enum Layer {
     Steps(u32),
     /// The highest timed floor.
     Floor(u32),
+    /// What a task for its chain holds it at.
+    Chain(u32),
     /// The minimum.
     Minimum(u32),
     /// The lowest timed cap.
@@ -211,7 +213,7 @@ impl Layer {
         match *self {
             Self::Deltas(by) => shift(size, by),
             Self::Steps(by) => size.saturating_add(by),
-            Self::Floor(count) | Self::Minimum(count) => size.max(count),
+            Self::Floor(count) | Self::Chain(count) | Self::Minimum(count) => size.max(count),
             Self::Cap(count) | Self::Maximum(count) | Self::Draining(count) => size.min(count),
             Self::Paused(count) | Self::ByHand(count) => count,
         }

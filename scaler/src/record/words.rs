@@ -97,6 +97,7 @@ impl Display for Layer {
             Self::Deltas(by) => write!(f, "timed deltas of {by:+}"),
             Self::Steps(by) => write!(f, "timed steps of +{by}"),
             Self::Floor(count) => write!(f, "a timed floor of {count}"),
+            Self::Chain(count) => write!(f, "a chain's task of {count}"),
             Self::Minimum(count) => write!(f, "the minimum of {count}"),
             Self::Cap(count) => write!(f, "a timed cap of {count}"),
             Self::Maximum(count) => write!(f, "the maximum of {count}"),

@@ -1,0 +1,219 @@
+//! One plan for a whole chain: who is called is granted first, and who calls is not grown past what that carries.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Chain, Link, share, times};
+use crate::Timestamp;
+use crate::allot::{Allotment, Grant, Refusal, grow};
+use crate::engine::Engine;
+use crate::error::Refused;
+use crate::id::{GroupId, PoolId};
+use crate::num::Milli;
+use crate::pool::{Cause, Ledger};
+use crate::quota::Quotas;
+use crate::state::Held;
+
+/// So many instances for each service of a chain, for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainTask {
+    /// At least so many for each; services that are not named stay as they are.
+    pub wanted: Vec<(GroupId, u32)>,
+    /// From when.
+    pub from: Timestamp,
+    /// Until when; the instant itself is outside.
+    pub until: Timestamp,
+    /// Whether a part of it is better than nothing.
+    pub grant: Grant,
+}
+
+/// Why a service is granted less than it wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeldBack {
+    /// What it calls does not carry more.
+    Callee {
+        /// Who is called.
+        callee: GroupId,
+        /// What that will carry.
+        carries: Milli,
+    },
+    /// The policy's maximum.
+    Maximum(u32),
+    /// Pools or quotas do not have more.
+    Short {
+        /// Why, for each pool that was asked.
+        causes: Vec<(PoolId, Cause)>,
+        /// Why, where it is not for a pool to say.
+        refusal: Option<Refusal>,
+    },
+}
+
+/// What one service is granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainStep {
+    /// The service.
+    pub group: GroupId,
+    /// The instances that it has or that are on their way.
+    pub before: u32,
+    /// The instances that it wants.
+    pub wanted: u32,
+    /// The instances that it is granted; never fewer than before.
+    pub granted: u32,
+    /// Why not all.
+    pub held_back: Option<HeldBack>,
+}
+
+/// The plan of a whole chain, who is called before who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct ChainPlan {
+    /// What each service is granted.
+    pub steps: Vec<ChainStep>,
+}
+
+impl ChainPlan {
+    /// Whether every service is granted what it wants.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.steps.iter().all(|step| step.held_back.is_none())
+    }
+}
+
+/// The answer to a task for a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum ChainVerdict {
+    /// It holds: every group has its grant as a floor for the time of the task.
+    Started(ChainPlan),
+    /// It was to be whole, and would not be. Nothing has changed.
+    Refused(ChainPlan),
+}
+
+/// What is left while a plan is made.
+struct Drawing<'a> {
+    engine: &'a Engine,
+    chain: &'a Chain,
+    ledger: Ledger,
+    quotas: Quotas,
+    /// What each service will carry, and what its callers will ask of it.
+    carries: BTreeMap<GroupId, Milli>,
+    asked: BTreeMap<GroupId, Milli>,
+}
+
+impl Engine {
+    /// What a task for a chain would come to now; nothing changes.
+    ///
+    /// # Errors
+    /// [`Refused::NoGroup`] for a service that has no group here.
+    pub fn plan_chain(&self, now: Timestamp, chain: &Chain, task: &ChainTask) -> Result<ChainPlan, Refused> {
+        let mut drawing = Drawing {
+            engine: self,
+            chain,
+            ledger: self.ledger.clone(),
+            quotas: self.quotas.clone(),
+            carries: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        };
+        for link in chain.links() {
+            let before = drawing.delivered(link.group)?;
+            drawing.ask(link, before, 0);
+        }
+        let mut steps = Vec::new();
+        for link in chain.links() {
+            let wanted = task.wanted.iter().find(|(group, _)| *group == link.group).map(|(_, count)| *count);
+            steps.push(drawing.step(link, wanted, now.max(self.now))?);
+        }
+        Ok(ChainPlan { steps })
+    }
+
+    /// Starts a task for a chain: each group has what it is granted as a floor. A task that is to be whole and would not
+    /// be changes nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::plan_chain`]; nothing has changed.
+    pub fn start_chain(&mut self, now: Timestamp, chain: &Chain, task: &ChainTask) -> Result<ChainVerdict, Refused> {
+        let plan = self.plan_chain(now, chain, task)?;
+        self.lift(now);
+        if task.grant == Grant::Atomic && !plan.is_whole() {
+            return Ok(ChainVerdict::Refused(plan));
+        }
+        for step in &plan.steps {
+            let named = task.wanted.iter().any(|(group, _)| *group == step.group);
+            if let Some(at) = self.place(step.group).ok().filter(|_| named) {
+                let held = Held { count: step.granted, from: task.from, until: task.until };
+                self.slots[at].state.more.get_or_insert_default().chain = Some(held);
+                self.due[at] = Timestamp::ZERO;
+            }
+        }
+        Ok(ChainVerdict::Started(plan))
+    }
+}
+
+impl Drawing<'_> {
+    fn delivered(&self, group: GroupId) -> Result<u32, Refused> {
+        let at = self.engine.place(group).map_err(|_| Refused::NoGroup(group))?;
+        Ok(self.engine.slots[at].inputs().delivered())
+    }
+
+    /// Counts what `count` instances of a service ask of those that it calls, in place of what `before` did.
+    fn ask(&mut self, link: &Link, count: u32, before: u32) {
+        for call in self.chain.calls_of(link.group) {
+            let of = |count| share(times(link.per_instance, count), call.permille).as_thousandths();
+            let asked = self.asked.entry(call.callee).or_default();
+            *asked =
+                Milli::from_thousandths(asked.as_thousandths().saturating_add(of(count)).saturating_sub(of(before)));
+        }
+    }
+
+    fn step(&mut self, link: &Link, wanted: Option<u32>, now: Timestamp) -> Result<ChainStep, Refused> {
+        let group = link.group;
+        let at = self.engine.place(group).map_err(|_| Refused::NoGroup(group))?;
+        let slot = &self.engine.slots[at];
+        let before = slot.inputs().delivered();
+        let wanted = wanted.unwrap_or(before);
+        let mut granted = wanted.max(before);
+        let mut held_back = None;
+        let max = slot.group.policy().max.max(before);
+        if granted > max {
+            (granted, held_back) = (max, Some(HeldBack::Maximum(max)));
+        }
+        if let Some((most, callee)) = self.carried(link, before).filter(|(most, _)| *most < granted) {
+            let carries = self.carries.get(&callee).copied().unwrap_or(Milli::ZERO);
+            (granted, held_back) = (most.max(before), Some(HeldBack::Callee { callee, carries }));
+        }
+        if granted > before {
+            let mut allotment = Allotment::default();
+            let (room, of) = self.quotas.room(slot.traffic.tenant);
+            let asked = granted - before;
+            grow(&self.ledger, &slot.traffic, &slot.holdings, asked.min(room), now, &mut allotment);
+            for (pool, count) in &allotment.lent {
+                self.ledger.lend(*pool, slot.traffic.shape, *count);
+                self.quotas.take(slot.traffic.tenant, *count);
+            }
+            let missing = allotment.missing + asked.saturating_sub(room);
+            if missing > 0 {
+                let refusal = of.filter(|_| room < asked).map(Refusal::Quota).or(allotment.refusal);
+                held_back = Some(HeldBack::Short { causes: allotment.causes.to_vec(), refusal });
+                granted -= missing;
+            }
+        }
+        self.ask(link, granted, before);
+        let carries = times(link.per_instance, granted);
+        self.carries.insert(group, link.limit.map_or(carries, |limit| limit.min(carries)));
+        Ok(ChainStep { group, before, wanted, granted, held_back })
+    }
+
+    /// How many instances of a service those that it calls carry, and which of them says so.
+    fn carried(&self, link: &Link, before: u32) -> Option<(u32, GroupId)> {
+        let of = |call: &super::Call| {
+            let one = share(link.per_instance, call.permille).at_least_zero();
+            let carries = self.carries.get(&call.callee).copied().unwrap_or(Milli::ZERO).as_thousandths();
+            let asked = self.asked.get(&call.callee).copied().unwrap_or(Milli::ZERO).as_thousandths();
+            let spare = u64::try_from(carries.saturating_sub(asked)).unwrap_or(0);
+            let more = spare.checked_div(one).map_or(u32::MAX, |more| u32::try_from(more).unwrap_or(u32::MAX));
+            (before.saturating_add(more), call.callee)
+        };
+        self.chain.calls_of(link.group).map(of).min()
+    }
+}
