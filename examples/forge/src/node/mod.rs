@@ -12,6 +12,8 @@ mod push;
 mod replica;
 mod serve;
 mod sync;
+#[cfg(test)]
+mod torture;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

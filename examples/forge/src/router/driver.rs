@@ -8,6 +8,8 @@
 mod effects;
 
 pub(crate) use effects::decode;
+#[cfg(test)]
+pub(crate) use effects::{encode, feed_row};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -4,7 +4,7 @@
 mod answer;
 mod api;
 mod ci;
-mod driver;
+pub(crate) mod driver;
 mod git;
 mod http;
 mod log;
@@ -14,7 +14,7 @@ mod reads;
 mod replace;
 mod repos;
 mod spool;
-mod store;
+pub(crate) mod store;
 mod writes;
 
 use std::future::Future;

@@ -122,7 +122,7 @@ impl Driver {
 }
 
 impl FeedRow {
-    fn entry(&self) -> FeedEntry {
+    pub(crate) fn entry(&self) -> FeedEntry {
         use tenon_quorum::{Digest, Epoch, Fence, Generation, Stamp, Version};
         FeedEntry {
             stamp: Stamp { epoch: Epoch(self.epoch), version: Version(self.version), digest: Digest(self.digest) },
@@ -131,7 +131,7 @@ impl FeedRow {
     }
 }
 
-fn feed_row(entry: &FeedEntry, record: Bytes) -> FeedRow {
+pub(crate) fn feed_row(entry: &FeedEntry, record: Bytes) -> FeedRow {
     FeedRow {
         version: entry.stamp.version.0,
         digest: entry.stamp.digest.0,
