@@ -76,7 +76,8 @@
 //! [`Log::absorb`]), make the result durable, and tell ([`Log::handle_folded`], [`Log::handle_absorbed`]); then delete what
 //! it replaces. A tombstone goes only when it is merged into the snapshot, and that never passes the *horizon*: the lowest
 //! version that somebody within the limits still needs. [`Log::standing`] tells a replica that fell behind the limits to
-//! take a snapshot. [`Log::get`] answers what a ref held at an earlier version, or says that it was compacted.
+//! take a snapshot. [`Log::get`] answers what a ref held at an earlier version, or says that it was compacted; [`Log::diff`]
+//! says what two versions differ in, each ref with the version that touched it last.
 //!
 //! A replica that went ahead of the log is taken back ([`Refs::rollback`]); [`Bisection`] finds where two logs part;
 //! [`diff`] says what two states differ in, and [`Sketch`] and [`Reconciler`] find that over a wire, at some 35 to 40 bytes
@@ -145,6 +146,7 @@ pub use digest::{Checksum, ChecksumKey};
 pub use id::{LineageId, Point, Version};
 pub use log::{
     Folded, Log, LogConfig, LogConfigBuilder, LogConfigError, LogError, Piece, PinId, ReplicaId, Standing, Taken,
+    Touched,
 };
 pub use name::{NameError, OneLevel, RefName};
 pub use oid::{ObjectFormat, ObjectId, OidError};

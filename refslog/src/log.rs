@@ -9,7 +9,7 @@ mod piece;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::compact::{Leg, Mode, Segment};
+use crate::compact::{CompactError, Mode, Segment};
 use crate::id::{Point, Version};
 use crate::plan::{Extent, PieceKind, Plan, Rule, Stretch};
 use crate::record::Record;
@@ -17,6 +17,7 @@ use crate::snapshot::Snapshot;
 
 pub use config::{LogConfig, LogConfigBuilder, LogConfigError};
 pub use error::LogError;
+pub use history::Touched;
 pub use needs::{PinId, ReplicaId, Standing};
 pub use piece::Piece;
 
@@ -92,7 +93,7 @@ impl Log {
     /// Tells that a segment follows, as when a log is read back after a restart.
     ///
     /// # Errors
-    /// It is of another log, is exact, or does not follow the newest version.
+    /// It is of another log, is exact, or does not follow the newest version and its refs.
     pub fn append_segment(&mut self, segment: Segment) -> Result<Taken, LogError> {
         if segment.mode() == Mode::Exact {
             return Err(LogError::NeedsCover);
@@ -111,6 +112,12 @@ impl Log {
         }
         if piece.base() != end.version {
             return Err(LogError::Future { asked: piece.base(), newest: end.version });
+        }
+        // A record does not say from which refs it starts; a segment does.
+        if let Piece::Segment(segment) = &piece
+            && segment.base().checksum != end.checksum
+        {
+            return Err(CompactError::Diverged { at: end.version }.into());
         }
         self.pieces.push((piece, bytes));
         Ok(Taken::Taken)
@@ -174,15 +181,10 @@ impl Log {
             Some((before, _)) => before.end(),
             None => self.snapshot.point(),
         };
-        let (mut at, mut legs, mut inputs) = (base, Vec::new(), Vec::new());
-        for (piece, _) in self.pieces.get(range).unwrap_or_default() {
-            inputs.push((piece.base(), piece.end().version, piece.changes().len()));
-            legs.push(match piece {
-                Piece::Record(record) => Leg::of_record(at, record),
-                Piece::Segment(segment) => Leg::from(segment),
-            });
-            at = piece.end();
-        }
+        let pieces = self.pieces.get(range).unwrap_or_default();
+        let inputs: Vec<_> =
+            pieces.iter().map(|(piece, _)| (piece.base(), piece.end().version, piece.changes().len())).collect();
+        let legs = piece::legs(base, pieces.iter().map(|(piece, _)| piece));
         let segment = crate::compact::fold(base, Mode::Cover, &legs)?;
         let changes: usize = inputs.iter().map(|(_, _, changes)| changes).sum();
         let superseded = changes - segment.changes().len();

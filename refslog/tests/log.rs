@@ -8,8 +8,8 @@ mod common;
 
 use common::{Chance, LINEAGE, NAMES, config, name, oid, open_config, seed_and_steps};
 use tenon_refslog::{
-    Command, Log, LogConfig, LogError, Mode, Piece, PinId, Plan, Refs, Replayed, ReplicaId, Segment, Snapshot,
-    Standing, Taken, Version,
+    Command, CompactError, Log, LogConfig, LogError, Mode, Piece, PinId, Plan, Refs, Replayed, ReplicaId, Segment,
+    Snapshot, Standing, Taken, Touched, Version,
 };
 
 fn log_config() -> LogConfig {
@@ -167,6 +167,52 @@ fn settled(log: &mut Log) -> usize {
             bytes => written += bytes,
         }
     }
+}
+
+#[test]
+fn a_difference_names_the_version_that_touched_last() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let rule = LogConfig::builder().min_records(2).build().unwrap();
+    let mut log = Log::new(rule, refs.snapshot());
+    for n in 0..3 {
+        append(&mut log, &mut refs, Command::update(name("refs/heads/a"), oid(n)));
+        append(&mut log, &mut refs, Command::update(name("refs/heads/b"), oid(n % 2)));
+    }
+    let told = |log: &Log, from, to| {
+        let touched = log.diff(Version(from), Version(to)).unwrap();
+        let line = |it: Touched| (it.change.name().to_string(), it.after.0, it.by.0);
+        touched.into_iter().map(line).collect::<Vec<_>>()
+    };
+    let a = |after, by| ("refs/heads/a".to_owned(), after, by);
+    let b = |after, by| ("refs/heads/b".to_owned(), after, by);
+    assert_eq!(told(&log, 0, 6), [a(4, 5), b(5, 6)]);
+    assert_eq!(told(&log, 1, 4), [a(2, 3), b(3, 4)]);
+    assert_eq!(told(&log, 2, 6), [a(4, 5)], "b went there and back");
+    assert_eq!(told(&log, 3, 3), []);
+    assert_eq!(log.diff(Version(4), Version(3)), Err(LogError::Future { asked: Version(4), newest: Version(3) }));
+    settled(&mut log);
+    assert_eq!(told(&log, 0, 6), [a(0, 6), b(0, 6)], "within a fold it cannot be told");
+    let compacted = LogError::VersionCompacted { asked: Version(1), base: Version(0), end: Version(6) };
+    assert_eq!(log.diff(Version(1), Version(6)), Err(compacted));
+}
+
+/// A segment that starts at the right version, but in other refs, is not taken.
+#[test]
+fn a_segment_of_a_fork_is_refused() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let mut log = Log::new(LogConfig::builder().build().unwrap(), refs.snapshot());
+    append(&mut log, &mut refs, Command::update(name("refs/heads/a"), oid(1)));
+    let mut fork = Refs::new(config(), LINEAGE);
+    for n in 2..4 {
+        let record = fork.admit(&Command::update(name("refs/heads/a"), oid(n)).into()).unwrap().into_record().unwrap();
+        let base = fork.point();
+        let _ = fork.apply(&record).unwrap();
+        let segment = Segment::of_record(base, &record, Mode::Cover).unwrap();
+        let expected =
+            if n == 2 { Ok(Taken::Unchanged) } else { Err(CompactError::Diverged { at: Version(1) }.into()) };
+        assert_eq!(log.append_segment(segment), expected);
+    }
+    assert_eq!(log.end(), refs.point());
 }
 
 /// Trap: tombstones dropped one version too early. A deletion exactly at the horizon is still delivered.

@@ -1,14 +1,54 @@
 //! What was at an earlier version of a log.
 
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::piece::legs;
 use super::{Log, LogError, Piece};
-use crate::change::Value;
+use crate::change::{Change, Value};
+use crate::compact::{Mode, fold};
 use crate::config::Config;
 use crate::digest::Checksum;
-use crate::id::Version;
+use crate::id::{Point, Version};
 use crate::name::RefName;
 use crate::refs::Refs;
 
+/// A ref that two versions differ in, and when it was last touched on the way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Touched {
+    /// What it held at the first version, and what it holds at the second.
+    pub change: Change,
+    /// It was last touched after this version …
+    pub after: Version,
+    /// … and not after this one: the next, unless both went into one fold.
+    pub by: Version,
+}
+
 impl Log {
+    /// What a version and a later one differ in, in the order of names, each ref with the version that touched it last.
+    ///
+    /// # Errors
+    /// A version is not in the log or was folded away, the second is before the first, or old values were dropped.
+    pub fn diff(&self, from: Version, to: Version) -> Result<Vec<Touched>, LogError> {
+        if from > to {
+            return Err(LogError::Future { asked: from, newest: to });
+        }
+        let (base, end) = (self.point_at(from)?, self.point_at(to)?.version);
+        let pieces = || self.pieces().filter(|piece| piece.base() >= from && piece.end().version <= end);
+        let net = fold(base, Mode::Exact, &legs(base, pieces()))?;
+        let mut last: BTreeMap<&RefName, (Version, Version)> = BTreeMap::new();
+        for piece in pieces() {
+            let stretch = (piece.base(), piece.end().version);
+            last.extend(piece.changes().iter().map(|change| (change.name(), stretch)));
+        }
+        let touched = net.changes().iter().map(|change| {
+            let (after, by) = last.get(change.name()).copied().unwrap_or((from, to));
+            Touched { change: change.clone(), after, by }
+        });
+        Ok(touched.collect())
+    }
+
     /// What a ref held at a version. Within a folded stretch, refs that it did not touch are still known.
     ///
     /// # Errors
@@ -46,10 +86,14 @@ impl Log {
     /// # Errors
     /// The version is not in the log, or was folded away.
     pub fn checksum_at(&self, version: Version) -> Result<Checksum, LogError> {
+        Ok(self.point_at(version)?.checksum)
+    }
+
+    fn point_at(&self, version: Version) -> Result<Point, LogError> {
         self.check_known(version)?;
         self.check_boundary(version)?;
         let piece = self.pieces().find(|piece| piece.end().version == version);
-        Ok(piece.map_or(self.snapshot.point(), Piece::end).checksum)
+        Ok(piece.map_or(self.snapshot.point(), Piece::end))
     }
 
     /// All refs at a version.

@@ -1,7 +1,9 @@
 //! What a log is made of.
 
+use alloc::vec::Vec;
+
 use crate::change::Change;
-use crate::compact::Segment;
+use crate::compact::{Leg, Segment};
 use crate::id::{Point, Version};
 use crate::name::RefName;
 use crate::record::Record;
@@ -59,4 +61,18 @@ impl Refs {
             Piece::Segment(segment) => self.replay(segment),
         }
     }
+}
+
+/// Adjacent pieces, the first of which starts at `base`, as stretches to fold.
+pub(super) fn legs<'a>(base: Point, pieces: impl Iterator<Item = &'a Piece>) -> Vec<Leg<'a>> {
+    let mut at = base;
+    let legs = pieces.map(|piece| {
+        let leg = match piece {
+            Piece::Record(record) => Leg::of_record(at, record),
+            Piece::Segment(segment) => Leg::from(segment),
+        };
+        at = piece.end();
+        leg
+    });
+    legs.collect()
 }
