@@ -323,3 +323,27 @@ fn facts_that_cannot_be_change_nothing() {
     });
     assert!(told.get() > 500, "{} requests", told.get());
 }
+
+/// A pool that fails is asked again later and later, up to a bound; one that delivers is forgiven.
+#[test]
+fn a_pool_that_fails_is_left_alone_for_longer_each_time() {
+    let mut engine = Engine::new(Config::builder().tick_ms(1_000).back_off_ms(10_000, 60_000).build().unwrap());
+    pools(&mut engine, &[9], Watermark::default());
+    let (traffic, policy) = given(1, 9, Behavior::default());
+    engine.put_group(Timestamp::ZERO, traffic, policy).unwrap();
+    engine.handle_sample(Timestamp::ZERO, GroupId(1), LOAD, Timestamp::ZERO, Some(Milli::from_units(3)));
+    let mut asked: Vec<u64> = vec![];
+    for second in 0..400 {
+        let now = Timestamp::from_millis(second * 1_000);
+        engine.handle_timeout(now);
+        while let Some(effect) = engine.poll_effect() {
+            let Effect::Launch { request, count, .. } = effect else { panic!("{effect:?}") };
+            asked.push(second);
+            // The sixth delivers one of three.
+            let came = u32::from(asked.len() == 6);
+            engine.handle_launch(now, request, came, count - came);
+        }
+    }
+    let gaps: Vec<u64> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+    assert_eq!(gaps[..8], [10, 20, 40, 60, 60, 10, 20, 40], "asked at {asked:?}");
+}
