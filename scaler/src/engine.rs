@@ -10,6 +10,7 @@ use crate::Timestamp;
 use crate::admit::Plan;
 use crate::allot::Holding;
 use crate::config::{Config, Records};
+use crate::cost::Costs;
 use crate::decide::decide;
 use crate::effect::{Counters, Effect, Request};
 use crate::error::Refused;
@@ -38,6 +39,7 @@ pub struct Engine {
     pub(crate) draining: usize,
     pub(crate) ledger: Ledger,
     pub(crate) quotas: Quotas,
+    pub(crate) costs: Costs,
     pub(crate) plan: Plan,
     pub(crate) releases: BTreeMap<ReleaseId, VersionId>,
     pub(crate) requests: BTreeMap<RequestId, Request>,
@@ -105,6 +107,7 @@ impl Engine {
             draining: 0,
             ledger: Ledger::default(),
             quotas: Quotas::default(),
+            costs: Costs::default(),
             plan: Plan::default(),
             releases: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -130,8 +133,14 @@ impl Engine {
     /// [`Refused::StockBelowLent`], [`Refused::PoolInUse`], [`Refused::PoolShape`] or [`Refused::Full`]; nothing has
     /// changed.
     pub fn put_pool(&mut self, now: Timestamp, pool: Pool) -> Result<(), Refused> {
-        self.lift(now);
-        self.ledger.put(pool, self.config.max_pools)
+        let now = self.lift(now);
+        let (id, price) = (pool.id, pool.price);
+        let before = self.ledger.account(id).map(|account| account.pool.price);
+        self.ledger.put(pool, self.config.max_pools)?;
+        if let Some(before) = before.filter(|before| *before != price) {
+            self.costs.close(id, before, now);
+        }
+        Ok(())
     }
 
     /// Sets what a tenant may have, itself and under its parent. A quota below what is used takes nothing away: it lets
@@ -150,6 +159,17 @@ impl Engine {
     fn recount(&mut self) {
         let Self { quotas, slots, .. } = self;
         quotas.recount(slots.iter().map(|slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::all).sum())));
+    }
+
+    /// What a group has is another tenant's from now on.
+    fn move_costs(&mut self, at: usize, before: TenantId) {
+        let slot = &self.slots[at];
+        for holding in &slot.holdings {
+            let price = self.ledger.account(holding.pool).map_or(0, |account| account.pool.price);
+            self.costs.change((before, holding.pool, price), self.now, 0, holding.all());
+            self.costs.change((slot.traffic.tenant, holding.pool, price), self.now, holding.all(), 0);
+        }
+        self.costs.keep_to(self.config.max_groups, self.now);
     }
 
     /// What a tenant may have, and has.
@@ -193,11 +213,12 @@ impl Engine {
                     fleet.samples = kept.collect();
                 }
                 slot.state.carry_over(&slot.group, &group);
-                let moved = slot.traffic.tenant != traffic.tenant;
+                let moved = Some(slot.traffic.tenant).filter(|tenant| *tenant != traffic.tenant);
                 (slot.traffic, slot.group) = (traffic, group);
                 self.due[at] = Timestamp::ZERO;
-                if moved {
+                if let Some(before) = moved {
                     self.recount();
+                    self.move_costs(at, before);
                 }
             }
             Err(_) if self.slots.len() >= self.config.max_groups => {

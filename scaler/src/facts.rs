@@ -183,6 +183,8 @@ impl Engine {
         let shape = slot.traffic.shape;
         slot.holdings.retain(|holding| holding.all() > 0);
         self.quotas.give_back(slot.traffic.tenant, count);
+        let price = self.ledger.account(pool).map_or(0, |account| account.pool.price);
+        self.costs.change((slot.traffic.tenant, pool, price), self.now, 0, count);
         let outcome = self.ledger.take_back(pool, shape, count);
         debug_assert_eq!(outcome, Ok(()), "what a group had was lent to it");
     }

@@ -82,6 +82,11 @@ impl Quotas {
         .take(MAX_DEPTH + 1)
     }
 
+    /// Whether `above` stands over `tenant`.
+    pub(crate) fn is_under(&self, tenant: TenantId, above: TenantId) -> bool {
+        self.path(tenant).any(|at| self.nodes[at].quota.tenant == above || self.nodes[at].quota.parent == Some(above))
+    }
+
     /// How many more instances the tenant may have, and whose quota says so.
     pub(crate) fn room(&self, tenant: TenantId) -> (u32, Option<TenantId>) {
         let mut least = (u32::MAX, None);

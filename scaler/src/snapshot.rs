@@ -10,6 +10,7 @@ use crate::Timestamp;
 use crate::admit::{Plan, Planned};
 use crate::allot::Holding;
 use crate::config::Config;
+use crate::cost::Costs;
 use crate::effect::{Effect, Request, RequestKind};
 use crate::engine::{Engine, Slot};
 use crate::error::PolicyError;
@@ -34,6 +35,7 @@ pub struct Snapshot {
     groups: Vec<Saved>,
     ledger: Ledger,
     quotas: Quotas,
+    costs: Costs,
     plan_start: Timestamp,
     /// The sums follow from these.
     planned: BTreeMap<GroupId, Planned>,
@@ -77,6 +79,9 @@ pub enum RestoreError {
     /// What counts against a quota is not what the groups under it hold.
     #[error("what counts against the quota of tenant {0} is not what its groups hold")]
     Quota(TenantId),
+    /// What the costs say tenants have is not what their groups hold.
+    #[error("what the costs say tenants have is not what their groups hold")]
+    Costs,
     /// What requests have under way is not what groups have starting and leaving.
     #[error("the open requests of group {0} are not what it has starting and leaving")]
     Requests(GroupId),
@@ -115,6 +120,7 @@ impl Engine {
             groups: self.slots.iter().map(saved).collect(),
             ledger: self.ledger.clone(),
             quotas: self.quotas.clone(),
+            costs: self.costs.clone(),
             plan_start: self.plan.start,
             planned: self.plan.groups.clone(),
             releases: self.releases.clone(),
@@ -159,6 +165,7 @@ impl Engine {
         engine.draining = engine.slots.iter().filter(|slot| slot.state.is_draining()).count();
         engine.ledger = snapshot.ledger;
         engine.quotas = snapshot.quotas;
+        engine.costs = snapshot.costs;
         engine.plan = Plan::rebuild(snapshot.plan_start, snapshot.planned, engine.config.slots)
             .filter(|plan| plan.groups.keys().all(|group| engine.place(*group).is_ok()))
             .ok_or(RestoreError::Order)?;
@@ -200,6 +207,9 @@ impl Engine {
     fn check_quotas(&self) -> Result<(), RestoreError> {
         if !self.quotas.is_sound() || self.quotas.nodes.len() > self.config.max_groups {
             return Err(RestoreError::Order);
+        }
+        if !self.costs.fits(self.slots.iter()) {
+            return Err(RestoreError::Costs);
         }
         let mut counted = self.quotas.clone();
         let held = |slot: &Slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::all).sum());

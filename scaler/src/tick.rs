@@ -184,6 +184,9 @@ impl Engine {
         }
         self.ledger.lend(pool, shape, count);
         self.quotas.take(slot.traffic.tenant, count);
+        let price = self.ledger.account(pool).map_or(0, |account| account.pool.price);
+        self.costs.change((slot.traffic.tenant, pool, price), now, count, 0);
+        self.costs.keep_to(self.config.max_groups, now);
         self.effects.push_back(Effect::Launch { request, group, pool, shape, version, count });
     }
 
