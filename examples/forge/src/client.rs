@@ -178,9 +178,6 @@ impl Replaced {
     pub(crate) fn lines(&self, node: u32) -> String {
         let failed = self.failed.iter().map(|(name, why)| format!("{name}: {why}\n"));
         let failed: String = failed.collect();
-        format!(
-            "node {node} learned {} repositories anew; {} knew it as it is\n{failed}",
-            self.replaced, self.unchanged
-        )
+        format!("node {node} learned {} repositories anew; {} knew it as it is\n{failed}", self.taken, self.unchanged)
     }
 }

@@ -16,7 +16,7 @@ use tenon_quorum::{
 
 use super::db::Db;
 use crate::router::driver::{decode, encode, feed_row};
-use crate::router::store::{Sqlite, Store as _, Swapped};
+use crate::router::store::{FeedRow, Sqlite, Store as _, Swapped};
 use crate::wire;
 
 type Result<T> = anyhow::Result<T>;
@@ -180,7 +180,7 @@ impl Host for Forge {
 
     fn feed(&mut self, repo: RepoId, version: Version) -> Result<Option<FeedEntry>> {
         let found = self.store.feed(repo.0, version.0.saturating_sub(1), 1)?;
-        Ok(found.first().filter(|row| row.version == version.0).map(|row| row.entry()))
+        Ok(found.first().filter(|row| row.version == version.0).map(FeedRow::entry))
     }
 
     fn crash_store(&mut self, cut: Option<Swap<'_>>) -> Result<()> {

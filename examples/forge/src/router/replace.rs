@@ -19,7 +19,7 @@ const AT_ONCE: usize = 4;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Replaced {
     /// In how many it is a voter again.
-    pub(crate) replaced: usize,
+    pub(crate) taken: usize,
     /// In how many it was one all along: its disk is the one they know.
     pub(crate) unchanged: usize,
     /// The others by name, and why not.
@@ -43,10 +43,10 @@ pub(crate) async fn replace(host: &Host, node: NodeId) -> Result<Replaced, Failu
     let mut places = futures_util::stream::iter(names)
         .map(|(id, name)| async move { (name, replace_in(host, RepoId(id), comes).await) })
         .buffer_unordered(AT_ONCE);
-    let mut done = Replaced { replaced: 0, unchanged: 0, failed: Vec::new() };
+    let mut done = Replaced { taken: 0, unchanged: 0, failed: Vec::new() };
     while let Some((name, place)) = places.next().await {
         match place {
-            Place::Taken => done.replaced += 1,
+            Place::Taken => done.taken += 1,
             Place::Unchanged => done.unchanged += 1,
             Place::Failed(why) => done.failed.push((name, why)),
         }
