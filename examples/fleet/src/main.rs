@@ -4,7 +4,7 @@ mod crew;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
-use std::{env, thread};
+use std::{env, fs, thread};
 
 use anyhow::Result;
 use crew::Crew;
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     match env::args().skip(1).collect::<Vec<_>>().as_slice() {
         [] => control(Path::new("spool")),
         [folder] if !folder.starts_with('-') => control(Path::new(folder)),
-        [word, folder, name] if word == "worker" => crew::work(Path::new(folder), name),
+        [word, leave] if word == "worker" => crew::work(Path::new(leave)),
         _ => anyhow::bail!("usage: fleet [DIR]; a job is a shell script that is moved to DIR/new, and DIR is ./spool"),
     }
 }
@@ -27,10 +27,10 @@ fn main() -> Result<()> {
 /// One worker for two jobs, between one and eight; three calm seconds before any goes.
 fn engine(now: Timestamp) -> Result<Engine> {
     let mut engine = Engine::new(Config::builder().tick_ms(500).back_off_ms(1_000, 30_000).build()?);
-    let (shape, watermark) = (ShapeId(1), Watermark::default());
+    let (shape, tenant, release, watermark) = (ShapeId(1), TenantId(1), ReleaseId(1), Watermark::default());
     let (kind, idc, stock) = (PoolKind::Resident, IdcId(1), vec![(shape, 8)]);
     engine.put_pool(now, Pool { id: POOL, kind, idc, price: 1, watermark, stock })?;
-    engine.put_release(now, ReleaseId(1), VersionId(1));
+    engine.put_release(now, release, VersionId(1));
     let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(2) });
     let policy = Policy {
         min: 1,
@@ -40,8 +40,7 @@ fn engine(now: Timestamp) -> Result<Engine> {
         behavior: Behavior { inward: Pace { stabilize_ms: 3_000, ..Pace::default() }, ..Behavior::default() },
         ..Policy::default()
     };
-    let traffic = Traffic { id: GROUP, idcs: vec![], tenant: TenantId(1), release: ReleaseId(1), shape };
-    engine.put_group(now, traffic, policy)?;
+    engine.put_group(now, Traffic { id: GROUP, idcs: vec![], tenant, release, shape }, policy)?;
     Ok(engine)
 }
 
@@ -49,16 +48,17 @@ fn engine(now: Timestamp) -> Result<Engine> {
 fn control(folder: &Path) -> Result<()> {
     let mut crew = Crew::open(folder, env::current_exe()?)?;
     let mut engine = engine(Timestamp::ZERO)?;
-    if let Some(snapshot) = crew.load()? {
-        engine = Engine::restore(engine.config().clone(), snapshot)?;
+    if let Ok(text) = fs::read_to_string(folder.join("state.json")) {
+        engine = Engine::restore(engine.config().clone(), serde_json::from_str(&text)?)?;
         println!("restored: {} workers serve", crew.workers()?.iter().filter(|held| held.serves()).count());
     }
     loop {
         let now = Timestamp::from_millis(u64::try_from(SystemTime::UNIX_EPOCH.elapsed()?.as_millis())?);
         let workers = crew.workers()?;
-        engine.handle_sample(now, GROUP, JOBS, now, Some(Milli::from_units(crew.jobs(&workers)?)));
+        let jobs = i64::try_from(fs::read_dir(folder.join("new"))?.count())?;
+        engine.handle_sample(now, GROUP, JOBS, now, Some(Milli::from_units(jobs)));
         for (id, request) in engine.requests().map(|(id, request)| (id, *request)).collect::<Vec<_>>() {
-            let (done, failed) = Crew::progress(&workers, id, &request)?;
+            let (done, failed) = Crew::progress(&workers, id, &request);
             match request.kind {
                 RequestKind::Launch => engine.handle_launch(now, id, done, failed),
                 RequestKind::Release => engine.handle_release(now, id, done),
@@ -72,10 +72,7 @@ fn control(folder: &Path) -> Result<()> {
         }
         crew.save(&engine.snapshot())?;
         while let Some(effect) = engine.poll_effect() {
-            match effect {
-                Effect::Launch { request, count, .. } => crew.launch(request, count)?,
-                Effect::Release { request, count, .. } => crew.release(request, count)?,
-            }
+            crew.act(&effect)?;
         }
         thread::sleep(Duration::from_millis(engine.next_deadline().map_or(500, |at| at.millis_since(now))));
     }

@@ -20,23 +20,18 @@ use tenon_scaler::*;
 
 /// A worker that serves when it is let, and goes when it is killed.
 const WORKER: &str = r#"#!/bin/sh
-echo $$ >"$2/pids/$3.new" && mv "$2/pids/$3.new" "$2/pids/$3"
-while [ ! -e "$2/go/$3" ]; do sleep 0.01; done
-exec 9>>"$2/workers/$3"
+folder="${2%/workers/*}" name="${2##*/}"
+echo $$ >"$folder/$name.new" && mv "$folder/$name.new" "$folder/pids/$name"
+while [ ! -e "$folder/go/$name" ]; do sleep 0.01; done
+exec 9>>"$2"
 flock -x 9
 echo serves >&9
 exec sleep 1000
 "#;
 
-/// What the kit's side has to know of a worker.
-impl Worker {
-    fn is_of(&self, request: RequestId) -> bool {
-        self.name.starts_with(&format!("{request}-"))
-    }
-
-    fn leaves_by(&self, request: RequestId) -> bool {
-        self.release == request.to_string()
-    }
+/// The name under which a worker was launched.
+fn name(held: &Worker) -> String {
+    held.leave.file_stem().unwrap().to_string_lossy().into_owned()
 }
 
 struct Rig {
@@ -70,8 +65,7 @@ impl Rig {
 
     fn names(&mut self, count: u32, is: impl Fn(&Worker) -> bool) -> Result<Vec<String>> {
         let workers = self.crew.workers()?;
-        let names: Vec<_> =
-            workers.iter().filter(|held| is(held)).map(|held| held.name.clone()).take(count as usize).collect();
+        let names: Vec<_> = workers.iter().filter(|held| is(held)).map(name).take(count as usize).collect();
         ensure!(names.len() == count as usize, "{} of {count} are there", names.len());
         Ok(names)
     }
@@ -83,10 +77,10 @@ impl Rig {
             fs::remove_file(self.folder.join("pids").join(name))?;
             // One that never came is known by its age.
             let old = SystemTime::now().checked_sub(Duration::from_mins(1)).context("the clock")?;
-            let file = self.crew.workers()?.into_iter().find(|held| held.name == *name).context("no file")?;
+            let file = self.crew.workers()?.into_iter().find(|held| crate::name(held) == *name).context("no file")?;
             fs::File::options().append(true).open(&file.leave)?.set_modified(old)?;
         }
-        until("their end", || Ok(self.crew.workers()?.iter().all(|held| !names.contains(&held.name) || !held.alive)))
+        until("their end", || Ok(self.crew.workers()?.iter().all(|held| !names.contains(&name(held)) || !held.alive)))
     }
 }
 
@@ -98,23 +92,19 @@ impl Host for Rig {
     }
 
     fn load(&mut self) -> Result<Option<Snapshot>> {
-        self.crew.load()
+        let text = fs::read_to_string(self.folder.join("state.json")).ok();
+        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?)
     }
 
     fn act(&mut self, _: Timestamp, effect: &Effect) -> Result<()> {
+        self.crew.act(effect)?;
         let (group, pool, kind, count) = match *effect {
-            Effect::Launch { request, count, group, pool, .. } => {
-                self.crew.launch(request, count)?;
-                (group, pool, RequestKind::Launch, count)
-            }
-            Effect::Release { request, count, group, pool } => {
-                self.crew.release(request, count)?;
-                (group, pool, RequestKind::Release, count)
-            }
+            Effect::Launch { count, group, pool, .. } => (group, pool, RequestKind::Launch, count),
+            Effect::Release { count, group, pool, .. } => (group, pool, RequestKind::Release, count),
         };
         self.requests.insert(effect.request(), Request { group, pool, kind, count, done: 0, failed: 0 });
         for held in self.crew.workers()?.iter().filter(|held| held.alive) {
-            until("a process", || Ok(self.folder.join("pids").join(&held.name).exists()))?;
+            until("a process", || Ok(self.folder.join("pids").join(name(held)).exists()))?;
             if !held.serves() {
                 // Starts are the kit's to bring about, however slow this machine is.
                 let young = SystemTime::now() + Duration::from_hours(1);
@@ -126,7 +116,7 @@ impl Host for Rig {
 
     fn progress(&mut self, _: Timestamp, request: RequestId) -> Result<Progress> {
         let asked = *self.requests.get(&request).context("never asked")?;
-        let (done, failed) = Crew::progress(&self.crew.workers()?, request, &asked)?;
+        let (done, failed) = Crew::progress(&self.crew.workers()?, request, &asked);
         Ok(Progress { done, failed })
     }
 
@@ -155,21 +145,21 @@ impl Host for Rig {
                 Ok(())
             }
             Event::Start { request, count } => {
-                let is_starting = |held: &Worker| held.is_of(request) && held.alive && !held.came;
+                let is_starting = |held: &Worker| held.launch == request && held.alive && !held.came;
                 let names = self.names(count, is_starting)?;
                 for name in &names {
                     fs::write(self.folder.join("go").join(name), "")?;
                 }
                 until("their start", || {
-                    Ok(self.crew.workers()?.iter().all(|held| !names.contains(&held.name) || held.serves()))
+                    Ok(self.crew.workers()?.iter().all(|held| !names.contains(&name(held)) || held.serves()))
                 })
             }
             Event::Fail { request, count } => {
-                let names = self.names(count, |held| held.is_of(request) && held.alive && !held.came)?;
+                let names = self.names(count, |held| held.launch == request && held.alive && !held.came)?;
                 self.kill(&names)
             }
             Event::Leave { request, count } => {
-                let names = self.names(count, |held| held.leaves_by(request) && held.alive)?;
+                let names = self.names(count, |held| held.release == Some(request) && held.alive)?;
                 self.kill(&names)
             }
             Event::Die { count, .. } => {
@@ -213,7 +203,7 @@ fn the_crew_passes_the_scalers_host_kit() {
         let mut rig = Rig::new(folder.path().to_owned()).unwrap();
         let outcome = torture(&mut rig, &engine(), seed, 50);
         for held in rig.crew.workers().unwrap().iter().filter(|held| held.alive) {
-            let pid = fs::read_to_string(folder.path().join("pids").join(&held.name)).unwrap();
+            let pid = fs::read_to_string(folder.path().join("pids").join(name(held))).unwrap();
             Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
         }
         let report = outcome.unwrap_or_else(|broken| panic!("{broken}"));
