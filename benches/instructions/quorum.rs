@@ -93,7 +93,10 @@ impl Host {
                     self.router.handle_report(NOW, &report);
                 }
                 Effect::FetchRow { ask, repo } => self.router.handle_row(NOW, ask, repo, self.row.as_ref()),
-                Effect::FetchFeed { .. } | Effect::Answer { .. } | Effect::Changed { .. } => {}
+                Effect::FetchFamily { .. }
+                | Effect::FetchFeed { .. }
+                | Effect::Answer { .. }
+                | Effect::Changed { .. } => {}
             }
         }
     }

@@ -174,6 +174,7 @@ fn write(router: &mut Router, gates: &mut [FenceGate; 3], request: u64) {
             }
             Effect::FetchRow { .. }
             | Effect::FetchFeed { .. }
+            | Effect::FetchFamily { .. }
             | Effect::Probe { .. }
             | Effect::Promise { .. }
             | Effect::Initialise { .. }

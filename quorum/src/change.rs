@@ -17,6 +17,8 @@ pub(crate) enum Stage {
     Swapping(Ticket),
     /// Members must catch up first.
     Waiting,
+    /// A fork is made; the row of its family's root is fetched, for the family may have begun to move.
+    Confirming(Ask),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,8 +59,18 @@ impl Router {
         if let Goal::Recover(recovery) = &mut change.goal {
             self.ask_promises(recovery, row);
         }
+        if let Goal::Migrate(migration) = &mut change.goal {
+            self.lead(migration, row);
+        }
         match change.goal.plan(row, self) {
-            Plan::Done => self.end_change(id, change, Ok(())),
+            Plan::Done => match self.root_of_fork(&change) {
+                Some(root) => {
+                    change.stage = Stage::Confirming(self.state.fetch(root));
+                    self.state.work.begin(root, Owner::Change(id));
+                    self.park(id, change);
+                }
+                None => self.end_change(id, change, Ok(())),
+            },
             Plan::Fail(reason) => self.end_change(id, change, Err(reason)),
             Plan::Wait => {
                 change.stage = Stage::Waiting;
@@ -95,7 +107,46 @@ impl Router {
     fn end_change(&mut self, id: ChangeId, mut change: Change, result: Result<(), Reason>) {
         self.state.set_timer(Owner::Change(id), &mut change.timer, Timestamp::MAX);
         self.state.work.end(change.repo, Owner::Change(id));
+        if let Some(root) = self.root_of_fork(&change) {
+            self.state.work.end(root, Owner::Change(id));
+        }
         self.state.effects.push_back(Effect::Changed { change: id, repo: change.repo, result });
+    }
+
+    /// Ends a change in favour of another.
+    pub(crate) fn abandon_change(&mut self, id: ChangeId) {
+        let Some(change) = self.state.changes.remove(&id) else { return };
+        if let Stage::Swapping(ticket) = change.stage {
+            self.state.swaps.remove(&ticket);
+        }
+        self.end_change(id, change, Err(Reason::Aborted));
+    }
+
+    /// The root of the family, if the change makes a fork.
+    fn root_of_fork(&self, change: &Change) -> Option<RepoId> {
+        let Goal::Create(request) = &change.goal else { return None };
+        request.parent?;
+        self.state.cells.get(&change.repo).map(|cell| cell.row.family)
+    }
+
+    /// The row of the family's root, as the store held it after the fork was made. A family that moves lists its forks
+    /// after its root was marked: so either the list holds this one, or the mark is seen here.
+    fn confirm(&mut self, id: ChangeId, root: Option<&Row>) {
+        let Some(mut change) = self.state.changes.remove(&id) else { return };
+        if let Some(root) = self.root_of_fork(&change) {
+            self.state.work.end(root, Owner::Change(id));
+        }
+        let Goal::Create(request) = &change.goal else { return self.end_change(id, change, Ok(())) };
+        let stays = |root: &Row| {
+            matches!(root.state, RowState::Live | RowState::Deleted | RowState::Pinned { .. })
+                && root.shard == request.shard
+        };
+        if root.is_some_and(stays) {
+            return self.end_change(id, change, Ok(()));
+        }
+        change.goal = Goal::Undo(change.repo, request.parent.unwrap_or(change.repo));
+        let row = self.state.cells.get(&change.repo).map(|cell| cell.row.clone());
+        self.pursue(id, change, row.as_ref());
     }
 
     fn look_at_row(&mut self, id: ChangeId, mut change: Change) {
@@ -123,13 +174,12 @@ impl Router {
     }
 
     /// A row was told that the store held after `ask`.
-    pub(crate) fn change_row_told(&mut self, id: ChangeId, ask: Ask, row: Option<&Row>) {
-        let waits = |change: &Change| match change.stage {
-            Stage::Fetching(wanted) => wanted <= ask,
-            Stage::Waiting | Stage::Swapping(_) => false,
-        };
-        if !self.state.changes.get(&id).is_some_and(waits) {
-            return;
+    pub(crate) fn change_row_told(&mut self, id: ChangeId, ask: Ask, repo: RepoId, row: Option<&Row>) {
+        let Some(change) = self.state.changes.get(&id) else { return };
+        match change.stage {
+            Stage::Confirming(wanted) if wanted <= ask && change.repo != repo => return self.confirm(id, row),
+            Stage::Fetching(wanted) if wanted <= ask && change.repo == repo => {}
+            Stage::Fetching(_) | Stage::Waiting | Stage::Swapping(_) | Stage::Confirming(_) => return,
         }
         if let Some(change) = self.state.changes.remove(&id) {
             self.pursue(id, change, row);
@@ -162,6 +212,7 @@ impl Router {
     }
 
     pub(crate) fn change_timer(&mut self, id: ChangeId) {
+        self.relist(id);
         let Some(mut change) = self.state.changes.remove(&id) else { return };
         if let Stage::Swapping(ticket) = change.stage {
             self.state.swaps.remove(&ticket);

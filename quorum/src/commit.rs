@@ -110,6 +110,12 @@ impl Router {
         id
     }
 
+    /// The write of `repo` that was granted and is not answered, if there is one.
+    pub(crate) fn granted_write(&self, repo: RepoId) -> Option<WriteId> {
+        let granted = |id: &WriteId| self.state.writes.get(*id).is_some_and(|w| w.grant.is_some() && !w.answered);
+        self.state.work.writes(repo).find(granted)
+    }
+
     /// Takes the write as far as what is known lets it go.
     pub(crate) fn advance_write(&mut self, id: WriteId) {
         if self.state.writes.get(id).is_some_and(|write| self.may_step(write)) {
@@ -240,7 +246,7 @@ impl Router {
     }
 
     /// Whether the disk that the member means is known to be gone: no gate on it will ever speak.
-    fn is_lost(&self, member: &Member) -> bool {
+    pub(crate) fn is_lost(&self, member: &Member) -> bool {
         self.state.nodes.get(member.node).is_some_and(|entry| entry.state.incarnation > member.incarnation)
     }
 

@@ -41,6 +41,14 @@ pub enum Effect {
         /// Of which version.
         version: Version,
     },
+    /// Fetch the ids of all rows of a fork family ([`Row::family`]), the root's too, now. Tell
+    /// [`crate::Router::handle_family`].
+    FetchFamily {
+        /// Names the fetch.
+        ask: Ask,
+        /// Which family: its root's id.
+        family: RepoId,
+    },
     /// Hand the grant to its writer's node, which raises its gate to `base` and admits the client. Votes come in by
     /// [`crate::Router::handle_report`]; a node that cannot vote by [`crate::Router::handle_declined`]; a write that
     /// came to nothing by [`crate::Router::abort_write`].

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::error::Reason;
 use crate::fence::Report;
 use crate::id::{Digest, Epoch, Fence, NodeId, RepoId, Revision, ShardId, Stamp, Version};
+use crate::migrate::Migration;
 use crate::node::{Health, Standing};
 use crate::quorum::Quorum;
 use crate::recover::Recovery;
@@ -42,12 +43,17 @@ impl CreateRequest {
     }
 
     pub(crate) fn is_sound(&self, quorum: Quorum) -> bool {
-        let voters = self.members.iter().all(|member| member.role == Role::Voter);
-        let mut nodes: Vec<_> = self.members.iter().map(|member| member.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        voters && nodes.len() == self.members.len() && u32::try_from(nodes.len()) == Ok(quorum.voters())
+        are_sound(&self.members, quorum)
     }
+}
+
+/// Whether these are N voters, each node once.
+pub(crate) fn are_sound(members: &Members, quorum: Quorum) -> bool {
+    let voters = members.iter().all(|member| member.role == Role::Voter);
+    let mut nodes: Vec<_> = members.iter().map(|member| member.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    voters && nodes.len() == members.len() && u32::try_from(nodes.len()) == Ok(quorum.voters())
 }
 
 /// One voter to be replaced by another node, or by itself after its disk was lost.
@@ -76,9 +82,12 @@ impl ReplaceRequest {
 pub(crate) enum Goal {
     Create(CreateRequest),
     Delete(RepoId),
+    /// Delete a fork again, whose family began to move while it was made.
+    Undo(RepoId, RepoId),
     Replace(ReplaceRequest),
     AcceptLoss(RepoId, NodeId, Epoch),
     Recover(Recovery),
+    Migrate(Migration),
 }
 
 /// The next step.
@@ -99,17 +108,18 @@ impl Goal {
 
     /// Whether it waits for copies.
     pub(crate) const fn copies(&self) -> bool {
-        matches!(self, Self::Replace(_) | Self::Recover(_))
+        matches!(self, Self::Replace(_) | Self::Recover(_) | Self::Migrate(_))
     }
 
     /// What is left to do, given the row (`None`: absent).
     pub(crate) fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
         match (self, row) {
             (Self::Create(request), None) => plan_create(request, None, router),
-            (Self::Delete(repo) | Self::AcceptLoss(repo, ..), None) => {
+            (Self::Delete(repo) | Self::Undo(repo, _) | Self::AcceptLoss(repo, ..), None) => {
                 Plan::Fail(Reason::NoSuchRepository { repo: *repo })
             }
             (Self::Replace(request), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
+            (Self::Migrate(migration), None) => Plan::Fail(Reason::NoSuchRepository { repo: migration.request.root }),
             (Self::Recover(recovery), row) => recovery.plan(row, router),
             (Self::AcceptLoss(_, survivor, from), Some(row)) if row.state != RowState::Deleted => {
                 plan_accept_loss(*survivor, *from, row, router)
@@ -122,8 +132,13 @@ impl Goal {
             (Self::Replace(_), Some(row)) if row.state == RowState::Deleted => {
                 Plan::Fail(Reason::Deleted { at: row.newest.version })
             }
+            (Self::Migrate(migration), Some(row)) => migration.plan(row, router),
+            (Self::Replace(_), Some(row)) if matches!(row.state, RowState::Moving { .. }) => Plan::Fail(Reason::Moving),
             (Self::Create(request), Some(row)) => plan_create(request, Some(row), router),
-            (Self::Delete(_), Some(row)) => plan_delete(row),
+            (Self::Undo(_, parent), Some(row)) if row.state == RowState::Deleted => {
+                Plan::Fail(Reason::FamilySplit { parent: *parent })
+            }
+            (Self::Delete(_) | Self::Undo(..), Some(row)) => plan_delete(row),
             (Self::Replace(request), Some(row)) => {
                 let plan = plan_replace(request, row, router);
                 if matches!(plan, Plan::Swap(_)) && !router.knows_of(row) { Plan::Wait } else { plan }
@@ -133,6 +148,13 @@ impl Goal {
 }
 
 fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> Plan {
+    if let Some(row) = row.filter(|row| row.state != RowState::Deleted) {
+        let members = || row.members.iter().map(|member| (member.node, member.incarnation));
+        let asked = request.members.iter().map(|member| (member.node, member.incarnation));
+        let same = row.shard == request.shard && members().eq(asked);
+        let untouched = row.newest.version == row.born && row.newest.digest == request.empty;
+        return if same && untouched { Plan::Done } else { Plan::Fail(Reason::Exists { repo: request.repo }) };
+    }
     let fence = Fence { generation: router.config.generation, counter: 1 };
     let family = match request.parent {
         Some(parent) => match router.family_for(parent, request) {
@@ -152,27 +174,23 @@ fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> P
         fence,
         state: RowState::Live,
     };
-    let Some(row) = row else {
-        return Plan::Swap(next);
-    };
-    if row.state == RowState::Deleted {
+    if let Some(row) = row {
         let since = row.reconfigured(row.members.clone()).revision;
         let members = request.members.iter().map(|member| member.taking(Role::Voter, since)).collect();
         next = Row { shard: request.shard, family, state: RowState::Live, ..row.reconfigured(members) };
         next.newest = row.newest.next(request.empty).in_next_epoch();
         next.born = next.newest.version;
-        return Plan::Swap(next);
     }
-    let members = || row.members.iter().map(|member| (member.node, member.incarnation));
-    let same = row.shard == next.shard && members().eq(next.members.iter().map(|m| (m.node, m.incarnation)));
-    let untouched = row.newest.version == row.born && row.newest.digest == request.empty;
-    if same && untouched { Plan::Done } else { Plan::Fail(Reason::Exists { repo: request.repo }) }
+    Plan::Swap(next)
 }
 
 /// A tombstone has a version of its own, so that what was before it is behind it.
 fn plan_delete(row: &Row) -> Plan {
     if row.state == RowState::Deleted {
         return Plan::Done;
+    }
+    if matches!(row.state, RowState::Moving { .. }) {
+        return Plan::Fail(Reason::Moving);
     }
     Plan::Swap(Row { newest: row.newest.next(Digest::TOMBSTONE), state: RowState::Deleted, ..row.raised() })
 }
@@ -193,7 +211,8 @@ fn plan_replace(request: &ReplaceRequest, row: &Row, router: &Router) -> Plan {
             strand_check(row.reconfigured(others().chain([learner]).collect()), router)
         }
         Some(member) => Plan::Fail(Reason::NotAMember { node: member.node }),
-        None if row.voters().all(|voter| voter.node != request.leaves) => {
+        // A seat may be empty: its voter lost its disk, and a recovery had no use for a learner.
+        None if is_full(row, router) && row.voters().all(|voter| voter.node != request.leaves) => {
             Plan::Fail(Reason::NotAMember { node: request.leaves })
         }
         None if row.members.len() >= usize::from(router.config.most_members) => {
@@ -201,6 +220,10 @@ fn plan_replace(request: &ReplaceRequest, row: &Row, router: &Router) -> Plan {
         }
         None => Plan::Swap(row.reconfigured(others().chain([learner]).collect())),
     }
+}
+
+fn is_full(row: &Row, router: &Router) -> bool {
+    u32::try_from(row.voters().count()).is_ok_and(|voters| voters >= router.config.quorum.voters())
 }
 
 fn promote(request: &ReplaceRequest, row: &Row, learner: &Member, router: &Router) -> Plan {
@@ -257,13 +280,13 @@ impl Router {
 
     /// Whether enough voters of the configuration before `row`'s have persisted it, if that is the row held here. Before
     /// that no other may follow: a recovery finds its way from each configuration to the next.
-    fn knows_of(&self, row: &Row) -> bool {
+    pub(crate) fn knows_of(&self, row: &Row) -> bool {
         let cell = self.state.cells.get(&row.repo).filter(|cell| cell.row.order() == row.order());
         cell.is_some_and(|cell| self.is_settled(cell))
     }
 
     /// Whether `node` is known to have applied exactly the newest state of `row`, if that is the row held here.
-    fn has_applied(&self, row: &Row, node: NodeId) -> bool {
+    pub(crate) fn has_applied(&self, row: &Row, node: NodeId) -> bool {
         self.state.cells.get(&row.repo).is_some_and(|cell| cell.row.order() == row.order())
             && self.applied_by(row.repo, node) == Some(row.newest)
     }

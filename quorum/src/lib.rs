@@ -18,17 +18,19 @@
 //! # The loop
 //!
 //! ```text
-//!             begin_read, route_read, begin_write, abort_write,                 (ask)
-//!             create, delete, replace, accept_loss, recover, inspect
+//!             begin_read, route_read, begin_write, abort_write,               (ask)
+//!             create, delete, replace, migrate, accept_loss, recover, inspect
 //!   host  ───────────────────────────────────────────────────────────►  Router
 //!         ◄───────────────────────────────────────────────────────────
-//!             poll_effect: SwapRow, FetchRow, FetchFeed (to the store)            (do)
-//!                          Grant, RaiseGate, Probe, Promise, Sync, Initialise (to nodes)
-//!                          Answer, Changed (to callers)
+//!             poll_effect, to the store: SwapRow, FetchRow, FetchFeed,         (do)
+//!                            FetchFamily
+//!                          to nodes: Grant, RaiseGate, Probe, Promise, Sync,
+//!                            Initialise
+//!                          to callers: Answer, Changed
 //!         ───────────────────────────────────────────────────────────►
-//!             handle_row, handle_feed, handle_swap, handle_report,              (tell)
-//!             handle_declined, handle_promise, handle_synced, handle_node,
-//!             handle_served, handle_timeout
+//!             handle_row, handle_feed, handle_family, handle_swap,            (tell)
+//!             handle_report, handle_declined, handle_promise, handle_synced,
+//!             handle_node, handle_served, handle_timeout
 //! ```
 //!
 //! * **A write.** `begin_write` → `SwapRow` (raises the fence) → `Grant` to one node, which raises its gate and admits
@@ -41,6 +43,10 @@
 //! * **A read.** `begin_read` when the request arrives → `route_read`: fetch the row and ask again, or wait and ask
 //!   again, or a [`Route`]. The node's gate checks the route; if it refuses, tell its report and ask again.
 //! * **A node that is behind** is found by reads, reports and probes, and brought up by `Sync`.
+//! * **The life of a repository**: `create` (a fork names its parent), `delete`, `replace` a member, `migrate` a fork family to
+//!   another shard. Each ends in a `Changed`, and whatever was cut short is taken up by asking again.
+//! * **Loss.** [`Router::findings`] says what is wrong with each replica, [`Router::inspect`] looks where no read looks;
+//!   `replace` a node whose disk is gone by itself. What no majority holds is an operator's to decide: `accept_loss`.
 //! * **A store that came back from a backup** gets a larger [`ConfigBuilder::generation`]. Then [`Router::recover`] every
 //!   repository: its members' gates promise, and know what the store has forgotten.
 //!
@@ -108,6 +114,11 @@
 //!                 gates.insert(node, gate);
 //!             }
 //!             Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
+//!             Effect::FetchFamily { ask, family } => {
+//!                 let of = |row: &&Row| row.family == family;
+//!                 let all: Vec<RepoId> = store.values().filter(of).map(|row| row.repo).collect();
+//!                 router.handle_family(now, ask, family, &all);
+//!             }
 //!             Effect::Promise { node, generation, .. } => {
 //!                 let promised = gates[&node].promise(generation)?; // persist
 //!                 router.handle_promise(now, &promised);
@@ -171,6 +182,7 @@ mod fence;
 mod goal;
 mod id;
 mod inspect;
+mod migrate;
 mod node;
 mod placement;
 mod quorum;
@@ -202,6 +214,7 @@ pub use id::{
     ShardId, Stamp, TaskId, Ticket, Version, WriteId,
 };
 pub use inspect::{Explanation, Finding, Inspection, MemberExplained, Round};
+pub use migrate::MigrateRequest;
 pub use node::{Health, NodeState, Served, Tally, Verdict};
 pub use placement::{PlacementError, Shard, Strictness, Survival, Survives, place, survival};
 pub use quorum::{Availability, Quorum};

@@ -10,6 +10,7 @@ use crate::error::{Reason, Refusal, RestoreError};
 use crate::fence::{FenceGate, Report};
 use crate::goal::{CreateRequest, Goal, ReplaceRequest};
 use crate::id::{Ask, ChangeId, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
+use crate::migrate::{MigrateRequest, Migration, Way};
 use crate::node::{Health, Heard, NodeState, Served, Standing, Tally, Verdict};
 use crate::recover::{RecoverRequest, Recovery};
 use crate::repair::SyncResult;
@@ -204,6 +205,44 @@ impl Router {
         self.change(repo, Goal::AcceptLoss(repo, survivor, epoch))
     }
 
+    /// Moves a fork family to another shard: readable throughout, not writable meanwhile. Each repository moves under a
+    /// change of its own, each with its [`Effect::Changed`]; that of the root comes last. A migration that was cut short is taken up by
+    /// asking again. Once it ended, what the old nodes hold of the family may be thrown away.
+    ///
+    /// # Errors
+    /// [`Refusal`], with nothing changed: a limit is reached, a granted write is under way, or the members are not N
+    /// voters, each node once.
+    pub fn migrate(&mut self, now: Timestamp, request: &MigrateRequest) -> Result<ChangeId, Refusal> {
+        self.lift(now);
+        self.start_migration(request, Way::There)
+    }
+
+    /// Takes a migration back, unless the root has changed places already: then it goes on, and this ends in
+    /// [`Reason::Moving`]. Of a migration in this router the change ends in [`Reason::Aborted`].
+    ///
+    /// # Errors
+    /// [`Refusal`], as for [`Router::migrate`].
+    pub fn abort_migration(&mut self, now: Timestamp, request: &MigrateRequest) -> Result<ChangeId, Refusal> {
+        self.lift(now);
+        self.start_migration(request, Way::Back)
+    }
+
+    fn start_migration(&mut self, request: &MigrateRequest, way: Way) -> Result<ChangeId, Refusal> {
+        if !crate::goal::are_sound(&request.members, self.config.quorum) {
+            return Err(Reason::BadCommand { repo: request.root }.into());
+        }
+        if let Some(write) = self.granted_write(request.root) {
+            return Err(Reason::Busy { write }.into());
+        }
+        if self.state.changes.len() >= self.config.most_changes as usize {
+            return Err(Reason::Full { limit: self.config.most_changes }.into());
+        }
+        if way == Way::Back {
+            self.drop_migration(request.root);
+        }
+        self.change(request.root, Goal::Migrate(Migration::leading(request.clone(), way)))
+    }
+
     /// Finds out what is newest after the store came back from a backup, under a larger [`Config::generation`]: until
     /// then, reads, grants and changes of the repository are refused ([`Reason::NotRecovered`]). W members promise
     /// ([`Effect::Promise`]), the newest state that can have been committed becomes the row's, and once W members hold
@@ -274,7 +313,7 @@ impl Router {
         self.advance_repo(repo);
         for owner in self.state.work.of(repo) {
             if let Owner::Change(id) = owner {
-                self.change_row_told(id, ask, row);
+                self.change_row_told(id, ask, repo, row);
             }
         }
         self.start_tasks();
@@ -294,6 +333,14 @@ impl Router {
         match waiting {
             Some(id) => self.feed_told(id, entry),
             None => self.counters.stale_facts += 1,
+        }
+    }
+
+    /// The ids of all rows whose family is `family`, as the store had them after it was asked.
+    pub fn handle_family(&mut self, now: Timestamp, ask: Ask, family: RepoId, members: &[RepoId]) {
+        self.lift(now);
+        if !self.family_told(ask, family, members) {
+            self.counters.stale_facts += 1;
         }
     }
 

@@ -94,7 +94,8 @@ pub enum RowState {
     Live,
     /// Nothing: the row stays as a tombstone, so that no node that comes back can bring the repository back.
     Deleted,
-    /// Reads only, while its learners on another shard catch up.
+    /// Reads only: its learners on another shard catch up, or, once `shard` is that one, the old members learn where it
+    /// went.
     Moving {
         /// Where to.
         to: ShardId,
@@ -168,10 +169,15 @@ impl Row {
         FeedEntry { stamp: self.newest, fence: self.fence }
     }
 
+    /// The configuration after this one.
+    pub(crate) const fn next_revision(&self) -> Revision {
+        Revision(self.revision.0.saturating_add(1))
+    }
+
     /// The same row in the next configuration: the members are `members`, and every grant is void.
     #[must_use]
     pub(crate) fn reconfigured(&self, members: Members) -> Self {
-        let revision = Revision(self.revision.0.saturating_add(1));
+        let revision = self.next_revision();
         Self { revision, members, fence: self.fence.raised(), ..self.clone() }
     }
 

@@ -22,6 +22,7 @@ struct Weather {
     restarts: usize,
     deletes: usize,
     restores: usize,
+    migrations: usize,
 }
 
 const NEVER: usize = usize::MAX;
@@ -32,11 +33,24 @@ fn rejoin(world: &mut World, router: usize, node: NodeId) {
     let _ = world.routers[router].replace(world.now, &ReplaceRequest::new(REPO, node, comes));
 }
 
+/// To the shard where the repository is not, or back; nodes 1 to 3 are shard 1, the others shard 2.
+fn migrate(world: &mut World, dice: &mut Dice) {
+    let Some(row) = world.row.clone() else { return };
+    let to = if let RowState::Moving { to } = row.state { to } else { ShardId(3 - row.shard.0) };
+    let first = 3 * (to.0 as usize - 1);
+    let members: Members =
+        world.nodes.iter().skip(first).take(3).map(|(node, state)| Member::voter(*node, state.incarnation)).collect();
+    let request = MigrateRequest::new(REPO, to, members);
+    let router = &mut world.routers[dice.below(2)];
+    let _ =
+        if dice.one_in(3) { router.abort_migration(world.now, &request) } else { router.migrate(world.now, &request) };
+}
+
 fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
     let mut dice = Dice(seed);
     // Every other world puts repositories to rest whenever it can.
     let config = config().seed(seed).most_awake(if seed.is_multiple_of(2) { 0 } else { 64 }).build().unwrap();
-    let mut world = World::new(config, 2, 3);
+    let mut world = World::new(config, 2, if weather.migrations == NEVER { 3 } else { 6 });
     let (mut reads, mut served, mut requests): (Vec<Read>, usize, u64) = (Vec::new(), 0, 0);
     for _ in 0..steps {
         if dice.one_in(weather.restores) {
@@ -48,6 +62,9 @@ fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
                 1 | 2 => world.backup = Some((world.row.clone(), world.feed.clone())),
                 _ => drop(world.routers[dice.below(2)].recover(world.now, &RecoverRequest::new(REPO))),
             }
+        }
+        if dice.one_in(weather.migrations) {
+            migrate(&mut world, &mut dice);
         }
         match dice.below(100) {
             0..=69 if !world.net.is_empty() => {
@@ -124,6 +141,9 @@ fn heal(world: &mut World) {
         // Disks may have been lost since the backup that hold all that it names: the operator names who is there now.
         let request = RecoverRequest::new(REPO).held_by(world.voters());
         let _ = world.routers[0].recover(world.now, &request);
+        if world.row.as_ref().is_some_and(|row| matches!(row.state, RowState::Moving { .. })) {
+            migrate(world, &mut Dice(0));
+        }
         world.settle();
         world.tick(40_000);
     }
@@ -136,6 +156,8 @@ fn heal(world: &mut World) {
     if row.state == RowState::Deleted {
         return;
     }
+    let here = |voter: &Member| u32::from(voter.node.0 > 3) + 1 == row.shard.0;
+    assert!(row.state == RowState::Live && row.voters().all(here), "on exactly one shard: {row:?}");
     let newest = row.newest.version;
     assert_eq!(world.read(0).unwrap().0, newest);
     assert_eq!(world.read(1).unwrap().0, newest);
@@ -163,7 +185,15 @@ fn fair_weather() {
         "fair_weather",
         150,
         400,
-        Weather { loss: NEVER, repeat: NEVER, wipes: NEVER, restarts: NEVER, deletes: NEVER, restores: NEVER },
+        Weather {
+            loss: NEVER,
+            repeat: NEVER,
+            wipes: NEVER,
+            restarts: NEVER,
+            deletes: NEVER,
+            restores: NEVER,
+            migrations: NEVER,
+        },
     );
 }
 
@@ -173,7 +203,15 @@ fn loss_and_repetition() {
         "loss_and_repetition",
         500,
         500,
-        Weather { loss: 12, repeat: 8, wipes: NEVER, restarts: NEVER, deletes: NEVER, restores: NEVER },
+        Weather {
+            loss: 12,
+            repeat: 8,
+            wipes: NEVER,
+            restarts: NEVER,
+            deletes: NEVER,
+            restores: NEVER,
+            migrations: NEVER,
+        },
     );
 }
 
@@ -183,7 +221,7 @@ fn lost_routers() {
         "lost_routers",
         400,
         500,
-        Weather { loss: 15, repeat: 8, wipes: NEVER, restarts: 1, deletes: NEVER, restores: NEVER },
+        Weather { loss: 15, repeat: 8, wipes: NEVER, restarts: 1, deletes: NEVER, restores: NEVER, migrations: NEVER },
     );
 }
 
@@ -193,7 +231,7 @@ fn lost_disks() {
         "lost_disks",
         400,
         600,
-        Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: NEVER },
+        Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: NEVER, migrations: NEVER },
     );
 }
 
@@ -203,24 +241,42 @@ fn deleted_and_created_again() {
         "deleted_and_created_again",
         300,
         500,
-        Weather { loss: 20, repeat: 8, wipes: 3, restarts: 4, deletes: 1, restores: NEVER },
+        Weather { loss: 20, repeat: 8, wipes: 3, restarts: 4, deletes: 1, restores: NEVER, migrations: NEVER },
     );
 }
 
 #[test]
 fn restored_stores() {
-    let calm = Weather { loss: 20, repeat: 8, wipes: NEVER, restarts: 4, deletes: NEVER, restores: 20 };
+    let calm =
+        Weather { loss: 20, repeat: 8, wipes: NEVER, restarts: 4, deletes: NEVER, restores: 20, migrations: NEVER };
     sweep("restored_stores", 400, 600, calm);
 }
 
 #[test]
 fn restored_stores_and_lost_disks() {
-    let rough = Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: 20 };
+    let rough = Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: 20, migrations: NEVER };
     sweep("restored_stores_and_lost_disks", 400, 600, rough);
+}
+
+#[test]
+fn migrations() {
+    let moving =
+        Weather { loss: 20, repeat: 8, wipes: NEVER, restarts: 4, deletes: NEVER, restores: NEVER, migrations: 60 };
+    sweep("migrations", 200, 600, moving);
+}
+
+#[test]
+fn migrations_in_all_weathers() {
+    let all = Weather { loss: 20, repeat: 8, wipes: 2, restarts: 4, deletes: NEVER, restores: 40, migrations: 60 };
+    sweep("migrations_in_all_weathers", 250, 700, all);
 }
 
 /// A learner that knew of a newer row than the router was asked again and again, while a write waited for a voter.
 #[test]
 fn a_doubt_that_a_learner_casts_ends_in_a_fetch() {
-    history(14_618, 600, Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: NEVER });
+    history(
+        14_618,
+        600,
+        Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: NEVER, migrations: NEVER },
+    );
 }

@@ -158,6 +158,14 @@ impl Stage {
         }
     }
 
+    /// To the shard `to`: the first N nodes are shard 1, the next N shard 2.
+    fn migration(&self, to: u32) -> MigrateRequest {
+        let n = self.world.config.quorum().voters() as usize;
+        let nodes = self.world.nodes.iter().skip(n * (to as usize - 1)).take(n);
+        let members: Members = nodes.map(|(node, state)| Member::voter(*node, state.incarnation)).collect();
+        MigrateRequest::new(REPO, ShardId(to), members)
+    }
+
     fn phase(&self) -> String {
         let Some((router, id)) = self.writes.get(&self.requests) else { return String::new() };
         self.world.routers[*router].write(*id).map_or(String::new(), |view| format!("{:?}\n", view.phase))
@@ -310,6 +318,19 @@ impl Stage {
                 self.world.routers[0].replace(self.world.now, &request).unwrap();
                 self.settle();
             }
+            "migrate" | "abort-migration" => {
+                let request = self.migration(words[1].parse().unwrap());
+                let (router, now) = (&mut self.world.routers[0], self.world.now);
+                let asked = if words[0] == "migrate" {
+                    router.migrate(now, &request)
+                } else {
+                    router.abort_migration(now, &request)
+                };
+                if let Err(refusal) = asked {
+                    return format!("refused: {refusal}\n");
+                }
+                self.settle();
+            }
             "accept-loss" => {
                 self.world.lossy = true;
                 if let Err(refusal) = self.world.routers[0].accept_loss(self.world.now, REPO, node(1)) {
@@ -364,7 +385,8 @@ impl Stage {
             "row" => {
                 let row = self.world.row.as_ref().unwrap();
                 let state = if row.state == RowState::Live { String::new() } else { format!(", {:?}", row.state) };
-                return format!("{}, {}, {}{state}\n", row.newest.version, row.fence, row.revision);
+                let shard = if row.shard == ShardId(1) { String::new() } else { format!(", {}", row.shard) };
+                return format!("{}, {}, {}{shard}{state}\n", row.newest.version, row.fence, row.revision);
             }
             "tally" => return format!("{}\n", self.world.routers[0].tally(REPO).unwrap()),
             "tasks" => {

@@ -157,7 +157,8 @@ impl Blobs {
                 let exact = found.filter(|(held, _)| held.gate.applied() == row.newest);
                 self.copy(task, target, row, exact.map(|(held, _)| held.content)).await;
             }
-            Effect::Promise { .. } => {} // only after the store came back from a backup
+            // Only after the store came back from a backup, or where a repository moves to another shard.
+            Effect::Promise { .. } | Effect::FetchFamily { .. } => {}
             Effect::Answer { outcome, reason, .. } => return Ok(Some(format!("{outcome:?}: {reason}"))),
             Effect::Changed { result, .. } => return Ok(Some(format!("{result:?}"))),
         }

@@ -276,8 +276,8 @@ impl<'a, H: Host> Run<'a, H> {
             while let Some(effect) = self.routers[router].poll_effect() {
                 match effect {
                     Effect::Answer { request, outcome, .. } => self.answered(request, outcome)?,
-                    // The kit's store is never set back.
-                    Effect::Changed { .. } | Effect::Promise { .. } => {}
+                    // The kit's store is never set back, and nothing moves to another shard.
+                    Effect::Changed { .. } | Effect::Promise { .. } | Effect::FetchFamily { .. } => {}
                     Effect::SwapRow { .. }
                     | Effect::FetchRow { .. }
                     | Effect::FetchFeed { .. }
@@ -337,7 +337,7 @@ impl<'a, H: Host> Run<'a, H> {
                 let reply = self.call(target, incarnation, &Order::Copy(row, source))?;
                 self.copied(router, task, reply);
             }
-            Effect::Answer { .. } | Effect::Changed { .. } | Effect::Promise { .. } => {}
+            Effect::Answer { .. } | Effect::Changed { .. } | Effect::Promise { .. } | Effect::FetchFamily { .. } => {}
         }
         Ok(())
     }

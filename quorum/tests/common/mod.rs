@@ -40,6 +40,7 @@ impl Dice {
 pub enum Fact {
     Row(Ask, Option<Row>),
     Feed(Ask, Option<FeedEntry>),
+    Family(Ask),
     Swap(Ticket, SwapResult),
     Report(Report),
     Promise(Box<FenceGate>),
@@ -53,6 +54,7 @@ impl Fact {
     pub fn tell(&self, router: &mut Router, now: Timestamp) {
         match self {
             Self::Row(ask, row) => router.handle_row(now, *ask, REPO, row.as_ref()),
+            Self::Family(ask) => router.handle_family(now, *ask, REPO, &[REPO]),
             Self::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
             Self::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
             Self::Report(report) => router.handle_report(now, report),
@@ -181,7 +183,7 @@ pub struct World {
 }
 
 pub fn config() -> ConfigBuilder {
-    Config::builder().lease_ms(5_000).write_ms(20_000).retry_ms(500).sync_ms(3_000)
+    Config::builder().change_ms(600_000).lease_ms(5_000).write_ms(20_000).retry_ms(500).sync_ms(3_000)
 }
 
 pub fn digest_of(request: RequestId, fence: Fence) -> Digest {
@@ -309,6 +311,7 @@ impl World {
                     Effect::SwapRow { .. }
                     | Effect::FetchRow { .. }
                     | Effect::FetchFeed { .. }
+                    | Effect::FetchFamily { .. }
                     | Effect::Grant(_)
                     | Effect::RaiseGate { .. }
                     | Effect::Probe { .. }
@@ -350,6 +353,7 @@ impl World {
             Effect::FetchFeed { ask, version, .. } => {
                 Some(Fact::Feed(*ask, self.feed.iter().find(|entry| entry.version() == *version).copied()))
             }
+            Effect::FetchFamily { ask, .. } => Some(Fact::Family(*ask)),
             Effect::Grant(grant) => {
                 self.take_grant(router, grant);
                 None

@@ -43,6 +43,7 @@ impl Message {
             effect,
             Effect::FetchRow { .. }
                 | Effect::FetchFeed { .. }
+                | Effect::FetchFamily { .. }
                 | Effect::RaiseGate { .. }
                 | Effect::Probe { .. }
                 | Effect::Promise { .. }
@@ -250,6 +251,7 @@ impl System {
                 Effect::SwapRow { .. }
                 | Effect::FetchRow { .. }
                 | Effect::FetchFeed { .. }
+                | Effect::FetchFamily { .. }
                 | Effect::Grant(_)
                 | Effect::RaiseGate { .. }
                 | Effect::Probe { .. }
@@ -355,6 +357,7 @@ impl System {
             Effect::FetchFeed { ask, version, .. } => {
                 vec![Fact::Feed(*ask, self.feed.iter().find(|entry| entry.version() == *version).copied())]
             }
+            Effect::FetchFamily { ask, .. } => vec![Fact::Family(*ask)],
             Effect::Grant(grant) => self.take(from, grant),
             Effect::RaiseGate { node, incarnation, row } => {
                 let Some(server) = self.server(*node, *incarnation) else { return Vec::new() };

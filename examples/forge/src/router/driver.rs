@@ -228,6 +228,7 @@ impl Core {
             Effect::SwapRow { .. }
             | Effect::FetchRow { .. }
             | Effect::FetchFeed { .. }
+            | Effect::FetchFamily { .. }
             | Effect::RaiseGate { .. }
             | Effect::Probe { .. }
             | Effect::Promise { .. }

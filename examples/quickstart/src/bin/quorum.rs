@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Effect::Answer { outcome, reason, .. } => println!("answer: {outcome:?}: {reason}"),
                 Effect::Changed { result, .. } => println!("change: {result:?}"),
                 Effect::FetchRow { .. } | Effect::FetchFeed { .. } => println!("only after a lost answer"),
+                Effect::FetchFamily { .. } => println!("only where a repository moves to another shard"),
                 Effect::Promise { .. } => println!("only after the store was restored from a backup"),
             }
         }

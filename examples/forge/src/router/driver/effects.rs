@@ -17,6 +17,7 @@ impl Driver {
             Effect::SwapRow { ticket, expect, next, feed } => self.swap(ticket, expect, next, feed, record).await,
             Effect::FetchRow { ask, repo } => self.fetch_row(ask, repo).await,
             Effect::FetchFeed { ask, repo, version } => self.fetch_feed(ask, repo, version).await,
+            Effect::FetchFamily { ask, family } => self.fetch_family(ask, family).await,
             Effect::RaiseGate { node, row, .. } => {
                 let answer = self.nodes.raise(node, &row).await;
                 self.tell_answer(node, answer).await;
@@ -84,6 +85,21 @@ impl Driver {
                 self.tell(|core, now| core.router.handle_feed(now, ask, repo, entry));
             }
             Err(e) => error!(%repo, "the feed cannot be read: {e}"),
+        }
+    }
+
+    async fn fetch_family(self: &Arc<Self>, ask: Ask, family: RepoId) {
+        let rows = self.stored(|store| {
+            let ids = store.names()?.into_iter().map(|(id, _)| id);
+            ids.map(|id| Ok(store.row(id)?.and_then(|body| decode(RepoId(id), &body)))).collect::<Result<Vec<_>, _>>()
+        });
+        match rows.await {
+            Ok(rows) => {
+                let members: Vec<RepoId> =
+                    rows.into_iter().flatten().filter(|row| row.family == family).map(|row| row.repo).collect();
+                self.tell(|core, now| core.router.handle_family(now, ask, family, &members));
+            }
+            Err(e) => error!(%family, "the rows cannot be read: {e}"),
         }
     }
 

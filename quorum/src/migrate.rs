@@ -1,0 +1,278 @@
+//! Migration: a fork family moves to another shard, readable throughout, closed to writes meanwhile.
+//!
+//! Each repository goes through four rows: the newcomers learn (`Moving`), the places are swapped once they hold the newest state (the
+//! old voters learn on, so that they know where the repository went), and the old members are let go. The family's root leads:
+//! it swaps first, once *all* of the family is held by the newcomers, and that one swap decides for all. Before it, everything can be
+//! taken back; after it, the others follow. Every node of both shards holds the whole family in between, so no order of steps, and no crash,
+//! takes a fork from what it shares.
+
+use alloc::vec::Vec;
+
+use crate::effect::Effect;
+use crate::error::Reason;
+use crate::goal::{Goal, Plan};
+use crate::id::{Ask, ChangeId, RepoId, ShardId};
+use crate::router::Router;
+use crate::row::{Member, Members, Role, Row, RowState};
+use crate::state::Cell;
+
+/// A fork family to be moved to another shard.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct MigrateRequest {
+    /// The root of the family: the repository that all of it was forked from.
+    pub root: RepoId,
+    /// The shard to move to.
+    pub to: ShardId,
+    /// Exactly N voters, none of which holds the family now.
+    pub members: Members,
+}
+
+impl MigrateRequest {
+    /// Moves `root`, and all that was forked from it, to `members` of the shard `to`.
+    #[must_use]
+    pub fn new(root: RepoId, to: ShardId, members: impl Into<Members>) -> Self {
+        Self { root, to, members: members.into() }
+    }
+}
+
+/// Which way a migration goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Way {
+    There,
+    /// Taken back, if the root has not swapped yet.
+    Back,
+}
+
+/// What of the family is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Family {
+    /// Not the root: the root decides.
+    Led,
+    /// Not asked for yet: a fork that is made before the root is marked is in the list that is fetched afterwards.
+    Unknown,
+    Asked(Ask),
+    Known(Vec<RepoId>),
+}
+
+/// One repository's part in a migration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Migration {
+    pub(crate) request: MigrateRequest,
+    pub(crate) way: Way,
+    pub(crate) family: Family,
+}
+
+impl Migration {
+    pub(crate) const fn led_by(request: MigrateRequest, way: Way) -> Self {
+        Self { request, way, family: Family::Led }
+    }
+
+    pub(crate) const fn leading(request: MigrateRequest, way: Way) -> Self {
+        Self { request, way, family: Family::Unknown }
+    }
+
+    /// The next step from `row`.
+    pub(crate) fn plan(&self, row: &Row, router: &Router) -> Plan {
+        let there = row.shard == self.request.to;
+        let plan = match row.state {
+            RowState::Deleted if self.family == Family::Led => Plan::Done,
+            RowState::Deleted => Plan::Fail(Reason::Deleted { at: row.newest.version }),
+            RowState::Pinned { node } => Plan::Fail(Reason::Pinned { node }),
+            RowState::Decided | RowState::Recovering => Plan::Fail(Reason::Recovering),
+            RowState::Moving { to } if to != self.request.to => Plan::Fail(Reason::Moving),
+            RowState::Moving { .. } if there => Self::let_go(row, router),
+            RowState::Moving { .. } => self.swap_or_back(row, router),
+            RowState::Live if there || self.goes_back(router) => self.done(there, router),
+            // It was marked, and another router took that back.
+            RowState::Live if matches!(self.family, Family::Asked(_) | Family::Known(_)) => Plan::Fail(Reason::Aborted),
+            RowState::Live => self.mark(row, router),
+        };
+        // A configuration follows another only once enough gates know of that one.
+        if matches!(plan, Plan::Swap(_)) && !router.knows_of(row) { Plan::Wait } else { plan }
+    }
+
+    /// The row of the root, as it is known here.
+    fn root<'a>(&self, router: &'a Router) -> Option<&'a Cell> {
+        router.state.cells.get(&self.request.root)
+    }
+
+    /// Whether the repository is to stay where it is, or return there.
+    fn goes_back(&self, router: &Router) -> bool {
+        if self.family != Family::Led {
+            return self.way == Way::Back;
+        }
+        self.root(router).is_some_and(|root| root.row.state == RowState::Live && root.row.shard != self.request.to)
+    }
+
+    /// This repository is where it should be; the root waits for the others.
+    fn done(&self, there: bool, router: &Router) -> Plan {
+        let Family::Known(others) = &self.family else {
+            return if self.family == Family::Led { Plan::Done } else { Plan::Wait };
+        };
+        let home = |repo: &RepoId| {
+            let cell = router.state.cell(*repo);
+            cell.is_some_and(|cell| match cell.row.state {
+                RowState::Live => (cell.row.shard == self.request.to) == there,
+                RowState::Deleted => true,
+                RowState::Moving { .. } | RowState::Decided | RowState::Recovering | RowState::Pinned { .. } => false,
+            })
+        };
+        match self.way {
+            _ if !others.iter().all(home) => Plan::Wait,
+            Way::Back if there => Plan::Fail(Reason::Moving),
+            Way::There | Way::Back => Plan::Done,
+        }
+    }
+
+    /// The newcomers learn, and writes end.
+    fn mark(&self, row: &Row, router: &Router) -> Plan {
+        if self.family == Family::Led && self.root(router).is_none() {
+            return Plan::Wait;
+        }
+        let comers = &self.request.members;
+        let is_member = |comer: &Member| row.members.iter().any(|member| member.node == comer.node);
+        if let Some(comer) = comers.iter().find(|comer| is_member(comer)) {
+            return Plan::Fail(Reason::NotAMember { node: comer.node });
+        }
+        if row.members.len().saturating_add(comers.len()) > usize::from(router.config.most_members) {
+            return Plan::Fail(Reason::Full { limit: router.config.most_members.into() });
+        }
+        if let Some(write) = router.granted_write(row.repo) {
+            return Plan::Fail(Reason::Busy { write });
+        }
+        let revision = row.next_revision();
+        let learners = comers.iter().map(|comer| comer.taking(Role::Learner, revision));
+        let next = row.reconfigured(row.voters().copied().chain(learners).collect());
+        Plan::Swap(Row { state: RowState::Moving { to: self.request.to }, ..next })
+    }
+
+    fn swap_or_back(&self, row: &Row, router: &Router) -> Plan {
+        if self.goes_back(router) {
+            let next = row.reconfigured(row.voters().copied().collect());
+            return Plan::Swap(Row { state: RowState::Live, ..next });
+        }
+        let may_swap = match &self.family {
+            Family::Known(others) => others.iter().all(|repo| self.is_held(*repo, router)),
+            Family::Led => self.root(router).is_some_and(|root| self.has_swapped(root, router)),
+            Family::Unknown | Family::Asked(_) => false,
+        };
+        if !may_swap || !router.newcomers_hold(row) {
+            return Plan::Wait;
+        }
+        let revision = row.next_revision();
+        let seat = |member: &Member| {
+            let role = if member.role == Role::Voter { Role::Learner } else { Role::Voter };
+            member.taking(role, revision)
+        };
+        Plan::Swap(Row { shard: self.request.to, ..row.reconfigured(row.members.iter().map(seat).collect()) })
+    }
+
+    /// Whether another of the family can follow at any time: the newcomers hold it.
+    fn is_held(&self, repo: RepoId, router: &Router) -> bool {
+        let Some(cell) = router.state.cell(repo) else { return false };
+        match cell.row.state {
+            RowState::Deleted => true,
+            RowState::Moving { to } => to == self.request.to && router.newcomers_hold(&cell.row),
+            RowState::Live | RowState::Decided | RowState::Recovering | RowState::Pinned { .. } => false,
+        }
+    }
+
+    /// Whether the root has swapped for good: a store restored from a backup would find it there again.
+    fn has_swapped(&self, root: &Cell, router: &Router) -> bool {
+        root.row.shard == self.request.to && (root.row.state == RowState::Live || router.leavers_know(root))
+    }
+
+    /// The old members are let go once enough of them know where the repository went.
+    fn let_go(row: &Row, router: &Router) -> Plan {
+        let cell = router.state.cells.get(&row.repo).filter(|cell| cell.row.order() == row.order());
+        if !cell.is_some_and(|cell| router.leavers_know(cell)) {
+            return Plan::Wait;
+        }
+        let next = row.reconfigured(row.voters().copied().collect());
+        Plan::Swap(Row { state: RowState::Live, ..next })
+    }
+}
+
+impl Router {
+    /// Whether every learner of the row, as held here, has applied its newest state.
+    fn newcomers_hold(&self, row: &Row) -> bool {
+        let mut learners = row.members.iter().filter(|member| member.role == Role::Learner);
+        learners.all(|learner| self.has_applied(row, learner.node))
+    }
+
+    /// Whether N − W + 1 of those that leave know the row that they learn under, and so its members.
+    fn leavers_know(&self, cell: &Cell) -> bool {
+        let left = cell.standings.iter().filter(|standing| !standing.is_voter());
+        let told = left.filter(|standing| {
+            standing.report().is_some_and(|report| report.knows(&cell.row)) || self.is_lost(&standing.member)
+        });
+        u32::try_from(told.count()).is_ok_and(|told| told >= self.config.quorum.blocking())
+    }
+
+    /// What the root of a migrating family needs besides its own row: once it is marked, the list of the others, and a
+    /// change for each of them.
+    pub(crate) fn lead(&mut self, migration: &mut Migration, row: Option<&Row>) {
+        let marked = |row: &&Row| {
+            let decided = row.shard == migration.request.to || migration.way == Way::Back;
+            matches!(row.state, RowState::Moving { .. }) || decided
+        };
+        let Some(row) = row.filter(marked) else { return };
+        if migration.family == Family::Unknown {
+            let (ask, family) = (self.state.draw(), row.family);
+            self.state.effects.push_back(Effect::FetchFamily { ask, family });
+            migration.family = Family::Asked(ask);
+        }
+    }
+
+    /// The family of a root that migrates, as the store had it after `ask`; `false` if no migration waits for it.
+    pub(crate) fn family_told(&mut self, ask: Ask, family: RepoId, members: &[RepoId]) -> bool {
+        let mut found = None;
+        for owner in self.state.work.of(family) {
+            let crate::state::Owner::Change(id) = owner else { continue };
+            if let Some(Goal::Migrate(migration)) = self.state.changes.get_mut(&id).map(|change| &mut change.goal)
+                && migration.family == Family::Asked(ask)
+            {
+                let others: Vec<RepoId> = members.iter().copied().filter(|repo| *repo != family).collect();
+                found = Some((id, migration.request.clone(), migration.way, others.clone()));
+                migration.family = Family::Known(others);
+            }
+        }
+        let Some((lead, request, way, others)) = found else { return false };
+        for repo in others {
+            if self.state.changes.len() >= self.config.most_changes as usize {
+                // The root finds out that some are missing when its time ends.
+                break;
+            }
+            self.state.wake(repo);
+            self.start_change(repo, Goal::Migrate(Migration::led_by(request.clone(), way)));
+        }
+        self.advance_change(lead);
+        true
+    }
+
+    /// Ends this router's own migration of a family: another way was chosen.
+    pub(crate) fn drop_migration(&mut self, root: RepoId) {
+        let led = |id: &ChangeId| match self.state.changes.get(id).map(|change| &change.goal) {
+            Some(Goal::Migrate(migration)) if migration.request.root == root => true,
+            Some(_) | None => false,
+        };
+        let ended: Vec<ChangeId> = self.state.changes.keys().copied().filter(led).collect();
+        for id in ended {
+            self.abandon_change(id);
+        }
+    }
+
+    /// A change waited: a root asks for its family once more, for the list may have been lost on its way.
+    pub(crate) fn relist(&mut self, id: ChangeId) {
+        if let Some(Goal::Migrate(migration)) = self.state.changes.get_mut(&id).map(|change| &mut change.goal)
+            && matches!(migration.family, Family::Asked(_))
+        {
+            migration.family = Family::Unknown;
+        }
+    }
+}
