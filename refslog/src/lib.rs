@@ -14,59 +14,57 @@
 //!
 //! The host *asks* whether a transaction may happen ([`Refs::admit`], which changes nothing), *does* the append to its
 //! store, and *tells* each replica that it happened ([`Refs::apply`]). There are no effects to drain and no clock: each
-//! question is a function with an answer.
+//! question is a function with an answer. After `cargo add tenon-refslog bytes`, this is a whole program:
 //!
 //! ```
 //! use tenon_refslog::{
 //!     ChecksumKey, Command, Config, LineageId, Mode, ObjectFormat, ObjectId, Record, RefName, Refs, Replayed,
 //!     Transaction, Value, compact, git,
 //! };
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // The key is a secret of the host, the same on all replicas.
-//! let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
-//! let mut writer = Refs::new(config.clone(), LineageId(0x5eed));
-//! let mut replica = Refs::new(config, LineageId(0x5eed));
-//! let mut stored: Vec<bytes::Bytes> = Vec::new();
 //!
-//! let (main, a) = (RefName::new("refs/heads/main")?, ObjectId::from_hex("a".repeat(40))?);
-//! let first: Transaction = [
-//!     Command::create(RefName::new("HEAD")?, Value::Symbolic(main.clone())),
-//!     Command::create(main.clone(), a),
-//! ]
-//! .into_iter()
-//! .collect();
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // The key is a secret of the host, the same on all replicas.
+//!     let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+//!     let mut writer = Refs::new(config.clone(), LineageId(0x5eed));
+//!     let mut replica = Refs::new(config, LineageId(0x5eed));
+//!     let mut stored: Vec<bytes::Bytes> = Vec::new();
 //!
-//! // A push brings lines of "old new name"; they make a transaction too.
-//! let push = format!("{} {} refs/heads/main\n", "a".repeat(40), "e".repeat(40));
-//! let second = git::parse_hook_lines(push.as_bytes(), ObjectFormat::Sha1)?;
+//!     let (main, a) = (RefName::new("refs/heads/main")?, ObjectId::from_hex("a".repeat(40))?);
+//!     let first: Transaction = [
+//!         Command::create(RefName::new("HEAD")?, Value::Symbolic(main.clone())),
+//!         Command::create(main.clone(), a),
+//!     ]
+//!     .into_iter()
+//!     .collect();
 //!
-//! for transaction in [first, second] {
-//!     let admitted = writer.admit(&transaction)?; // ask: Git's verdict, command by command
-//!     if let Some(record) = admitted.record() {
-//!         stored.push(record.encode()); // do: append it, durably, if nobody else appended this version
-//!         assert_eq!(writer.apply(record)?, Replayed::Applied); // tell
+//!     // A push brings lines of "old new name"; they make a transaction too.
+//!     let push = format!("{} {} refs/heads/main\n", "a".repeat(40), "e".repeat(40));
+//!     let second = git::parse_hook_lines(push.as_bytes(), ObjectFormat::Sha1)?;
+//!
+//!     for transaction in [first, second] {
+//!         let admitted = writer.admit(&transaction)?; // ask: Git's verdict, command by command
+//!         if let Some(record) = admitted.record() {
+//!             stored.push(record.encode()); // do: append it, durably, if nobody else appended this version
+//!             assert_eq!(writer.apply(record)?, Replayed::Applied); // tell
+//!         }
 //!     }
-//! }
 //!
-//! // What does not fit is refused, with a reason per command, and changes nothing.
-//! let refused = writer.admit(&second_again()).unwrap_err();
-//! assert_eq!(refused.reasons().next().unwrap().1.code(), 10); // stale: main is at e…, a… was expected
+//!     // What does not fit is refused, with a reason per command, and changes nothing.
+//!     let late = format!("{} {} refs/heads/main\n", "a".repeat(40), "b".repeat(40));
+//!     let refused = writer.admit(&git::parse_hook_lines(late.as_bytes(), ObjectFormat::Sha1)?).unwrap_err();
+//!     assert_eq!(refused.reasons().next().unwrap().1.code(), 10); // stale: main is at e…, a… was expected
 //!
-//! // A replica reads the records and replays them, one by one or folded into a segment.
-//! let records = stored.iter().map(|row| Record::decode(row)).collect::<Result<Vec<_>, _>>()?;
-//! let segment = compact(replica.point(), Mode::Cover, &records)?;
-//! assert_eq!(segment.changes().len(), 2); // HEAD, and main → e…: its way there is gone
-//! for text in git::write_changes(&replica.pending(&segment)?, ObjectFormat::Sha1) {
-//!     assert!(!text.is_empty()); // do: feed each to `git update-ref --stdin -z`
+//!     // A replica reads the records and replays them, one by one or folded into a segment.
+//!     let records = stored.iter().map(|row| Record::decode(row)).collect::<Result<Vec<_>, _>>()?;
+//!     let segment = compact(replica.point(), Mode::Cover, &records)?;
+//!     assert_eq!(segment.changes().len(), 2); // HEAD, and main → e…: its way there is gone
+//!     for text in git::write_changes(&replica.pending(&segment)?, ObjectFormat::Sha1) {
+//!         assert!(!text.is_empty()); // do: feed each to `git update-ref --stdin -z`
+//!     }
+//!     assert_eq!(replica.replay(&segment)?, Replayed::Applied);
+//!     assert_eq!(replica.point(), writer.point()); // same version, same checksum: equal refs
+//!     Ok(())
 //! }
-//! assert_eq!(replica.replay(&segment)?, Replayed::Applied);
-//! assert_eq!(replica.point(), writer.point()); // same version, same checksum: equal refs
-//! # fn second_again() -> Transaction {
-//! #     let push = format!("{} {} refs/heads/main\n", "a".repeat(40), "b".repeat(40));
-//! #     git::parse_hook_lines(push.as_bytes(), ObjectFormat::Sha1).unwrap()
-//! # }
-//! # Ok(())
-//! # }
 //! ```
 //!
 //! # Keeping a log short, and reading it back
