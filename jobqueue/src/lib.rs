@@ -183,6 +183,8 @@ mod rate;
 mod reason;
 mod recent;
 mod rng;
+#[cfg(feature = "shared")]
+mod shared;
 mod slab;
 mod store;
 pub mod table;
@@ -213,5 +215,7 @@ pub use key::KeyRow;
 pub use pipeline::{NeedsError, NewJob, Pipeline, PipelineState, Submission, run_orders};
 pub use rate::Rate;
 pub use reason::{Reason, Refused};
+#[cfg(feature = "shared")]
+pub use shared::{Pulled, Shared, Stripe, Waiter, Woken};
 pub use time::Timestamp;
 pub use transition::{Action, Stamp, Transition, backoff, revive, transition};

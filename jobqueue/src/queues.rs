@@ -111,6 +111,9 @@ pub(crate) struct Queues {
     served: BTreeMap<Tag, Vec<u32>>,
     /// Pools with parked pulls into whose lanes something has come.
     pub(crate) woken: BTreeSet<u32>,
+    /// How much came for each pool, or became free there, if a face over many engines wants to know.
+    #[cfg(feature = "shared")]
+    pub(crate) news: Option<BTreeMap<u32, u32>>,
 }
 
 impl Queues {
@@ -169,6 +172,17 @@ impl Queues {
             }
         }
         self.woken.insert(at);
+        self.note_all(at);
+    }
+
+    /// Notes that much may have changed for a pool.
+    pub(crate) fn note_all(&mut self, pool: u32) {
+        #[cfg(feature = "shared")]
+        if let Some(news) = &mut self.news {
+            news.insert(pool, u32::MAX);
+        }
+        #[cfg(not(feature = "shared"))]
+        let _ = (self, pool);
     }
 
     fn unserve(&mut self, tag: Tag, pool: u32, turns: Turns) {
@@ -218,13 +232,29 @@ impl Queues {
                 }
             }
             if is_active {
-                self.stir(pool);
+                self.wake(pool);
             }
         }
     }
 
     /// A pool has room again: who is parked there is looked at.
     pub(crate) fn stir(&mut self, pool: u32) {
+        self.note(pool);
+        self.wake(pool);
+    }
+
+    /// Notes that something came for a pool.
+    fn note(&mut self, pool: u32) {
+        #[cfg(feature = "shared")]
+        if let Some(news) = &mut self.news {
+            let count = news.entry(pool).or_insert(0);
+            *count = count.saturating_add(1);
+        }
+        #[cfg(not(feature = "shared"))]
+        let _ = (self, pool);
+    }
+
+    fn wake(&mut self, pool: u32) {
         if !self.pools[pool as usize].parked.is_empty() {
             self.woken.insert(pool);
         }
@@ -277,6 +307,9 @@ impl Queues {
 
     pub(crate) fn push(&mut self, lane: u32, jobs: &mut Jobs, at: u32) {
         self.lanes[lane as usize].push(jobs, at);
+        for link in 0..self.lanes[lane as usize].pools.len() {
+            self.note(self.lanes[lane as usize].pools[link].pool);
+        }
         self.refresh(lane, jobs);
     }
 

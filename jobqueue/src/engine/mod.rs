@@ -3,6 +3,8 @@
 mod call;
 mod flight;
 mod keys;
+#[cfg(feature = "shared")]
+mod news;
 mod observe;
 mod pull;
 mod rows;
@@ -185,6 +187,9 @@ impl Engine {
         let lane = self.queues.find(tag).ok_or(Refused::Unknown)?;
         self.lift(now);
         self.queues.lanes[lane as usize].service = service;
+        for link in 0..self.queues.lanes[lane as usize].pools.len() {
+            self.queues.note_all(self.queues.lanes[lane as usize].pools[link].pool);
+        }
         self.queues.refresh(lane, &self.store.jobs);
         self.pump();
         Ok(())
