@@ -73,6 +73,8 @@ pub enum Refusal {
     Quota(TenantId),
     /// As many requests are open as the configuration allows.
     Busy,
+    /// A data centre would have more than another by over what the group's policy allows.
+    Spread,
 }
 
 impl Refusal {
@@ -84,6 +86,7 @@ impl Refusal {
             Self::NoVersion => 211,
             Self::Busy => 212,
             Self::Quota(_) => 213,
+            Self::Spread => 214,
         }
     }
 }
@@ -146,6 +149,40 @@ pub(crate) fn grow(
         out.refusal = Some(Refusal::NoPool);
     }
     out.missing = u32::try_from(left).unwrap_or(u32::MAX);
+}
+
+/// Takes back of what is to be lent what would give one data centre over `skew` more than another: the dearest tier first.
+pub(crate) fn even_out(ledger: &Ledger, traffic: &Traffic, holdings: &[Holding], skew: u32, out: &mut Allotment) {
+    let idc = |pool: PoolId| ledger.account(pool).map(|account| account.pool.idc);
+    let usable = ledger.accounts.iter().filter(|account| {
+        let reached = traffic.idcs.is_empty() || traffic.idcs.contains(&account.pool.idc);
+        let stocked = account.stock.iter().any(|stock| stock.shape == traffic.shape);
+        reached && stocked && tier(account.pool.kind, traffic).is_some()
+    });
+    let mut places: SmallVec<[(IdcId, u64); 4]> = SmallVec::new();
+    for account in usable {
+        if !places.iter().any(|(held, _)| *held == account.pool.idc) {
+            places.push((account.pool.idc, 0));
+        }
+    }
+    for (place, sum) in &mut places {
+        let held = holdings.iter().filter(|held| idc(held.pool) == Some(*place));
+        let lent = out.lent.iter().filter(|(pool, _)| idc(*pool) == Some(*place));
+        *sum = held.map(|held| u64::from(held.starting) + u64::from(held.ready)).sum::<u64>()
+            + lent.map(|(_, count)| u64::from(*count)).sum::<u64>();
+    }
+    let most = places.iter().map(|(_, sum)| *sum).min().unwrap_or(0).saturating_add(u64::from(skew));
+    for (pool, count) in out.lent.iter_mut().rev() {
+        let Some((_, sum)) = places.iter_mut().find(|(place, _)| idc(*pool) == Some(*place)) else { continue };
+        let over = u32::try_from(sum.saturating_sub(most)).unwrap_or(u32::MAX).min(*count);
+        *count -= over;
+        *sum -= u64::from(over);
+        out.missing += over;
+        if over > 0 {
+            out.refusal = Some(Refusal::Spread);
+        }
+    }
+    out.lent.retain(|(_, count)| *count > 0);
 }
 
 /// Chooses the pools that get `count` ready instances back: emergency first, then resident, then dedicated; within a tier

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 
 use crate::Timestamp;
+use crate::allot::Grant;
 use crate::behavior::Behavior;
 use crate::error::PolicyError;
 use crate::hpa::{Pod, PodSample};
@@ -50,6 +51,11 @@ pub struct Policy {
     /// [`Engine::handle_pod_samples`](crate::Engine::handle_pod_samples) takes, in ms: what it uses to start up says
     /// nothing about the load.
     pub warm_up_ms: u64,
+    /// Whether a part of the growth that is decided is better than nothing.
+    pub grant: Grant,
+    /// By how many instances one data centre may have more than another. `None` where what one lacks the others may take,
+    /// as evenly as there is stock.
+    pub skew: Option<u32>,
 }
 
 /// A rule of a policy.

@@ -26,6 +26,8 @@ id! {
     PoolId(u16);
     /// A data centre: what instances are spread over.
     IdcId(u16);
+    /// A host that instances stand on.
+    HostId(u32);
     /// A shape of instance (so much CPU, memory and disk): what stock is counted in.
     ShapeId(u16);
     /// A tenant: a node of the service tree that quotas and dedicated pools belong to.

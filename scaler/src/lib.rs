@@ -12,6 +12,8 @@
 //!   grants it or says which pool would go over its mark, when, and by how much.
 //! * **A [`forecast`]** learns from past days and weeks which model fits; its upper bound is what admission counts with.
 //!   Within the day, a [`forecast::Nowcast`] corrects it by what has come so far.
+//! * **[`place`]** chooses hosts for who has hosts: even over data centres, no more than two of one service on one; and
+//!   advises what should move.
 //! * **A [`chain`]** of services that call one another is planned as one: who is called first, no caller past what its
 //!   callees carry, all or as much as there is; its assessment names the weakest link.
 //! * **A [`portrait`]** says when a service is busy, whether that comes back, and whether it suits elastic scaling;
@@ -148,6 +150,7 @@ pub mod kpa;
 mod metric;
 pub mod nomad;
 mod num;
+pub mod place;
 mod pods;
 mod pool;
 pub mod portrait;
@@ -177,7 +180,9 @@ pub use effect::{Counters, Effect, Request, RequestKind};
 pub use engine::{Engine, Move};
 pub use error::{ConfigError, PolicyError, Refused, ZoneError};
 pub use group::{Fleet, Group, Inputs, Limits, Policy, Rule, RuleKind, Traffic};
-pub use id::{GroupId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, ShapeId, TenantId, VersionId, ZoneId};
+pub use id::{
+    GroupId, HostId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, ShapeId, TenantId, VersionId, ZoneId,
+};
 pub use metric::{Metric, Sample, Staleness};
 pub use num::Milli;
 pub use pool::{Cause, Pool, PoolKind, Stock, Watermark};

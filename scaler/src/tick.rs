@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use crate::Timestamp;
-use crate::allot::{Allotment, Holding, Refusal, grow, shrink};
+use crate::allot::{Allotment, Grant, Holding, Refusal, even_out, grow, shrink};
 use crate::config::Skip;
 use crate::decide::{decide, step};
 use crate::effect::{Effect, Request, RequestKind};
@@ -134,6 +134,14 @@ impl Engine {
             if let Some(tenant) = of.filter(|_| allowed < count) {
                 allotment.missing += count - allowed;
                 allotment.refusal = Some(Refusal::Quota(tenant));
+            }
+            let policy = slot.group.policy();
+            if let Some(skew) = policy.skew {
+                even_out(&self.ledger, &slot.traffic, &slot.holdings, skew, &mut allotment);
+            }
+            if policy.grant == Grant::Atomic && allotment.missing > 0 {
+                allotment.lent.clear();
+                allotment.missing = count;
             }
             let lent = core::mem::take(&mut allotment.lent);
             for (pool, count) in lent {

@@ -144,7 +144,7 @@ fn group(set: &Setup) -> Group {
         metrics: vec![metric(1), metric(2)],
         rules: (0..).zip(kinds).map(|(id, kind)| Rule { id: RuleId(id), kind }).collect(),
         behavior: Behavior { out: pace(0), inward: pace(1) },
-        warm_up_ms: 0,
+        ..Policy::default()
     };
     Group::new(policy, &Zones::new(), Limits::default()).unwrap()
 }

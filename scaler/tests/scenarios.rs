@@ -11,9 +11,9 @@ use tenon_scaler::strategy::{
     Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
 use tenon_scaler::{
-    Authority, Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Override, Point, Policy, PoolId,
-    PoolKind, PoolWitness, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId,
-    Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
+    Authority, Config, Days, Effect, Engine, Grant, GroupId, IdcId, Metric, MetricId, Milli, Override, Point, Policy,
+    PoolId, PoolKind, PoolWitness, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness,
+    TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 const SHAPE: ShapeId = ShapeId(1);
@@ -105,6 +105,10 @@ impl Stage {
                 if let Some(text) = words.get("in-rate") {
                     pace.inward.rate = Some(rate(text));
                 }
+                if rest.contains(&"atomic") {
+                    self.policy.grant = Grant::Atomic;
+                }
+                self.policy.skew = number(&words, "skew").or(self.policy.skew);
                 if let Some(ms) = duration(&words, "warm-up") {
                     self.policy.warm_up_ms = ms;
                 }

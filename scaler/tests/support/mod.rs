@@ -9,9 +9,9 @@ use tenon_scaler::strategy::{
     Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
 use tenon_scaler::{
-    Authority, Behavior, Config, Days, Effect, Engine, GroupId, IdcId, Limits, Metric, MetricId, Milli, Override, Pace,
-    Point, Policy, Pool, PoolId, PoolKind, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Skip,
-    Staleness, TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
+    Authority, Behavior, Config, Days, Effect, Engine, Grant, GroupId, IdcId, Limits, Metric, MetricId, Milli,
+    Override, Pace, Point, Policy, Pool, PoolId, PoolKind, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind,
+    ShapeId, Skip, Staleness, TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 /// `SplitMix64`.
@@ -283,8 +283,10 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
     let rules = (0..dice.below(6)).map(|id| Rule { id: RuleId(u16::try_from(id).unwrap()), kind: kind(dice) });
     let rules = rules.collect();
     let min = dice.small(5);
+    let grant = dice.pick(&[Grant::Partial, Grant::Partial, Grant::Atomic]);
+    let skew = dice.pick(&[None, None, Some(1), Some(4)]);
     let (max, rank) = (min + dice.small(50), u8::try_from(dice.below(3)).unwrap());
-    Policy { min, max, rank, metrics, rules, behavior, warm_up_ms: dice.pick(&[0, 90_000]) }
+    Policy { min, max, rank, metrics, rules, behavior, warm_up_ms: dice.pick(&[0, 90_000]), grant, skew }
 }
 
 pub(crate) fn rate(dice: &mut Dice) -> Option<Rate> {
