@@ -153,11 +153,15 @@ impl<'a> Node<'a> {
         low.checked_sub(1).map(|at| self.child(at)).transpose()
     }
 
-    /// Appends all children in order.
+    /// Appends all children in order. Each starts where the one before ends, in this node or in the one before it: so there
+    /// are never more of them than the file has room for, whatever its nodes say.
     pub(crate) fn children(&self, to: &mut Vec<Span>) -> Result<(), DecodeError> {
-        to.reserve(self.count);
         for at in 0..self.count {
-            to.push(self.child(at)?);
+            let child = self.child(at)?;
+            if to.last().is_some_and(|before| before.end != child.start) {
+                return Err(DecodeError::new(self.base, Kind::NotCanonical));
+            }
+            to.push(child);
         }
         Ok(())
     }

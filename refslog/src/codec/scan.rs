@@ -242,6 +242,19 @@ mod tests {
         assert_eq!(refused(&altered(first_node, last_byte)), Kind::NotCanonical);
     }
 
+    /// Nodes that name the same blocks again and again would make a small file a large tree.
+    #[test]
+    fn no_block_has_two_parents() {
+        let second_node = |table: &Table| {
+            let mut nodes = Vec::new();
+            let root = index::Node::new(table.block(table.root).unwrap(), table.root.start).unwrap();
+            root.children(&mut nodes).unwrap();
+            nodes[1]
+        };
+        let table = altered(second_node, |payload| payload[8..16].copy_from_slice(&(HEAD as u64).to_le_bytes()));
+        assert_eq!(table.spans().unwrap_err().kind(), &Kind::NotCanonical);
+    }
+
     #[test]
     fn blocks_out_of_order_are_refused() {
         let mut names = names(300);
