@@ -255,11 +255,12 @@ pub struct Horizon {
 }
 
 impl Engine {
-    /// The horizon that upper bounds are given for.
+    /// The horizon that upper bounds are given for at `now`: from the last [`replan`](Engine::replan) on, or from the
+    /// present where nothing is admitted yet.
     #[must_use]
-    pub fn horizon(&self) -> Horizon {
+    pub fn horizon(&self, now: Timestamp) -> Horizon {
         let Slots { slot_ms, count } = self.config.slots;
-        Horizon { start: self.plan.start, slot_ms, slots: count }
+        Horizon { start: self.plan_start(now.max(self.now)), slot_ms, slots: count }
     }
 
     /// Asks for a group to be made or changed, where that is granted only if no pool would go over its mark at any moment

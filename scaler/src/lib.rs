@@ -92,6 +92,67 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # The next 24 hours
+//!
+//! From what past weeks held: does it fit, and what will the rules do?
+//!
+//! ```
+//! use tenon_scaler::forecast::{Forecast, Series};
+//! use tenon_scaler::*;
+//! # use tenon_scaler::strategy::{QueueLength, Strategy};
+//!
+//! // Four weeks of hours: sixty jobs wait by day, ten by night.
+//! const HOUR_MS: u64 = 3_600_000;
+//! let jobs = |hour: u64| if (8..20).contains(&(hour % 24)) { 60 } else { 10 };
+//! let past = (0..28 * 24).map(|hour| Some(Milli::from_units(jobs(hour)))).collect();
+//! let forecast = Forecast::choose(Series::new(Timestamp::ZERO, HOUR_MS, past)?, vec![], 7)?;
+//! let now = Timestamp::from_millis(28 * 24 * HOUR_MS);
+//! # let mut engine = Engine::new(Config::builder().build()?);
+//! # let (kind, idc, watermark) = (PoolKind::Resident, IdcId(1), Watermark::default());
+//! # engine.put_pool(now, Pool { id: PoolId(1), kind, idc, price: 250, watermark, stock: vec![(ShapeId(1), 20)] })?;
+//! # engine.put_release(now, ReleaseId(1), VersionId(42));
+//! # let (tenant, release, shape, depth) = (TenantId(1), ReleaseId(1), ShapeId(1), MetricId(1));
+//! # let traffic = Traffic { id: GroupId(1), idcs: vec![], tenant, release, shape };
+//! # let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) });
+//! # let policy = Policy {
+//! #     min: 1,
+//! #     max: 30,
+//! #     metrics: vec![Metric { id: depth, stale_after_ms: 600_000, when_stale: Staleness::ForbidIn }],
+//! #     rules: vec![Rule { id: RuleId(1), kind: RuleKind::Metric(depth, queue) }],
+//! #     ..Policy::default()
+//! # };
+//!
+//! // Admission: with the pool, the traffic group and the policy of before, at what is not exceeded in 95 of 100 cases.
+//! let upper = forecast.instances(engine.horizon(now), Milli::from_units(4), 950);
+//! assert_eq!(engine.admit(now, traffic, policy, &upper, Authority::Owner)?, Verdict::Admitted);
+//!
+//! // Rehearsal: the forecast as the world, through the code that decides live.
+//! struct Tomorrow(Forecast);
+//! impl World for Tomorrow {
+//!     fn measure(&mut self, at: Timestamp, _: GroupId, _: MetricId, _ready: u32) -> Option<Milli> {
+//!         self.0.at(at)
+//!     }
+//!     fn needed(&mut self, at: Timestamp, _: GroupId) -> u32 {
+//!         self.0.at(at).map_or(0, |jobs| u32::try_from(jobs.at_least_zero() / 4_000).unwrap_or(u32::MAX))
+//!     }
+//! }
+//! let day = Rehearsal {
+//!     from: now,
+//!     until: now.after_millis(24 * HOUR_MS),
+//!     sample_ms: 60_000,
+//!     start_ms: 300_000,
+//!     stop_ms: 30_000,
+//!     flap_ms: 600_000,
+//!     skip: Skip::Proven,
+//! };
+//! let report = engine.rehearse(day, &mut Tomorrow(forecast));
+//! // The night's three, out at eight, in at twenty; short while the first start, and again at eight: a floor with a
+//! // lead would help.
+//! assert_eq!((report.changes, report.flaps, report.pools[0].peak), (3, 0, 15));
+//! assert_eq!(report.shortage_ms, 2 * 300_000);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # The layers
 //!
 //! From the lowest: the minimum; metric rules (the most that any wants; one that holds keeps the others from shrinking; a
