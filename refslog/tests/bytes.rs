@@ -278,6 +278,35 @@ fn later_formats_and_other_files_are_unsupported() {
     assert!(matches!(text.kind(), DecodeErrorKind::Unsupported { .. }), "{text}");
 }
 
+/// A frame of a body of less than 128 bytes.
+fn framed(body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![u8::try_from(body.len()).unwrap()];
+    assert!(frame[0] < 0x80);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame), body);
+    frame.extend(crc.to_le_bytes());
+    frame.extend(body);
+    frame
+}
+
+#[test]
+fn a_number_has_one_form() {
+    let record = sha256_record().forward_only();
+    let frame = record.encode();
+    let body = body_of(&frame);
+    // Tag, lineage, version, checksum; then the count.
+    let (version, count) = (9, 42);
+    assert_eq!((body[version], body[count]), (10, 2));
+    for at in [version, count] {
+        for more in [&[0x00][..], &[0x80, 0x00], &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02]] {
+            let longer = [&body[..at], &[body[at] | 0x80], more, &body[at + 1..]].concat();
+            // What is cut off at the end makes room in the one byte of the length, and is never reached.
+            let error = Record::decode(&framed(&longer[..longer.len().min(127)])).unwrap_err();
+            assert_eq!((error.kind(), error.offset()), (&DecodeErrorKind::Overlong, 5 + at), "{more:x?}");
+        }
+    }
+    assert_eq!(Record::decode(&framed(body)).as_ref(), Ok(&record));
+}
+
 #[test]
 fn a_count_is_not_believed() {
     // A frame of a few bytes that claims 2^40 changes: refused before anything is set aside for them.
@@ -286,11 +315,7 @@ fn a_count_is_not_believed() {
     body.push(1);
     body.extend([0; 32]);
     body.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 0, 1, 0]);
-    let mut frame = vec![u8::try_from(body.len()).unwrap()];
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame), &body);
-    frame.extend(crc.to_le_bytes());
-    frame.extend(&body);
-    assert_eq!(Record::decode(&frame).unwrap_err().kind(), &DecodeErrorKind::Truncated);
+    assert_eq!(Record::decode(&framed(&body)).unwrap_err().kind(), &DecodeErrorKind::Truncated);
 }
 
 #[test]

@@ -255,11 +255,18 @@ mod tests {
         assert_eq!(table.spans().unwrap_err().kind(), &Kind::NotCanonical);
     }
 
+    /// Within a block, between restarts and between blocks; names that differ in a few bytes, and in many.
     #[test]
-    fn blocks_out_of_order_are_refused() {
-        let mut names = names(300);
-        names.swap(100, 200);
-        let table = opened(built(&names, |rest| rest.len().min(50)));
-        assert!(scanned(&table).is_err());
+    fn names_out_of_order_are_refused() {
+        let long: Vec<String> = (0..300).map(|n| format!("refs/{n:03}/a-rather-long-name")).collect();
+        for names in [names(300), long] {
+            assert!(scanned(&opened(built(&names, block_len))).is_ok());
+            for (one, other) in [(40, 41), (20, 50), (63, 64), (127, 128), (100, 200)] {
+                let mut swapped = names.clone();
+                swapped.swap(one, other);
+                let table = opened(built(&swapped, block_len));
+                assert_eq!(refused(&table), Kind::NotCanonical, "{} and {}", names[one], names[other]);
+            }
+        }
     }
 }
