@@ -286,61 +286,50 @@ impl Stage {
                 self.world.restore();
                 self.writes.clear();
             }
-            "recover" => {
-                let mut request = RecoverRequest::new(REPO);
-                if words.len() > 1 {
-                    request = request.held_by(self.world.voters());
-                }
-                let router = &mut self.world.routers[0];
-                if let Err(refusal) = router.recover(self.world.now, &request) {
-                    return format!("refused: {refusal}\n");
-                }
-                self.settle();
-            }
             "lose-router" => {
                 self.world.restart_router(0);
             }
+            _ => match self.change(words) {
+                Some(Ok(_)) => self.settle(),
+                Some(Err(refusal)) => return format!("refused: {refusal}\n"),
+                None => return self.look(words),
+            },
+        }
+        self.news()
+    }
+
+    /// The commands that ask for a change.
+    fn change(&mut self, words: &[&str]) -> Option<Result<ChangeId, Refusal>> {
+        let node = |i: usize| NodeId(words[i].parse().unwrap());
+        let now = self.world.now;
+        Some(match words[0] {
             "create" => {
-                let members = self.world.voters();
-                let request = CreateRequest::new(REPO, ShardId(1), members, Digest([0; 16]));
-                if let Err(refusal) = self.world.routers[0].create(self.world.now, &request) {
-                    return format!("refused: {refusal}\n");
-                }
-                self.settle();
+                let request = CreateRequest::new(REPO, ShardId(1), self.world.voters(), Digest([0; 16]));
+                self.world.routers[0].create(now, &request)
             }
-            "delete" => {
-                self.world.routers[0].delete(self.world.now, REPO).unwrap();
-                self.settle();
-            }
+            "delete" => self.world.routers[0].delete(now, REPO),
             "replace" => {
                 let comes = Member::voter(node(3), self.world.nodes[&node(3)].incarnation);
-                let request = ReplaceRequest::new(REPO, node(1), comes);
-                self.world.routers[0].replace(self.world.now, &request).unwrap();
-                self.settle();
+                self.world.routers[0].replace(now, &ReplaceRequest::new(REPO, node(1), comes))
             }
-            "migrate" | "abort-migration" => {
+            "migrate" => {
                 let request = self.migration(words[1].parse().unwrap());
-                let (router, now) = (&mut self.world.routers[0], self.world.now);
-                let asked = if words[0] == "migrate" {
-                    router.migrate(now, &request)
-                } else {
-                    router.abort_migration(now, &request)
-                };
-                if let Err(refusal) = asked {
-                    return format!("refused: {refusal}\n");
-                }
-                self.settle();
+                self.world.routers[0].migrate(now, &request)
+            }
+            "abort-migration" => {
+                let request = self.migration(words[1].parse().unwrap());
+                self.world.routers[0].abort_migration(now, &request)
+            }
+            "recover" => {
+                let held_by = if words.len() > 1 { self.world.voters() } else { Vec::new() };
+                self.world.routers[0].recover(now, &RecoverRequest::new(REPO).held_by(held_by))
             }
             "accept-loss" => {
                 self.world.lossy = true;
-                if let Err(refusal) = self.world.routers[0].accept_loss(self.world.now, REPO, node(1)) {
-                    return format!("refused: {refusal}\n");
-                }
-                self.settle();
+                self.world.routers[0].accept_loss(now, REPO, node(1))
             }
-            _ => return self.look(words),
-        }
-        self.news()
+            _ => return None,
+        })
     }
 
     /// The commands that look.
