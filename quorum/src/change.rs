@@ -110,7 +110,10 @@ impl Router {
         if let Some(root) = self.root_of_fork(&change) {
             self.state.work.end(root, Owner::Change(id));
         }
-        self.state.effects.push_back(Effect::Changed { change: id, repo: change.repo, result });
+        // Nobody asked for a lock; the row shows it.
+        if !matches!(change.goal, Goal::Lock(_)) {
+            self.state.effects.push_back(Effect::Changed { change: id, repo: change.repo, result });
+        }
     }
 
     /// Ends a change in favour of another.

@@ -88,6 +88,8 @@ pub(crate) enum Goal {
     AcceptLoss(RepoId, NodeId, Epoch),
     Recover(Recovery),
     Migrate(Migration),
+    /// The data-safety lock is set or lifted, as the members call for.
+    Lock(RepoId),
 }
 
 /// The next step.
@@ -115,7 +117,7 @@ impl Goal {
     pub(crate) fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
         match (self, row) {
             (Self::Create(request), None) => plan_create(request, None, router),
-            (Self::Delete(repo) | Self::Undo(repo, _) | Self::AcceptLoss(repo, ..), None) => {
+            (Self::Delete(repo) | Self::Undo(repo, _) | Self::AcceptLoss(repo, ..) | Self::Lock(repo), None) => {
                 Plan::Fail(Reason::NoSuchRepository { repo: *repo })
             }
             (Self::Replace(request), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
@@ -133,6 +135,12 @@ impl Goal {
                 Plan::Fail(Reason::Deleted { at: row.newest.version })
             }
             (Self::Migrate(migration), Some(row)) => migration.plan(row, router),
+            (Self::Lock(_), Some(row)) => router.plan_lock(row),
+            (Self::Replace(request), Some(row))
+                if row.state == (RowState::Pinned { node: request.leaves }) && !router.is_lost_node(row, request) =>
+            {
+                Plan::Fail(Reason::Pinned { node: request.leaves })
+            }
             (Self::Replace(_), Some(row)) if matches!(row.state, RowState::Moving { .. }) => Plan::Fail(Reason::Moving),
             (Self::Create(request), Some(row)) => plan_create(request, Some(row), router),
             (Self::Undo(_, parent), Some(row)) if row.state == RowState::Deleted => {
@@ -276,6 +284,11 @@ impl Router {
         let row = &self.state.cells.get(&parent)?.row;
         let home = row.voters().all(|voter| fork.members.iter().any(|member| member.node == voter.node));
         (row.state == RowState::Live && row.shard == fork.shard && home).then_some(row.family)
+    }
+
+    /// Whether the voter that is to be replaced has lost its disk, so that nothing is taken away.
+    fn is_lost_node(&self, row: &Row, request: &ReplaceRequest) -> bool {
+        row.member(request.leaves).is_some_and(|member| self.is_lost(member))
     }
 
     /// Whether enough voters of the configuration before `row`'s have persisted it, if that is the row held here. Before

@@ -182,6 +182,7 @@ mod fence;
 mod goal;
 mod id;
 mod inspect;
+mod lock;
 mod migrate;
 mod node;
 mod placement;

@@ -73,6 +73,10 @@ impl Router {
         } else if !self.state.queue.is_empty() {
             self.start_tasks();
         }
+        let pinned = self.state.cells.get(&report.repo).is_some_and(|cell| cell.row.state != RowState::Live);
+        if pinned || !current {
+            self.watch_lock(report.repo);
+        }
     }
 
     /// A repository was created: its members are to start it.

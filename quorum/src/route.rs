@@ -110,6 +110,7 @@ impl Router {
             if tally.usable < tally.voters {
                 self.probe(repo);
                 self.schedule_repairs(repo);
+                self.watch_lock(repo);
             }
             return Ok(ReadStep::Serve(Route { node, incarnation, proof, reason }));
         }

@@ -273,6 +273,13 @@ impl Stage {
                 let row = self.world.row.clone().unwrap();
                 self.world.nodes.get_mut(&node(1)).unwrap().show(&row).unwrap();
             }
+            "diverge" => {
+                let mut report = self.world.nodes[&node(1)].gate.report();
+                report.serial += 1;
+                report.applied.digest = Digest([9; 16]);
+                self.world.tell(0, &Fact::Report(report));
+                self.settle();
+            }
             "settle" => self.settle(),
             "tick" => {
                 self.world.tick(words[1].parse().unwrap());
