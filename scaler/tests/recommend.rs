@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use tenon_scaler::forecast::Series;
-use tenon_scaler::recommend::{Family, Objective, RecommendError, Recommendation, recommend};
-use tenon_scaler::{Milli, Timestamp, ZoneId, Zones};
+use tenon_scaler::nomad::TargetValue;
+use tenon_scaler::recommend::{Family, Objective, RecommendError, Recommendation, Semantics, recommend, side_by_side};
+use tenon_scaler::strategy::Kpa;
+use tenon_scaler::{Behavior, Milli, PolicyError, Timestamp, ZoneId, Zones};
 
 const DAY_MS: u64 = 86_400_000;
 /// Monday, 4 May 2026.
@@ -103,4 +105,43 @@ fn what_cannot_be_recommended_is_refused() {
     assert_eq!(refused(vec![1; 28 * 288], Objective { min: 3, max: 2, ..objective() }), RecommendError::Objective);
     let nowhere = Objective { zone: ZoneId(7), ..objective() };
     assert_eq!(refused(vec![1; 28 * 288], nowhere), RecommendError::NoZone(ZoneId(7)));
+}
+
+#[test]
+fn one_trace_under_four_autoscalers() {
+    let values = office(2, |day| if day < 5 { 30_000 } else { 4_000 });
+    let history = series(300_000, values.clone());
+    let (objective, zones) = (objective(), Zones::new());
+    let own = asked(office(4, |day| if day < 5 { 30_000 } else { 4_000 })).policy;
+    let target = Milli::from_units(400);
+    let kpa = Kpa {
+        sample_ms: 300_000,
+        stable_window_ms: 1_800_000,
+        panic_window_ms: 300_000,
+        ..Kpa::new(target, Milli::from_units(500))
+    };
+    let nomad = TargetValue::parse(&[("target", "400")]).unwrap();
+    let all = [
+        Semantics::Own(own),
+        Semantics::Hpa { target, behavior: Behavior::kubernetes() },
+        Semantics::Kpa(kpa),
+        Semantics::Nomad(nomad),
+    ];
+    let came = side_by_side(&history, &objective, &zones, &all).unwrap();
+    let needed: u128 =
+        values.iter().map(|load| load.unsigned_abs().div_ceil(500)).map(u128::from).sum::<u128>() * 300_000;
+    for (outcome, semantics) in came.iter().zip(&all) {
+        // Each follows the load: not for free, not at twice what is needed, and short for a while after nine.
+        assert!(
+            outcome.instance_ms > needed * 9 / 10 && outcome.instance_ms < needed * 2,
+            "{semantics:?}: {outcome:?}"
+        );
+        assert!((1..100_000).contains(&outcome.shortage_millionths()), "{semantics:?}: {outcome:?}");
+        assert!(outcome.changes >= 20, "{semantics:?}: {outcome:?}");
+    }
+    // A quarter of head-room costs about that much more than none.
+    assert!(came[1].instance_ms > came[0].instance_ms, "{came:?}");
+    let bad = Semantics::Kpa(Kpa { panic_window_ms: 1, ..kpa });
+    let refused = side_by_side(&history, &objective, &zones, &[all[0].clone(), bad]);
+    assert!(matches!(refused, Err(PolicyError::Kpa(_))), "{refused:?}");
 }

@@ -165,7 +165,7 @@ fn a_rehearsal_is_what_comes_to_pass() {
 #[test]
 fn what_if_is_two_rehearsals() {
     let cheaper = core::cell::Cell::new(0);
-    seeds(30, |seed| {
+    seeds(120, |seed| {
         let engine = engine(seed, Skip::Proven);
         let before = engine.snapshot();
         let run = rehearsal(&engine, Skip::Proven);

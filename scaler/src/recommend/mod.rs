@@ -7,8 +7,10 @@
 //! that suffices is found by bisection, and a family is left as soon as it can no longer be the cheapest.
 
 mod profile;
+mod replay;
 mod trial;
 
+pub use replay::{Semantics, side_by_side};
 pub use trial::Outcome;
 
 use alloc::vec::Vec;

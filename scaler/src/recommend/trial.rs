@@ -62,7 +62,7 @@ pub(super) struct Plan {
     pub(super) calm: u64,
 }
 
-const LOAD: MetricId = MetricId(1);
+pub(super) const LOAD: MetricId = MetricId(1);
 
 impl Plan {
     pub(super) fn family(&self) -> Family {
@@ -112,11 +112,12 @@ pub(super) struct Trial<'a> {
 }
 
 /// A metric tells of the interval that is over; what is needed is told by the one that begins.
-struct Past<'a>(&'a Series, &'a Objective);
+pub(super) struct Past<'a>(pub(super) &'a Series, pub(super) &'a Objective);
 
 impl World for Past<'_> {
     fn measure(&mut self, at: Timestamp, _: GroupId, _: MetricId, _: u32) -> Option<Milli> {
-        self.0.value(self.0.place(at)?.checked_sub(1)?)
+        // Of what was before the history, its first value is the best guess.
+        self.0.value(self.0.place(at)?.saturating_sub(1))
     }
 
     fn needed(&mut self, at: Timestamp, _: GroupId) -> u32 {
@@ -127,8 +128,18 @@ impl World for Past<'_> {
 impl Trial<'_> {
     /// Rehearses a policy on some days.
     pub(super) fn run(&self, policy: &Policy, days: Range<usize>) -> Result<Outcome, PolicyError> {
+        self.run_in(policy, days, &mut Past(self.history, self.objective))
+    }
+
+    /// Rehearses a policy on some days in a world of one's own.
+    pub(super) fn run_in<W: World>(
+        &self,
+        policy: &Policy,
+        days: Range<usize>,
+        world: &mut W,
+    ) -> Result<Outcome, PolicyError> {
         let (from, until) = (self.history.instant(days.start), self.history.instant(days.end));
-        let Some(engine) = self.engine(policy, from)? else { return Ok(Outcome::default()) };
+        let Some(engine) = self.engine(policy, from, world)? else { return Ok(Outcome::default()) };
         let run = Rehearsal {
             from,
             until,
@@ -138,7 +149,7 @@ impl Trial<'_> {
             flap_ms: 0,
             skip: Skip::Proven,
         };
-        let report = engine.rehearse(run, &mut Past(self.history, self.objective));
+        let report = engine.rehearse(run, world);
         Ok(Outcome {
             instance_ms: report.instance_ms(),
             shortage_ms: report.shortage_ms,
@@ -148,8 +159,9 @@ impl Trial<'_> {
     }
 
     /// An engine with one group, which already has what the policy wants at `from`: nobody starts cold.
-    fn engine(&self, policy: &Policy, from: Timestamp) -> Result<Option<Engine>, PolicyError> {
-        let limits = crate::Limits { instances: self.objective.max.max(1), ..crate::Limits::default() };
+    fn engine<W: World>(&self, policy: &Policy, from: Timestamp, world: &mut W) -> Result<Option<Engine>, PolicyError> {
+        let instances = self.objective.max.max(policy.max).max(1);
+        let limits = crate::Limits { instances, ..crate::Limits::default() };
         let config = Config::builder().tick_ms(self.history.step_ms()).zones(self.zones.clone()).limits(limits);
         let Ok(config) = config.records(Records::None).build() else { return Ok(None) };
         let mut engine = Engine::new(config);
@@ -161,9 +173,11 @@ impl Trial<'_> {
         let traffic = Traffic { id: GroupId(1), idcs: Vec::new(), tenant: TenantId(1), release, shape };
         crate::Group::new(policy.clone(), self.zones, limits)?;
         let _ = engine.put_group(Timestamp::ZERO, traffic, policy.clone());
-        let first = self.history.place(from).and_then(|place| self.history.value(place.saturating_sub(1)));
         let before = Timestamp::from_millis(from.as_millis().saturating_sub(1));
-        engine.handle_sample(before, GroupId(1), LOAD, before, first);
+        for metric in &policy.metrics {
+            let first = world.measure(from, GroupId(1), metric.id, policy.min.max(1));
+            engine.handle_sample(before, GroupId(1), metric.id, before, first);
+        }
         engine.handle_timeout(before);
         while let Some(effect) = engine.poll_effect() {
             if let Effect::Launch { request, count, .. } = effect {

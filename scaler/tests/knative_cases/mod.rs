@@ -55,15 +55,7 @@ fn scale_sequence(case: &Value) {
     let mut set = spec(&now_spec);
     let start = Timestamp::from_millis(START_S * 1000);
     let mut state = State::new(&set, count(&now_spec["initial_ready"]), start);
-    if let Some(preset) = now_spec["preset"].as_object() {
-        for (key, value) in preset {
-            match key.as_str() {
-                "panic_since_s" => state.panic_since = Some(start.after_millis(millis(value))),
-                "max_panic_pods" => state.max_panic_pods = count(value),
-                other => panic!("unknown preset {other}"),
-            }
-        }
-    }
+    preset(&mut state, &now_spec["preset"], start);
     for step in case["steps"].as_array().unwrap() {
         if let Some(change) = step["spec_change"].as_object() {
             for (key, value) in change {
@@ -72,7 +64,8 @@ fn scale_sequence(case: &Value) {
             set = spec(&now_spec);
         }
         if step["expect"]["valid"].as_bool() == Some(false) || step["valid"].as_bool() == Some(false) {
-            // The source has no data: there is no decision.
+            // The source has no data: there is no decision, and nothing to expect of one.
+            assert!(step["expect"]["pods"].as_u64().is_none_or(|pods| pods == 0), "pods without a decision");
             continue;
         }
         let now = start.after_millis(millis(&step["at_s"]));
@@ -85,6 +78,23 @@ fn scale_sequence(case: &Value) {
         }
         if !expect["panic_since_s"].is_null() {
             assert_eq!(state.panic_since, Some(start.after_millis(millis(&expect["panic_since_s"]))));
+        }
+    }
+}
+
+/// What a case sets before its first step, in the words that the table has elsewhere for the same things. No case of the
+/// copy has one, so that any other word, or another form, is a failure and not a guess.
+fn preset(state: &mut State, preset: &Value, start: Timestamp) {
+    if preset.is_null() {
+        return;
+    }
+    for (key, value) in preset.as_object().unwrap_or_else(|| panic!("a preset in a form that is not known: {preset}")) {
+        match key.as_str() {
+            "panic_since_s" if value.is_null() => state.panic_since = None,
+            "panic_since_s" => state.panic_since = Some(start.after_millis(millis(value))),
+            "panicking" => state.panic_since = value.as_bool().unwrap().then_some(start),
+            "max_panic_pods" => state.max_panic_pods = count(value),
+            other => panic!("unknown preset {other}"),
         }
     }
 }
