@@ -222,3 +222,68 @@ pub(crate) fn read_changes<'a>(
         changes.push(entry.to_change(run.name(), offset)?);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::run::{PACKED, PLAIN};
+
+    /// A run: the prefix, the layout, and entries as (op where they are mixed, shared, length, suffix), each with an id.
+    fn run(prefix: &[u8], layout: u8, entries: &[(u8, u8, u8, &[u8])]) -> Vec<u8> {
+        let mut out = alloc::vec![u8::try_from(prefix.len()).unwrap()];
+        out.extend_from_slice(prefix);
+        out.push(layout);
+        for (op, shared, len, suffix) in entries {
+            out.extend((layout == MIXED).then_some(*op));
+            out.push(shared << 4 | len);
+            out.extend_from_slice(suffix);
+            out.extend_from_slice(&[7; 20]);
+        }
+        out
+    }
+
+    /// The names of a run with `behind` bytes behind it: with many, even its last entries are read in the short way.
+    fn names(bytes: &[u8], count: usize, behind: usize) -> Result<Vec<Vec<u8>>, DecodeError> {
+        let bytes = [bytes, &alloc::vec![0; behind]].concat();
+        let mut run = RunReader::new(Reader::new(&bytes, 0), ObjectFormat::Sha1, count, Restarts::None)?;
+        let mut names = Vec::new();
+        while run.next_entry()?.is_some() {
+            names.push(run.name().to_vec());
+            while run.next_plain().is_some() {
+                names.push(run.name().to_vec());
+            }
+        }
+        run.finish().map(|_| names)
+    }
+
+    #[test]
+    fn a_run_has_one_form() {
+        let packed = PLAIN | PACKED;
+        let good: [&[u8]; 3] = [
+            &run(b"refs/", PLAIN, &[(0, 0, 1, b"a"), (0, 1, 1, b"b"), (0, 0, 2, b"cd")]),
+            &run(b"refs/", packed, &[(0, 0, 2, b"\x12"), (0, 0, 3, b"\x34\x5f")]),
+            &run(b"", MIXED, &[(packed, 0, 2, b"\x12"), (PLAIN, 0, 2, b"zz")]),
+        ];
+        let bad: [(&str, &[u8]); 9] = [
+            ("what can be packed is", &run(b"", PLAIN, &[(0, 0, 2, b"12"), (0, 0, 2, b"zz")])),
+            ("what can be packed is, later on", &run(b"", PLAIN, &[(0, 0, 2, b"+x"), (0, 0, 2, b"12")])),
+            ("one character is not packed", &run(b"", packed, &[(0, 0, 1, b"\x1f"), (0, 0, 2, b"\x22")])),
+            ("a filler among characters", &run(b"", packed, &[(0, 0, 2, b"\x12"), (0, 0, 3, b"\x2f\x2f")])),
+            ("the prefix is as long as it can be", &run(b"refs/", PLAIN, &[(0, 0, 2, b"ab"), (0, 1, 1, b"c")])),
+            ("op bytes are left out where they can be", &run(b"", MIXED, &[(1, 0, 1, b"a"), (1, 0, 1, b"b")])),
+            ("as much is shared as can be", &run(b"", PLAIN, &[(0, 0, 2, b"ab"), (0, 0, 2, b"ac")])),
+            ("no more is shared than there is", &run(b"", PLAIN, &[(0, 0, 1, b"a"), (0, 2, 1, b"b")])),
+            ("names are in order", &run(b"", PLAIN, &[(0, 0, 1, b"b"), (0, 0, 1, b"a")])),
+        ];
+        for behind in [0, 100] {
+            for (at, bytes) in good.iter().enumerate() {
+                let count = if at == 0 { 3 } else { 2 };
+                assert_eq!(names(bytes, count, behind).unwrap().len(), count);
+            }
+            for (rule, bytes) in bad {
+                let error = names(bytes, 2, behind).unwrap_err();
+                assert_eq!(error.kind(), &Kind::NotCanonical, "{rule}, with {behind} bytes behind");
+            }
+        }
+    }
+}

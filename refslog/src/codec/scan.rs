@@ -199,6 +199,35 @@ mod tests {
         }
     }
 
+    /// Names of every shape side by side: numbers and words, short and long, one the beginning of another.
+    #[test]
+    fn names_of_all_shapes_are_found() {
+        let mut state = 7_u64;
+        let mut next = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % bound
+        };
+        let parts =
+            ["1", "22", "a", "v1.0-2", "main", "é", "0123456789/0123456789", "a-rather-long-part/of-a-name", "/"];
+        let mut all: Vec<String> = (0..6_000)
+            .map(|_| {
+                let tail: String = (0..=next(5)).map(|_| parts[usize::try_from(next(9)).unwrap()]).collect();
+                format!("refs/{tail}{}", next(40))
+            })
+            .collect();
+        all.sort();
+        all.dedup();
+        assert!(all.len() > 3_000);
+        // Every other one is there.
+        let there: Vec<String> = all.iter().step_by(2).cloned().collect();
+        let table = opened(built(&there, block_len));
+        assert!(scanned(&table).unwrap().iter().eq(there.iter().map(String::as_bytes)));
+        for (at, name) in all.iter().enumerate() {
+            let found = table.find(name.as_bytes(), |_, _| Ok(())).unwrap().is_some();
+            assert_eq!(found, at % 2 == 0, "{name}");
+        }
+    }
+
     /// The same entries in other blocks would be another byte string for the same value.
     #[test]
     fn another_cut_into_blocks_is_refused() {
