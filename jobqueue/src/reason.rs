@@ -170,6 +170,46 @@ impl Reason {
     }
 }
 
+/// In words, for people; programs take the variant or its code.
+impl core::fmt::Display for Reason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Submitted => f.write_str("its batch is not open"),
+            Self::Batch { order } => write!(f, "batch {order} is open"),
+            Self::StartAt { at } => write!(f, "starts at {} ms", at.as_millis()),
+            Self::Approval => f.write_str("waits for an approval"),
+            Self::Held { filter, .. } => write!(f, "held by filter {filter}"),
+            Self::Released { filter } => write!(f, "let go by filter {filter}"),
+            Self::NotWanted { failed } => write!(f, "not wanted, with {failed} failed before it"),
+            Self::Degraded { component } => write!(f, "component {component} is off"),
+            Self::Condition { filter } => write!(f, "filter {filter} said no"),
+            Self::Unchanged { result_of } => write!(f, "the result of job {result_of} stands for it"),
+            Self::Pulled => f.write_str("given to a worker"),
+            Self::Acked => f.write_str("a worker has begun it"),
+            Self::DelayOver { .. } => f.write_str("its wait is over"),
+            Self::NoAck { unacked, .. } => write!(f, "not acknowledged in time, {unacked} times so far"),
+            Self::LeaseLost { crashes, .. } => write!(f, "its worker fell silent, {crashes} times so far"),
+            Self::OverTime { .. } => f.write_str("it took too long"),
+            Self::AbortUnanswered { .. } => f.write_str("stopped; its worker did not answer"),
+            Self::Nacked { delay_ms, nacks } => {
+                write!(f, "given back, {nacks} times so far; back-off of {delay_ms} ms")
+            }
+            Self::Snoozed => f.write_str("its worker goes on later"),
+            Self::Callback => f.write_str("waits for a callback"),
+            Self::External => f.write_str("waits for an external result"),
+            Self::Called => f.write_str("the callback came"),
+            Self::Approved => f.write_str("approved"),
+            Self::Reported => f.write_str("reported by its worker"),
+            Self::AbortAsked => f.write_str("somebody stopped it"),
+            Self::PipelineAborted => f.write_str("its pipeline was stopped"),
+            Self::Retry { delay_ms } => write!(f, "tried again, {delay_ms} ms after the failure"),
+            Self::Revived => f.write_str("tried again on request"),
+            Self::WorkerGone { crashes } => write!(f, "its worker is dead; {crashes} were lost with it so far"),
+            Self::Superseded { by } => write!(f, "job {by} took its place"),
+        }
+    }
+}
+
 /// Which rule refused a request. A refusal changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

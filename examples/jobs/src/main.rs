@@ -63,7 +63,8 @@ fn main() -> Result<()> {
     let mut centre = Centre { store, engine, seen: -1 };
     match args.what {
         What::Submit { priority, tag, attempts, command } => {
-            let id = centre.store.add_command(&command)?;
+            let id: i64 = centre.store.one("INSERT INTO commands(command) VALUES(?1) RETURNING job", [command])?;
+            let id = id.cast_unsigned();
             let policy = Policy { max_attempts: attempts, lease_ms: 5_000, timeout_ms: 0, ..Policy::default() };
             let job = NewJob {
                 id: JobId::new(id),
@@ -98,7 +99,7 @@ fn now() -> Timestamp {
 
 fn tell(row: &Row) {
     if let Row::Job(job) = row {
-        println!("job {}, attempt {}: {:?}, {:?}", job.id(), job.attempt(), job.state, job.reason);
+        println!("job {}, attempt {}: {:?} ({})", job.id(), job.attempt(), job.state, job.reason);
     }
 }
 
@@ -146,14 +147,15 @@ impl Centre {
 
     /// A job for a worker, after a look at the clock, and at the rows if another process has written.
     fn pull(&mut self, worker: Worker) -> Result<Option<(Assignment, String)>> {
-        let version = self.store.number("PRAGMA data_version")?;
+        let version = self.store.one("PRAGMA data_version", [])?;
         if std::mem::replace(&mut self.seen, version) != version {
             let _counted = self.engine.compensate(now(), &self.store.rows("open", [])?);
         }
         self.engine.handle_timeout(now());
         let pull = PullRequest { pool: PoolId::new(1), worker, want: 1, wait_ms: 0, previous: None };
         let job = self.ask(|engine, now| engine.pull(now, &pull))?.1;
-        job.map(|job| Ok((job, self.store.command(job.token.key.job)?))).transpose()
+        let command = |job: u64| self.store.one("SELECT command FROM commands WHERE job = ?1", [job.cast_signed()]);
+        job.map(|job| Ok((job, command(job.token.key.job.get())?))).transpose()
     }
 }
 
@@ -162,7 +164,8 @@ fn work(centre: &Mutex<Centre>, me: Worker, forever: bool) -> Result<()> {
     loop {
         let pulled = centre().pull(me)?;
         let Some((job, command)) = pulled else {
-            if !forever && centre().engine.jobs() == 0 {
+            // The database knows what other processes have ended.
+            if !forever && centre().store.one::<i64>("SELECT COUNT(*) FROM rows WHERE open", [])? == 0 {
                 return Ok(());
             }
             sleep(Duration::from_millis(50));

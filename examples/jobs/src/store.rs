@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, TransactionBehavior, params};
-use tenon_jobqueue::{Change, Incarnation, JobId, PipelineState, Row, Version, Want};
+use tenon_jobqueue::{Change, Incarnation, PipelineState, Row, Version, Want};
 
 const TABLES: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS rows(kind INTEGER, id INTEGER, attempt INTEGER, version INTEGER NOT NULL,
@@ -24,23 +25,14 @@ impl Store {
         Ok(Self(db))
     }
 
-    pub(crate) fn number(&self, sql: &str) -> Result<i64> {
-        Ok(self.0.query_row(sql, [], |r| r.get(0))?)
+    pub(crate) fn one<T: FromSql>(&self, sql: &str, with: impl Params) -> Result<T> {
+        Ok(self.0.query_row(sql, with, |r| r.get(0))?)
     }
 
     /// A number for a new life of an engine, never given out before.
     pub(crate) fn next_life(&self) -> Result<Incarnation> {
-        Ok(Incarnation::new(self.number("INSERT INTO lives DEFAULT VALUES RETURNING life")?.cast_unsigned()))
-    }
-
-    pub(crate) fn add_command(&self, command: &str) -> Result<u64> {
-        self.0.execute("INSERT INTO commands(command) VALUES(?1)", [command])?;
-        Ok(self.0.last_insert_rowid().cast_unsigned())
-    }
-
-    pub(crate) fn command(&self, job: JobId) -> Result<String> {
-        let sql = "SELECT command FROM commands WHERE job = ?1";
-        Ok(self.0.query_row(sql, [job.get().cast_signed()], |r| r.get(0))?)
+        let life: i64 = self.one("INSERT INTO lives DEFAULT VALUES RETURNING life", [])?;
+        Ok(Incarnation::new(life.cast_unsigned()))
     }
 
     /// Makes a write, all of it or nothing; `false`: a row had another version.

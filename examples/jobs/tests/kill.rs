@@ -52,7 +52,7 @@ fn a_runner_killed_in_the_middle_loses_nothing() {
     assert_eq!(done, ["0", "1", "2", "3", "4", "5"], "each once");
     assert_eq!(fs::read_to_string(here.join("slow")).unwrap().lines().count(), 2, "the lost one was tried again");
     let list = output(here, &["list"]);
-    assert!(list.contains("job 1, attempt 1: Failed, LeaseLost"), "{list}");
+    assert!(list.contains("job 1, attempt 1: Failed (its worker fell silent, 1 times so far)"), "{list}");
     assert!(list.contains("job 1, attempt 2: Succeeded"), "{list}");
     assert!(list.contains("job 7, attempt 1: Succeeded"), "{list}");
 }
@@ -73,7 +73,11 @@ fn what_fails_is_tried_again_and_what_is_aborted_is_not() {
     output(here, &["abort", "2"]);
     assert!(runner.wait().unwrap().success());
     let list = output(here, &["list"]);
-    for line in ["job 1, attempt 1: Failed, Reported", "job 1, attempt 2: Succeeded", "job 2, attempt 1: Aborted"] {
+    for line in [
+        "job 1, attempt 1: Failed (reported by its worker)",
+        "job 1, attempt 2: Succeeded",
+        "job 2, attempt 1: Aborted",
+    ] {
         assert!(list.contains(line), "{line}: {list}");
     }
 }
