@@ -135,6 +135,22 @@
 //! Once in a while, page through the rows that have not ended and tell them to [`Engine::compensate`]: whatever was
 //! lost between a database and a queue comes back by that.
 //!
+//! A worker whose death the host sees ([`Engine::handle_worker_gone`]) gives its jobs back at once; otherwise they come
+//! back when their leases end. Dead jobs are rows in state `Dead`, for you to list; [`Engine::retry`] revives one.
+//!
+//! # Who is next
+//!
+//! | means | what it does | bound |
+//! |---|---|---|
+//! | [`Turns::Rotation`] | a pull takes one job from each tag of its pool in turn, from a random one | cost does not depend on tags outside the pool |
+//! | [`Turns::Priority`] | the best job of all tags of the pool | with [`ageing`](ConfigBuilder::ageing_ms): behind nothing that came more than `(255 - priority) × ageing` later |
+//! | [`Turns::Fair`] | tags by weight, start-time fair queueing | of two busy tags, `abs(W_a / w_a - W_b / w_b) <= 1 / w_a + 1 / w_b` jobs |
+//! | [`PoolSpec::rate`], [`Engine::set_key_rate`] | holds a pool, or a key's jobs, back | nobody else waits |
+//! | [`JobSpec::key`] with [`OnNewer`] | one at a time; or the newest only; or unique while it waits or runs | the others block no queue |
+//!
+//! [`Engine::explain`] says of any job what it waits for. With feature `shared`, `Shared` stripes pipelines over many
+//! engines behind `&self`, so that pools on many threads pull at once.
+//!
 //! # What a job's end means for its pipeline
 //!
 //! | end | required job | job that may fail |

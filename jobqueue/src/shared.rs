@@ -65,7 +65,7 @@ struct Door {
     hall: Mutex<Hall>,
     /// How often something came for one of its pools.
     epoch: Counter,
-    /// How many wait.
+    /// How many wait, or more while one is coming or going.
     waiting: Counter,
 }
 
@@ -247,8 +247,9 @@ impl Shared {
             if parked.until <= now {
                 return Ok(Pulled::Nothing);
             }
-            door.hall.with(|hall| hall.parked.insert((pool, waiter), parked));
+            // Counted before it is there, so that the count is never below the truth.
             door.waiting.add(1);
+            door.hall.with(|hall| hall.parked.insert((pool, waiter), parked));
             // Whoever takes it out of the hall from here on tells its end.
             if door.epoch.get() == before || !door.leave(pool, waiter) {
                 return Ok(Pulled::Waits(waiter));

@@ -382,11 +382,7 @@ fn expire(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
     let due = row.due().unwrap_or(now);
     let over = row.timeout_at <= now;
     match row.state {
-        State::Scheduled => {
-            row.tally.unacked = row.tally.unacked.saturating_add(1);
-            let unacked = row.tally.unacked;
-            release(now, row, State::Pending, Reason::NoAck { due, unacked })
-        }
+        State::Scheduled => unacked(now, row, |unacked| Reason::NoAck { due, unacked }),
         State::Running if over => {
             let due = row.timeout_at;
             stop(now, row, Reason::OverTime { due })
@@ -438,8 +434,13 @@ fn gone(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
     if row.state == State::Aborting {
         return stopped(now, row, reason, stamp);
     }
+    unacked(now, row, |_| reason)
+}
+
+/// The delivery was never acknowledged; that says nothing about the job.
+fn unacked(now: Timestamp, row: &mut Job, reason: impl FnOnce(u16) -> Reason) -> Step {
     row.tally.unacked = row.tally.unacked.saturating_add(1);
-    release(now, row, State::Pending, reason)
+    release(now, row, State::Pending, reason(row.tally.unacked))
 }
 
 /// The worker is told to stop.

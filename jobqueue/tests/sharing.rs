@@ -330,6 +330,36 @@ fn a_dead_worker_need_not_confirm_an_abort() {
     assert!(host.engine.next_deadline().is_none(), "nothing is waited for");
 }
 
+// ---- why it is not running -----------------------------------------------------------------------------------------------
+
+#[test]
+fn a_job_that_waits_for_its_key_says_whom_it_waits_for() {
+    let mut host = Host::new();
+    host.submit(1, &[keyed(1, 7, OnNewer::Waits), keyed(2, 7, OnNewer::Waits), keyed(3, 7, OnNewer::Waits)]);
+    let got = host.pull(1, 3);
+    assert_eq!(ids(&got), [1]);
+    let holder = Some(got[0].token.key);
+    let why = |host: &Host, id| host.engine.explain(JobId::new(id)).unwrap().why;
+    assert_eq!(why(&host, 2), Why::Key { key: Key::new(7), holder, until: None, ahead: 0 });
+    assert_eq!(why(&host, 3), Why::Key { key: Key::new(7), holder, until: None, ahead: 1 });
+    host.engine.set_key_rate(host.now, Key::new(7), Rate::new(1, 500)).unwrap();
+    host.succeed(&got[0]);
+    assert_eq!(ids(&host.pull(1, 3)), [2], "the rate counts from when it was set");
+    assert_eq!(why(&host, 2), Why::Until(host.now.after_millis(10_000)));
+    let until = Some(host.now.after_millis(500));
+    let Why::Key { holder: Some(_), until: told, .. } = why(&host, 3) else { panic!("{:?}", why(&host, 3)) };
+    assert_eq!(told, until);
+}
+
+#[test]
+fn a_job_that_the_host_was_asked_about_says_so() {
+    let mut host = Host::new();
+    let mut job = new_job(1, 1);
+    job.spec.condition = tenon_jobqueue::Condition::Ask;
+    host.submit(1, &[job]);
+    assert_eq!(host.engine.explain(JobId::new(1)).unwrap().why, Why::Asked);
+}
+
 // ---- what is seen --------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -46,7 +46,7 @@ impl KeySlot {
     }
 
     /// When its rate lets the next job go, if none may go now.
-    fn throttled_until(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn throttled_until(&self, now: Timestamp) -> Option<Timestamp> {
         let rate = self.rate.filter(|rate| self.bucket.room(now, *rate) == 0)?;
         Some(self.bucket.ready_at(now, rate))
     }

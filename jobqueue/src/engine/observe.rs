@@ -4,11 +4,12 @@ use alloc::vec::Vec;
 
 use super::Engine;
 use crate::config::Service;
-use crate::id::{JobId, PipelineId, PoolId, Tag, Ticket};
+use crate::id::{JobId, JobKey, Key, PipelineId, PoolId, Tag, Ticket};
 use crate::job::{Job, State};
 use crate::lane::Rank;
 use crate::pipeline::Pipeline;
 use crate::reason::Reason;
+use crate::store::Hangs;
 use crate::time::Timestamp;
 
 /// What has happened in this engine's life. Not part of its state.
@@ -87,6 +88,19 @@ pub enum Why {
         open: u32,
         /// Its jobs in progress.
         remaining: u32,
+    },
+    /// Its batch is about to open, and the host was asked about it.
+    Asked,
+    /// It waits aside, in nobody's way, until its key is free.
+    Key {
+        /// The key.
+        key: Key,
+        /// The job that holds it.
+        holder: Option<JobKey>,
+        /// When the key's rate lets the next job go, if that is what keeps it.
+        until: Option<Timestamp>,
+        /// Jobs aside that are before it.
+        ahead: u32,
     },
     /// It waits in its tag's queue.
     Queue {
@@ -196,16 +210,30 @@ impl Engine {
         let job = self.store.row(at)?;
         let why = match (slot.lock.ticket(), job.state) {
             (Some(ticket), _) => Why::Writing(ticket),
+            (None, State::Unstart) if self.judging.contains(&id) => Why::Asked,
             (None, State::Unstart) => {
                 let row = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row);
                 let (open, remaining) = row.map_or((0, 0), |row| (row.order, row.remaining));
                 Why::Batch { open, remaining }
             }
+            (None, State::Pending) if slot.hangs == Hangs::Aside => self.why_aside(&job, at)?,
             (None, State::Pending) => self.why_queued(slot.lane, at),
             (None, State::Running) => Why::Runs,
             (None, _) => Why::Until(job.due().unwrap_or(Timestamp::MAX)),
         };
         Some(Explanation { state: job.state, reason: job.reason, why })
+    }
+
+    fn why_aside(&self, job: &Job, at: u32) -> Option<Why> {
+        let key = job.spec.key?;
+        let slot = self.keys.get(&key)?;
+        let ahead = slot.aside.iter().take_while(|(_, other)| *other != at).count();
+        Some(Why::Key {
+            key,
+            holder: slot.row.and_then(|row| row.holder),
+            until: slot.throttled_until(self.now),
+            ahead: u32::try_from(ahead).unwrap_or(u32::MAX),
+        })
     }
 
     fn why_queued(&self, lane: u32, at: u32) -> Why {

@@ -1,7 +1,7 @@
 //! Rows that come from outside: read, loaded, compensated; and how a row takes its place in memory.
 
+use super::batch::wants_decision;
 use super::call::job_row;
-use super::flight::wants_decision;
 use super::{Engine, Purpose, rings};
 use crate::config::Limits;
 use crate::effect::{Effect, Row};

@@ -1,0 +1,374 @@
+//! Commands: what the host asks for.
+
+use core::num::NonZeroU16;
+
+use super::call::{Call, Pull, Work};
+use super::flight::Origin;
+use super::{Engine, PullRequest, within};
+use crate::config::{PoolSpec, Service};
+use crate::decide;
+use crate::effect::{Change, Row};
+use crate::event::{Act, Event, Stopper};
+use crate::filter::Hold;
+use crate::id::{Attempt, CallId, Class, Component, JobId, JobKey, Key, LeaseToken, PipelineId, Tag, Version, Worker};
+use crate::job::{Entry, Job, ResultKey, State, Tally};
+use crate::pipeline::{NewJob, Pipeline, Submission};
+use crate::rate::Rate;
+use crate::reason::{Reason, Refused};
+use crate::store::NONE;
+use crate::time::Timestamp;
+
+impl Engine {
+    /// Declares a pool, anew or again. Pools are an operator's configuration, told again after a restart.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] beyond the limits of pools and their tags; nothing is changed.
+    pub fn put_pool(&mut self, now: Timestamp, pool: PoolSpec) -> Result<(), Refused> {
+        let limits = *self.config.limits();
+        within(pool.tags.len(), limits.tags_per_pool)?;
+        if self.queues.pool(pool.id).is_none() {
+            within(self.queues.pools.len() + 1, limits.pools)?;
+        }
+        self.lift(now);
+        self.queues.put_pool(pool, &self.store.jobs);
+        self.pump();
+        Ok(())
+    }
+
+    /// Pauses or resumes a tag: while it is closed its jobs wait, and no other tag's do.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unknown`] if no job ever had this tag here; nothing is changed.
+    pub fn set_tag(&mut self, now: Timestamp, tag: Tag, service: Service) -> Result<(), Refused> {
+        let lane = self.queues.find(tag).ok_or(Refused::Unknown)?;
+        self.lift(now);
+        self.queues.lanes[lane as usize].service = service;
+        for link in 0..self.queues.lanes[lane as usize].pools.len() {
+            self.queues.note_all(self.queues.lanes[lane as usize].pools[link].pool);
+        }
+        self.queues.refresh(lane, &self.store.jobs);
+        self.pump();
+        Ok(())
+    }
+
+    /// Says what a tag weighs in pools that go by [`Turns::Fair`](crate::Turns); 1 until it is said. It acts with the
+    /// next job that is given out. Like pools, weights are an operator's configuration, told again after a restart.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unknown`] if no job ever had this tag here; nothing is changed.
+    pub fn set_weight(&mut self, now: Timestamp, tag: Tag, weight: NonZeroU16) -> Result<(), Refused> {
+        let lane = self.queues.find(tag).ok_or(Refused::Unknown)?;
+        self.lift(now);
+        self.queues.lanes[lane as usize].weight = weight;
+        self.queues.refresh(lane, &self.store.jobs);
+        self.pump();
+        Ok(())
+    }
+
+    /// Switches a component off or on, system-wide: while it is off, its jobs are skipped as their batches open.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] with too many filters; nothing is changed.
+    pub fn set_component(&mut self, now: Timestamp, component: Component, service: Service) -> Result<(), Refused> {
+        match service {
+            Service::Closed => {
+                within(self.filters.len() + 1, self.config.limits().filters)?;
+                self.filters.degrade(component);
+            }
+            Service::Open => {
+                self.filters.restore(component);
+            }
+        }
+        self.lift(now);
+        self.pump();
+        Ok(())
+    }
+
+    /// Declares a window in which matching jobs are held as their batches open. Like pools, windows are an operator's
+    /// configuration, told again after a restart; what is held is in the rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] with too many filters; nothing is changed.
+    pub fn hold(&mut self, now: Timestamp, hold: Hold) -> Result<(), Refused> {
+        within(self.filters.len() + 1, self.config.limits().filters)?;
+        self.lift(now);
+        self.filters.hold(hold);
+        self.pump();
+        Ok(())
+    }
+
+    /// Takes a window back and sends what it held to the queues.
+    pub fn release(&mut self, now: Timestamp, filter: u32) {
+        self.lift(now);
+        self.filters.unhold(filter);
+        self.release_held(filter);
+        self.pump();
+    }
+
+    /// Says that `job`, of an earlier run, succeeded with these inputs. What succeeds under this engine is remembered
+    /// without being told.
+    pub fn remember(&mut self, now: Timestamp, key: ResultKey, job: JobId) {
+        self.lift(now);
+        self.filters.remember(key, job, self.config.limits().results);
+        self.pump();
+    }
+
+    /// Makes a pipeline and all its jobs. Answered with [`Answer::Submitted`](crate::Answer::Submitted) once they are written.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Invalid`] without jobs, with a job twice, or with a policy that allows nothing; [`Refused::Exists`] if
+    /// an id is in use here (if elsewhere, the answer says so); [`Refused::Full`]. Nothing is changed.
+    pub fn submit(&mut self, now: Timestamp, new: &Submission<'_>) -> Result<CallId, Refused> {
+        self.check_submission(new)?;
+        let call = self.open(now, Work::Submit(new.id))?;
+        let ticket = self.ticket();
+        let (id, class, priority) = (new.id, new.class, new.priority);
+        let (version, write, created) = (Version::FIRST, self.write_id(ticket), self.now);
+        let mut row = Pipeline {
+            id,
+            version,
+            write,
+            class,
+            priority,
+            created,
+            order: 0,
+            unstarted: 0,
+            remaining: 0,
+            failed: 0,
+            stopped: 0,
+            aborted_at: None,
+        };
+        let mut batch = core::mem::take(&mut self.batch);
+        batch.clear();
+        for job in new.jobs {
+            let job = Job {
+                key: JobKey { job: job.id, attempt: Attempt::FIRST },
+                pipeline: id,
+                version,
+                write,
+                spec: job.spec,
+                tag: self.tag_of(job, class),
+                priority,
+                state: State::Unstart,
+                reason: Reason::Submitted,
+                since: created,
+                until: Timestamp::MAX,
+                timeout_at: Timestamp::MAX,
+                sequence: self.next_sequence,
+                delivery: None,
+                entry: Entry::Run,
+                tally: Tally::default(),
+                outcome: None,
+            };
+            self.next_sequence += 1;
+            row.absorb(None, Some(&job));
+            batch.push(job);
+        }
+        // The first batch opens at birth, unless the host must be asked: that is one write less for each pipeline.
+        decide::decide(created, &mut row, &mut batch, &self.filters, &self.stamp(ticket));
+        for job in &batch {
+            self.put(NONE, &Change { expect: None, row: Row::Job(Job { version, ..*job }) });
+        }
+        self.batch = batch;
+        self.put(NONE, &Change { expect: None, row: Row::Pipeline(Pipeline { version, ..row }) });
+        self.propose(ticket, Origin::Call(call));
+        Ok(call)
+    }
+
+    fn check_submission(&mut self, new: &Submission<'_>) -> Result<(), Refused> {
+        let mut named = core::mem::take(&mut self.named);
+        named.clear();
+        named.extend(new.jobs.iter().map(|job| (self.tag_of(job, new.class), job.id)));
+        let checked = self.check_named(new, &mut named);
+        self.named = named;
+        checked
+    }
+
+    fn check_named(&self, new: &Submission<'_>, named: &mut [(Tag, JobId)]) -> Result<(), Refused> {
+        let limits = self.config.limits();
+        named.sort_unstable_by_key(|(_, id)| *id);
+        let twice = named.windows(2).any(|pair| pair[0].1 == pair[1].1);
+        let hopeless = |job: &NewJob| {
+            let policy = job.spec.policy;
+            policy.max_attempts == 0 || policy.max_crashes == 0 || policy.max_nacks == 0 || policy.lease_ms == 0
+        };
+        if named.is_empty() || twice || new.jobs.iter().any(hopeless) {
+            return Err(Refused::Invalid);
+        }
+        let is_here = |(_, id): &(Tag, JobId)| self.store.find_job(*id).is_some();
+        if self.store.find_pipe(new.id).is_some() || named.iter().any(is_here) {
+            return Err(Refused::Exists);
+        }
+        within(named.len(), limits.jobs_per_pipeline)?;
+        within(self.store.jobs.used as usize + named.len(), limits.jobs)?;
+        within(self.store.pipes.used as usize + 1, limits.pipelines)?;
+        named.sort_unstable();
+        let mut tags = self.queues.lanes.len();
+        for same in named.chunk_by(|a, b| a.0 == b.0) {
+            let lane = self.queues.find(same[0].0);
+            tags += usize::from(lane.is_none());
+            let there = lane.map_or(0, |lane| self.queues.lanes[lane as usize].jobs);
+            within(there as usize + same.len(), limits.jobs_per_tag)?;
+        }
+        within(tags, limits.tags)
+    }
+
+    fn tag_of(&self, job: &NewJob, class: Class) -> Tag {
+        job.tag.unwrap_or_else(|| self.config.tag(job.spec.component, class))
+    }
+
+    /// A worker wants jobs. Each comes as [`Effect::Assign`](crate::Effect::Assign); then the pull is answered with [`Answer::Pulled`](crate::Answer::Pulled). If
+    /// there is nothing, the pull is parked until something comes or its patience ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Disabled`] for a pool that is closed or unknown, [`Refused::Invalid`] for no jobs,
+    /// [`Refused::Full`] for too many or with too many calls open. Nothing is changed.
+    pub fn pull(&mut self, now: Timestamp, request: &PullRequest) -> Result<CallId, Refused> {
+        let pool = self.queues.pool(request.pool).ok_or(Refused::Disabled)?;
+        if self.queues.pools[pool as usize].spec.service == Service::Closed {
+            return Err(Refused::Disabled);
+        }
+        if request.want == 0 {
+            return Err(Refused::Invalid);
+        }
+        within(request.want as usize, self.config.limits().pull)?;
+        let until = now.max(self.now).after_millis(request.wait_ms);
+        let (worker, want) = (request.worker, request.want);
+        let pull = Pull { pool: request.pool, worker, want, until, flying: 0, got: 0 };
+        let call = self.open(now, Work::Pull(pull))?;
+        if let Some(previous) = request.previous {
+            self.redeliver(call, worker, previous);
+        }
+        self.serve(call);
+        self.pump();
+        Ok(call)
+    }
+
+    /// The host no longer waits for a pull, for instance because the worker hung up. It is not answered; jobs already
+    /// on their way to it come back when their acknowledgement is overdue, or to a pull that names this one.
+    pub fn cancel_pull(&mut self, now: Timestamp, call: CallId) {
+        self.lift(now);
+        if matches!(self.calls.get(call), Some(Call { work: Work::Pull(_), .. })) {
+            self.unpark(call);
+            self.calls.remove(call);
+        } else {
+            self.counters.ignored += 1;
+        }
+        self.pump();
+    }
+
+    /// A worker says something about a job that it holds. Answered with [`Answer::Done`](crate::Answer::Done) once it is written; a worker
+    /// starts a job only when its [`Act::Ack`] is answered so.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] with too many calls open; nothing is changed. The other refusals come as answers, since
+    /// nothing is refused before the row was read again.
+    pub fn work(&mut self, now: Timestamp, worker: Worker, token: LeaseToken, act: Act) -> Result<CallId, Refused> {
+        self.event(now, token.key.job, Event::Work { worker, token, act })
+    }
+
+    /// The callback that a suspended job waits for has come. Answered like [`Engine::work`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::work`].
+    pub fn callback(&mut self, now: Timestamp, token: LeaseToken) -> Result<CallId, Refused> {
+        self.event(now, token.key.job, Event::Callback { token })
+    }
+
+    /// Somebody approves a manual job, or releases a held one. Answered with [`Answer::Done`](crate::Answer::Done).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::work`].
+    pub fn approve(&mut self, now: Timestamp, job: JobId) -> Result<CallId, Refused> {
+        self.event(now, job, Event::Approve)
+    }
+
+    /// Somebody wants a job stopped. Answered with [`Answer::Done`](crate::Answer::Done); a running job is then `Aborting`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::work`].
+    pub fn abort(&mut self, now: Timestamp, job: JobId) -> Result<CallId, Refused> {
+        self.event(now, job, Event::Abort(Stopper::User))
+    }
+
+    /// Somebody wants a new attempt of an ended job, at once. Answered with [`Answer::Retried`](crate::Answer::Retried).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::work`].
+    pub fn retry(&mut self, now: Timestamp, job: JobId) -> Result<CallId, Refused> {
+        self.event(now, job, Event::Retry)
+    }
+
+    /// Somebody wants a whole pipeline stopped. Answered with [`Answer::Aborting`](crate::Answer::Aborting) once it is marked: from then on no
+    /// job of it begins, and all of them are stopped.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::work`].
+    pub fn abort_pipeline(&mut self, now: Timestamp, pipeline: PipelineId) -> Result<CallId, Refused> {
+        self.command(now, Work::AbortPipeline(pipeline))
+    }
+
+    /// Somebody wants what failed, was stopped, or was skipped for it, tried again; results that are there are kept.
+    /// Answered with [`Answer::Retried`](crate::Answer::Retried).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::work`].
+    pub fn retry_pipeline(&mut self, now: Timestamp, pipeline: PipelineId) -> Result<CallId, Refused> {
+        self.command(now, Work::RetryPipeline(pipeline))
+    }
+
+    fn event(&mut self, now: Timestamp, job: JobId, event: Event) -> Result<CallId, Refused> {
+        self.command(now, Work::Event(job, event))
+    }
+
+    fn command(&mut self, now: Timestamp, work: Work) -> Result<CallId, Refused> {
+        let call = self.open(now, work)?;
+        self.run(call, &[]);
+        self.pump();
+        Ok(call)
+    }
+
+    /// Opens a call, if the limits allow one.
+    fn open(&mut self, now: Timestamp, work: Work) -> Result<CallId, Refused> {
+        let limits = self.config.limits();
+        within(self.calls.len() + 1, limits.calls)?;
+        within(self.effects.len() + 1, limits.effects)?;
+        self.lift(now);
+        let call = CallId::new(self.next_call);
+        self.next_call += 1;
+        self.calls.insert(call, Call { work, tries: 0, fresh: false, silent: false });
+        Ok(call)
+    }
+
+    /// Says how often a job of this key may be given out, or that it is not limited. Its jobs wait aside meanwhile, and
+    /// block neither their queue nor any other key. Like pools, such rates are an operator's configuration, told again
+    /// after a restart; each engine keeps them for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`] with too many keys; nothing is changed.
+    pub fn set_key_rate(&mut self, now: Timestamp, key: Key, rate: Option<Rate>) -> Result<(), Refused> {
+        if !self.keys.contains_key(&key) {
+            within(self.keys.len() + 1, self.config.limits().keys)?;
+        }
+        self.lift(now);
+        self.keys.entry(key).or_default().rate = rate;
+        self.free_up(key);
+        self.pump();
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Facts: what the host tells of what has happened.
+
+use alloc::vec::Vec;
+
+use super::{Engine, Purpose, Sleeper};
+use crate::effect::{Row, Want};
+use crate::event::Event;
+use crate::filter::Judgement;
+use crate::id::{AskId, JobId, JobKey, Ticket, Worker};
+use crate::store::JobSlot;
+use crate::time::Timestamp;
+
+impl Engine {
+    /// The write was made.
+    pub fn handle_committed(&mut self, now: Timestamp, ticket: Ticket) {
+        self.lift(now);
+        self.land(ticket);
+        self.pump();
+    }
+
+    /// The write was not made, as a row had another version. `fresh` are the write's rows as they are; those that are
+    /// not newer than what is known are ignored.
+    pub fn handle_conflicted(&mut self, now: Timestamp, ticket: Ticket, fresh: &[Row]) {
+        self.lift(now);
+        self.fail(ticket, fresh);
+        self.pump();
+    }
+
+    /// Nobody knows whether the write was made: its rows are read again, and their write ids tell.
+    pub fn handle_unknown(&mut self, now: Timestamp, ticket: Ticket) {
+        self.lift(now);
+        match self.flights.get_mut(ticket) {
+            Some(flight) if !flight.resolving => {
+                flight.resolving = true;
+                self.ask(Want::Written(ticket), Purpose::Resolve(ticket));
+            }
+            Some(_) | None => self.counters.ignored += 1,
+        }
+        self.pump();
+    }
+
+    /// The rows that were asked for, as far as there are any.
+    pub fn handle_rows(&mut self, now: Timestamp, ask: AskId, rows: &[Row]) {
+        self.lift(now);
+        self.answered(ask, rows);
+        self.pump();
+    }
+
+    /// The host's word about a job that it was asked to judge.
+    pub fn handle_judged(&mut self, now: Timestamp, job: JobKey, judgement: Judgement) {
+        self.lift(now);
+        if self.judging.remove(&job.job) {
+            self.filters.tell(job.job, judgement);
+            if let Some(row) = self.job(job.job) {
+                self.undecided.push_back(row.pipeline);
+            }
+        } else {
+            self.counters.ignored += 1;
+        }
+        self.pump();
+    }
+
+    /// A worker, in this life, is dead: the host saw it die, or sees it in another life. What it held is taken back now,
+    /// as it would be when its leases end.
+    pub fn handle_worker_gone(&mut self, now: Timestamp, worker: Worker) {
+        self.lift(now);
+        let held = self.store.jobs_held(worker.name).filter_map(|at| self.store.jobs.get(at));
+        let is_its = |slot: &&JobSlot| self.store.delivery(slot).is_some_and(|delivery| delivery.worker == worker);
+        let mut held: Vec<JobId> = held.filter(is_its).map(JobSlot::id).collect();
+        held.sort_unstable();
+        if held.is_empty() {
+            self.counters.ignored += 1;
+        }
+        for job in held {
+            self.silently(job, Event::Gone { worker });
+        }
+        self.pump();
+    }
+
+    /// Time has passed. Due deadlines are acted on, at most so many at once; call again while
+    /// [`Engine::next_deadline`] is not later than `now`.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.lift(now);
+        while let Some((until, call)) = self.patience.first().copied().filter(|(until, _)| *until <= self.now) {
+            self.patience.remove(&(until, call));
+            self.give_up(call);
+        }
+        while let Some((until, sleeper)) = self.sleepers.first().copied().filter(|(until, _)| *until <= self.now) {
+            self.sleepers.remove(&(until, sleeper));
+            match sleeper {
+                Sleeper::Pool(pool) => self.queues.stir(pool),
+                Sleeper::Key(key) => self.free_up(key),
+            }
+        }
+        for _ in 0..self.config.budget {
+            self.wind();
+            let Some((at, job, slot)) = self.timers.peek() else { break };
+            if at > self.now {
+                break;
+            }
+            self.timers.pop();
+            self.expire(job, slot);
+        }
+        self.pump();
+    }
+}
