@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 
 use crate::config::Config;
-use crate::id::{DomainId, Incarnation, NodeId, RepoId};
+use crate::id::{DomainId, Incarnation, NodeId, RepoId, RequestId};
 use crate::node::{Health, NodeState, Served, Standing, Tally, Verdict};
+use crate::rng::mix;
 use crate::router::Router;
 use crate::row::{Member, Role, RowState};
 use crate::state::Cell;
@@ -24,6 +25,13 @@ pub enum Balance {
     /// The less loaded of two drawn by chance (Mitzenmacher, "The power of two choices in randomized load
     /// balancing", 2001): nearly as even as the least loaded, without the herd.
     TwoChoices,
+}
+
+/// What a caller would like of the node that is chosen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) near: Option<DomainId>,
+    pub(crate) via: Option<RequestId>,
 }
 
 /// A node, and how it has been doing.
@@ -164,16 +172,20 @@ impl Nodes {
 
 impl Router {
     /// One voter at the newest state: a healthy one, or where there is none, an ailing one.
-    pub(crate) fn choose(&mut self, repo: RepoId, tally: &Tally, near: Option<DomainId>) -> Option<Member> {
+    pub(crate) fn choose(&mut self, repo: RepoId, tally: &Tally, wish: Wish) -> Option<Member> {
         let (count, healthy) = if tally.usable > 0 { (tally.usable, true) } else { (tally.ailing, false) };
         if count == 0 {
             return None;
+        }
+        if let Some(RequestId(name)) = wish.via {
+            let weight = |member: &Member| mix(mix(self.config.seed ^ mix(name)) ^ u64::from(member.node.0));
+            return (0..count).filter_map(|nth| self.candidate(repo, nth, healthy)).max_by_key(weight);
         }
         let first = self.draw_candidate(repo, count, healthy)?;
         if count == 1 {
             return Some(first);
         }
-        if let Some(member) = near.and_then(|domain| self.nearest(repo, count, healthy, domain)) {
+        if let Some(member) = wish.near.and_then(|domain| self.nearest(repo, count, healthy, domain)) {
             return Some(member);
         }
         let chosen = match self.config.balance {

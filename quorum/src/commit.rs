@@ -40,6 +40,8 @@ pub(crate) struct Write {
     pub(crate) phase: Phase,
     /// The row that granted it.
     pub(crate) grant: Option<Proof>,
+    /// The node that it was granted to.
+    pub(crate) holder: Option<NodeId>,
     pub(crate) declined: Vec<NodeId>,
     pub(crate) failing: Option<Reason>,
     pub(crate) answered: bool,
@@ -64,12 +66,25 @@ struct Ballot {
     stamp: Option<Stamp>,
     /// Voters that may still vote.
     open: u32,
+    /// Failure domains of the voters that voted so, and of these and those that may still vote.
+    domains: (u32, u32),
 }
 
 impl Ballot {
-    /// Whether there are enough votes, or can never be.
-    const fn is_decided(&self, needed: u32) -> bool {
-        self.votes >= needed || self.votes + self.open < needed
+    const fn is_won(&self, needed: u32, domains: u32) -> bool {
+        self.votes >= needed && self.domains.0 >= domains
+    }
+
+    /// Why there can never be enough votes.
+    const fn is_lost(&self, needed: u32, domains: u32) -> Option<Reason> {
+        let Self { votes, open, .. } = *self;
+        if votes + open < needed {
+            return Some(Reason::VotesCannotAddUp { votes, open, needed });
+        }
+        if self.domains.1 < domains {
+            return Some(Reason::TooFewDomains { domains: self.domains.1, needed: domains });
+        }
+        None
     }
 }
 
@@ -110,6 +125,21 @@ impl Router {
         id
     }
 
+    /// Whether there are enough votes, or can never be.
+    fn is_decided(&self, ballot: &Ballot) -> bool {
+        let (needed, domains) = (self.config.quorum.write(), self.config.ack_domains.into());
+        ballot.is_won(needed, domains) || ballot.is_lost(needed, domains).is_some()
+    }
+
+    /// From how many failure domains the voters come that `counts` picks.
+    pub(crate) fn domains(&self, cell: &Cell, counts: impl Fn(&Standing) -> bool) -> u32 {
+        let domain = |standing: &Standing| self.state.nodes.get(standing.member.node).map(|entry| entry.state.domain);
+        let counted = || cell.standings.iter().filter(|standing| standing.is_voter() && counts(standing));
+        let first =
+            |(at, standing): &(usize, &Standing)| counted().take(*at).all(|before| domain(before) != domain(standing));
+        u32::try_from(counted().enumerate().filter(first).count()).unwrap_or(u32::MAX)
+    }
+
     /// The write of `repo` that was granted and is not answered, if there is one.
     pub(crate) fn granted_write(&self, repo: RepoId) -> Option<WriteId> {
         let granted = |id: &WriteId| self.state.writes.get(*id).is_some_and(|w| w.grant.is_some() && !w.answered);
@@ -131,7 +161,7 @@ impl Router {
                 (Some(cell), Some(base)) => {
                     cell.row.proof() != *base
                         || self.now >= write.lease_end
-                        || self.ballot(cell, write, base).is_decided(self.config.quorum.write())
+                        || self.is_decided(&self.ballot(cell, write, base))
                 }
                 _ => false,
             },
@@ -282,6 +312,18 @@ impl Router {
                 (ballot.votes, ballot.stamp) = (alike, Some(stamp));
             }
         }
+        if self.config.ack_domains > 1 {
+            let may_vote = |standing: &Standing| {
+                let member = &standing.member;
+                let reachable = self.state.nodes.alive(member.node, member.incarnation);
+                reachable.is_some_and(|s| s.health != Health::Down) && !write.declined.contains(&member.node)
+            };
+            let voted = |standing: &Standing| ballot.stamp.is_some() && vote(standing.report(), base) == ballot.stamp;
+            let open = |standing: &Standing| vote(standing.report(), base).is_none() && may_vote(standing);
+            ballot.domains = (self.domains(cell, voted), self.domains(cell, |s| voted(s) || open(s)));
+        } else {
+            ballot.domains = (1, 1);
+        }
         ballot
     }
 
@@ -296,8 +338,9 @@ impl Router {
             return self.shelve(write);
         }
         let needed = self.config.quorum.write();
-        let Ballot { votes, stamp, open } = self.ballot(cell, write, &base);
-        if let Some(stamp) = stamp.filter(|_| votes >= needed) {
+        let ballot = self.ballot(cell, write, &base);
+        let (votes, domains) = (ballot.votes, self.config.ack_domains.into());
+        if let Some(stamp) = ballot.stamp.filter(|_| ballot.is_won(needed, domains)) {
             let next = cell.row.committed(stamp);
             let feed = FeedEntry { stamp, fence: base.fence };
             let expect = Some(cell.row.clone());
@@ -306,8 +349,8 @@ impl Router {
             self.wait(write);
             return Flow::Stay;
         }
-        if votes + open < needed {
-            write.failing = Some(Reason::VotesCannotAddUp { votes, open, needed });
+        if let Some(reason) = ballot.is_lost(needed, domains) {
+            write.failing = Some(reason);
         } else if self.now >= write.lease_end {
             write.failing = Some(Reason::LeaseEnded { votes, needed });
         } else {
@@ -477,6 +520,7 @@ impl Router {
             return Flow::Again;
         };
         write.grant = Some(base);
+        write.holder = Some(writer.node);
         write.phase = Phase::Voting;
         write.lease_end = self.now.after_millis(self.config.lease_ms);
         write.retry = Timestamp::MAX;

@@ -4,6 +4,7 @@ use crate::balance::Balance;
 use crate::error::ConfigError;
 use crate::id::Generation;
 use crate::quorum::Quorum;
+use crate::read::DuringWrite;
 
 /// How a [`crate::Router`] decides; built by [`Config::builder`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub(crate) syncs_per_node: u32,
     pub(crate) sync_ms: u64,
     pub(crate) change_ms: u64,
+    pub(crate) ack_domains: u8,
+    pub(crate) during_write: DuringWrite,
     pub(crate) balance: Balance,
     pub(crate) near_percent: u16,
     pub(crate) slow_start_ms: u64,
@@ -56,6 +59,8 @@ impl Config {
                 syncs_per_node: 4,
                 sync_ms: 600_000,
                 change_ms: 1_800_000,
+                ack_domains: 1,
+                during_write: DuringWrite::AnyCurrent,
                 balance: Balance::Random,
                 near_percent: 125,
                 slow_start_ms: 0,
@@ -138,6 +143,10 @@ impl ConfigBuilder {
         sync_ms: u64;
         /// Milliseconds for a change that waits for copies (default 1 800 000).
         change_ms: u64;
+        /// Failure domains that the votes of a write must come from, at most W (default 1: any).
+        ack_domains: u8;
+        /// Which node reads go to while a write is granted (default: any that is current).
+        during_write: DuringWrite;
         /// How one of several qualified nodes is chosen (default: by chance).
         balance: Balance;
         /// The caller's own domain is preferred while its node has at most this share, in percent, of the mean load
@@ -171,6 +180,7 @@ impl ConfigBuilder {
             (config.most_writes.into(), "most_writes"),
             (config.most_changes.into(), "most_changes"),
             (config.most_tasks.into(), "most_tasks"),
+            (config.ack_domains.into(), "ack_domains"),
             (config.syncs_per_node.into(), "syncs_per_node"),
         ] {
             if value == 0 {
@@ -180,6 +190,9 @@ impl ConfigBuilder {
         let least = u8::try_from(config.quorum.voters()).unwrap_or(u8::MAX).saturating_add(1);
         if config.most_members < least || config.most_members > 32 {
             return Err(ConfigError::Members { most: config.most_members, least });
+        }
+        if u32::from(config.ack_domains) > config.quorum.write() {
+            return Err(ConfigError::Domains { domains: config.ack_domains, w: config.quorum.write() });
         }
         if config.write_ms <= config.lease_ms {
             return Err(ConfigError::Lease { write_ms: config.write_ms, lease_ms: config.lease_ms });

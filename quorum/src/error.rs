@@ -29,6 +29,14 @@ pub enum ConfigError {
         /// One more than the voters: a replacement needs room for a learner.
         least: u8,
     },
+    /// W votes cannot come from so many domains.
+    #[error("ack_domains is {domains}: at most the {w} votes of a write")]
+    Domains {
+        /// As configured.
+        domains: u8,
+        /// W.
+        w: u32,
+    },
     /// A write would end before its grant does.
     #[error("write_ms {write_ms} leaves no time to settle a write after its lease of {lease_ms} ms")]
     Lease {
@@ -61,6 +69,14 @@ pub enum Reason {
         agree: u32,
         /// W.
         needed: u32,
+    },
+    /// A write is granted to the node that serves; it may show what is not committed.
+    #[error("read at {node}, which may show what {write} has not committed")]
+    MayObserveUncommitted {
+        /// The writer's node.
+        node: NodeId,
+        /// The write.
+        write: WriteId,
     },
     /// The store holds no row for the repository.
     #[error("{repo} does not exist")]
@@ -181,6 +197,14 @@ pub enum Reason {
     /// What is newest was decided on after the store was restored, and is not yet on W voters.
     #[error("being recovered: not yet on enough voters")]
     Recovering,
+    /// The votes of a write must come from more failure domains than can take part.
+    #[error("votes from {needed} domains needed, {domains} can take part")]
+    TooFewDomains {
+        /// Domains of the voters that can vote, or have.
+        domains: u32,
+        /// As configured.
+        needed: u32,
+    },
     /// Committed: the row moved.
     #[error("committed after {votes} votes of {needed} needed")]
     Committed {
@@ -275,6 +299,7 @@ impl Reason {
             Self::AtNewest(_) => 100,
             Self::HealthWidened(_) => 101,
             Self::Degraded { .. } => 102,
+            Self::MayObserveUncommitted { .. } => 103,
             Self::NoSuchRepository { .. } => 200,
             Self::BadRow { .. } => 201,
             Self::Deleted { .. } => 202,
@@ -294,6 +319,7 @@ impl Reason {
             Self::NoAgreement { .. } => 216,
             Self::FamilySplit { .. } => 217,
             Self::Recovering => 218,
+            Self::TooFewDomains { .. } => 219,
             Self::Committed { .. } => 300,
             Self::FoundCommitted { .. } => 301,
             Self::Deadline => 302,

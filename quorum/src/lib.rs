@@ -219,7 +219,7 @@ pub use migrate::MigrateRequest;
 pub use node::{Health, NodeState, Served, Tally, Verdict};
 pub use placement::{PlacementError, Shard, Strictness, Survival, Survives, place, survival};
 pub use quorum::{Availability, Quorum};
-pub use read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
+pub use read::{DuringWrite, First, Freshness, ReadRequest, ReadStep, Route, Token};
 pub use recover::RecoverRequest;
 pub use repair::SyncResult;
 pub use router::{Counters, Router, SwapResult};

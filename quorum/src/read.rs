@@ -47,6 +47,19 @@ pub enum Freshness {
     Degraded,
 }
 
+/// Which node reads go to while a write of the same repository is granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum DuringWrite {
+    /// Any that is current: until the row moves, what it has applied is the newest state.
+    #[default]
+    AnyCurrent,
+    /// The writer's node and no other, as in systems whose write lock is a node's own. It has a price: a host that
+    /// writes in place may show what is not committed, and never will be ([`Reason::MayObserveUncommitted`]), and reads
+    /// wait for as long as a writer's node that is paused holds its grant.
+    Holder,
+}
+
 /// A read to be routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -63,13 +76,15 @@ pub struct ReadRequest {
     /// The caller's name for the read. With one, chance comes from the seed and this name, not from what was decided
     /// before.
     pub request: Option<RequestId>,
+    /// The client's request that this read is a part of: all of its reads go to one node.
+    pub via: Option<RequestId>,
 }
 
 impl ReadRequest {
     /// A read that sees every write answered before `began`.
     #[must_use]
     pub const fn linearizable(repo: RepoId, began: Ask) -> Self {
-        Self { repo, began, freshness: Freshness::Linearizable, near: None, request: None }
+        Self { repo, began, freshness: Freshness::Linearizable, near: None, request: None, via: None }
     }
 
     /// The same read with another freshness.
@@ -82,6 +97,15 @@ impl ReadRequest {
     #[must_use]
     pub const fn request(self, request: RequestId) -> Self {
         Self { request: Some(request), ..self }
+    }
+
+    /// The same read as a part of a client's request that reads several times: each of its reads goes to the same node,
+    /// whichever router of the same seed decides, as long as the same nodes qualify, and moves on only where that node no longer
+    /// qualifies or one that comes before it does again (highest random weight, after Thaler and Ravishankar, "A
+    /// name-based mapping scheme for rendezvous", 1996). Load and domains are not looked at.
+    #[must_use]
+    pub const fn via(self, request: RequestId) -> Self {
+        Self { via: Some(request), ..self }
     }
 
     /// The same read from a caller in `domain`.

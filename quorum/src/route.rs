@@ -1,9 +1,10 @@
 //! Where a read goes.
 
+use crate::balance::Wish;
 use crate::error::{Reason, Refusal};
-use crate::id::{Ask, Fence, RepoId, RequestId, Stamp};
+use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Stamp, WriteId};
 use crate::node::{Health, Tally, Verdict};
-use crate::read::{First, Freshness, ReadRequest, ReadStep, Route, Token};
+use crate::read::{DuringWrite, First, Freshness, ReadRequest, ReadStep, Route, Token};
 use crate::rest::Resting;
 use crate::rng::{Rng, mix};
 use crate::router::Router;
@@ -85,7 +86,7 @@ impl Router {
         if tally.usable == 0 {
             return None;
         }
-        let member = self.choose(request.repo, &tally, request.near)?;
+        let member = self.choose(request.repo, &tally, wish(request))?;
         let (node, incarnation) = (member.node, member.incarnation);
         Some(ReadStep::Serve(Route { node, incarnation, proof, reason: Reason::AtNewest(tally) }))
     }
@@ -96,10 +97,18 @@ impl Router {
         let Some(cell) = self.state.cells.get(&repo) else { return Err(Reason::NoSuchRepository { repo }.into()) };
         let tally = self.tally_of(cell);
         let (proof, pending) = (cell.row.proof(), self.answers_pending(cell));
+        if let Some((write, holder)) = self.holder(repo) {
+            let able = cell.row.member(holder).filter(|_| self.is_able(cell, holder));
+            let Some(&Member { node, incarnation, .. }) = able else {
+                return Ok(ReadStep::First(self.wait_for_facts()));
+            };
+            let reason = Reason::MayObserveUncommitted { node, write };
+            return Ok(ReadStep::Serve(Route { node, incarnation, proof, reason }));
+        }
         let pinned = Self::pinned_to(cell);
         let member = match pinned {
             Some(node) => cell.row.member(node).copied().filter(|member| self.is_able(cell, member.node)),
-            None => self.choose(repo, &tally, request.near),
+            None => self.choose(repo, &tally, wish(request)),
         };
         if let Some(Member { node, incarnation, .. }) = member {
             let reason = match pinned {
@@ -120,6 +129,15 @@ impl Router {
         self.probe(repo);
         self.schedule_repairs(repo);
         Ok(ReadStep::First(self.wait_for_facts()))
+    }
+
+    /// The granted write whose node reads must go to, if they must.
+    fn holder(&self, repo: RepoId) -> Option<(WriteId, NodeId)> {
+        if self.config.during_write == DuringWrite::AnyCurrent {
+            return None;
+        }
+        let id = self.granted_write(repo)?;
+        Some((id, self.state.writes.get(id)?.holder?))
     }
 
     fn wait_for_facts(&self) -> First {
@@ -186,6 +204,10 @@ impl Router {
         }
         First::FetchRow(ask)
     }
+}
+
+const fn wish(request: &ReadRequest) -> Wish {
+    Wish { near: request.near, via: request.via }
 }
 
 /// From which point on the row must be fetched for a caller that has seen `token`.

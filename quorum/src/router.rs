@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::balance::News;
+use crate::balance::{News, Wish};
 use crate::commit::{Phase, Write};
 use crate::config::Config;
 use crate::effect::Effect;
@@ -126,6 +126,7 @@ impl Router {
             writer: request.writer,
             phase,
             grant: None,
+            holder: None,
             declined: Vec::new(),
             failing: None,
             answered: false,
@@ -670,6 +671,17 @@ impl Router {
         if tally.able() < needed && tally.able() + self.answers_pending(cell) < needed {
             return Err(Reason::TooFewVoters { tally, needed });
         }
+        let domains = u32::from(self.config.ack_domains);
+        if domains > 1 {
+            let able = |standing: &Standing| {
+                let (verdict, health) = self.verdict(cell, standing);
+                (verdict == Verdict::Current && health != Health::Down) || self.could_change(cell, standing)
+            };
+            let reach = self.domains(cell, able);
+            if reach < domains {
+                return Err(Reason::TooFewDomains { domains: reach, needed: domains });
+            }
+        }
         if let Some(node) = writer.filter(|node| !self.is_able(cell, *node) && !self.may_answer(cell, *node)) {
             return Err(Reason::WriterUnusable { node, tally });
         }
@@ -774,6 +786,6 @@ impl Router {
             return cell.row.member(node).copied().filter(|member| self.is_able(cell, member.node));
         }
         let tally = self.tally_of(cell);
-        self.choose(repo, &tally, None)
+        self.choose(repo, &tally, Wish::default())
     }
 }

@@ -33,9 +33,16 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(quorum: &str, routers: usize, spare: u32) -> Self {
+    fn new(quorum: &str, routers: usize, spare: u32, policies: &[&str]) -> Self {
         let n: Vec<u8> = quorum.split('/').map(|n| n.parse().unwrap()).collect();
-        let config = config().quorum(Quorum::new(n[0], n[1], n[2]).unwrap()).build().unwrap();
+        let mut config = config().quorum(Quorum::new(n[0], n[1], n[2]).unwrap());
+        if policies.contains(&"domains") {
+            config = config.ack_domains(2);
+        }
+        if policies.contains(&"holder") {
+            config = config.during_write(DuringWrite::Holder);
+        }
+        let config = config.build().unwrap();
         Self {
             world: World::new(config, routers, u32::from(n[0]) + spare),
             cut: BTreeSet::new(),
@@ -205,6 +212,10 @@ impl Stage {
                 self.world.wipe(node(1));
             }
             "twist" => drop(self.world.twisted.insert(node(1))),
+            "apart" => {
+                self.world.apart.insert(node(1));
+                self.world.health(node(1), Health::Up);
+            }
             "cut" => self.cut.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
             "mute" => self.mute.extend(words[1..].iter().map(|n| n.parse::<u32>().unwrap())),
             "heal" => {
@@ -263,6 +274,17 @@ impl Stage {
                 self.settle();
             }
             "read" => return self.read(words),
+            "read-via" => {
+                let number = |word: &str| word.parse().unwrap();
+                let began = self.world.routers[0].begin_read();
+                let read = ReadRequest::linearizable(REPO, began).freshness(Freshness::BoundedStale { age_ms: 9_000 });
+                let routed = |name| self.world.routers[0].route_read(self.world.now, &read.via(RequestId(name)));
+                let nodes = (number(words[1])..=number(words[2])).map(routed).map(|step| match step {
+                    Ok(ReadStep::Serve(route)) => route.node.0.to_string(),
+                    other => format!("{other:?}"),
+                });
+                return format!("{}\n", nodes.collect::<Vec<_>>().join(" "));
+            }
             "fails" => {
                 for _ in 0..words[2].parse().unwrap() {
                     let now = self.world.now;
@@ -436,7 +458,8 @@ fn play(script: &str) -> String {
             let quorum = words.next().unwrap();
             let routers = words.next().map_or(1, |routers| routers.parse().unwrap());
             let spare = words.next().map_or(0, |spare| spare.parse().unwrap());
-            stage = Some(Stage::new(quorum, routers, spare));
+            let policies: Vec<&str> = words.collect();
+            stage = Some(Stage::new(quorum, routers, spare, &policies));
             writeln!(out, "{line}").unwrap();
         } else if let Some(command) = line.strip_prefix("> ") {
             let stage = stage.as_mut().expect("a scenario starts with ==");

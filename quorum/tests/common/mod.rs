@@ -174,6 +174,8 @@ pub struct World {
     pub served: Vec<(Version, Reason)>,
     /// Nodes that compute another digest than the writer.
     pub twisted: BTreeSet<NodeId>,
+    /// Nodes of the second failure domain.
+    pub apart: BTreeSet<NodeId>,
     /// A disk was lost: one copy of what is committed may be all there is for a while.
     pub wiped: bool,
     /// More was lost than the quorum stands for.
@@ -219,6 +221,7 @@ impl World {
             finals: BTreeMap::new(),
             served: Vec::new(),
             twisted: BTreeSet::new(),
+            apart: BTreeSet::new(),
             wiped: false,
             lossy: false,
             refusals: 0,
@@ -243,8 +246,12 @@ impl World {
         assert_eq!(self.changes.pop(), Some(Ok(())));
     }
 
+    pub fn domain(&self, node: NodeId) -> DomainId {
+        DomainId(u32::from(self.apart.contains(&node)))
+    }
+
     pub fn health(&mut self, node: NodeId, health: Health) {
-        let state = NodeState::up(self.nodes[&node].incarnation).health(health);
+        let state = NodeState::up(self.nodes[&node].incarnation).health(health).domain(self.domain(node));
         for router in &mut self.routers {
             router.handle_node(self.now, node, state);
         }
@@ -277,7 +284,7 @@ impl World {
         }
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
-            let state = NodeState::up(self.nodes[&node].incarnation);
+            let state = NodeState::up(self.nodes[&node].incarnation).domain(self.domain(node));
             self.routers[router].handle_node(self.now, node, state);
         }
     }
