@@ -75,6 +75,9 @@ pub enum PolicyError {
     /// A rate without a policy, or one with a period of zero or more than an hour.
     #[error("the behaviour has a rate without policies, or with a period of zero or of more than an hour")]
     Rate,
+    /// A formula that leaves no value or several, reads nothing, or names a metric that is not declared or not measured.
+    #[error("the formula of metric {0} leaves no value, or reads what is not measured")]
+    Formula(MetricId),
     /// A metric that is stale as soon as it is seen.
     #[error("metric {0} is stale as soon as it is seen")]
     Staleness(MetricId),

@@ -3,7 +3,7 @@
 
 use crate::Timestamp;
 use crate::effect::{Request, RequestKind};
-use crate::engine::Engine;
+use crate::engine::{Engine, Slot};
 use crate::id::{GroupId, MetricId, PoolId, RequestId};
 use crate::metric::Sample;
 use crate::num::Milli;
@@ -29,6 +29,10 @@ impl Engine {
             self.counters.unknown += 1;
             return;
         };
+        if self.slots[place].group.is_computed(metric) {
+            self.counters.impossible += 1;
+            return;
+        }
         self.take_sample(now, place, index, at, value);
     }
 
@@ -59,11 +63,14 @@ impl Engine {
             return;
         };
         let slot = &mut self.slots[place];
+        let ready = slot.inputs().ready;
         let sample = Sample { at, value, over };
         slot.samples[index] = Some(sample);
-        let ready = slot.inputs().ready;
         slot.state.observe(&slot.group, index, sample, ready);
         self.due[place] = Timestamp::ZERO;
+        if !slot.group.policy().formulas.is_empty() {
+            compute(slot, index, ready);
+        }
     }
 
     /// Of a launch, `ready` instances in all serve by now and `failed` in all will not come. A failure leaves the pool
@@ -187,5 +194,20 @@ impl Engine {
         self.costs.change((slot.traffic.tenant, pool, price), self.now, 0, count);
         let outcome = self.ledger.take_back(pool, shape, count);
         debug_assert_eq!(outcome, Ok(()), "what a group had was lent to it");
+    }
+}
+
+/// Computes what is made of a metric that has just been measured.
+fn compute(slot: &mut Slot, measured: usize, ready: u32) {
+    let policy = slot.group.policy();
+    let Some(metric) = policy.metrics.get(measured).map(|metric| metric.id) else { return };
+    for formula in policy.formulas.iter().filter(|formula| formula.reads(metric)) {
+        let read = |id| slot.group.metric_index(id).and_then(|at| slot.samples.get(at).copied().flatten());
+        let Some((value, at)) = formula.value(read, ready) else { continue };
+        if let Some(index) = slot.group.metric_index(formula.metric) {
+            let sample = Sample { at, value, over: ready };
+            slot.samples[index] = Some(sample);
+            slot.state.observe(&slot.group, index, sample, ready);
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::Timestamp;
 use crate::allot::Grant;
 use crate::behavior::Behavior;
 use crate::error::PolicyError;
+use crate::formula::Formula;
 use crate::hpa::{Pod, PodSample};
 use crate::id::{GroupId, IdcId, MetricId, ReleaseId, RuleId, ShapeId, TenantId, ZoneId};
 use crate::metric::{Metric, Sample};
@@ -43,6 +44,8 @@ pub struct Policy {
     pub rank: u8,
     /// The metrics that rules may name.
     pub metrics: Vec<Metric>,
+    /// Which of these are computed from others, and how.
+    pub formulas: Vec<Formula>,
     /// The rules; their order has no meaning.
     pub rules: Vec<Rule>,
     /// How fast metric rules may move the group.
@@ -150,6 +153,10 @@ impl Group {
                 return Err(PolicyError::Staleness(metric.id));
             }
         }
+        if policy.formulas.len() > limits.rules {
+            return Err(PolicyError::TooMany(limits.rules));
+        }
+        policy.formulas.iter().try_for_each(|formula| formula.check(&policy.metrics, &policy.formulas))?;
         policy.behavior.check()?;
         let mut bindings = SmallVec::with_capacity(policy.rules.len());
         for (at, rule) in policy.rules.iter().enumerate() {
@@ -173,6 +180,11 @@ impl Group {
     #[must_use]
     pub fn metric_index(&self, id: MetricId) -> Option<usize> {
         self.policy.metrics.iter().position(|metric| metric.id == id)
+    }
+
+    /// Whether a metric is computed from others.
+    pub(crate) fn is_computed(&self, id: MetricId) -> bool {
+        self.policy.formulas.iter().any(|formula| formula.metric == id)
     }
 
     /// A rule by its id.

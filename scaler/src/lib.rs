@@ -204,6 +204,7 @@ mod engine;
 mod error;
 mod facts;
 pub mod forecast;
+mod formula;
 mod group;
 pub mod hpa;
 mod id;
@@ -240,6 +241,7 @@ pub use decide::decide;
 pub use effect::{Counters, Effect, Request, RequestKind};
 pub use engine::{Engine, Move};
 pub use error::{ConfigError, PolicyError, Refused, ZoneError};
+pub use formula::{Formula, Term};
 pub use group::{Fleet, Group, Inputs, Limits, Policy, Rule, RuleKind, Traffic};
 pub use id::{
     GroupId, HostId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, ShapeId, TenantId, VersionId, ZoneId,

@@ -60,7 +60,9 @@ impl Engine {
             self.counters.unknown += 1;
             return;
         };
-        if at > now {
+        if slot.group.is_computed(metric) {
+            self.counters.impossible += 1;
+        } else if at > now {
             self.counters.early += 1;
         } else if slot.samples[index].is_some_and(|held| at <= held.at) {
             self.counters.late += 1;

@@ -11,9 +11,9 @@ use tenon_scaler::strategy::{
     Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
 use tenon_scaler::{
-    Authority, Config, Days, Effect, Engine, Grant, GroupId, IdcId, Metric, MetricId, Milli, Override, Point, Policy,
-    PoolId, PoolKind, PoolWitness, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId, Staleness,
-    TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
+    Authority, Config, Days, Effect, Engine, Formula, Grant, GroupId, IdcId, Metric, MetricId, Milli, Override, Point,
+    Policy, PoolId, PoolKind, PoolWitness, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId,
+    Staleness, TenantId, Term, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 const SHAPE: ShapeId = ShapeId(1);
@@ -132,6 +132,12 @@ impl Stage {
                 let stale_after_ms = duration(&words, "stale").unwrap_or(60_000);
                 let id = MetricId(rest[0].parse().unwrap());
                 self.policy.metrics.push(Metric { id, stale_after_ms, when_stale });
+                self.put();
+            }
+            "formula" => {
+                let metric = MetricId(rest[0].parse().unwrap());
+                let terms = rest[1..].iter().map(|word| term(word)).collect();
+                self.policy.formulas.push(Formula { metric, terms });
                 self.put();
             }
             "rule" => {
@@ -429,6 +435,23 @@ impl Stage {
 fn given(line: &tenon_scaler::TimedLine) -> i32 {
     match line {
         tenon_scaler::TimedLine::Delta { given, .. } | tenon_scaler::TimedLine::Step { given, .. } => *given,
+    }
+}
+
+/// `m1`, `ready`, `+`, `-`, `*`, `/`, `max`, `min` or a number.
+fn term(word: &str) -> Term {
+    match word {
+        "ready" => Term::Ready,
+        "+" => Term::Add,
+        "-" => Term::Sub,
+        "*" => Term::Mul,
+        "/" => Term::Div,
+        "max" => Term::Max,
+        "min" => Term::Min,
+        _ => match word.strip_prefix('m') {
+            Some(id) => Term::Metric(MetricId(id.parse().unwrap())),
+            None => Term::Number(milli(word)),
+        },
     }
 }
 

@@ -132,7 +132,11 @@ impl<W: World> Stage<'_, W> {
             let slot = &self.engine.slots[place];
             let (group, ready) = (slot.traffic.id, slot.inputs().ready);
             for index in 0..slot.samples.len() {
-                let metric = self.engine.slots[place].group.policy().metrics[index].id;
+                let group_of = &self.engine.slots[place].group;
+                let metric = group_of.policy().metrics[index].id;
+                if group_of.is_computed(metric) {
+                    continue;
+                }
                 let value = self.world.measure(at, group, metric, ready);
                 self.engine.take_sample(at, place, index, at, value);
             }

@@ -9,9 +9,9 @@ use tenon_scaler::strategy::{
     Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
 use tenon_scaler::{
-    Authority, Behavior, Config, Days, Effect, Engine, Grant, GroupId, IdcId, Limits, Metric, MetricId, Milli,
+    Authority, Behavior, Config, Days, Effect, Engine, Formula, Grant, GroupId, IdcId, Limits, Metric, MetricId, Milli,
     Override, Pace, Point, Policy, Pool, PoolId, PoolKind, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind,
-    ShapeId, Skip, Staleness, TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
+    ShapeId, Skip, Staleness, TenantId, Term, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 /// `SplitMix64`.
@@ -286,7 +286,12 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
     let grant = dice.pick(&[Grant::Partial, Grant::Partial, Grant::Atomic]);
     let skew = dice.pick(&[None, None, Some(1), Some(4)]);
     let (max, rank) = (min + dice.small(50), u8::try_from(dice.below(3)).unwrap());
-    Policy { min, max, rank, metrics, rules, behavior, warm_up_ms: dice.pick(&[0, 90_000]), grant, skew }
+    let formulas = (dice.below(5) == 0).then(|| {
+        let terms = vec![Term::Metric(MetricId(0)), Term::Ready, Term::Div];
+        Formula { metric: MetricId(1), terms }
+    });
+    let formulas = formulas.into_iter().collect();
+    Policy { min, max, rank, metrics, formulas, rules, behavior, warm_up_ms: dice.pick(&[0, 90_000]), grant, skew }
 }
 
 pub(crate) fn rate(dice: &mut Dice) -> Option<Rate> {
