@@ -307,6 +307,24 @@ fn a_number_has_one_form() {
     assert_eq!(Record::decode(&framed(body)).as_ref(), Ok(&record));
 }
 
+/// Where there is no id, nothing tells the object formats apart: only one of the two may be written.
+#[test]
+fn without_any_id_the_first_format_is_written() {
+    let after = Point { version: Version(1), ..Point::genesis(LINEAGE) };
+    let gone = Record::new(after, vec![Change::new(name("refs/heads/a"), Old::Any, None)]).unwrap();
+    let error = Record::decode(&resealed(&gone.encode(), |body| body[0] ^= 1)).unwrap_err();
+    assert_eq!(error.kind(), &DecodeErrorKind::NotCanonical);
+
+    let segment = Segment::of_record(Point::genesis(LINEAGE), &gone, Mode::Cover).unwrap();
+    let mut bytes = segment.encode().to_vec();
+    let end = bytes.len();
+    let tag = bytes[4] ^ 1;
+    (bytes[4], bytes[end - 5]) = (tag, tag);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&[tag]), &bytes[end - 5 - 4 - 89 - 21..end - 9]);
+    bytes[end - 9..end - 5].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(Segment::decode(bytes).unwrap_err().kind(), &DecodeErrorKind::NotCanonical);
+}
+
 #[test]
 fn a_count_is_not_believed() {
     // A frame of a few bytes that claims 2^40 changes: refused before anything is set aside for them.

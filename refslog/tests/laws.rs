@@ -7,11 +7,14 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use common::{Chance, LINEAGE, config, oid, open_config, seed_and_steps};
 use proptest::prelude::*;
 use tenon_refslog::{
-    Action, Command, DecodeError, DfPolicy, Log, LogConfig, LogError, Mode, ObjectId, Old, Piece, PinId, Plan, Reason,
-    Record, Records, Refs, Replayed, ReplicaId, Segment, Snapshot, Taken, Transaction, Value, Version, compact, git,
+    Action, Change, Command, DecodeError, DfPolicy, Log, LogConfig, LogError, Mode, ObjectId, Old, Piece, PinId, Plan,
+    Reason, Record, Records, RefName, Refs, Replayed, ReplicaId, Segment, Snapshot, Taken, Transaction, Value, Version,
+    compact, compact_segments, git,
 };
 
 fn ids() -> Vec<ObjectId> {
@@ -270,6 +273,47 @@ fn how_a_stretch_is_cut_does_not_show() {
                 assert_eq!(Segment::decode(left.encode()).unwrap(), left, "seed {seed}");
             }
         }
+    });
+}
+
+/// Long stretches are folded in another way than short ones, to the same end: of each name the first old value and the last
+/// new one. Some of the names differ only far behind.
+#[test]
+fn long_stretches_fold_as_short_ones_do() {
+    let names: Vec<RefName> = (0..200_u64)
+        .map(|n| match n % 3 {
+            0 => format!("refs/heads/{n}"),
+            1 => format!("refs/heads/with-a-long-name-in-front/{n}"),
+            _ => format!("refs/heads/with-a-long-name-in-front/{n}/and-behind"),
+        })
+        .map(|text| RefName::new(text).unwrap())
+        .collect();
+    each_seed(4, |seed, _| {
+        let mut chance = Chance::new(seed);
+        let mut refs = Refs::new(open_config(), LINEAGE);
+        let base = refs.point();
+        let (mut records, mut segments, mut expected) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for _ in 0..12 {
+            let picked: BTreeSet<&RefName> = (0..90).map(|_| chance.pick(&names)).collect();
+            let commands = picked.into_iter().map(|name| match chance.below(4) {
+                0 => Command::delete(name.clone()),
+                _ => Command::update(name.clone(), oid(chance.below(1_000) as u64)),
+            });
+            let record = refs.admit(&commands.collect()).unwrap().into_record().unwrap();
+            for change in record.changes() {
+                let first =
+                    expected.get(change.name()).map_or(change.old(), |(old, _): &(Old, Option<Value>)| old).clone();
+                let _ = expected.insert(change.name().clone(), (first, change.new_value().cloned()));
+            }
+            segments.push(Segment::of_record(refs.point(), &record, Mode::Cover).unwrap());
+            let _ = refs.apply(&record).unwrap();
+            records.push(record);
+        }
+        let expected: Vec<Change> =
+            expected.into_iter().map(|(name, (old, new))| Change::new(name, old, new)).collect();
+        let folded = compact_segments(&segments).unwrap().unwrap();
+        assert_eq!(folded.changes(), expected, "seed {seed}");
+        assert_eq!(compact(base, Mode::Cover, &records).unwrap(), folded, "seed {seed}");
     });
 }
 

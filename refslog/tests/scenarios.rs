@@ -5,9 +5,9 @@ mod common;
 
 use common::{LINEAGE, config, empty, id, key, name, oid, open_config, refs_of, symbolic};
 use tenon_refslog::{
-    Agreement, Bisection, Change, Command, CompactError, Config, DfPolicy, Form, HeadDeletion, LineageId, MergeError,
-    Mode, ObjectFormat, ObjectId, Old, Point, Reason, Record, RefName, Refs, ReplayError, Replayed, Segment,
-    Transaction, Value, Verdict, Version, compact, compact_segments, diff,
+    Agreement, Bisection, Change, Checksum, Command, CompactError, Config, DfPolicy, Form, HeadDeletion, LineageId,
+    MergeError, Mode, ObjectFormat, ObjectId, Old, Point, Reason, Record, RefName, Refs, ReplayError, Replayed,
+    Segment, Transaction, Value, Verdict, Version, compact, compact_segments, diff,
 };
 
 /// What a table says: `main` is `refs/heads/main`, `3` an id, `@main` a symbolic value.
@@ -359,6 +359,10 @@ fn composition_refuses_what_does_not_fit() {
     };
     let gap = CompactError::NotAdjacent { end: Version(1), base: Version(2) };
     assert_eq!(part(0).then(&part(2)).unwrap_err(), gap);
+    // At the right version, but from other refs.
+    let other_refs = Point { checksum: Checksum::EMPTY, ..records[0].after() };
+    let fork = Segment::of_record(other_refs, &records[1], Mode::Cover).unwrap();
+    assert_eq!(part(0).then(&fork).unwrap_err(), CompactError::Diverged { at: Version(1) });
     let forward = part(1).forward_only();
     assert_eq!(forward.clone().exact().unwrap_err(), CompactError::NeedsOldValues);
     assert_eq!(part(0).then(&forward).unwrap().form(), Form::ForwardOnly);

@@ -271,6 +271,21 @@ mod tests {
         assert_eq!(refused(&altered(first_node, last_byte)), Kind::NotCanonical);
     }
 
+    #[test]
+    fn a_byte_behind_a_run_is_refused() {
+        let mut bytes = built(&names(1), block_len);
+        let end = opened(bytes.clone()).root.end;
+        bytes.insert(end - 4, 0);
+        let crc = crc32c::crc32c(&bytes[HEAD..=end - 4]);
+        bytes[end - 3..=end].copy_from_slice(&crc.to_le_bytes());
+        // The footer: the count, where the root starts, how long it is.
+        let footer = end + 1;
+        bytes[footer + 16] += 1;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&[TAG]), &bytes[footer..footer + 21]);
+        bytes[footer + 21..footer + 25].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(refused(&opened(bytes)), Kind::TrailingBytes);
+    }
+
     /// Nodes that name the same blocks again and again would make a small file a large tree.
     #[test]
     fn no_block_has_two_parents() {
