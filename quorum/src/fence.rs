@@ -173,6 +173,28 @@ impl FenceGate {
         Ok(self.changed(next, row.cloned()))
     }
 
+    /// [`Self::raise`], then [`Self::apply`] if the row proves the open vote: for a host whose readers see whatever the
+    /// gate says is applied (contents kept by their digest, say). Others raise, make the write visible, then apply.
+    ///
+    /// # Errors
+    /// As [`Self::raise`].
+    pub fn show(&self, row: &Row) -> Result<Self, GateRefusal> {
+        let raised = self.raise(row)?;
+        if raised.proves_staged(&row.proof()) { raised.apply(&row.proof()) } else { Ok(raised) }
+    }
+
+    /// [`Self::admit_read`], then [`Self::apply`] if that comes first: the gate to persist before the read is served,
+    /// for the same hosts.
+    ///
+    /// # Errors
+    /// As [`Self::admit_read`].
+    pub fn serve(&self, route: &Route) -> Result<Self, GateRefusal> {
+        match self.admit_read(route)? {
+            Admission::Serve => Ok(self.clone()),
+            Admission::ApplyFirst => self.apply(&route.proof),
+        }
+    }
+
     /// Promises that nothing of a life of the store before `generation` will be admitted, for the recovery of a store
     /// that was restored from a backup. Persist the gate, then tell it whole: [`crate::Router::handle_promise`].
     ///

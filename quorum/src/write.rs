@@ -1,5 +1,7 @@
 //! Writes: a grant that carries the fence, votes, one compare-and-set, one of three outcomes.
 
+use core::fmt;
+
 use crate::error::Reason;
 use crate::fence::StageOrder;
 use crate::id::{Digest, Incarnation, NodeId, RepoId, RequestId, Stamp, WriteId};
@@ -70,6 +72,16 @@ pub enum Outcome {
     NotApplied,
     /// Not known by the deadline. The router goes on; once it knows, it answers this write a second and last time.
     Unknown,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Applied(stamp) => write!(f, "applied as {stamp}"),
+            Self::NotApplied => f.write_str("not applied"),
+            Self::Unknown => f.write_str("not known yet"),
+        }
+    }
 }
 
 /// What the host claims when it gives a write up.

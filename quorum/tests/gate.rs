@@ -225,3 +225,17 @@ fn a_promise_rules_out_every_earlier_life_of_the_store() {
     assert_eq!((raised.report().revision, raised.staged().is_some()), (Revision(0), true));
     assert_eq!(raised.apply(&recovered.proof()).unwrap().applied(), stamp(6, 6));
 }
+
+#[test]
+fn one_call_shows_a_row_or_serves_a_read_and_applies_what_either_proves() {
+    let voted = gate().stage(&order(6, stamp(5, 5), 6)).unwrap();
+    let (committed, lost) = (row(6, stamp(6, 6)), row(7, stamp(5, 5)));
+    let stepwise = voted.raise(&committed).unwrap().apply(&committed.proof()).unwrap();
+    assert_eq!(voted.show(&committed).unwrap().report(), stepwise.report());
+    assert_eq!(voted.show(&lost).unwrap(), voted.raise(&lost).unwrap(), "nothing to apply");
+    assert_eq!(voted.show(&row(4, stamp(5, 5))), Err(GateRefusal::StaleFence { gate: fence(6) }));
+    let read = route(committed.proof());
+    assert_eq!(voted.serve(&read).unwrap(), voted.apply(&committed.proof()).unwrap());
+    assert_eq!(voted.serve(&route(lost.proof())).unwrap(), voted, "a read raises nothing");
+    assert!(gate().serve(&read).is_err());
+}

@@ -1,17 +1,16 @@
 //! A blob store on three nodes that outlives the loss of one: `cargo run -p shards`.
 #![allow(clippy::print_stdout, clippy::wildcard_imports, reason = "it shows what happens")]
-use std::{collections::BTreeMap, fs, io::Write as _, path::Path, path::PathBuf, time::Duration, time::SystemTime};
+use std::{collections::BTreeMap, fs, path::Path, path::PathBuf, time::Duration, time::SystemTime};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use tenon_quorum::*;
 use tokio::{sync::mpsc, sync::oneshot, time::sleep, time::timeout};
 
 /// Returns once it is on disk, whole: a process that dies on the way leaves the old file.
 fn keep(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let new = file.with_extension("new");
-    let mut out = fs::File::create(&new)?;
-    out.write_all(&serde_json::to_vec(value)?)?;
-    out.sync_all()?;
+    fs::write(&new, serde_json::to_vec(value)?)?;
+    fs::File::open(&new)?.sync_all()?;
     Ok(fs::rename(&new, file)?)
 }
 
@@ -24,43 +23,21 @@ fn now() -> Timestamp {
     Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A node's file of one blob.
-#[derive(Serialize, Deserialize)]
-struct Held {
-    gate: FenceGate,
-    staged: String,
-    content: String,
-}
+/// What a node does with its gate; over a wire this would be a message.
+type Work = Box<dyn FnOnce(&FenceGate) -> Result<FenceGate, GateRefusal> + Send>;
+type Content = Option<(Digest, String)>;
+type Mail = (RepoId, Work, Content, oneshot::Sender<Option<(FenceGate, String)>>);
 
-/// What a node does with what it holds; over a wire this would be a message.
-type Work = Box<dyn FnOnce(&mut Held) -> Result<(), GateRefusal> + Send>;
-type Mail = (RepoId, Work, oneshot::Sender<(Held, bool)>);
-
-impl Held {
-    fn show(&mut self, row: &Row) -> Result<(), GateRefusal> {
-        self.gate = self.gate.raise(row)?;
-        if self.gate.proves_staged(&row.proof()) { self.apply(&row.proof()) } else { Ok(()) }
-    }
-
-    fn apply(&mut self, proof: &Proof) -> Result<(), GateRefusal> {
-        self.gate = self.gate.apply(proof)?;
-        self.content = std::mem::take(&mut self.staged);
-        Ok(())
-    }
-
-    fn read(&mut self, route: &Route) -> Result<(), GateRefusal> {
-        if self.gate.admit_read(route)? == Admission::ApplyFirst { self.apply(&route.proof) } else { Ok(()) }
-    }
-}
-
-/// A node is a task with files. What it was made to hold is on disk before anybody hears of it.
+/// A node is a task with files: its gates, and contents by their digests. Both are on disk before anybody hears of it.
 async fn node(folder: PathBuf, node: NodeId, mut mail: mpsc::Receiver<Mail>) -> anyhow::Result<()> {
-    while let Some((repo, work, reply)) = mail.recv().await {
-        let (file, gate) = (folder.join(format!("{node}, {repo}")), FenceGate::new(repo, node, Incarnation(1)));
-        let mut held = load(&file)?.unwrap_or(Held { gate, staged: String::new(), content: String::new() });
-        let done = work(&mut held).is_ok();
-        keep(&file, &held)?;
-        let _ = reply.send((held, done));
+    let file = |name: &dyn std::fmt::Display| folder.join(format!("{node}, {name}"));
+    while let Some((repo, work, content, reply)) = mail.recv().await {
+        let gate = load(&file(&repo))?.unwrap_or_else(|| FenceGate::new(repo, node, Incarnation(1)));
+        content.map_or(Ok(()), |(digest, content)| keep(&file(&digest), &content))?;
+        let next = work(&gate);
+        let found = load(&file(&next.as_ref().unwrap_or(&gate).applied().digest))?.unwrap_or_default();
+        next.iter().try_for_each(|next| keep(&file(&repo), next))?;
+        let _ = reply.send(next.ok().map(|next| (next, found)));
     }
     Ok(())
 }
@@ -69,7 +46,6 @@ struct Blobs {
     router: Router,
     nodes: BTreeMap<NodeId, mpsc::Sender<Mail>>,
     folder: PathBuf,
-    doomed: Option<NodeId>,
 }
 
 impl Blobs {
@@ -86,37 +62,30 @@ impl Blobs {
         self.router.handle_node(now(), id, NodeState::up(Incarnation(1)).health(Health::Down));
     }
 
-    /// Has a node do something. `None`: no answer, which says nothing about whether it was done.
-    async fn on(&mut self, id: NodeId, repo: RepoId, work: Work) -> Option<(Held, bool)> {
+    /// Has a node do something: its gate then, and the content. `None`: refused, or no answer, so that nobody knows.
+    async fn on(&mut self, id: NodeId, repo: RepoId, work: Work, content: Content) -> Option<(FenceGate, String)> {
         let (reply, answer) = oneshot::channel();
-        self.nodes.get(&id)?.send((repo, work, reply)).await.ok()?;
-        let (held, done) = timeout(Duration::from_millis(500), answer).await.ok()?.ok()?;
-        self.router.handle_report(now(), &held.gate.report());
-        Some((held, done))
+        self.nodes.get(&id)?.send((repo, work, content, reply)).await.ok()?;
+        let (gate, content) = timeout(Duration::from_millis(500), answer).await.ok()?.ok()??;
+        self.router.handle_report(now(), &gate.report());
+        Some((gate, content))
     }
 
-    async fn copy(&mut self, task: TaskId, target: NodeId, row: Row, content: Option<String>) {
-        let (repo, mut result) = (row.repo, SyncResult::Failed);
-        if let Some(content) = content {
-            let install = move |held: &mut Held| {
-                held.gate = held.gate.raise(&row)?.install(&row.proof())?;
-                held.content = content;
-                Ok(())
-            };
-            if let Some((held, true)) = self.on(target, repo, Box::new(install)).await {
-                result = SyncResult::Done(held.gate.report());
-            }
-        }
+    async fn copy(&mut self, task: TaskId, target: NodeId, row: Row, content: Content) {
+        let repo = row.repo;
+        let install = Box::new(move |gate: &FenceGate| gate.raise(&row)?.install(&row.proof()));
+        let done = self.on(target, repo, install, content).await;
+        let result = done.map_or(SyncResult::Failed, |(gate, _)| SyncResult::Done(gate.report()));
         self.router.handle_synced(now(), task, &result);
     }
 
     /// Does what the router says, and tells it; `value` is what a write puts. The answer, if it is one.
     async fn carry_out(&mut self, effect: Effect, value: &str) -> anyhow::Result<Option<String>> {
         let file = |repo: RepoId| self.folder.join(repo.to_string());
-        let record = |repo| load::<(Option<Row>, Vec<FeedEntry>)>(&file(repo)); // row and feed move together
+        let record = |repo| anyhow::Ok(load::<(Option<Row>, Vec<FeedEntry>)>(&file(repo))?.unwrap_or_default());
         match effect {
             Effect::SwapRow { ticket, expect, next, feed } => {
-                let (row, mut entries) = record(next.repo)?.unwrap_or_default();
+                let (row, mut entries) = record(next.repo)?;
                 let result = if row == expect {
                     entries.extend(feed);
                     keep(&file(next.repo), &(next, entries)).map_or(SwapResult::Unknown, |()| SwapResult::Moved)
@@ -125,47 +94,45 @@ impl Blobs {
                 };
                 self.router.handle_swap(now(), ticket, &result);
             }
-            Effect::FetchRow { ask, repo } => {
-                let (row, _) = record(repo)?.unwrap_or_default();
-                self.router.handle_row(now(), ask, repo, row.as_ref());
-            }
+            Effect::FetchRow { ask, repo } => self.router.handle_row(now(), ask, repo, record(repo)?.0.as_ref()),
             Effect::FetchFeed { ask, repo, version } => {
-                let (_, entries) = record(repo)?.unwrap_or_default();
-                self.router.handle_feed(now(), ask, repo, entries.into_iter().find(|e| e.version() == version));
+                let entry = record(repo)?.1.into_iter().find(|entry| entry.version() == version);
+                self.router.handle_feed(now(), ask, repo, entry);
             }
             Effect::Grant(grant) => {
-                self.doomed.take().into_iter().for_each(|id| self.kill(id));
-                let digest = blake3::hash(value.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default();
-                for &Member { node, .. } in &grant.base.members {
-                    let (order, value) = (grant.stage(Digest(digest)), value.to_owned());
-                    let vote = move |held: &mut Held| {
-                        held.show(&order.base)?;
-                        held.gate = held.gate.stage(&order)?;
-                        held.staged = value;
-                        Ok(())
-                    };
-                    if !matches!(self.on(node, grant.base.repo, Box::new(vote)).await, Some((_, true))) {
-                        self.router.handle_declined(now(), grant.base.repo, node, grant.base.fence);
+                let digest = Digest(*blake3::hash(value.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 16]));
+                let Row { repo, fence, members, .. } = &grant.base;
+                for &Member { node, .. } in members {
+                    let order = grant.stage(digest);
+                    let vote = Box::new(move |gate: &FenceGate| gate.show(&order.base)?.stage(&order));
+                    if self.on(node, *repo, vote, Some((digest, value.to_owned()))).await.is_none() {
+                        self.router.handle_declined(now(), *repo, node, *fence);
                     }
                 }
             }
-            Effect::RaiseGate { node, row, .. } => drop(self.on(node, row.repo, Box::new(move |h| h.show(&row))).await),
-            Effect::Probe { node, repo } => drop(self.on(node, repo, Box::new(|_| Ok(()))).await),
-            Effect::Initialise { task, target, row, .. } => self.copy(task, target, row, Some(String::new())).await,
-            Effect::Sync { task, target, source, row, .. } => {
-                let found = self.on(source, row.repo, Box::new(|_| Ok(()))).await;
-                let exact = found.filter(|(held, _)| held.gate.applied() == row.newest);
-                self.copy(task, target, row, exact.map(|(held, _)| held.content)).await;
+            Effect::RaiseGate { node, row, .. } => {
+                self.on(node, row.repo, Box::new(move |gate| gate.show(&row)), None).await;
             }
-            // Only after the store came back from a backup, or where a repository moves to another shard.
-            Effect::Promise { .. } | Effect::FetchFamily { .. } => {}
-            Effect::Answer { outcome, reason, .. } => return Ok(Some(format!("{outcome:?}: {reason}"))),
-            Effect::Changed { result, .. } => return Ok(Some(format!("{result:?}"))),
+            Effect::Probe { node, repo } => drop(self.on(node, repo, Box::new(|gate| Ok(gate.clone())), None).await),
+            Effect::Initialise { task, target, row, .. } => self.copy(task, target, row, None).await,
+            Effect::Sync { task, target, source, row, .. } => {
+                let found = self.on(source, row.repo, Box::new(|gate| Ok(gate.clone())), None).await;
+                match found.filter(|(gate, _)| gate.applied() == row.newest) {
+                    Some((gate, content)) => {
+                        self.copy(task, target, row, Some((gate.applied().digest, content))).await;
+                    }
+                    None => self.router.handle_synced(now(), task, &SyncResult::Failed),
+                }
+            }
+            Effect::Promise { .. } | Effect::FetchFamily { .. } => {} // after a backup, or in a move to another shard
+            Effect::Answer { outcome, reason, .. } => return Ok(Some(format!("{outcome}: {reason}"))),
+            Effect::Changed { result, .. } => {
+                return Ok(Some(result.map_or_else(|reason| reason.to_string(), |()| "done".into())));
+            }
         }
         Ok(None)
     }
 
-    /// One turn of the loop.
     async fn turn(&mut self, value: &str) -> anyhow::Result<Option<String>> {
         if let Some(effect) = self.router.poll_effect() {
             return self.carry_out(effect, value).await;
@@ -193,13 +160,14 @@ impl Blobs {
         loop {
             match self.router.route_read(now(), &read)? {
                 ReadStep::First(First::FetchRow(ask)) => {
-                    drop(self.carry_out(Effect::FetchRow { ask, repo }, "").await?);
+                    self.carry_out(Effect::FetchRow { ask, repo }, "").await?;
                 }
                 ReadStep::First(First::Wait { .. }) => drop(self.turn("").await?),
                 ReadStep::Serve(route) => {
-                    let serve = Box::new(move |held: &mut Held| held.read(&route));
-                    if let Some((held, true)) = self.on(route.node, repo, serve).await {
-                        return Ok(format!("{:?} from {}, {}", held.content, route.node, held.gate.applied().version));
+                    if let Some((gate, content)) =
+                        self.on(route.node, repo, Box::new(move |gate| gate.serve(&route)), None).await
+                    {
+                        return Ok(format!("{content:?} from {}, {}", route.node, gate.applied()));
                     }
                 }
             }
@@ -210,14 +178,15 @@ impl Blobs {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let (folder, blob, router) = (tempfile::tempdir()?, RepoId(1), Router::new(Config::builder().build()?));
-    let mut blobs = Blobs { router, nodes: BTreeMap::new(), folder: folder.path().to_owned(), doomed: None };
+    let mut blobs = Blobs { router, nodes: BTreeMap::new(), folder: folder.path().to_owned() };
     (1..=3).for_each(|id| blobs.start(NodeId(id)));
     let members: Members = (1..=3).map(|id| Member::voter(NodeId(id), Incarnation(1))).collect();
     blobs.router.create(now(), &CreateRequest::new(blob, ShardId(1), members, Digest([0; 16])))?;
     println!("create: {}", blobs.answer("").await?);
     println!("put one: {}", blobs.put(blob, 1, "one").await?);
-    blobs.doomed = Some(NodeId(3)); // as soon as the next write is granted
-    println!("put two: {}", blobs.put(blob, 2, "two").await?);
+    blobs.router.begin_write(now(), &WriteRequest::new(blob, RequestId(2)))?;
+    blobs.kill(NodeId(3)); // in the middle of the write
+    println!("put two: {}", blobs.answer("two").await?);
     println!("get: {}", blobs.get(blob).await?);
     blobs.kill(NodeId(2));
     println!("put three: {}", blobs.put(blob, 3, "three").await?);

@@ -92,10 +92,7 @@ impl Node {
 
     /// Shows a row to the gate, which applies what the row proves.
     pub fn show(&mut self, row: &Row) -> Result<(), GateRefusal> {
-        self.gate = self.gate.raise(row)?;
-        if self.gate.proves_staged(&row.proof()) {
-            self.gate = self.gate.apply(&row.proof())?;
-        }
+        self.gate = self.gate.show(row)?;
         Ok(())
     }
 
@@ -136,9 +133,7 @@ impl Node {
 
     /// Serves a read, if the gate admits it: what readers see then.
     pub fn serve(&mut self, route: &Route) -> Option<Stamp> {
-        if self.gate.admit_read(route).ok()? == Admission::ApplyFirst {
-            self.gate = self.gate.apply(&route.proof).expect("admitted");
-        }
+        self.gate = self.gate.serve(route).ok()?;
         Some(self.gate.applied())
     }
 }
