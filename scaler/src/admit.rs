@@ -281,46 +281,64 @@ impl Engine {
         authority: Authority,
     ) -> Result<Verdict, Refused> {
         let now = self.lift(now);
-        let group = Group::new(policy.clone(), &self.config.zones, self.config.limits)?;
+        let group = Group::new(policy, &self.config.zones, self.config.limits)?;
         let slots = self.config.slots;
         let id = traffic.id;
-        let planned = self.plan_group(&group, &traffic, upper, self.plan_start(now), authority);
+        let start = self.plan_start(now);
+        let planned = self.plan_group(&group, &traffic, upper, start, authority);
         if planned.pools.is_empty() {
             return Err(Refused::NoLanding(id));
         }
-        // The sums that the change touches, with the group's old part taken out and its new one put in.
-        let mut touched = Plan { start: self.plan_start(now), ..Plan::default() };
-        let old = self.plan.groups.get(&id);
-        let old_keys = old.into_iter().flat_map(|old| old.pools.iter().map(|pool| (*pool, old.shape)));
-        for key in old_keys.chain(planned.pools.iter().map(|pool| (*pool, planned.shape))) {
-            let sums = self.plan.sums.get(&key).cloned();
-            touched.sums.insert(key, sums.unwrap_or_else(|| alloc::vec![0; usize::from(slots.count)]));
-        }
-        if let Some(old) = old {
-            touched.remove(slots, old);
-        }
-        touched.add(slots, &planned);
-        let mut over = Vec::new();
-        for pool in &planned.pools {
-            let key = (*pool, planned.shape);
-            let before = self.plan.sums.get(&key);
-            // A slot that is not asked more of counts as if nothing were in it.
-            let mut asked = Plan { start: touched.start, ..Plan::default() };
-            let more = touched.sums[&key].iter().enumerate().map(|(slot, sum)| {
-                let held = before.map_or(0, |before| before[slot]);
-                if *sum > held { *sum } else { 0 }
-            });
-            asked.sums.insert(key, more.collect());
-            over.extend(asked.witnesses(slots, &self.ledger, &[*pool], planned.shape));
-        }
+        let over = self.over(&planned, self.plan.groups.get(&id), start);
         if !over.is_empty() && authority == Authority::Owner {
             return Ok(Verdict::Refused(over));
         }
-        self.put_group(now, traffic, policy)?;
-        self.plan.start = touched.start;
-        self.plan.sums.append(&mut touched.sums);
+        self.put_checked(traffic, group)?;
+        if let Some(old) = self.plan.groups.remove(&id) {
+            self.plan.remove(slots, &old);
+        }
+        self.plan.start = start;
+        self.plan.add(slots, &planned);
         self.plan.groups.insert(id, planned);
         Ok(if over.is_empty() { Verdict::Admitted } else { Verdict::Overridden(over) })
+    }
+
+    /// The pools that would go over their mark in slots that are asked more of, with `planned` in the place of `old`:
+    /// told from the sums as they stand, so that nothing is copied.
+    fn over(&self, planned: &Planned, old: Option<&Planned>, start: Timestamp) -> Vec<PoolWitness> {
+        let slots = self.config.slots;
+        let shares = |planned: &Planned| {
+            let mut shares = alloc::vec![0_u64; usize::from(slots.count)];
+            each_slot(slots, planned, |slot, share| shares[slot] = share);
+            shares
+        };
+        let new_shares = shares(planned);
+        let old_shares = old.map(shares);
+        let at = |slot: usize| start.after_millis(slots.slot_ms.saturating_mul(slot as u64));
+        let mut found = Vec::new();
+        for pool in &planned.pools {
+            let sums = self.plan.sums.get(&(*pool, planned.shape));
+            let mark = self.ledger.account(*pool).map_or(0, |account| account.marked(planned.shape));
+            let replaces = old.is_some_and(|old| old.shape == planned.shape && old.pools.contains(pool));
+            let before = old_shares.as_ref().filter(|_| replaces);
+            let mut witness: Option<PoolWitness> = None;
+            for (slot, share) in new_shares.iter().enumerate() {
+                let gone = before.map_or(0, |shares| shares[slot]);
+                if *share <= gone {
+                    continue;
+                }
+                let sum = sums.map_or(0, |sums| sums[slot]) - gone + share;
+                let Some(excess) = sum.checked_sub(u64::from(mark)).filter(|excess| *excess > 0) else { continue };
+                let excess = u32::try_from(excess).unwrap_or(u32::MAX);
+                let fresh = PoolWitness { pool: *pool, mark, first: at(slot), worst: at(slot), excess };
+                let witness = witness.get_or_insert(fresh);
+                if excess > witness.excess {
+                    (witness.worst, witness.excess) = (at(slot), excess);
+                }
+            }
+            found.extend(witness);
+        }
+        found
     }
 
     /// Estimates the demand of every admitted group anew, from `now` on. What is admitted stays, even where a pool goes

@@ -194,6 +194,10 @@ impl Engine {
     pub fn put_group(&mut self, now: Timestamp, traffic: Traffic, policy: Policy) -> Result<(), Refused> {
         self.lift(now);
         let group = Group::new(policy, &self.config.zones, self.config.limits)?;
+        self.put_checked(traffic, group)
+    }
+
+    pub(crate) fn put_checked(&mut self, traffic: Traffic, group: Group) -> Result<(), Refused> {
         match self.place(traffic.id) {
             Ok(at) => {
                 self.check_move(at, &traffic)?;
