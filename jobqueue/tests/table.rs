@@ -221,6 +221,20 @@ fn a_token_speaks_for_one_delivery_and_one_life_of_a_worker() {
 }
 
 #[test]
+fn a_dead_worker_loses_what_it_held_in_that_life_and_nothing_else() {
+    let stamp = Stamp { write: write(6), chance: 11 };
+    for state in [State::Scheduled, State::Running, State::Aborting] {
+        let gone = |worker| transition(NOW, &row(state), &Event::Gone { worker }, &stamp);
+        assert!(gone(worker()).is_ok());
+        for other in
+            [Worker { incarnation: Incarnation::new(2), ..worker() }, Worker { name: WorkerName::new(8), ..worker() }]
+        {
+            assert_eq!(gone(other), Err(Refused::NotOwner), "{state:?}");
+        }
+    }
+}
+
+#[test]
 fn the_table_prints_as_text_and_as_a_graph() {
     let text = markdown();
     assert!(text.contains("| Pending | Deliver | Scheduled |"), "{text}");
