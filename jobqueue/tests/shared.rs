@@ -3,6 +3,7 @@
 #![cfg(feature = "shared")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "threads are what it is about")]
+#![cfg_attr(shuttle, allow(unused_imports, reason = "what only the machine's threads play"))]
 
 use std::collections::BTreeSet;
 
