@@ -196,6 +196,44 @@ fn a_difference_names_the_version_that_touched_last() {
     assert_eq!(log.diff(Version(1), Version(6)), Err(compacted));
 }
 
+/// Whoever is needed holds the horizon, to the version; what is told beyond it is not taken.
+#[test]
+fn nothing_goes_beyond_the_horizon() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let rule = LogConfig::builder().retain_versions(0).build().unwrap();
+    let mut log = Log::new(rule, refs.snapshot());
+    let mut snapshots = vec![refs.snapshot()];
+    for n in 0..6 {
+        append(&mut log, &mut refs, Command::update(name("refs/heads/a"), oid(n)));
+        snapshots.push(refs.snapshot());
+    }
+    assert_eq!(log.horizon(), Version(6));
+    log.pin(PinId(1), Version(3)).unwrap();
+    assert_eq!(log.horizon(), Version(3));
+    log.handle_progress(ReplicaId(1), Version(2)).unwrap();
+    assert_eq!(log.horizon(), Version(2));
+    assert_eq!(log.handle_absorbed(snapshots[3].clone()), Taken::Unchanged);
+    assert_eq!(log.handle_absorbed(snapshots[2].clone()), Taken::Taken);
+    assert_eq!(log.snapshot().point().version, Version(2));
+}
+
+#[test]
+fn a_record_that_skips_one_is_refused() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let mut log = Log::new(LogConfig::builder().build().unwrap(), refs.snapshot());
+    let mut records = Vec::new();
+    for n in 0..3 {
+        let update = Command::update(name("refs/heads/a"), oid(n));
+        let record = refs.admit(&update.into()).unwrap().into_record().unwrap();
+        let _ = refs.apply(&record).unwrap();
+        records.push(record);
+    }
+    let _ = log.append(records[0].clone()).unwrap();
+    let gap = LogError::Future { asked: Version(2), newest: Version(1) };
+    assert_eq!(log.append(records[2].clone()), Err(gap));
+    assert_eq!(log.end(), records[0].after());
+}
+
 /// A segment that starts at the right version, but in other refs, is not taken.
 #[test]
 fn a_segment_of_a_fork_is_refused() {
