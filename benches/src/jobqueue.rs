@@ -1,6 +1,7 @@
 //! Figures of `tenon-jobqueue`, beside a straightforward in-process queue and real queue servers.
 
 mod servers;
+mod threads;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -30,6 +31,7 @@ pub fn rows(scale: Scale) -> Vec<Row> {
     rows.push(memory(scale));
     rows.extend(timers(scale));
     rows.push(rebuild(scale));
+    rows.push(threads::row(scale));
     rows.extend(servers::rows(scale));
     rows
 }
