@@ -6,39 +6,12 @@ mod common;
 use common::{Dice, Fact, Message, REPO, World, config};
 use tenon_quorum::*;
 
-/// An input of a router: all that a host can do to it.
-#[derive(Clone, Debug)]
-enum Input {
-    Read,
-    Write(u64),
-    Abort(u64),
-    Create,
-    Poll,
-    Tell(Timestamp, Fact),
-}
+/// An input, and when.
+type Event = (Timestamp, Input);
 
 /// Feeds one input; what comes back is compared as text.
-fn feed(router: &mut Router, now: Timestamp, input: &Input) -> String {
-    match input {
-        Input::Read => {
-            let began = router.begin_read();
-            format!("{:?}", router.route_read(now, &ReadRequest::linearizable(REPO, began)))
-        }
-        Input::Write(id) => format!("{:?}", router.begin_write(now, &WriteRequest::new(REPO, RequestId(*id)))),
-        Input::Abort(id) => {
-            router.abort_write(now, WriteId(*id), GiveUp::PerhapsStaged);
-            String::new()
-        }
-        Input::Create => {
-            let members: Members = (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect();
-            format!("{:?}", router.create(now, &CreateRequest::new(REPO, ShardId(1), members, Digest([0; 16]))))
-        }
-        Input::Poll => format!("{:?}", router.poll_effect()),
-        Input::Tell(at, fact) => {
-            fact.tell(router, *at);
-            String::new()
-        }
-    }
+fn feed(router: &mut Router, (now, input): &Event) -> String {
+    format!("{:?}", router.apply(*now, input))
 }
 
 /// A router in the midst of its work: the first router of a random world, and the inputs that made it.
@@ -65,7 +38,7 @@ fn busy_world(seed: u64, steps: usize) -> (World, Dice) {
 }
 
 /// An input out of the blue: often nonsense.
-fn any_input(dice: &mut Dice, world: &World) -> Input {
+fn any_input(dice: &mut Dice, world: &World) -> Event {
     let small = |dice: &mut Dice| dice.next() % 40;
     let node = |dice: &mut Dice| NodeId(u32::try_from(dice.next() % 5).unwrap());
     let stamp = |dice: &mut Dice| Stamp {
@@ -87,37 +60,61 @@ fn any_input(dice: &mut Dice, world: &World) -> Input {
         base: Version(dice.next() % 5),
         revision: Revision(1),
     };
-    let fact = match dice.below(14) {
-        0 => return Input::Read,
-        1 => return Input::Write(small(dice)),
-        2 => return Input::Abort(small(dice)),
-        3 => return Input::Create,
-        4 | 5 => return Input::Poll,
-        6 => Fact::Row(Ask(small(dice)), row),
-        7 => Fact::Feed(Ask(small(dice)), Some(FeedEntry { stamp: stamp(dice), fence: fence(dice) })),
-        8 => {
-            let result = [SwapResult::Moved, SwapResult::Conflict(row), SwapResult::Unknown];
-            Fact::Swap(Ticket(small(dice)), result[dice.below(3)].clone())
-        }
-        9 => Fact::Report(report(dice)),
-        10 => Fact::Declined(node(dice), fence(dice)),
-        11 => Fact::Synced(TaskId(small(dice)), SyncResult::Failed),
-        12 => Fact::Node(node(dice), NodeState::up(Incarnation(dice.next() % 3))),
-        _ => Fact::Timeout,
+    let members = || -> Members { (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect() };
+    let freshness = |dice: &mut Dice| {
+        let token = Token { generation: Generation(1), epoch: Epoch(1), version: Version(dice.next() % 5) };
+        let stale = Freshness::BoundedStale { age_ms: 500 };
+        [Freshness::Linearizable, Freshness::AtLeast(token), stale, Freshness::Degraded][dice.below(4)]
     };
-    Input::Tell(world.now.after_millis(dice.next() % 200_000), fact)
+    let input = match dice.below(26) {
+        0 => Input::BeginRead,
+        1 | 2 => Input::RouteRead(ReadRequest::linearizable(REPO, Ask(small(dice))).freshness(freshness(dice))),
+        3 | 4 => Input::BeginWrite(WriteRequest::new(REPO, RequestId(small(dice)))),
+        5 => Input::AbortWrite { write: WriteId(small(dice)), claim: GiveUp::PerhapsStaged },
+        6 => Input::Create(CreateRequest::new(REPO, ShardId(1), members(), Digest([0; 16]))),
+        7..=10 => Input::PollEffect,
+        11 | 12 => Input::Row { ask: Ask(small(dice)), repo: REPO, row },
+        13 => {
+            let entry = FeedEntry { stamp: stamp(dice), fence: fence(dice) };
+            Input::Feed { ask: Ask(small(dice)), repo: REPO, entry: Some(entry) }
+        }
+        14 => {
+            let result = [SwapResult::Moved, SwapResult::Conflict(row), SwapResult::Unknown];
+            Input::Swap { ticket: Ticket(small(dice)), result: result[dice.below(3)].clone() }
+        }
+        15 | 16 => Input::Report(report(dice)),
+        17 => Input::Declined { repo: REPO, node: node(dice), fence: fence(dice) },
+        18 => Input::Synced { task: TaskId(small(dice)), result: SyncResult::Failed },
+        19 => Input::Node { node: node(dice), state: NodeState::up(Incarnation(dice.next() % 3)) },
+        20 => Input::Delete(REPO),
+        21 => Input::Replace(ReplaceRequest::new(REPO, node(dice), Member::voter(node(dice), Incarnation(1)))),
+        22 => {
+            let others: Members = (4..=6).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect();
+            let request = MigrateRequest::new(REPO, ShardId(2), others);
+            if dice.one_in(2) { Input::Migrate(request) } else { Input::AbortMigration(request) }
+        }
+        23 => match dice.below(4) {
+            0 => Input::AcceptLoss { repo: REPO, survivor: node(dice) },
+            1 => Input::Recover(RecoverRequest::new(REPO)),
+            2 => Input::Promise(Box::new(FenceGate::new(REPO, node(dice), Incarnation(1)))),
+            _ => Input::Family { ask: Ask(small(dice)), family: REPO, members: vec![REPO, RepoId(6)] },
+        },
+        24 => Input::Inspect { inspection: [Inspection::Spot, Inspection::Full(None)][dice.below(2)], budget: 3 },
+        _ => Input::Timeout,
+    };
+    (world.now.after_millis(dice.next() % 200_000), input)
 }
 
-fn inputs(seed: u64, count: usize) -> Vec<Input> {
+fn inputs(seed: u64, count: usize) -> Vec<Event> {
     let (world, mut dice) = busy_world(seed, 60);
-    let mut all: Vec<Input> =
-        (1..=3).map(|n| Input::Tell(world.now, Fact::Node(NodeId(n), NodeState::up(Incarnation(1))))).collect();
+    let up = |n| (world.now, Input::Node { node: NodeId(n), state: NodeState::up(Incarnation(1)) });
+    let mut all: Vec<Event> = (1..=3).map(up).collect();
     all.extend((0..count).map(|_| any_input(&mut dice, &world)));
     all
 }
 
-fn replay(router: &mut Router, inputs: &[Input]) -> Vec<String> {
-    inputs.iter().map(|input| feed(router, Timestamp::ZERO, input)).collect()
+fn replay(router: &mut Router, inputs: &[Event]) -> Vec<String> {
+    inputs.iter().map(|input| feed(router, input)).collect()
 }
 
 fn drain(router: &mut Router) -> Vec<Effect> {
@@ -132,19 +129,32 @@ fn law_1_and_6_the_same_inputs_give_the_same_answers_and_state() {
         let (mut a, mut b) = (new(), new());
         assert_eq!(replay(&mut a, &inputs), replay(&mut b, &inputs), "seed {seed}");
         assert_eq!(a.snapshot(), b.snapshot(), "seed {seed}");
+        assert_eq!(a.digest(), b.digest(), "seed {seed}");
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn law_6_a_recording_survives_being_stored() {
+    for seed in 0..20 {
+        let inputs = inputs(seed, 200);
+        let text = serde_json::to_string(&inputs).unwrap();
+        let back: Vec<Event> = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, inputs, "seed {seed}");
     }
 }
 
 #[test]
 fn law_2_when_effects_are_drained_never_changes_what_is_drained() {
     for seed in 0..200 {
-        let inputs: Vec<Input> = inputs(seed, 300).into_iter().filter(|i| !matches!(i, Input::Poll)).collect();
+        let polls = |event: &Event| matches!(event.1, Input::PollEffect);
+        let inputs: Vec<Event> = inputs(seed, 300).into_iter().filter(|event| !polls(event)).collect();
         let mut late = Router::new(config().build().unwrap());
         let mut early = late.clone();
         let answers = replay(&mut late, &inputs);
         let mut drained = Vec::new();
         for (input, answer) in inputs.iter().zip(&answers) {
-            assert_eq!(&feed(&mut early, Timestamp::ZERO, input), answer, "seed {seed}");
+            assert_eq!(&feed(&mut early, input), answer, "seed {seed}");
             drained.extend(drain(&mut early));
         }
         assert_eq!(drain(&mut late), drained, "seed {seed}");
@@ -250,9 +260,9 @@ fn law_5_a_restored_router_is_a_twin() {
         let (world, mut dice) = busy_world(seed, 80);
         let mut router = world.routers[0].clone();
         let mut twin = Router::restore(world.config.clone(), router.snapshot()).unwrap();
-        let inputs: Vec<Input> = (0..100).map(|_| any_input(&mut dice, &world)).collect();
+        let inputs: Vec<Event> = (0..100).map(|_| any_input(&mut dice, &world)).collect();
         for input in &inputs {
-            let (a, b) = (feed(&mut router, world.now, input), feed(&mut twin, world.now, input));
+            let (a, b) = (feed(&mut router, input), feed(&mut twin, input));
             assert_eq!(a, b, "seed {seed}: {input:?}");
         }
         assert_eq!(router.snapshot(), twin.snapshot(), "seed {seed}");
@@ -279,7 +289,7 @@ fn law_7_limits_hold_and_nothing_panics() {
         let config = config().most_writes(2).most_changes(2).most_tasks(2).most_nodes(4).most_repositories(1);
         let mut router = Router::new(config.build().unwrap());
         for input in &inputs {
-            feed(&mut router, Timestamp::ZERO, input);
+            feed(&mut router, input);
             assert!(router.tasks().count() <= 2);
             let left = Router::restore(router.config().clone(), router.snapshot());
             assert!(left.is_ok(), "seed {seed}: {left:?} after {input:?}");

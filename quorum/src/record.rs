@@ -1,0 +1,138 @@
+//! Inputs as plain data: what a host does to a router can be recorded, sent and replayed.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::effect::Effect;
+use crate::error::Refusal;
+use crate::fence::{FenceGate, Report};
+use crate::goal::{CreateRequest, ReplaceRequest};
+use crate::id::{Ask, ChangeId, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
+use crate::inspect::{Inspection, Round};
+use crate::migrate::MigrateRequest;
+use crate::node::{NodeState, Served};
+use crate::read::{ReadRequest, ReadStep};
+use crate::recover::RecoverRequest;
+use crate::repair::SyncResult;
+use crate::router::{Router, SwapResult};
+use crate::row::{FeedEntry, Row};
+use crate::time::Timestamp;
+use crate::write::{GiveUp, WriteRequest};
+
+/// One thing that a host does to a router. Each stands for the method of its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the methods say what each part is")]
+pub enum Input {
+    /// [`Router::begin_read`]
+    BeginRead,
+    /// [`Router::route_read`]
+    RouteRead(ReadRequest),
+    /// [`Router::begin_write`]
+    BeginWrite(WriteRequest),
+    /// [`Router::abort_write`]
+    AbortWrite { write: WriteId, claim: GiveUp },
+    /// [`Router::create`]
+    Create(CreateRequest),
+    /// [`Router::delete`]
+    Delete(RepoId),
+    /// [`Router::replace`]
+    Replace(ReplaceRequest),
+    /// [`Router::migrate`]
+    Migrate(MigrateRequest),
+    /// [`Router::abort_migration`]
+    AbortMigration(MigrateRequest),
+    /// [`Router::accept_loss`]
+    AcceptLoss { repo: RepoId, survivor: NodeId },
+    /// [`Router::recover`]
+    Recover(RecoverRequest),
+    /// [`Router::inspect`]
+    Inspect { inspection: Inspection, budget: u32 },
+    /// [`Router::reserve`]
+    Reserve(u32),
+    /// [`Router::poll_effect`]
+    PollEffect,
+    /// [`Router::handle_node`]
+    Node { node: NodeId, state: NodeState },
+    /// [`Router::handle_served`]
+    Served { node: NodeId, served: Served },
+    /// [`Router::handle_row`]
+    Row { ask: Ask, repo: RepoId, row: Option<Row> },
+    /// [`Router::handle_feed`]
+    Feed { ask: Ask, repo: RepoId, entry: Option<FeedEntry> },
+    /// [`Router::handle_family`]
+    Family { ask: Ask, family: RepoId, members: Vec<RepoId> },
+    /// [`Router::handle_swap`]
+    Swap { ticket: Ticket, result: SwapResult },
+    /// [`Router::handle_report`]
+    Report(Report),
+    /// [`Router::handle_promise`]
+    Promise(Box<FenceGate>),
+    /// [`Router::handle_declined`]
+    Declined { repo: RepoId, node: NodeId, fence: Fence },
+    /// [`Router::handle_synced`]
+    Synced { task: TaskId, result: SyncResult },
+    /// [`Router::handle_timeout`]
+    Timeout,
+}
+
+/// What an [`Input`] came to: what its method returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "an output may be an order to the host"]
+pub enum Output {
+    /// Nothing is returned.
+    Done,
+    /// Where a read began.
+    Began(Ask),
+    /// A step of a read.
+    Read(Result<ReadStep, Refusal>),
+    /// The write, if it was taken on.
+    Write(Result<WriteId, Refusal>),
+    /// The change, if it was taken on.
+    Change(Result<ChangeId, Refusal>),
+    /// What was looked at.
+    Inspected(Round),
+    /// The next order, if there was one.
+    Effect(Option<Box<Effect>>),
+}
+
+impl Router {
+    /// Does what `input` stands for. The same inputs at the same times, from the same configuration, give the same
+    /// outputs and the same router: keep them, and [`Router::digest`] says whether a replay went as the recording did.
+    pub fn apply(&mut self, now: Timestamp, input: &Input) -> Output {
+        match input {
+            Input::BeginRead => Output::Began(self.begin_read()),
+            Input::RouteRead(request) => Output::Read(self.route_read(now, request)),
+            Input::BeginWrite(request) => Output::Write(self.begin_write(now, request)),
+            Input::Create(request) => Output::Change(self.create(now, request)),
+            Input::Delete(repo) => Output::Change(self.delete(now, *repo)),
+            Input::Replace(request) => Output::Change(self.replace(now, request)),
+            Input::Migrate(request) => Output::Change(self.migrate(now, request)),
+            Input::AbortMigration(request) => Output::Change(self.abort_migration(now, request)),
+            Input::AcceptLoss { repo, survivor } => Output::Change(self.accept_loss(now, *repo, *survivor)),
+            Input::Recover(request) => Output::Change(self.recover(now, request)),
+            Input::Inspect { inspection, budget } => Output::Inspected(self.inspect(now, *inspection, *budget)),
+            Input::PollEffect => Output::Effect(self.poll_effect().map(Box::new)),
+            Input::AbortWrite { write, claim } => told(self.abort_write(now, *write, *claim)),
+            Input::Reserve(repositories) => told(self.reserve(*repositories)),
+            Input::Node { node, state } => told(self.handle_node(now, *node, *state)),
+            Input::Served { node, served } => told(self.handle_served(now, *node, *served)),
+            Input::Row { ask, repo, row } => told(self.handle_row(now, *ask, *repo, row.as_ref())),
+            Input::Feed { ask, repo, entry } => told(self.handle_feed(now, *ask, *repo, *entry)),
+            Input::Family { ask, family, members } => told(self.handle_family(now, *ask, *family, members)),
+            Input::Swap { ticket, result } => told(self.handle_swap(now, *ticket, result)),
+            Input::Report(report) => told(self.handle_report(now, report)),
+            Input::Promise(gate) => told(self.handle_promise(now, gate)),
+            Input::Declined { repo, node, fence } => told(self.handle_declined(now, *repo, *node, *fence)),
+            Input::Synced { task, result } => told(self.handle_synced(now, *task, result)),
+            Input::Timeout => told(self.handle_timeout(now)),
+        }
+    }
+}
+
+/// Nothing is returned.
+const fn told((): ()) -> Output {
+    Output::Done
+}
