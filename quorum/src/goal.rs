@@ -281,7 +281,8 @@ fn plan_accept_loss(survivor: NodeId, from: Epoch, row: &Row, router: &Router) -
 impl Router {
     /// The family of a fork of `parent`, if the fork would be where its family is.
     pub(crate) fn family_for(&self, parent: RepoId, fork: &CreateRequest) -> Option<RepoId> {
-        let row = &self.state.cells.get(&parent)?.row;
+        let cell = self.state.cell(parent)?;
+        let row = &cell.row;
         let home = row.voters().all(|voter| fork.members.iter().any(|member| member.node == voter.node));
         (row.state == RowState::Live && row.shard == fork.shard && home).then_some(row.family)
     }

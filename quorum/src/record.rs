@@ -115,24 +115,53 @@ impl Router {
             Input::Recover(request) => Output::Change(self.recover(now, request)),
             Input::Inspect { inspection, budget } => Output::Inspected(self.inspect(now, *inspection, *budget)),
             Input::PollEffect => Output::Effect(self.poll_effect().map(Box::new)),
-            Input::AbortWrite { write, claim } => told(self.abort_write(now, *write, *claim)),
-            Input::Reserve(repositories) => told(self.reserve(*repositories)),
-            Input::Node { node, state } => told(self.handle_node(now, *node, *state)),
-            Input::Served { node, served } => told(self.handle_served(now, *node, *served)),
-            Input::Row { ask, repo, row } => told(self.handle_row(now, *ask, *repo, row.as_ref())),
-            Input::Feed { ask, repo, entry } => told(self.handle_feed(now, *ask, *repo, *entry)),
-            Input::Family { ask, family, members } => told(self.handle_family(now, *ask, *family, members)),
-            Input::Swap { ticket, result } => told(self.handle_swap(now, *ticket, result)),
-            Input::Report(report) => told(self.handle_report(now, report)),
-            Input::Promise(gate) => told(self.handle_promise(now, gate)),
-            Input::Declined { repo, node, fence } => told(self.handle_declined(now, *repo, *node, *fence)),
-            Input::Synced { task, result } => told(self.handle_synced(now, *task, result)),
-            Input::Timeout => told(self.handle_timeout(now)),
+            fact @ (Input::AbortWrite { .. }
+            | Input::Reserve(_)
+            | Input::Node { .. }
+            | Input::Served { .. }
+            | Input::Row { .. }
+            | Input::Feed { .. }
+            | Input::Family { .. }
+            | Input::Swap { .. }
+            | Input::Report(_)
+            | Input::Promise(_)
+            | Input::Declined { .. }
+            | Input::Synced { .. }
+            | Input::Timeout) => {
+                self.tell(now, fact);
+                Output::Done
+            }
         }
     }
-}
 
-/// Nothing is returned.
-const fn told((): ()) -> Output {
-    Output::Done
+    /// The inputs that return nothing.
+    fn tell(&mut self, now: Timestamp, fact: &Input) {
+        match fact {
+            Input::AbortWrite { write, claim } => self.abort_write(now, *write, *claim),
+            Input::Reserve(repositories) => self.reserve(*repositories),
+            Input::Node { node, state } => self.handle_node(now, *node, *state),
+            Input::Served { node, served } => self.handle_served(now, *node, *served),
+            Input::Row { ask, repo, row } => self.handle_row(now, *ask, *repo, row.as_ref()),
+            Input::Feed { ask, repo, entry } => self.handle_feed(now, *ask, *repo, *entry),
+            Input::Family { ask, family, members } => self.handle_family(now, *ask, *family, members),
+            Input::Swap { ticket, result } => self.handle_swap(now, *ticket, result),
+            Input::Report(report) => self.handle_report(now, report),
+            Input::Promise(gate) => self.handle_promise(now, gate),
+            Input::Declined { repo, node, fence } => self.handle_declined(now, *repo, *node, *fence),
+            Input::Synced { task, result } => self.handle_synced(now, *task, result),
+            Input::Timeout => self.handle_timeout(now),
+            Input::BeginRead
+            | Input::RouteRead(_)
+            | Input::BeginWrite(_)
+            | Input::Create(_)
+            | Input::Delete(_)
+            | Input::Replace(_)
+            | Input::Migrate(_)
+            | Input::AbortMigration(_)
+            | Input::AcceptLoss { .. }
+            | Input::Recover(_)
+            | Input::Inspect { .. }
+            | Input::PollEffect => {}
+        }
+    }
 }

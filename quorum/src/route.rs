@@ -31,11 +31,24 @@ impl Router {
     }
 
     fn route(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
-        let ReadRequest { repo, began, .. } = *request;
+        let repo = request.repo;
         if let Some(step) = self.route_resting(request) {
             return Ok(step);
         }
-        self.state.wake(repo);
+        if self.state.rest.get(repo).is_some() {
+            // A refusal leaves it at rest.
+            self.state.wake(repo);
+            let step = self.route_awake(request);
+            if step.is_err() {
+                self.state.lay_down(repo);
+            }
+            return step;
+        }
+        self.route_awake(request)
+    }
+
+    fn route_awake(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        let ReadRequest { repo, began, .. } = *request;
         let Some(cell) = self.state.cells.get(&repo) else {
             return match self.state.absent.get(&repo) {
                 Some(&(as_of, reason)) if as_of >= began => Err(reason.into()),

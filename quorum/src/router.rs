@@ -103,12 +103,12 @@ impl Router {
         if self.state.writes.len() >= self.config.most_writes as usize {
             return Err(Reason::Full { limit: self.config.most_writes }.into());
         }
-        self.state.wake(request.repo);
         let open = |id: &WriteId| self.state.writes.get(*id).is_some_and(|write| !write.answered);
         if let Some(write) = self.state.work.writes(request.repo).find(open) {
             return Err(Reason::Busy { write }.into());
         }
-        let cell = self.state.cells.get(&request.repo);
+        let cell = self.state.cell(request.repo);
+        let cell = cell.as_deref();
         // What an old row says is no ground for a refusal: another router may have changed it since.
         let fresh = cell.filter(|cell| self.now.millis_since(cell.told) <= self.config.retry_ms);
         if let Some(cell) = fresh {
@@ -163,9 +163,6 @@ impl Router {
         if !request.is_sound(self.config.quorum) {
             return Err(Reason::BadCommand { repo: request.repo }.into());
         }
-        if let Some(parent) = request.parent {
-            self.state.wake(parent);
-        }
         if let Some(parent) = request.parent.filter(|parent| self.family_for(*parent, request).is_none()) {
             return Err(Reason::FamilySplit { parent }.into());
         }
@@ -199,8 +196,7 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached, no row is held, or `survivor` is no member of it.
     pub fn accept_loss(&mut self, now: Timestamp, repo: RepoId, survivor: NodeId) -> Result<ChangeId, Refusal> {
         self.lift(now);
-        self.state.wake(repo);
-        let row = self.row(repo).ok_or(Reason::NoSuchRepository { repo })?;
+        let row = self.row_of(repo).ok_or(Reason::NoSuchRepository { repo })?;
         let epoch = row.newest.epoch;
         row.member(survivor).ok_or(Reason::NotAMember { node: survivor })?;
         self.change(repo, Goal::AcceptLoss(repo, survivor, epoch))
@@ -262,10 +258,10 @@ impl Router {
     }
 
     fn change(&mut self, repo: RepoId, goal: Goal) -> Result<ChangeId, Refusal> {
-        self.state.wake(repo);
         if self.state.changes.len() >= self.config.most_changes as usize {
             return Err(Reason::Full { limit: self.config.most_changes }.into());
         }
+        self.state.wake(repo);
         Ok(self.start_change(repo, goal))
     }
 }

@@ -344,6 +344,14 @@ impl State {
         }
     }
 
+    /// Puts the repository that was woken last to rest again, as it was.
+    pub(crate) fn lay_down(&mut self, repo: RepoId) {
+        if let Some(cell) = self.cells.remove(&repo) {
+            self.awake.pop_back();
+            self.rest.insert(&cell.row, cell.told);
+        }
+    }
+
     /// Takes in a repository that was not known.
     pub(crate) fn admit(&mut self, cell: Cell) {
         self.awake.push_back(cell.row.repo);

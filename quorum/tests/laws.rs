@@ -163,21 +163,33 @@ fn law_2_when_effects_are_drained_never_changes_what_is_drained() {
 
 #[test]
 fn law_3_a_refusal_changes_nothing() {
-    let mut refusals = 0;
+    let (mut refusals, mut at_rest) = (0, 0);
     for seed in 0..300 {
         let (mut world, mut dice) = busy_world(seed, 80);
+        for _ in 0..if seed % 3 == 0 { 4 } else { 0 } {
+            world.settle();
+            world.tick(40_000);
+        }
         for node in 1..=3 {
             if dice.one_in(2) {
                 world.health(NodeId(node), Health::Down);
             }
         }
         let now = world.now;
-        let router = &mut world.routers[0];
-        for request in 0..4 {
+        // Every third world has nothing under way, and its repository is at rest.
+        let config = world.config.clone().to_builder().most_awake(u32::from(seed % 3 > 0)).build().unwrap();
+        let router = &mut Router::restore(config, world.routers[0].snapshot()).unwrap();
+        router.handle_timeout(now);
+        at_rest += router.repositories().1;
+        for request in 0..5 {
             let began = router.begin_read();
             let before = router.snapshot();
             let refused = match request {
                 0 => router.route_read(now, &ReadRequest::linearizable(REPO, began)).is_err(),
+                4 => {
+                    let stale = Freshness::BoundedStale { age_ms: 1_000_000 };
+                    router.route_read(now, &ReadRequest::linearizable(REPO, began).freshness(stale)).is_err()
+                }
                 1 => router.begin_write(now, &WriteRequest::new(REPO, RequestId(999))).is_err(),
                 2 => router.begin_write(now, &WriteRequest::new(REPO, RequestId(9)).through(NodeId(9))).is_err(),
                 _ => router.create(now, &CreateRequest::new(REPO, ShardId(1), Vec::new(), Digest([0; 16]))).is_err(),
@@ -188,7 +200,7 @@ fn law_3_a_refusal_changes_nothing() {
             }
         }
     }
-    assert!(refusals > 300, "only {refusals} refusals");
+    assert!(refusals > 300 && at_rest > 30, "only {refusals} refusals, {at_rest} at rest");
 }
 
 #[test]
