@@ -8,9 +8,8 @@ use alloc::vec::Vec;
 
 use crate::effect::Effect;
 use crate::error::Reason;
-use crate::fence::Report;
-use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Stamp, Ticket, Version, WriteId};
-use crate::node::{Health, Standing, Verdict};
+use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Ticket, Version, WriteId};
+use crate::node::{Standing, Verdict};
 use crate::router::{Router, SwapResult};
 use crate::row::{FeedEntry, Member, Proof, Row, RowState};
 use crate::state::{Cell, Owner};
@@ -57,37 +56,6 @@ pub(crate) struct Write {
     pub(crate) timer: Timestamp,
 }
 
-/// How a grant's voters have voted so far.
-#[derive(Default)]
-struct Ballot {
-    /// The most votes for one state.
-    votes: u32,
-    /// That state.
-    stamp: Option<Stamp>,
-    /// Voters that may still vote.
-    open: u32,
-    /// Failure domains of the voters that voted so, and of these and those that may still vote.
-    domains: (u32, u32),
-}
-
-impl Ballot {
-    const fn is_won(&self, needed: u32, domains: u32) -> bool {
-        self.votes >= needed && self.domains.0 >= domains
-    }
-
-    /// Why there can never be enough votes.
-    const fn is_lost(&self, needed: u32, domains: u32) -> Option<Reason> {
-        let Self { votes, open, .. } = *self;
-        if votes + open < needed {
-            return Some(Reason::VotesCannotAddUp { votes, open, needed });
-        }
-        if self.domains.1 < domains {
-            return Some(Reason::TooFewDomains { domains: self.domains.1, needed: domains });
-        }
-        None
-    }
-}
-
 enum Flow {
     /// Look again.
     Again,
@@ -123,21 +91,6 @@ impl Router {
         self.state.writes.put(id, Box::new(write));
         self.advance_write(id);
         id
-    }
-
-    /// Whether there are enough votes, or can never be.
-    fn is_decided(&self, ballot: &Ballot) -> bool {
-        let (needed, domains) = (self.config.quorum.write(), self.config.ack_domains.into());
-        ballot.is_won(needed, domains) || ballot.is_lost(needed, domains).is_some()
-    }
-
-    /// From how many failure domains the voters come that `counts` picks.
-    pub(crate) fn domains(&self, cell: &Cell, counts: impl Fn(&Standing) -> bool) -> u32 {
-        let domain = |standing: &Standing| self.state.nodes.get(standing.member.node).map(|entry| entry.state.domain);
-        let counted = || cell.standings.iter().filter(|standing| standing.is_voter() && counts(standing));
-        let first =
-            |(at, standing): &(usize, &Standing)| counted().take(*at).all(|before| domain(before) != domain(standing));
-        u32::try_from(counted().enumerate().filter(first).count()).unwrap_or(u32::MAX)
     }
 
     /// The write of `repo` that was granted and is not answered, if there is one.
@@ -289,42 +242,6 @@ impl Router {
         write.phase = Phase::Locating(self.state.fetch(write.repo));
         self.wait(write);
         Flow::Stay
-    }
-
-    fn ballot(&self, cell: &Cell, write: &Write, base: &Proof) -> Ballot {
-        let mut ballot = Ballot::default();
-        let voters = || cell.standings.iter().filter(|standing| standing.is_voter());
-        for standing in voters() {
-            let Some(stamp) = vote(standing.report(), base) else {
-                let member = &standing.member;
-                let reachable = self.state.nodes.alive(member.node, member.incarnation);
-                let open = reachable.is_some_and(|state| state.health != Health::Down);
-                ballot.open += u32::from(open && !write.declined.contains(&member.node));
-                continue;
-            };
-            // As a rule all vote for the same.
-            if ballot.stamp == Some(stamp) {
-                continue;
-            }
-            let alike = voters().filter(|other| vote(other.report(), base) == Some(stamp)).count();
-            let alike = u32::try_from(alike).unwrap_or(u32::MAX);
-            if alike > ballot.votes {
-                (ballot.votes, ballot.stamp) = (alike, Some(stamp));
-            }
-        }
-        if self.config.ack_domains > 1 {
-            let may_vote = |standing: &Standing| {
-                let member = &standing.member;
-                let reachable = self.state.nodes.alive(member.node, member.incarnation);
-                reachable.is_some_and(|s| s.health != Health::Down) && !write.declined.contains(&member.node)
-            };
-            let voted = |standing: &Standing| ballot.stamp.is_some() && vote(standing.report(), base) == ballot.stamp;
-            let open = |standing: &Standing| vote(standing.report(), base).is_none() && may_vote(standing);
-            ballot.domains = (self.domains(cell, voted), self.domains(cell, |s| voted(s) || open(s)));
-        } else {
-            ballot.domains = (1, 1);
-        }
-        ballot
     }
 
     fn count_votes(&mut self, id: WriteId, write: &mut Write) -> Flow {
@@ -592,16 +509,4 @@ impl Router {
 fn other_write_took_it(row: &Row, base: &Proof) -> bool {
     let by_vote = row.state != RowState::Deleted && row.newest.epoch == base.newest.epoch;
     by_vote && row.newest.version > base.newest.version
-}
-
-/// The state that `report` holds a vote for under the grant that `base` is: every part of it must match.
-fn vote(report: Option<&Report>, base: &Proof) -> Option<Stamp> {
-    let report = report?;
-    let staged = report.staged?;
-    let matches = staged.fence == base.fence
-        && staged.revision == base.revision
-        && staged.stamp.epoch == base.newest.epoch
-        && staged.stamp.version == base.newest.version.next()
-        && report.applied == base.newest;
-    matches.then_some(staged.stamp)
 }

@@ -172,12 +172,15 @@
 
 extern crate alloc;
 
+mod assess;
 mod balance;
+mod ballot;
 mod change;
 mod commit;
 mod config;
 mod effect;
 mod error;
+mod facts;
 mod fence;
 mod goal;
 mod id;

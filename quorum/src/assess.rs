@@ -1,0 +1,225 @@
+//! What is known of a repository, and what that allows: shared by commands and facts.
+
+use alloc::vec::Vec;
+
+use crate::balance::Wish;
+use crate::effect::Effect;
+use crate::error::Reason;
+use crate::id::{Ask, NodeId, RepoId};
+use crate::node::{Health, Standing, Tally, Verdict};
+use crate::router::Router;
+use crate::row::{Member, Row, RowState};
+use crate::state::{Cell, Owner};
+use crate::time::Timestamp;
+
+/// What commands and facts share.
+impl Router {
+    pub(crate) fn lift(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        self.state.clock.0 = self.now;
+        self.state.calm(self.config.most_awake);
+    }
+
+    /// Something was learned about `repo`: its writes and changes look again.
+    pub(crate) fn advance_repo(&mut self, repo: RepoId) {
+        for owner in self.state.work.of(repo) {
+            match owner {
+                Owner::Write(id) => self.advance_write(id),
+                Owner::Change(id) => self.advance_change(id),
+                Owner::Task(_) => {}
+            }
+        }
+    }
+
+    /// Takes in what the store held after `ask`; `false` if that says nothing new.
+    pub(crate) fn learn_row(&mut self, repo: RepoId, ask: Ask, row: Option<&Row>) -> bool {
+        let most = usize::from(self.config.most_members);
+        let checked = row
+            .ok_or(Reason::NoSuchRepository { repo })
+            .and_then(|row| row.check(self.config.quorum, most).map(|()| row));
+        let room = self.state.known() < self.config.most_repositories as usize;
+        let known = self.state.cells.get(&repo);
+        match checked {
+            Ok(row) if known.is_some_and(|cell| !cell.is_news(row, ask)) => false,
+            Ok(row) if known.is_some() || room => {
+                let now = self.state.history.time_of(ask);
+                let point = self.state.draw();
+                self.state.absent.remove(&repo);
+                match self.state.cells.get_mut(&repo) {
+                    Some(cell) => cell.learn(row, ask, now, point),
+                    None => self.state.admit(Cell::new(row.clone(), ask, now, point)),
+                }
+                true
+            }
+            Ok(_) => self.note_absent(repo, ask, Reason::Full { limit: self.config.most_repositories }),
+            Err(_) if known.is_some() => {
+                self.counters.bad_rows += 1;
+                false
+            }
+            Err(reason) => self.note_absent(repo, ask, reason),
+        }
+    }
+
+    fn note_absent(&mut self, repo: RepoId, ask: Ask, reason: Reason) -> bool {
+        const MOST: usize = 1024;
+        if self.state.absent.get(&repo).is_some_and(|(as_of, _)| *as_of >= ask) {
+            return false;
+        }
+        if self.state.absent.len() >= MOST && !self.state.absent.contains_key(&repo) {
+            self.state.absent.pop_first();
+        }
+        self.state.absent.insert(repo, (ask, reason));
+        true
+    }
+
+    pub(crate) fn unreadable(&self, row: &Row) -> Option<Reason> {
+        if row.state == RowState::Deleted {
+            return Some(Reason::Deleted { at: row.newest.version });
+        }
+        if !self.is_recovered(row) {
+            let (row, store) = (row.fence.generation, self.config.generation);
+            return Some(Reason::NotRecovered { row, store });
+        }
+        matches!(row.state, RowState::Decided | RowState::Recovering).then_some(Reason::Recovering)
+    }
+
+    /// Whether the row is of the store's present life.
+    pub(crate) fn is_recovered(&self, row: &Row) -> bool {
+        row.fence.generation >= self.config.generation
+    }
+
+    /// Whether a write can be granted, or could be once answers that may come have come.
+    pub(crate) fn writable(&self, cell: &Cell, writer: Option<NodeId>) -> Result<Tally, Reason> {
+        if let Some(reason) = self.unreadable(&cell.row) {
+            return Err(reason);
+        }
+        match cell.row.state {
+            RowState::Moving { .. } => return Err(Reason::Moving),
+            RowState::Pinned { node } if writer.is_some_and(|writer| writer != node) => {
+                return Err(Reason::Pinned { node });
+            }
+            RowState::Live | RowState::Deleted | RowState::Decided | RowState::Recovering | RowState::Pinned { .. } => {
+            }
+        }
+        let (tally, needed) = (self.tally_of(cell), self.config.quorum.write());
+        if tally.able() < needed && tally.able() + self.answers_pending(cell) < needed {
+            return Err(Reason::TooFewVoters { tally, needed });
+        }
+        let domains = u32::from(self.config.ack_domains);
+        if domains > 1 {
+            let able = |standing: &Standing| {
+                let (verdict, health) = self.verdict(cell, standing);
+                (verdict == Verdict::Current && health != Health::Down) || self.could_change(cell, standing)
+            };
+            let reach = self.domains(cell, able);
+            if reach < domains {
+                return Err(Reason::TooFewDomains { domains: reach, needed: domains });
+            }
+        }
+        if let Some(node) = writer.filter(|node| !self.is_able(cell, *node) && !self.may_answer(cell, *node)) {
+            return Err(Reason::WriterUnusable { node, tally });
+        }
+        Ok(tally)
+    }
+
+    /// Whether the voter `node` is at the newest state and not down.
+    pub(crate) fn is_able(&self, cell: &Cell, node: NodeId) -> bool {
+        cell.standings.iter().any(|standing| {
+            let (verdict, health) = self.verdict(cell, standing);
+            let able = verdict == Verdict::Current && health != Health::Down;
+            able && standing.is_voter() && standing.member.node == node
+        })
+    }
+
+    fn may_answer(&self, cell: &Cell, node: NodeId) -> bool {
+        cell.standings
+            .iter()
+            .any(|standing| standing.is_voter() && standing.member.node == node && self.could_change(cell, standing))
+    }
+
+    /// Whether hearing from the member could change how it counts: it was never heard, or not since the row moved.
+    fn could_change(&self, cell: &Cell, standing: &Standing) -> bool {
+        let alive = self.state.nodes.alive(standing.member.node, standing.member.incarnation);
+        if alive.is_none_or(|state| state.health == Health::Down) {
+            return false;
+        }
+        match cell.verdict(standing) {
+            Verdict::Unknown | Verdict::RowOld => true,
+            Verdict::Lagging { .. } => standing.known.is_some_and(|known| known.seen <= cell.since),
+            Verdict::Current | Verdict::Divergent { .. } | Verdict::Ahead { .. } => false,
+        }
+    }
+
+    pub(crate) fn answers_pending(&self, cell: &Cell) -> u32 {
+        let pending = cell.standings.iter().filter(|s| s.is_voter() && self.could_change(cell, s));
+        u32::try_from(pending.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Asks every member whose answer could matter for its report, each once at a time.
+    pub(crate) fn probe(&mut self, repo: RepoId) {
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return;
+        };
+        let ripe = |standing: &&Standing| standing.probing <= self.now && self.could_change(cell, standing);
+        let asked: Vec<NodeId> = cell.standings.iter().filter(ripe).map(|standing| standing.member.node).collect();
+        let until = self.now.after_millis(self.config.retry_ms);
+        for node in asked {
+            self.state.effects.push_back(Effect::Probe { node, repo });
+            let cell = self.state.cells.get_mut(&repo);
+            if let Some(s) = cell.and_then(|cell| cell.standings.iter_mut().find(|s| s.member.node == node)) {
+                s.probing = until;
+            }
+        }
+    }
+
+    /// Asks every member that was not heard after `since` for its report, each once at a time.
+    pub(crate) fn probe_all(&mut self, repo: RepoId, since: Ask) {
+        let (now, until) = (self.now, self.now.after_millis(self.config.retry_ms));
+        let Some(cell) = self.state.cells.get_mut(&repo) else { return };
+        for standing in &mut cell.standings {
+            let heard = standing.known.is_some_and(|known| known.seen > since);
+            if !heard && standing.probing <= now {
+                standing.probing = until;
+                self.state.effects.push_back(Effect::Probe { node: standing.member.node, repo });
+            }
+        }
+    }
+
+    /// How a member counts, health as it is now.
+    pub(crate) fn verdict(&self, cell: &Cell, standing: &Standing) -> (Verdict, Health) {
+        self.state.nodes.verdict(cell, standing, self.now)
+    }
+
+    pub(crate) fn tally_of(&self, cell: &Cell) -> Tally {
+        let mut tally = Tally::default();
+        for standing in cell.standings.iter().filter(|standing| standing.is_voter()) {
+            let (verdict, health) = self.verdict(cell, standing);
+            tally.count(verdict, health);
+        }
+        tally
+    }
+
+    /// Shows the row to the gates of all members that can be reached.
+    pub(crate) fn show_row(&mut self, repo: RepoId) {
+        let Some(cell) = self.state.cells.get(&repo) else {
+            return;
+        };
+        for &Member { node, incarnation, .. } in &cell.row.members {
+            let alive = self.state.nodes.alive(node, incarnation);
+            if alive.is_some_and(|state| state.health != Health::Down) {
+                self.state.effects.push_back(Effect::RaiseGate { node, incarnation, row: cell.row.clone() });
+            }
+        }
+    }
+
+    /// The node that gets a grant: the one asked for, or any that is best.
+    pub(crate) fn choose_writer(&mut self, repo: RepoId, wanted: Option<NodeId>) -> Option<Member> {
+        let cell = self.state.cells.get(&repo)?;
+        let pinned = if let RowState::Pinned { node } = cell.row.state { Some(node) } else { None };
+        if let Some(node) = wanted.or(pinned) {
+            return cell.row.member(node).copied().filter(|member| self.is_able(cell, member.node));
+        }
+        let tally = self.tally_of(cell);
+        self.choose(repo, &tally, Wish::default())
+    }
+}

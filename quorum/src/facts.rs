@@ -1,0 +1,219 @@
+//! Facts: what the host tells.
+
+use alloc::vec::Vec;
+
+use crate::balance::News;
+use crate::commit::Phase;
+use crate::fence::{FenceGate, Report};
+use crate::id::{Ask, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
+use crate::node::{Heard, NodeState, Served, Standing};
+use crate::repair::SyncResult;
+use crate::router::{Router, SwapResult};
+use crate::row::{FeedEntry, Row};
+use crate::state::Owner;
+use crate::time::Timestamp;
+
+/// Facts. What is late, repeated, unknown or early changes nothing and is counted.
+impl Router {
+    /// A node is, or is now, like this. The first news of a node brings it into play.
+    pub fn handle_node(&mut self, now: Timestamp, node: NodeId, state: NodeState) {
+        self.lift(now);
+        match self.state.nodes.hear(node, state, self.now, self.config.most_nodes) {
+            News::None => {
+                self.counters.stale_facts += 1;
+                return;
+            }
+            News::Load => return,
+            News::Life => {}
+        }
+        let writes: Vec<WriteId> = self.state.writes.ids().collect();
+        for id in writes {
+            self.advance_write(id);
+        }
+        self.start_tasks();
+    }
+
+    /// How a node did what it was asked: too many failures in a row make it ailing for a while, a bounded share of
+    /// the nodes at once.
+    pub fn handle_served(&mut self, now: Timestamp, node: NodeId, served: Served) {
+        self.lift(now);
+        if !self.state.nodes.served(node, served, self.now, &self.config) {
+            self.counters.unknown_facts += 1;
+        }
+    }
+
+    /// The store's row of `repo` (`None`: there is none), fetched after the router gave out `ask`.
+    pub fn handle_row(&mut self, now: Timestamp, ask: Ask, repo: RepoId, row: Option<&Row>) {
+        self.lift(now);
+        if ask.0 > self.state.point || row.is_some_and(|row| row.repo != repo) {
+            self.counters.unknown_facts += 1;
+            return;
+        }
+        self.state.wake(repo);
+        if !self.learn_row(repo, ask, row) {
+            self.counters.stale_facts += 1;
+            return;
+        }
+        self.advance_repo(repo);
+        for owner in self.state.work.of(repo) {
+            if let Owner::Change(id) = owner {
+                self.change_row_told(id, ask, repo, row);
+            }
+        }
+        self.start_tasks();
+    }
+
+    /// One entry of the change feed of `repo` (`None`: the feed has none of that version).
+    pub fn handle_feed(&mut self, now: Timestamp, ask: Ask, repo: RepoId, entry: Option<FeedEntry>) {
+        self.lift(now);
+        let waits = |id: &WriteId| {
+            let phase = self.state.writes.get(*id).map(|write| write.phase);
+            let Some(Phase::ReadingFeed(wanted, version)) = phase else {
+                return false;
+            };
+            wanted == ask && entry.is_none_or(|entry: FeedEntry| entry.version() == version)
+        };
+        let waiting = self.state.work.writes(repo).find(waits);
+        match waiting {
+            Some(id) => self.feed_told(id, entry),
+            None => self.counters.stale_facts += 1,
+        }
+    }
+
+    /// The ids of all rows whose family is `family`, as the store had them after it was asked.
+    pub fn handle_family(&mut self, now: Timestamp, ask: Ask, family: RepoId, members: &[RepoId]) {
+        self.lift(now);
+        if !self.family_told(ask, family, members) {
+            self.counters.stale_facts += 1;
+        }
+    }
+
+    /// What became of the swap that `ticket` names.
+    pub fn handle_swap(&mut self, now: Timestamp, ticket: Ticket, result: &SwapResult) {
+        self.lift(now);
+        let Some(swap) = self.state.swaps.remove(&ticket) else {
+            self.counters.stale_facts += 1;
+            return;
+        };
+        let repo = swap.next.repo;
+        let row = match result {
+            SwapResult::Moved => Some(&swap.next),
+            SwapResult::Conflict(row) => row.as_ref().filter(|row| row.repo == repo),
+            SwapResult::Unknown => None,
+        };
+        if row.is_some() {
+            self.learn_row(repo, ticket.ask(), row);
+        }
+        match swap.owner {
+            Owner::Write(id) => self.write_swapped(id, ticket, &swap.next, result),
+            Owner::Change(id) => self.change_swapped(id, &swap.next, result),
+            Owner::Task(_) => {}
+        }
+        self.advance_repo(repo);
+    }
+
+    /// What a node says of itself for one repository: after a probe, a raise, a vote, a refusal, or unasked.
+    ///
+    /// A report that holds a staged record is a vote. Reports of one gate are put in order by their serial number.
+    pub fn handle_report(&mut self, now: Timestamp, report: &Report) {
+        self.lift(now);
+        self.state.wake(report.repo);
+        if self.hear(report) {
+            self.advance_repo(report.repo);
+            self.repair_after(report);
+        }
+    }
+
+    /// Takes a report in; `false` if it says nothing new.
+    fn hear(&mut self, report: &Report) -> bool {
+        let seen = Ask(self.state.point.saturating_add(1));
+        let Some(cell) = self.state.cells.get_mut(&report.repo) else {
+            self.counters.unknown_facts += 1;
+            return false;
+        };
+        let of = |standing: &&mut Standing| {
+            standing.member.node == report.node && standing.member.incarnation == report.incarnation
+        };
+        let Some(standing) = cell.standings.iter_mut().find(of) else {
+            self.counters.unknown_facts += 1;
+            return false;
+        };
+        match standing.hear(report, seen) {
+            Heard::Taken => return true,
+            Heard::Late => self.counters.stale_facts += 1,
+            Heard::Contradiction => self.counters.contradictions += 1,
+        }
+        false
+    }
+
+    /// What a node has promised: its gate, whole, once [`FenceGate::promise`] is persisted.
+    pub fn handle_promise(&mut self, now: Timestamp, gate: &FenceGate) {
+        self.lift(now);
+        let report = gate.report();
+        let current = report.generation >= self.config.generation;
+        let recoveries = if current { self.promised(gate) } else { Vec::new() };
+        if recoveries.is_empty() {
+            self.counters.stale_facts += 1;
+            return;
+        }
+        self.state.wake(report.repo);
+        self.hear(&report);
+        for id in recoveries {
+            self.change_promised(id);
+        }
+        self.advance_repo(report.repo);
+        self.schedule_repairs(report.repo);
+    }
+
+    /// `node` cannot vote under the grant whose fence is `fence`; the write fails as soon as votes cannot add up.
+    pub fn handle_declined(&mut self, now: Timestamp, repo: RepoId, node: NodeId, fence: Fence) {
+        self.lift(now);
+        let most = usize::from(self.config.most_members);
+        let concerns = |id: &WriteId| {
+            self.state.writes.get(*id).is_some_and(|write| {
+                let granted = write.grant.is_some_and(|base| base.fence == fence);
+                granted && !write.declined.contains(&node) && write.declined.len() < most
+            })
+        };
+        let concerned = self.state.work.writes(repo).find(concerns);
+        let Some(write) = concerned.and_then(|id| self.state.writes.get_mut(id)) else {
+            self.counters.stale_facts += 1;
+            return;
+        };
+        write.declined.push(node);
+        self.advance_repo(repo);
+    }
+
+    /// How a copy that [`Effect::Sync`] or [`Effect::Initialise`] asked for ended.
+    pub fn handle_synced(&mut self, now: Timestamp, task: TaskId, result: &SyncResult) {
+        self.lift(now);
+        if !self.state.tasks.contains_key(&task) {
+            self.counters.stale_facts += 1;
+            return;
+        }
+        if let SyncResult::Done(report) = result {
+            self.handle_report(now, report);
+        }
+        match result {
+            SyncResult::Done(_) => self.task_done(task),
+            SyncResult::Failed => self.task_failed(task),
+        }
+    }
+
+    /// It is `now`: whatever was to happen by now happens. Before [`Router::next_deadline`] it changes nothing.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.lift(now);
+        // Every timer that fires is set again, if at all, later than now.
+        while let Some(&(due, owner)) = self.state.timers.first() {
+            if due > self.now {
+                return;
+            }
+            self.state.timers.remove(&(due, owner));
+            match owner {
+                Owner::Write(id) => self.write_timer(id),
+                Owner::Change(id) => self.change_timer(id),
+                Owner::Task(id) => self.task_timer(id),
+            }
+        }
+    }
+}
