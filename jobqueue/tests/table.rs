@@ -196,6 +196,19 @@ fn no_event_leaves_a_terminal_state() {
 }
 
 #[test]
+fn nothing_expires_before_its_deadline() {
+    let early = Timestamp::from_millis(NOW.as_millis() - 1);
+    let mut timed = 0;
+    for job in State::ALL.into_iter().flat_map(variants).filter(|job| job.due() == Some(NOW)) {
+        let told = transition(early, &job, &Event::Expire, &Stamp::default());
+        assert_eq!(told.err(), Some(Refused::NotDue), "{:?}", job.state);
+        assert!(transition(NOW, &job, &Event::Expire, &Stamp::default()).is_ok(), "{:?}", job.state);
+        timed += 1;
+    }
+    assert!(timed > 20, "only {timed} rows with a deadline");
+}
+
+#[test]
 fn a_token_speaks_for_one_delivery_and_one_life_of_a_worker() {
     let stamp = Stamp { write: write(6), chance: 11 };
     let job = row(State::Running);
