@@ -117,6 +117,7 @@ impl Router {
         } else {
             Phase::Locating(self.state.fetch(request.repo))
         };
+        self.state.wake(request.repo);
         Ok(self.start_write(Write {
             repo: request.repo,
             request: request.request,
