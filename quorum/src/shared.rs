@@ -48,8 +48,8 @@ impl Shared {
     #[must_use]
     pub fn stripe(&self, repo: RepoId) -> Stripe {
         let count = u32::try_from(self.stripes.len()).unwrap_or(u32::MAX);
-        // The high half, by multiply and shift: the low bits order the tables inside.
-        let wide = (mix(repo.0) >> 32) * u64::from(count);
+        // The low half, by multiply and shift: the high bits order the tables inside, and must differ within a stripe.
+        let wide = (mix(repo.0) & u64::from(u32::MAX)) * u64::from(count);
         Stripe(u32::try_from(wide >> 32).unwrap_or(0))
     }
 
