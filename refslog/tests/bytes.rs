@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use common::{LINEAGE, config, id, key, name, oid, symbolic};
 use tenon_refslog::{
-    Change, Command, Config, DecodeErrorKind, Mode, ObjectFormat, ObjectId, Old, Point, Record, Records, Refs, Segment,
-    Snapshot, Target, Transaction, Value, Version, compact,
+    Change, ChecksumKey, Command, Config, DecodeErrorKind, Mode, ObjectFormat, ObjectId, Old, Point, Record, Records,
+    Refs, RefsError, RestoreError, Segment, Snapshot, Target, Transaction, Value, Version, compact,
 };
 
 /// A log that has everything in it: creates, updates, deletions, symbolic refs, a tag, numbers, odd bytes, long names.
@@ -305,6 +305,15 @@ fn a_number_has_one_form() {
         }
     }
     assert_eq!(Record::decode(&framed(body)).as_ref(), Ok(&record));
+}
+
+/// Whole bytes are not enough: the refs must be those that the key's holder wrote.
+#[test]
+fn a_snapshot_of_another_key_is_not_restored() {
+    let (end, _, _) = log();
+    let other = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([8; 32])).build().unwrap();
+    let refused = Refs::restore(other, &end.snapshot()).unwrap_err();
+    assert!(matches!(refused, RestoreError::Refs(RefsError::Checksum { want, .. }) if want == end.checksum()));
 }
 
 /// Where there is no id, nothing tells the object formats apart: only one of the two may be written.
