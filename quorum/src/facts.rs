@@ -184,7 +184,7 @@ impl Router {
         self.advance_repo(repo);
     }
 
-    /// How a copy that [`Effect::Sync`] or [`Effect::Initialise`] asked for ended.
+    /// How a copy that [`crate::Effect::Sync`] or [`crate::Effect::Initialise`] asked for ended.
     pub fn handle_synced(&mut self, now: Timestamp, task: TaskId, result: &SyncResult) {
         self.lift(now);
         if !self.state.tasks.contains_key(&task) {
