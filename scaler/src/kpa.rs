@@ -2,7 +2,8 @@
 //!
 //! The original calculates in `f64`, and so does this module, in the same order and with `libm`, so that every machine
 //! gives the same bits; only its window sums are kept as integers (billionths), so that what is remembered is plain data
-//! that can be compared, hashed and written down without loss. Checked against the test tables of the original (`tests/conformance.rs`).
+//! that can be compared, hashed and written down without loss. Checked against the test tables of the original
+//! (`tests/conformance.rs`).
 //!
 //! Sources: `pkg/autoscaler/scaling/autoscaler.go` and `pkg/autoscaler/aggregation` of Knative Serving.
 

@@ -156,8 +156,8 @@
 //! # The layers
 //!
 //! From the lowest: the minimum; metric rules (the most that any wants; one that holds keeps the others from shrinking; a
-//! broken metric forbids shrinking), held back by stabilisation and cool-down; timed deltas, steps, floors and tasks of chains; caps and
-//! the maximum; a pause; an operator's override. What a clock or an operator says is not held back.
+//! broken metric forbids shrinking), held back by stabilisation, cool-down and rate; timed deltas, steps, floors and tasks
+//! of chains; caps and the maximum; a pause; an operator's override. What a clock or an operator says is not held back.
 //!
 //! # What you must persist, and when
 //!
