@@ -156,6 +156,11 @@ impl World {
                 let row = self.row(*repo);
                 self.router.handle_row(now, *ask, *repo, row.as_ref());
             }
+            Effect::FetchFamily { ask, family } => {
+                let of = |row: &&(RepoId, Row)| row.1.family == *family;
+                let members: Vec<RepoId> = self.rows.iter().filter(of).map(|(repo, _)| *repo).collect();
+                self.router.handle_family(now, *ask, *family, &members);
+            }
             Effect::FetchFeed { ask, repo, .. } => self.router.handle_feed(now, *ask, *repo, None),
             Effect::Grant(grant) => {
                 let order = grant.stage(Digest([3; 16]));
