@@ -83,7 +83,8 @@ impl Engine {
             let delivered = inputs.delivered();
             let changed = brief.target != was || brief.target != delivered;
             let decision = before.filter(|_| changed).map(|before| decide(&slot.group, &before, &inputs, now).0);
-            self.due[at] = brief.next_change;
+            // What a rule counts as delivered follows from the target, too: a new one is looked at once more.
+            self.due[at] = if brief.target == was { brief.next_change } else { Timestamp::ZERO };
             if brief.target != was {
                 self.moves.push(Move { group: slot.traffic.id, before: was, after: brief.target });
             }
