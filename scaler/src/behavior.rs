@@ -222,7 +222,7 @@ impl Recent {
 
     pub(crate) fn is_sound(&self, extreme: Extreme) -> bool {
         self.0.len() <= MAX_RUNS
-            && self.0.windows(2).all(|two| more(extreme, two[0].0, two[1].0) && two[0].1 < two[1].1)
+            && self.0.windows(2).all(|two| more(extreme, two[0].0, two[1].0) && two[0].1 <= two[1].1)
     }
 }
 

@@ -193,7 +193,10 @@ pub fn place(hosts: &[Host], count: u32, spread: Spread) -> Placement {
 pub fn rebalance(hosts: &[Host], spread: Spread, most: usize) -> Vec<Shift> {
     let mut board = Board::new(hosts, Spread { skew: None, ..spread });
     let mut shifts = Vec::new();
-    let mut here: BTreeMap<HostId, u32> = hosts.iter().map(|host| (host.id, host.here)).collect();
+    let mut here: BTreeMap<HostId, u64> = BTreeMap::new();
+    for host in hosts {
+        *here.entry(host.id).or_default() += u64::from(host.here);
+    }
     for (why, health) in [(Why::Bad, Health::Bad), (Why::Crowded, Health::Good), (Why::Crowded, Health::Closed)] {
         for host in hosts.iter().filter(|host| host.health == health) {
             let stays = if why == Why::Bad { 0 } else { spread.per_host };
@@ -221,7 +224,7 @@ pub fn rebalance(hosts: &[Host], spread: Spread, most: usize) -> Vec<Shift> {
 }
 
 /// Moves from the fullest data centre to the emptiest with a place, while that has at least two fewer.
-fn level(hosts: &[Host], board: &mut Board, here: &mut BTreeMap<HostId, u32>, shifts: &mut Vec<Shift>, most: usize) {
+fn level(hosts: &[Host], board: &mut Board, here: &mut BTreeMap<HostId, u64>, shifts: &mut Vec<Shift>, most: usize) {
     while shifts.len() < most {
         let Some((held, idc)) = board.held.iter().map(|(idc, held)| (*held, *idc)).max() else { return };
         let emptier: BTreeSet<IdcId> =

@@ -126,3 +126,11 @@ fn whatever_the_hosts() {
     });
     assert!(shifted.get() > 200 && short.get() > 30, "{} {}", shifted.get(), short.get());
 }
+
+#[test]
+fn a_host_that_is_named_twice_counts_twice() {
+    let hosts =
+        [host(1, 1, 0, 4), host(1, 1, 0, 0), host(2, 1, 9, 0), host(3, 1, 9, u32::MAX), host(3, 1, 9, u32::MAX)];
+    let shifts = rebalance(&hosts, Spread::default(), 2);
+    assert_eq!(shifts.iter().map(|shift| (shift.from.0, shift.to.0)).collect::<Vec<_>>(), [(1, 2), (1, 2)]);
+}

@@ -353,3 +353,27 @@ fn a_pool_that_fails_is_left_alone_for_longer_each_time() {
     let gaps: Vec<u64> = asked.windows(2).map(|two| two[1] - two[0]).collect();
     assert_eq!(gaps[..8], [10, 20, 40, 60, 60, 10, 20, 40], "asked at {asked:?}");
 }
+
+/// At the last instant that there is, ticks do not move on; what is kept then still comes back.
+#[test]
+fn the_end_of_time_is_an_instant_like_others() {
+    let end = Timestamp::MAX;
+    let mut engine = Engine::new(Config::builder().build().unwrap());
+    pools(&mut engine, &[9], Watermark::default());
+    let pace = || Pace { stabilize_ms: 60_000, ..Pace::default() };
+    let (traffic, policy) = given(1, 9, Behavior { out: pace(), inward: pace() });
+    engine.put_group(Timestamp::ZERO, traffic, policy.clone()).unwrap();
+    for (at, want) in [(end.as_millis() - 1, 3), (end.as_millis(), 5)] {
+        let at = Timestamp::from_millis(at);
+        engine.handle_sample(at, GroupId(1), LOAD, at, Some(Milli::from_units(want)));
+        for _ in 0..3 {
+            engine.handle_timeout(end);
+            obey(&mut engine, end);
+            let policy = Policy { min: u32::from(want == 5), ..policy.clone() };
+            engine.put_group(end, given(1, 9, Behavior::default()).0, policy).unwrap();
+        }
+    }
+    let kept = engine.snapshot();
+    let restored = Engine::restore(Config::builder().build().unwrap(), kept.clone()).unwrap();
+    assert_eq!(restored.snapshot(), kept);
+}
