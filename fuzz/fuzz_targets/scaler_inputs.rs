@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use jiff::civil::{Time, date};
 use libfuzzer_sys::fuzz_target;
+use tenon_scaler::chain::{Call, Chain, ChainTask, ChainVerdict, Link};
 use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
+use tenon_scaler::place::{Health, Host, Spread, place, rebalance};
 use tenon_scaler::strategy::{
     Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
@@ -166,7 +168,10 @@ fn policy(tape: &mut Tape<'_>) -> Policy {
     let metrics = (0..2).map(|id| metric(tape, id)).collect();
     let rules = (0..u16::from(tape.below(4))).map(|id| Rule { id: RuleId(id), kind: kind(tape) }).collect();
     let (min, max) = (u32::from(tape.below(4)), tape.count());
-    Policy { min, max, rank: tape.below(3), metrics, rules, behavior, warm_up_ms: if tape.flip() { 0 } else { tape.wide() } }
+    let warm_up_ms = if tape.flip() { 0 } else { tape.wide() };
+    let grant = if tape.flip() { Grant::Partial } else { Grant::Atomic };
+    let skew = (tape.below(3) == 0).then(|| tape.count());
+    Policy { min, max, rank: tape.below(3), metrics, rules, behavior, warm_up_ms, grant, skew, ..Policy::default() }
 }
 
 fn traffic(tape: &mut Tape<'_>, id: GroupId) -> Traffic {
@@ -191,7 +196,7 @@ fn pool(tape: &mut Tape<'_>, now: Timestamp) -> Pool {
 fn call(engine: &mut Engine, now: Timestamp, tape: &mut Tape<'_>) -> bool {
     let group = GroupId(u32::from(tape.id()));
     let at = Timestamp::from_millis(now.as_millis().wrapping_sub(u64::from(tape.below(3)) * 7_000));
-    match tape.below(20) {
+    match tape.below(23) {
         0 | 1 => engine.put_pool(now, pool(tape, now)).is_err(),
         2 => {
             engine.put_release(now, ReleaseId(u32::from(tape.below(2))), VersionId(u64::from(tape.byte())));
@@ -217,11 +222,60 @@ fn call(engine: &mut Engine, now: Timestamp, tape: &mut Tape<'_>) -> bool {
                 engine.set_by_hand(now, group, by_hand).is_err()
             }
         },
+        20 | 21 => start_chain(engine, now, tape),
+        22 => {
+            place_on_hosts(tape);
+            false
+        }
         fact => {
             tell(engine, now, at, group, fact, tape);
             false
         }
     }
+}
+
+fn start_chain(engine: &mut Engine, now: Timestamp, tape: &mut Tape<'_>) -> bool {
+    let group = |tape: &mut Tape<'_>| GroupId(u32::from(tape.id()));
+    let limit = |tape: &mut Tape<'_>| tape.flip().then(|| tape.milli());
+    let link = |tape: &mut Tape<'_>| Link { group: group(tape), per_instance: tape.milli(), limit: limit(tape) };
+    let call = |tape: &mut Tape<'_>| Call { caller: group(tape), callee: group(tape), permille: tape.count() };
+    let links = (0..tape.below(4)).map(|_| link(tape)).collect();
+    let calls = (0..tape.below(4)).map(|_| call(tape)).collect();
+    let Ok(chain) = Chain::new(links, calls) else { return false };
+    let entries: Vec<(GroupId, Milli)> = (0..tape.below(3)).map(|_| (group(tape), tape.milli())).collect();
+    let count = tape.count();
+    let _weakest = chain.assess(&entries, |_| count).permille();
+    let wanted = (0..tape.below(4)).map(|_| (group(tape), tape.count())).collect();
+    let grant = if tape.flip() { Grant::Partial } else { Grant::Atomic };
+    let task = ChainTask { wanted, from: now, until: now.after_millis(tape.wide()), grant };
+    let verdict = engine.start_chain(now, &chain, &task);
+    if let Ok(ChainVerdict::Started(plan)) = &verdict {
+        assert!(plan.steps.iter().all(|step| step.granted >= step.before), "a chain takes nothing away: {plan:?}");
+        assert!(grant == Grant::Partial || plan.is_whole());
+    }
+    matches!(verdict, Err(_) | Ok(ChainVerdict::Refused(_)))
+}
+
+fn place_on_hosts(tape: &mut Tape<'_>) {
+    let host = |tape: &mut Tape<'_>| Host {
+        id: HostId(u32::from(tape.below(9))),
+        idc: IdcId(tape.id()),
+        room: tape.count(),
+        here: if tape.below(9) == 0 { tape.count() } else { u32::from(tape.below(5)) },
+        load_permille: u16::from(tape.byte()) * 4,
+        health: [Health::Good, Health::Closed, Health::Bad][usize::from(tape.below(3))],
+    };
+    let hosts: Vec<Host> = (0..tape.below(9)).map(|_| host(tape)).collect();
+    let skew = tape.flip().then(|| u32::from(tape.below(4)));
+    let grant = if tape.flip() { Grant::Partial } else { Grant::Atomic };
+    let spread = Spread { per_host: u32::from(tape.below(5)), skew, grant };
+    let count = u32::from(tape.byte());
+    let placed = place(&hosts, count, spread);
+    let sum: u32 = placed.on.iter().map(|(_, count)| count).sum();
+    assert_eq!(sum + placed.missing, count, "{placed:?}");
+    assert!(grant == Grant::Partial || sum == 0 || sum == count);
+    assert!(placed.on.iter().all(|(_, count)| *count <= spread.per_host.max(1) * 9), "{placed:?}");
+    assert!(rebalance(&hosts, spread, 50).len() <= 50);
 }
 
 fn tell(engine: &mut Engine, now: Timestamp, at: Timestamp, group: GroupId, fact: u8, tape: &mut Tape<'_>) {
