@@ -202,7 +202,10 @@ fn planned(taxi: &Taxi, news: News, settings: &[HeadRoom]) -> Vec<Outcome> {
     let series = Series::new(Timestamp::ZERO, HALF_HOUR_MS, (0..taxi.first).map(value).collect());
     let forecast = series.and_then(|series| Forecast::choose(series, vec![], 28));
     let forecast = forecast.unwrap_or_else(|error| unreachable!("{error}"));
-    let fit = |steps| Nowcast::fit(&forecast, steps, 112).unwrap_or_else(|error| unreachable!("{error}"));
+    // On all days but those of the first seven weeks: one that a forecast needs before anything, six that the model's
+    // medians are made of.
+    let days = taxi.first / DAY - 49;
+    let fit = |steps| Nowcast::fit(&forecast, steps, days).unwrap_or_else(|error| unreachable!("{error}"));
     let (near, far) = (fit(1), fit(2));
     let mut outcomes = Vec::new();
     for HeadRoom { permille, percent } in settings {
