@@ -53,8 +53,8 @@ pub enum Effect {
     /// [`crate::Router::handle_report`]; a node that cannot vote by [`crate::Router::handle_declined`]; a write that
     /// came to nothing by [`crate::Router::abort_write`].
     Grant(Grant),
-    /// Show the row to a node's gate: it raises itself ([`crate::FenceGate::raise`]), drops a dead vote, applies a proven
-    /// one ([`crate::FenceGate::apply`]). Tell its report, whether the gate refused or not:
+    /// Show the row to a node's gate: it raises itself ([`crate::FenceGate::raise`]), drops a dead vote, applies a
+    /// proven one ([`crate::FenceGate::apply`]). Tell its report, whether the gate refused or not:
     /// [`crate::Router::handle_report`].
     RaiseGate {
         /// The node.

@@ -306,9 +306,9 @@ impl FenceGate {
         Ok(self.changed(Report { applied: to, staged, ..mine }, self.row.clone()))
     }
 
-    /// The node found that it does not hold what the gate says: its disk was tampered with, or a copy is to be made anew.
-    /// From now on it holds nothing, until [`Self::install`]. Fences and an open vote are not forgotten (the vote's record
-    /// is durable apart), and the serial goes on, so that the router takes the report for new.
+    /// The node found that it does not hold what the gate says: its disk was tampered with, or a copy is to be made
+    /// anew. From now on it holds nothing, until [`Self::install`]. Fences and an open vote are not forgotten (the
+    /// vote's record is durable apart), and the serial goes on, so that the router takes the report for new.
     pub fn lost(&self) -> Self {
         self.changed(Report { applied: Stamp::BLANK, ..self.report }, self.row.clone())
     }

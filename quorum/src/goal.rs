@@ -292,8 +292,8 @@ impl Router {
         row.member(request.leaves).is_some_and(|member| self.is_lost(member))
     }
 
-    /// Whether enough voters of the configuration before `row`'s have persisted it, if that is the row held here. Before
-    /// that no other may follow: a recovery finds its way from each configuration to the next.
+    /// Whether enough voters of the configuration before `row`'s have persisted it, if that is the row held here.
+    /// Before that no other may follow: a recovery finds its way from each configuration to the next.
     pub(crate) fn knows_of(&self, row: &Row) -> bool {
         let cell = self.state.cells.get(&row.repo).filter(|cell| cell.row.order() == row.order());
         cell.is_some_and(|cell| self.is_settled(cell))

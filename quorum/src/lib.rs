@@ -43,12 +43,13 @@
 //! * **A read.** `begin_read` when the request arrives → `route_read`: fetch the row and ask again, or wait and ask
 //!   again, or a [`Route`]. The node's gate checks the route; if it refuses, tell its report and ask again.
 //! * **A node that is behind** is found by reads, reports and probes, and brought up by `Sync`.
-//! * **The life of a repository**: `create` (a fork names its parent), `delete`, `replace` a member, `migrate` a fork family to
-//!   another shard. Each ends in a `Changed`, and whatever was cut short is taken up by asking again.
-//! * **Loss.** [`Router::findings`] says what is wrong with each replica, [`Router::inspect`] looks where no read looks;
-//!   `replace` a node whose disk is gone by itself. What no majority holds is an operator's to decide: `accept_loss`.
-//! * **A store that came back from a backup** gets a larger [`ConfigBuilder::generation`]. Then [`Router::recover`] every
-//!   repository: its members' gates promise, and know what the store has forgotten.
+//! * **The life of a repository**: `create` (a fork names its parent), `delete`, `replace` a member, `migrate` a fork
+//!   family to another shard. Each ends in a `Changed`, and whatever was cut short is taken up by asking again.
+//! * **Loss.** [`Router::findings`] says what is wrong with each replica, [`Router::inspect`] looks where no read
+//!   looks; `replace` a node whose disk is gone by itself. What one voter holds alone is pinned to it, and an operator
+//!   may end that: `accept_loss`.
+//! * **A store that came back from a backup** gets a larger [`ConfigBuilder::generation`]. Then [`Router::recover`]
+//!   every repository: its members' gates promise, and know what the store has forgotten.
 //!
 //! Here is the whole of it, with a store, three nodes and their transport in memory:
 //!

@@ -1,10 +1,10 @@
 //! Migration: a fork family moves to another shard, readable throughout, closed to writes meanwhile.
 //!
-//! Each repository goes through four rows: the newcomers learn (`Moving`), the places are swapped once they hold the newest state (the
-//! old voters learn on, so that they know where the repository went), and the old members are let go. The family's root leads:
-//! it swaps first, once *all* of the family is held by the newcomers, and that one swap decides for all. Before it, everything can be
-//! taken back; after it, the others follow. Every node of both shards holds the whole family in between, so no order of steps, and no crash,
-//! takes a fork from what it shares.
+//! Each repository goes through four rows: the newcomers learn (`Moving`), the places are swapped once they hold the
+//! newest state (the old voters learn on, so that they know where the repository went), and the old members are let
+//! go. The family's root leads: it swaps first, once *all* of the family is held by the newcomers, and that one swap
+//! decides for all. Before it, everything can be taken back; after it, the others follow. Every node of both shards
+//! holds the whole family in between, so no order of steps, and no crash, takes a fork from what it shares.
 
 use alloc::vec::Vec;
 

@@ -99,10 +99,10 @@ impl ReadRequest {
         Self { request: Some(request), ..self }
     }
 
-    /// The same read as a part of a client's request that reads several times: each of its reads goes to the same node,
-    /// whichever router of the same seed decides, as long as the same nodes qualify, and moves on only where that node no longer
-    /// qualifies or one that comes before it does again (highest random weight, after Thaler and Ravishankar, "A
-    /// name-based mapping scheme for rendezvous", 1996). Load and domains are not looked at.
+    /// The same read as a part of a client's request that reads several times: each of its reads goes to the same
+    /// node, whichever router of the same seed decides, as long as the same nodes qualify, and moves on only where
+    /// that node no longer qualifies or one that comes before it does again (highest random weight, after Thaler and
+    /// Ravishankar, "A name-based mapping scheme for rendezvous", 1996). Load and domains are not looked at.
     #[must_use]
     pub const fn via(self, request: RequestId) -> Self {
         Self { via: Some(request), ..self }

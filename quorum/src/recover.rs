@@ -1,8 +1,9 @@
 //! Recovery after the store came back from a backup: the gates know what it has forgotten.
 //!
-//! Every gate keeps the newest row it was shown, and promises to refuse what is of an earlier life of the store. W promises of the newest
-//! configuration are enough: they meet every W votes that can have committed, and every N − W + 1 gates that were
-//! shown a later configuration before it was written under. (For a majority, W and N − W + 1 are the same number.)
+//! Every gate keeps the newest row it was shown, and promises to refuse what is of an earlier life of the store. W
+//! promises of the newest configuration are enough: they meet every W votes that can have committed, and every N − W +
+//! 1 gates that were shown a later configuration before it was written under. (For a majority, W and N − W + 1 are the
+//! same number.)
 //!
 //! The decision is one swap, which also settles who decided if several tried: from then on the row names the newest
 //! state, and is closed to reads and writes until W voters hold that state ([`RowState::Recovering`]). A second swap

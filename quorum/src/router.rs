@@ -200,9 +200,9 @@ impl Router {
         self.change(repo, Goal::AcceptLoss(repo, survivor, epoch))
     }
 
-    /// Moves a fork family to another shard: readable throughout, not writable meanwhile. Each repository moves under a
-    /// change of its own, each with its [`Effect::Changed`]; that of the root comes last. A migration that was cut short is taken up by
-    /// asking again. Once it ended, what the old nodes hold of the family may be thrown away.
+    /// Moves a fork family to another shard: readable throughout, not writable meanwhile. Each repository moves under
+    /// a change of its own, each with its [`Effect::Changed`]; that of the root comes last. A migration that was cut
+    /// short is taken up by asking again. Once it ended, what the old nodes hold of the family may be thrown away.
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached, a granted write is under way, or the members are not N
