@@ -202,3 +202,13 @@ fn a_fork_that_is_made_while_its_family_is_marked_is_unmade() {
     assert_eq!(host.rows[&RepoId(4)].state, RowState::Deleted);
     assert_eq!(host.shards()[..3], [(2, RowState::Live); 3]);
 }
+
+#[test]
+fn a_fork_lives_on_the_nodes_of_its_family() {
+    let mut host = Host::new();
+    for (shard, nodes) in [(1, 2), (2, 2), (2, 1)] {
+        let fork = CreateRequest::new(RepoId(4), ShardId(shard), members(nodes), Digest([0; 16])).fork_of(ROOT);
+        let split = Reason::FamilySplit { parent: ROOT };
+        assert_eq!(host.router.create(host.now, &fork), Err(split.into()), "shard {shard}, nodes of {nodes}");
+    }
+}
