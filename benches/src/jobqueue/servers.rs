@@ -55,6 +55,12 @@ struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _told = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        // A shell's background job ignores that signal, and so do its children.
+        let told = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && told.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _killed = self.child.kill();
         let _ended = self.child.wait();
     }
 }
