@@ -280,3 +280,15 @@ fn a_doubt_that_a_learner_casts_ends_in_a_fetch() {
         Weather { loss: 20, repeat: 8, wipes: 1, restarts: 4, deletes: NEVER, restores: NEVER, migrations: NEVER },
     );
 }
+
+/// On its family's shard alone it could come to stand on nodes that hold none of the family's objects.
+#[test]
+fn a_fork_is_not_created_off_its_familys_nodes() {
+    let world = World::new(config().build().unwrap(), 1, 4);
+    let mut router = world.routers[0].clone();
+    let on = |nodes: [u32; 3]| nodes.map(|node| Member::voter(NodeId(node), Incarnation(1))).to_vec();
+    let fork = |nodes| CreateRequest::new(RepoId(8), ShardId(1), on(nodes), Digest([0; 16])).fork_of(REPO);
+    let split = Reason::FamilySplit { parent: REPO };
+    assert_eq!(router.create(world.now, &fork([2, 3, 4])).map_err(|refusal| refusal.reason), Err(split));
+    assert!(router.create(world.now, &fork([1, 2, 3])).is_ok());
+}
