@@ -13,7 +13,7 @@ use crate::num::shift;
 use crate::reason::Direction;
 use crate::strategy::{Evidence, Verdict};
 
-/// The numbers behind a [`Decision`], in the order in which they took effect.
+/// The numbers behind a [`Decision`](crate::Decision), in the order in which they took effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lines {
