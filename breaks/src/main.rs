@@ -21,16 +21,16 @@ use crate::copy::{Copy, Verdict};
 struct Options {
     /// The crate's folder: quorum, refslog, jobqueue or scaler.
     folder: String,
-    /// Only the breaks whose rule contains this text.
-    #[arg(default_value = "")]
-    rule: String,
+    /// Only the breaks whose rule contains one of these texts.
+    rules: Vec<String>,
 }
 
 fn run(options: &Options) -> Result<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the program's own folder has no parent")?;
     let mut breaks = list::read(&root.join(&options.folder))?;
-    breaks.retain(|broken| broken.rule.contains(&options.rule));
-    ensure!(!breaks.is_empty(), "no break's rule contains `{}`", options.rule);
+    let chosen = |rule: &str| options.rules.is_empty() || options.rules.iter().any(|text| rule.contains(text));
+    breaks.retain(|broken| chosen(&broken.rule));
+    ensure!(!breaks.is_empty(), "no break's rule contains {}", options.rules.join(" or "));
     let mut tests: Vec<String> = breaks.iter().flat_map(|broken| broken.tests.clone()).collect();
     tests.sort_unstable();
     tests.dedup();
