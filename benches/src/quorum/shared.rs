@@ -12,7 +12,7 @@ use tenon_quorum::{
 use super::{Mix, NOW, mix, row};
 use crate::{Bound, Row, Scale, interleave, median_ns};
 
-const STRIPES: u32 = 256;
+const STRIPES: u32 = 16;
 
 type Papaya = papaya::HashMap<u64, [u64; 4], BuildHasherDefault<Mix>>;
 type Dash = dashmap::DashMap<u64, [u64; 4], BuildHasherDefault<Mix>>;

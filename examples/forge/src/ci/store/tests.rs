@@ -85,7 +85,7 @@ fn a_row_moves_by_its_version_and_remembers_its_times() {
     job.state = tenon_jobqueue::State::Succeeded;
     job.since = Timestamp::from_millis(900);
     pipeline.version = pipeline.version.next();
-    pipeline.unstarted = 0;
+    (pipeline.unstarted, pipeline.remaining) = (0, 0);
     assert_eq!(pipeline.state(), PipelineState::Succeeded);
     let change = |row| Change { expect: Some(old), row };
     let write = Write { changes: vec![change(Row::Job(job)), change(Row::Pipeline(pipeline))], birth: None };
