@@ -20,8 +20,20 @@ impl Launch for Idle {
     fn launch(&self, _: &str) -> Result<Child> {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' TERM; read line"]).stdin(Stdio::piped()).kill_on_drop(true);
-        Ok(command.spawn()?)
+        let child = command.spawn()?;
+        // A release that comes before the shell has read its first word would end it.
+        let status = format!("/proc/{}/status", child.id().context("it has ended")?);
+        while !ignores_term(&std::fs::read_to_string(&status)?) {
+            std::thread::yield_now();
+        }
+        Ok(child)
     }
+}
+
+/// Whether a process is deaf to SIGTERM, by what `/proc/PID/status` says of it.
+fn ignores_term(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 << 14 != 0)
 }
 
 #[derive(Default)]
