@@ -45,16 +45,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                     }
                 }
                 Effect::RaiseGate { node, row, .. } => {
-                    let (raised, proof) = (gates[&node].raise(&row)?, row.proof());
-                    gates.insert(node, if raised.proves_staged(&proof) { raised.apply(&proof)? } else { raised });
+                    gates.insert(node, gates[&node].show(&row)?);
                     router.handle_report(now, &gates[&node].report());
                 }
                 Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
-                Effect::Answer { outcome, reason, .. } => println!("answer: {outcome:?}: {reason}"),
+                Effect::Answer { outcome, reason, .. } => println!("answer: {outcome}: {reason}"),
                 Effect::Changed { result, .. } => println!("change: {result:?}"),
                 Effect::FetchRow { .. } | Effect::FetchFeed { .. } => println!("only after a lost answer"),
-                Effect::FetchFamily { .. } => println!("only where a repository moves to another shard"),
-                Effect::Promise { .. } => println!("only after the store was restored from a backup"),
+                Effect::FetchFamily { .. } | Effect::Promise { .. } => println!("only in a move or a recovery"),
             }
         }
     }
