@@ -393,6 +393,9 @@ fn a_conflict_that_explains_nothing_makes_the_engine_read_again() {
     let call = host.engine.pull(host.now, &PullRequest { wait_ms: 1_000, ..request(1, 1) }).unwrap();
     let Some(Effect::Persist { ticket }) = host.engine.poll_effect() else { panic!() };
     host.engine.handle_conflicted(host.now, ticket, &[]);
+    let next = host.engine.poll_effect();
+    let Some(read @ Effect::Fetch { .. }) = next else { panic!("not read again: {next:?}") };
+    host.act(read);
     host.run();
     assert_eq!(host.got(call).len(), 1, "the pipeline was read, and the job came back");
 }
