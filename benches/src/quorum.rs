@@ -93,32 +93,33 @@ fn decide(router: &mut Router, repo: u64) -> u64 {
     }
 }
 
-/// Reads of random repositories; each id depends on the last decision if `chained`.
-fn reads(router: &mut Router, count: u64, batch: usize, chained: Chained) -> usize {
+/// Reads of random repositories. `next` says which, by the place in the run and by what the last one came to: a function
+/// of its own for each kind of run, as a switch inside would make every id wait for the answer before it.
+fn reads(router: &mut Router, count: u64, batch: usize, next: impl Fn(u64, u64) -> u64) -> usize {
     let mut last = 0;
     for i in 0..batch as u64 {
-        let salt = if chained == Chained::Yes { last & 1 } else { 0 };
-        last = decide(router, mix(i + salt) % count);
+        last = decide(router, next(i, last) % count);
         assert!(last != u64::MAX, "every read is served");
     }
     black_box(last);
     batch
 }
 
-fn lookups(bare: &Bare, count: u64, batch: usize, chained: Chained) -> usize {
+fn lookups(bare: &Bare, count: u64, batch: usize, next: impl Fn(u64, u64) -> u64) -> usize {
     let mut last = 0;
     for i in 0..batch as u64 {
-        let salt = if chained == Chained::Yes { last & 1 } else { 0 };
-        last = bare.get(&(mix(i + salt) % count)).map_or(0, |row| row[0]);
+        last = bare.get(&(next(i, last) % count)).map_or(0, |row| row[0]);
     }
     black_box(last);
     batch
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Chained {
-    Yes,
-    No,
+fn independent(i: u64, _: u64) -> u64 {
+    mix(i)
+}
+
+fn dependent(i: u64, last: u64) -> u64 {
+    mix(i + (last & 1))
 }
 
 fn read_rows(scale: Scale, out: &mut Vec<Row>) {
@@ -133,20 +134,20 @@ fn read_rows(scale: Scale, out: &mut Vec<Row>) {
             .note(format!("everything the router holds; {resting} of {known} at rest")),
     );
     let bare: Bare = (0..count as u64).map(|repo| (repo, [repo, 1, 2, 3])).collect();
-    for (name, chained) in [("independent", Chained::No), ("dependent", Chained::Yes)] {
-        let pair = interleave(
-            7,
-            || reads(&mut router, count as u64, batch, chained),
-            || lookups(&bare, count as u64, batch, chained),
-        );
+    let total = count as u64;
+    let mut beside = |name: &str, pair: crate::Pair| {
         out.push(
             Row::new(format!("read decision, {name} random ids"), pair.subject_ns, "ns", Bound::RatioAtMost(1.5))
                 .beside("bare lookup of 32-byte rows", pair.peer_ns, pair.ratio)
                 .note(format!("{count} repositories, by a cached row")),
         );
-    }
+    };
+    let ours = || reads(&mut router, total, batch, independent);
+    beside("independent", interleave(7, ours, || lookups(&bare, total, batch, independent)));
+    let ours = || reads(&mut router, total, batch, dependent);
+    beside("dependent", interleave(7, ours, || lookups(&bare, total, batch, dependent)));
     let spent = allocations(|| {
-        reads(&mut router, count as u64, 1_000, Chained::No);
+        reads(&mut router, total, 1_000, independent);
     });
     #[allow(clippy::cast_precision_loss, reason = "a figure to read")]
     let each = spent as f64 / 1_000.0;
