@@ -283,7 +283,7 @@ fn a_doubt_that_a_learner_casts_ends_in_a_fetch() {
 
 /// On its family's shard alone it could come to stand on nodes that hold none of the family's objects.
 #[test]
-fn a_fork_is_not_created_off_its_familys_nodes() {
+fn a_fork_is_not_created_off_the_nodes_of_its_family() {
     let world = World::new(config().build().unwrap(), 1, 4);
     let mut router = world.routers[0].clone();
     let on = |nodes: [u32; 3]| nodes.map(|node| Member::voter(NodeId(node), Incarnation(1))).to_vec();
