@@ -196,7 +196,7 @@ fn every_log_of_few_changes_is_compacted_right() {
         let seen = search(policy);
         assert_eq!(seen.logs, count([0; 3], depth(), policy), "not all logs were looked at");
         assert!(seen.logs > 500 && seen.conflicts > 500, "{} logs, {} conflicts", seen.logs, seen.conflicts);
-        assert!(seen.refused > 500 && seen.replays > 2 * seen.refused, "{} of {}", seen.refused, seen.replays);
+        assert!(seen.refused > 500 && seen.replays > seen.refused + 500, "{} of {}", seen.refused, seen.replays);
         assert!(seen.stretches > 3 * seen.logs, "{} stretches", seen.stretches);
     }
 }
