@@ -155,10 +155,10 @@ impl<'a> Admission<'a> {
         let end;
         let seen = match (expected, &step.current) {
             (Old::Any, _) => return Ok(()),
-            // Like Git, an expected id is compared with what a symbolic ref resolves to, even where the command acts on
-            // the symbolic ref itself, which must then resolve.
-            (_, Some(Value::Symbolic(_))) => {
-                let name = self.refs.resolve(&step.name).ok_or(Reason::SymrefLoop { max: Refs::READ_DEPTH })?;
+            // An expected id is compared with what a symbolic ref resolves to, even where the command acts on the symbolic
+            // ref itself, which must then resolve: counted from its target, as Git's `files` backend does.
+            (_, Some(Value::Symbolic(target))) => {
+                let name = self.refs.resolve(target).ok_or(Reason::SymrefLoop { max: Refs::READ_DEPTH })?;
                 if matches!(expected, Old::Is(Value::Symbolic(_))) {
                     step.current.as_ref()
                 } else {

@@ -99,7 +99,10 @@
 //!
 //! - *Git's verdicts.* Real `git update-ref`, on its `files` and `reftable` backends, is the oracle of the tests. Stricter
 //!   by default: root refs other than `HEAD`, worktrees' refs, the deletion of `HEAD`, and chains of symbolic refs that Git
-//!   could not read are refused ([`ConfigBuilder`] says which of these can be had).
+//!   could not read are refused ([`ConfigBuilder`] says which of these can be had). Where a command with an old value acts
+//!   on a symbolic ref itself, Git's backends differ, and its default, `files`, is followed: [`Refs::READ_DEPTH`] counts
+//!   from the ref's target on, in `reftable` from the ref. What Git refuses only because `HEAD`'s reflog would note the
+//!   change too (a symbolic old value of the branch that `HEAD` names) is admitted.
 //! - *A refusal changes nothing*, and neither does an error: the result of a replay is checked before the first ref moves.
 //! - *Late and repeated records are ordinary*: they are [`Replayed::AlreadyApplied`].
 //! - *Cover is valid anywhere within it* ([`Mode::Cover`]): a replica between base and end may replay it. An exact segment

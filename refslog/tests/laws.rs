@@ -8,13 +8,14 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::successors;
 
 use common::{Chance, LINEAGE, config, oid, open_config, seed_and_steps};
 use proptest::prelude::*;
 use tenon_refslog::{
-    Action, Change, Command, DecodeError, DfPolicy, Log, LogConfig, LogError, Mode, ObjectId, Old, Piece, PinId, Plan,
-    Reason, Record, Records, RefName, Refs, Replayed, ReplicaId, Segment, Snapshot, Taken, Transaction, Value, Version,
-    compact, compact_segments, git,
+    Action, Change, Command, DecodeError, Deref, DfPolicy, Log, LogConfig, LogError, Mode, ObjectId, Old, Piece, PinId,
+    Plan, Reason, Record, Records, RefName, Refs, Replayed, ReplicaId, Segment, Snapshot, Taken, Transaction, Value,
+    Version, compact, compact_segments, git,
 };
 
 fn ids() -> Vec<ObjectId> {
@@ -226,8 +227,15 @@ fn every_refusal_is_explained_by_its_numbers() {
             for (at, reason) in refs.admit(&transaction).unwrap_err().reasons() {
                 let command = &transaction.commands()[at];
                 let name = command.name();
-                let end = refs.resolve(name).and_then(|end| refs.get(&end));
                 let physical = refs.get(name);
+                // What acts on a symbolic ref itself still reads what the ref's target leads to.
+                let start = match (command.deref(), &physical) {
+                    (Deref::Never, Some(Value::Symbolic(target))) => target,
+                    _ => name,
+                };
+                let next = |at: &RefName| refs.get(at).and_then(|value| value.target_name().cloned());
+                let links = successors(next(start), next).take(100).count();
+                let end = refs.resolve(start).and_then(|end| refs.get(&end));
                 let holds = |value: &Value| end.as_ref() == Some(value) || physical.as_ref() == Some(value);
                 let explained = match reason {
                     Reason::Stale { expected, actual } => {
@@ -240,7 +248,7 @@ fn every_refusal_is_explained_by_its_numbers() {
                     Reason::Conflict { with } => refs.get(with).is_some(),
                     Reason::ConflictWithin { with } => refs.get(with).is_none(),
                     Reason::Duplicate { other, .. } => *other != at && *other < transaction.commands().len(),
-                    Reason::SymrefLoop { .. } => matches!(physical, Some(Value::Symbolic(_))),
+                    Reason::SymrefLoop { max } => links > *max,
                     Reason::HeadDeletion => *command.action() == Action::Delete,
                     _ => panic!("unexpected {reason:?}, seed {seed}"),
                 };

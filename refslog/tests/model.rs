@@ -55,7 +55,7 @@ fn old_is_met(model: &Model, command: &Command, end: &RefName) -> bool {
     };
     let seen = match (current, &expected) {
         (_, Old::Any) => return true,
-        (Some(Value::Symbolic(_)), _) => match (resolve(model, end), &expected) {
+        (Some(Value::Symbolic(target)), _) => match (resolve(model, target), &expected) {
             (None, _) => return false,
             (Some(_), Old::Is(Value::Symbolic(_))) => current,
             (Some(name), _) => model.get(name),

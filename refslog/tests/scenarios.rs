@@ -154,6 +154,10 @@ fn symbolic_refs_are_resolved_at_admission() {
             ("a loop", "a=@b b=@a", "update a 2", "refused 0#13"),
             ("a loop is undone", "a=@b b=@a", "delete! a; update! b 1", "a:@b>- b:@a>1"),
             ("a chain too long", "a=@b b=@c c=@d d=@e e=@f f=1", "update a 2", "refused 0#13"),
+            // A command on the symbolic ref itself reads what its target leads to: as far as Git reads, from there.
+            ("the head of a chain", "a=@b b=@c c=@d d=@e e=@f f=1", "update! a 2 1", "a:@b>2"),
+            ("of one too long", "a=@b b=@c c=@d d=@e e=@f f=@g g=1", "update! a 2 1", "refused 0#13"),
+            ("of one too long, whatever it holds", "a=@b b=@c c=@d d=@e e=@f f=@g g=1", "update! a 2", "a:@b>2"),
             ("a new symbolic ref", "", "create s @main", "s:->@main"),
             ("D/F on the target", "s=@x/y x=1", "create s 1", "refused 0#11"),
         ],
