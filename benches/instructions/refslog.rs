@@ -136,7 +136,7 @@ struct Limits {
 }
 
 const LIMITS: Limits =
-    Limits { admit: 47_400, encode: 9_800, decode: 16_000, fold: 869_000, lookup: 2_530, scan: 2_545_000 };
+    Limits { admit: 47_400, encode: 9_800, decode: 16_000, fold: 869_000, lookup: 2_430, scan: 2_066_000 };
 
 library_benchmark_group!(name = hot, benchmarks = [admit, encode, decode, fold, lookup, scan]);
 main!(library_benchmark_groups = hot);

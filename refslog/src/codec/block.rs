@@ -44,6 +44,16 @@ impl Fill {
         self.add(name.len() + old + entry.new.map_or(0, value));
     }
 
+    /// Counts some entries that were read, of an id and nothing else each: the bytes of their names, and the last one's name.
+    #[inline]
+    pub(crate) fn add_plain(&mut self, entries: usize, names: usize, last: &[u8]) {
+        if entries > 0 {
+            self.entries += entries;
+            self.weight += names + entries * ID_WEIGHT;
+            self.last = last.len() + ID_WEIGHT;
+        }
+    }
+
     fn add_written(&mut self, entry: &Entry<'_>) {
         let value = |value: &Value| match value {
             Value::Direct(_) => ID_WEIGHT,
@@ -89,9 +99,10 @@ impl<'a> DataBlock<'a> {
         let count = reader.len()?;
         let wrong = || DecodeError::new(base, Kind::Field);
         let restarts = 2 * (count.checked_sub(1).ok_or_else(wrong)? / RESTART);
-        let at = payload.len().checked_sub(restarts).filter(|at| *at >= reader.at()).ok_or_else(wrong)?;
+        let run_at = payload.len() - reader.left();
+        let at = payload.len().checked_sub(restarts).filter(|at| *at >= run_at).ok_or_else(wrong)?;
         let (run, restarts) = payload.split_at(at);
-        Ok(Self { payload: run, base, format, count, run_at: reader.at(), restarts })
+        Ok(Self { payload: run, base, format, count, run_at, restarts })
     }
 
     pub(crate) const fn count(&self) -> usize {
@@ -124,7 +135,7 @@ impl<'a> DataBlock<'a> {
         for _ in 0..RESTART.min(self.count - RESTART * number) {
             let offset = parts.reader.offset();
             if let Some(short) = parts.short().filter(Short::is_plain) {
-                let id = parts.pass_plain(&short);
+                let id = parts.pass_plain(&short)?;
                 let order = short.shared.cmp(&matched);
                 if order.is_gt() {
                     continue;
@@ -134,7 +145,7 @@ impl<'a> DataBlock<'a> {
                     return Ok(None);
                 }
                 if own == key {
-                    return Ok(id.map(|id| (RawEntry::plain(id), offset)));
+                    return Ok(Some((RawEntry::plain(id), offset)));
                 }
                 // What they share ends before either does: both are of bytes, sixteen at a time.
                 matched += (own ^ key).leading_zeros() as usize / 8;

@@ -22,14 +22,14 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, body: &[u8]) {
 pub(crate) fn take_frame(bytes: &[u8], base: usize) -> Result<(&[u8], usize), DecodeError> {
     let mut reader = Reader::new(bytes, base);
     let len = reader.varint()?;
-    let head = bytes.get(..reader.at()).unwrap_or_default();
+    let head = bytes.get(..bytes.len() - reader.left()).unwrap_or_default();
     let crc = u32::from_le_bytes(reader.array()?);
     let len = usize::try_from(len).map_err(|_| reader.error(Kind::Truncated))?;
     let body = reader.take(len)?;
     if len == 0 || crc32c::crc32c_append(crc32c::crc32c(head), body) != crc {
         return Err(DecodeError::new(base, Kind::Corrupt));
     }
-    Ok((body, reader.at()))
+    Ok((body, bytes.len() - reader.left()))
 }
 
 /// The records of a log file or of several rows put end to end, one after another.

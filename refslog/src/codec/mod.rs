@@ -42,42 +42,31 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Reads from the front of a slice; errors carry the offset in the whole input.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// Offset of `bytes` in the whole input.
-    base: usize,
+    rest: &'a [u8],
+    /// Offset of the slice's end in the whole input.
+    end: usize,
 }
 
 impl<'a> Reader<'a> {
+    /// Reads a slice that starts at the offset `base` of the whole input.
     pub(crate) const fn new(bytes: &'a [u8], base: usize) -> Self {
-        Self { bytes, at: 0, base }
+        Self { rest: bytes, end: base.saturating_add(bytes.len()) }
     }
 
     /// Offset of the next byte in the whole input.
+    #[inline]
     pub(crate) const fn offset(&self) -> usize {
-        self.base + self.at
-    }
-
-    /// Offset of the next byte in the slice.
-    pub(crate) const fn at(&self) -> usize {
-        self.at
+        self.end - self.rest.len()
     }
 
     /// What is left to read.
     #[inline]
-    pub(crate) fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    /// Passes over bytes of [`Self::rest`].
-    #[inline]
-    pub(crate) const fn skip(&mut self, len: usize) {
-        debug_assert!(len <= self.left(), "only what is there is passed over");
-        self.at += len;
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     pub(crate) const fn left(&self) -> usize {
-        self.bytes.len() - self.at
+        self.rest.len()
     }
 
     pub(crate) const fn error(&self, kind: Kind) -> DecodeError {
@@ -86,23 +75,22 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let left = self.bytes.get(self.at..).unwrap_or_default();
-        let Some(taken) = left.get(..len) else { return Err(self.error(Kind::Truncated)) };
-        self.at += len;
+        let Some((taken, rest)) = self.rest.split_at_checked(len) else { return Err(self.error(Kind::Truncated)) };
+        self.rest = rest;
         Ok(taken)
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let offset = self.offset();
-        let taken = self.take(N)?;
-        taken.try_into().map_err(|_| DecodeError::new(offset, Kind::Truncated))
+        let Some((taken, rest)) = self.rest.split_first_chunk() else { return Err(self.error(Kind::Truncated)) };
+        self.rest = rest;
+        Ok(*taken)
     }
 
     #[inline]
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
-        let Some(byte) = self.bytes.get(self.at).copied() else { return Err(self.error(Kind::Truncated)) };
-        self.at += 1;
-        Ok(byte)
+        let Some((byte, rest)) = self.rest.split_first() else { return Err(self.error(Kind::Truncated)) };
+        self.rest = rest;
+        Ok(*byte)
     }
 
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {

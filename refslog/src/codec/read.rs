@@ -1,6 +1,7 @@
 //! Reading a [run](super::run): entry by entry into one name buffer, as hostile.
 
 use alloc::vec::Vec;
+use core::mem::take;
 
 use super::Reader;
 use super::error::{DecodeError, DecodeErrorKind as Kind};
@@ -11,8 +12,8 @@ use crate::change::Change;
 use crate::name::RefName;
 use crate::oid::ObjectFormat;
 
-/// A name that is written over again and again, with room for a short suffix behind it.
-#[derive(Clone, Debug)]
+/// A name that is written over again and again, with room for short suffixes behind it.
+#[derive(Clone, Debug, Default)]
 struct NameBuffer {
     bytes: Vec<u8>,
     len: usize,
@@ -20,55 +21,54 @@ struct NameBuffer {
 
 impl NameBuffer {
     fn new(name: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(name.len() + 4 * ROOM);
-        bytes.extend_from_slice(name);
-        bytes.resize(name.len() + 4 * ROOM, 0);
-        Self { bytes, len: name.len() }
+        let mut buffer = Self { bytes: Vec::with_capacity(name.len() + 4 * ROOM), len: name.len() };
+        buffer.bytes.extend_from_slice(name);
+        buffer.make_room();
+        buffer
     }
 
+    /// As far as a name may go: what is put in place there is never too long.
+    fn make_room(&mut self) {
+        self.bytes.resize((self.len + 4 * ROOM).min(RefName::MAX_LEN).max(self.len), 0);
+    }
+
+    #[inline]
     fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// Puts a short suffix behind the first `keep` bytes; does nothing where it is not in its one form, or the name would
-    /// not be after the one before.
+    /// Puts a short suffix behind the first `keep` bytes; does nothing where there is no room, where it is not in its one
+    /// form, or where the name would not be after the one before. Answers with the name.
     #[inline]
-    fn put_short(&mut self, keep: usize, short: &Short<'_>) -> Option<()> {
-        if keep > self.len || keep > RefName::MAX_LEN - ROOM {
-            return None;
-        }
-        let (suffix, len, goes_on) = (short.suffix, short.len, keep < self.len);
+    fn put_short(&mut self, keep: usize, short: &Short<'_>) -> Option<&[u8]> {
+        let (suffix, len) = (short.suffix, short.len);
         let (first, canonical) = if short.is_packed() {
             (first_of(suffix[0]), is_packed_well(u64::from_le_bytes(*suffix.first_chunk()?), len))
         } else {
             (suffix[0], !is_packable(suffix.get(..len)?))
         };
         let room: &mut [u8; ROOM] = self.bytes.get_mut(keep..)?.first_chunk_mut()?;
-        if !canonical || (goes_on && first <= room[0]) {
+        if !canonical || keep > self.len || (keep < self.len && first <= room[0]) {
             return None;
         }
         if short.is_packed() {
-            unpack(suffix.first_chunk::<7>()?, room);
+            // Few are longer.
+            unpack(suffix.first_chunk::<4>()?, room);
+            if len > 8 {
+                unpack(suffix.get(4..7)?, room.get_mut(8..)?);
+            }
         } else {
             *room = *suffix;
         }
         self.len = keep + len;
-        if self.bytes.len() < self.len + ROOM {
-            self.make_room();
-        }
-        Some(())
-    }
-
-    #[cold]
-    fn make_room(&mut self) {
-        self.bytes.resize(self.len + 4 * ROOM, 0);
+        self.bytes.get(..self.len)
     }
 
     fn replace(&mut self, keep: usize, suffix: Suffix<'_>) {
         self.bytes.truncate(keep);
         self.bytes.extend(suffix.chars());
         self.len = self.bytes.len();
-        self.bytes.resize(self.len + ROOM, 0);
+        self.make_room();
     }
 }
 
@@ -138,12 +138,13 @@ impl<'a> RunReader<'a> {
             self.name.len = self.common;
             self.stop = self.restarts.after(self.index).min(self.count);
         }
-        let op = match self.parts.short().filter(|short| self.take_name(short).is_some()) {
-            Some(short) => {
-                self.parts.reader.skip(short.taken);
+        let op = match self.parts.short() {
+            Some(short) if short.is_known() && self.name.put_short(self.common + short.shared, &short).is_some() => {
+                self.ops = (self.ops.0 & short.op, self.ops.1 | short.op);
+                self.parts.pass(&short)?;
                 short.op
             }
-            None => self.any_name()?,
+            _ => self.any_name()?,
         };
         if self.index == 0 {
             self.lead = self.name.as_slice().get(self.common).copied();
@@ -153,25 +154,29 @@ impl<'a> RunReader<'a> {
         Ok(Some(entry))
     }
 
-    /// The id of the next entry, where that is one of the usual kind: no restart, an id and nothing else, under a name that
-    /// differs from the one before in a few bytes. `None` for any other, and for one that is wrong: then nothing is read,
-    /// and [`Self::next_entry`] says what it is.
+    /// Hands out names, ids and offsets for as long as entries are of the usual kind: no restart, an id and nothing else,
+    /// under a name that differs from the one before in a few bytes. Stops ahead of any other, and ahead of one that is
+    /// wrong: [`Self::next_entry`] says what it is.
+    ///
+    /// What the loop writes is its own while it runs, so that it is kept in registers.
     #[inline]
-    pub(crate) fn next_plain(&mut self) -> Option<&'a [u8]> {
-        let short = self.parts.short()?;
-        if self.is_at_stop() || !short.is_plain() {
-            return None;
+    pub(crate) fn each_plain(
+        &mut self,
+        mut each: impl FnMut(&[u8], &'a [u8], usize) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let (mut parts, mut name, mut ops) = (self.parts.clone(), take(&mut self.name), self.ops);
+        let mut index = self.index;
+        while index < self.stop
+            && let Some(short) = parts.short().filter(Short::is_plain)
+            && let Some(name) = name.put_short(self.common + short.shared, &short)
+        {
+            ops = (ops.0 & short.op, ops.1 | short.op);
+            index += 1;
+            let offset = parts.reader.offset();
+            each(name, parts.pass_plain(&short)?, offset)?;
         }
-        self.take_name(&short)?;
-        self.index += 1;
-        self.parts.pass_plain(&short)
-    }
-
-    #[inline]
-    fn take_name(&mut self, short: &Short<'_>) -> Option<()> {
-        self.name.put_short(self.common + short.shared, short)?;
-        self.ops = (self.ops.0 & short.op, self.ops.1 | short.op);
-        Some(())
+        (self.parts, self.name, self.ops, self.index) = (parts, name, ops, index);
+        Ok(())
     }
 
     /// Reads a name over the one before; refuses any other than the shortest form, and names out of order.
@@ -226,12 +231,13 @@ pub(crate) fn read_changes<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::put_bytes;
     use crate::codec::run::{PACKED, PLAIN};
 
     /// A run: the prefix, the layout, and entries as (op where they are mixed, shared, length, suffix), each with an id.
     fn run(prefix: &[u8], layout: u8, entries: &[(u8, u8, u8, &[u8])]) -> Vec<u8> {
-        let mut out = alloc::vec![u8::try_from(prefix.len()).unwrap()];
-        out.extend_from_slice(prefix);
+        let mut out = Vec::new();
+        put_bytes(&mut out, prefix);
         out.push(layout);
         for (op, shared, len, suffix) in entries {
             out.extend((layout == MIXED).then_some(*op));
@@ -249,9 +255,10 @@ mod tests {
         let mut names = Vec::new();
         while run.next_entry()?.is_some() {
             names.push(run.name().to_vec());
-            while run.next_plain().is_some() {
-                names.push(run.name().to_vec());
-            }
+            run.each_plain(|name, _, _| {
+                names.push(name.to_vec());
+                Ok(())
+            })?;
         }
         run.finish().map(|_| names)
     }
@@ -283,6 +290,16 @@ mod tests {
             for (rule, bytes) in bad {
                 let error = names(bytes, 2, behind).unwrap_err();
                 assert_eq!(error.kind(), &Kind::NotCanonical, "{rule}, with {behind} bytes behind");
+            }
+        }
+    }
+    #[test]
+    fn a_name_is_never_too_long() {
+        for (common, fits) in [(RefName::MAX_LEN - 20, true), (RefName::MAX_LEN - 1, true), (RefName::MAX_LEN, false)] {
+            let bytes = run(&alloc::vec![b'r'; common], PLAIN, &[(0, 0, 1, b"a"), (0, 0, 1, b"b"), (0, 0, 1, b"c")]);
+            for behind in [0, 100] {
+                let read = names(&bytes, 3, behind).map(|names| names.iter().map(Vec::len).max());
+                assert_eq!(read.ok(), fits.then_some(Some(common + 1)), "{common} and one, {behind} bytes behind");
             }
         }
     }

@@ -83,16 +83,17 @@ impl<F: FnMut(&[u8], RawEntry<'_>, usize) -> Result<(), DecodeError>> Scan<'_, F
             loop {
                 fill.add_read(run.name(), &entry);
                 (self.each)(run.name(), entry, at)?;
-                at = run.offset();
-                while let Some(id) = run.next_plain() {
-                    let plain = RawEntry::plain(id);
-                    fill.add_read(run.name(), &plain);
-                    (self.each)(run.name(), plain, at)?;
-                    at = run.offset();
-                }
+                let (mut plain, mut names) = (0, 0);
+                run.each_plain(|name, id, at| {
+                    plain += 1;
+                    names += name.len();
+                    (self.each)(name, RawEntry::plain(id), at)
+                })?;
+                fill.add_plain(plain, names, run.name());
                 if run.is_at_stop() {
                     break;
                 }
+                at = run.offset();
                 let Some(next) = run.next_entry()? else { break };
                 entry = next;
             }
