@@ -78,7 +78,7 @@
 //! says what two versions differ in, each ref with the version that touched it last.
 //!
 //! A replica that went ahead of the log is taken back ([`Refs::rollback`]); [`Bisection`] finds where two logs part;
-//! [`diff`] says what two states differ in, and [`Sketch`] and [`Reconciler`] find that over a wire, at some 35 to 40 bytes
+//! [`diff`] says what two states differ in, and [`Sketch`] and [`Reconciler`] find that over a wire, at some 32 to 36 bytes
 //! a difference, where there is no common log.
 //!
 //! # What you must persist, and when

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use crate::change::Value;
+use crate::codec::Reader;
 use crate::codec::error::DecodeError;
-use crate::codec::{Reader, put_varint};
 use crate::name::RefName;
 use crate::refs::Refs;
 
@@ -26,10 +26,11 @@ impl EntryId {
         Self(u128::from_le_bytes(refs.config().key().entry(name, value).prefix16()))
     }
 
-    /// Tells a lone entry from a sum of several: a bijection of each half, mixed (the finaliser of `SplitMix64`).
+    /// Tells a lone entry from a sum of several: a bijection of each half, mixed (the finaliser of `SplitMix64`). That of
+    /// zero, which an empty cell holds, is not zero.
     fn check(self) -> u64 {
         let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
-        mix(half(self.0) ^ mix(half(self.0 >> 64)).rotate_left(23))
+        mix(half(self.0) ^ mix(half(self.0 >> 64)).rotate_left(23) ^ 0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -39,38 +40,56 @@ const fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// One cell of a sketch: the sum of the entries that fall into it. Some 25 bytes.
+/// One cell of a sketch: the sum of the entries that fall into it, and that of their checks. 24 bytes.
+///
+/// The original keeps a count of the entries besides, which says of a lone one on which side it is. Here sums wrap, and what
+/// is taken out of a cell that it is not in leaves its negative: that says the same. That a sum of several passes for a lone
+/// entry has odds of 2⁻⁶³ at each look; the checksum of all refs tells in the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cell {
     sum: u128,
     check: u64,
-    count: i64,
+}
+
+/// Who has an entry that the other does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Here,
+    There,
 }
 
 impl Cell {
-    fn apply(&mut self, entry: EntryId, count: i64) {
-        self.sum ^= entry.0;
-        self.check ^= entry.check();
-        self.count = self.count.wrapping_add(count);
+    fn add(&mut self, entry: EntryId) {
+        self.sum = self.sum.wrapping_add(entry.0);
+        self.check = self.check.wrapping_add(entry.check());
+    }
+
+    fn remove(&mut self, entry: EntryId) {
+        self.sum = self.sum.wrapping_sub(entry.0);
+        self.check = self.check.wrapping_sub(entry.check());
     }
 
     const fn is_zero(&self) -> bool {
-        self.sum == 0 && self.check == 0 && self.count == 0
+        self.sum == 0 && self.check == 0
     }
 
-    /// The entry that is alone in the cell, and on which side it is: 1 there, -1 here.
-    fn lone(&self) -> Option<(EntryId, i64)> {
-        let entry = EntryId(self.sum);
-        (matches!(self.count, 1 | -1) && self.check == entry.check()).then_some((entry, self.count))
+    /// The entry that is alone in the cell.
+    fn lone(&self) -> Option<(EntryId, Side)> {
+        let (there, here) = (EntryId(self.sum), EntryId(self.sum.wrapping_neg()));
+        if self.check == there.check() {
+            Some((there, Side::There))
+        } else if self.check.wrapping_neg() == here.check() {
+            Some((here, Side::Here))
+        } else {
+            None
+        }
     }
 
     /// Appends the cell's bytes.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.sum.to_le_bytes());
         out.extend_from_slice(&self.check.to_le_bytes());
-        // Small counts of either sign in few bytes.
-        put_varint(out, (self.count.cast_unsigned() << 1) ^ (self.count >> 63).cast_unsigned());
     }
 
     /// Reads cells that stand one behind another.
@@ -83,9 +102,7 @@ impl Cell {
         while reader.left() > 0 {
             let sum = u128::from_le_bytes(reader.array()?);
             let check = u64::from_le_bytes(reader.array()?);
-            let count = reader.varint()?;
-            let count = (count >> 1).cast_signed() ^ -(count & 1).cast_signed();
-            cells.push(Self { sum, check, count });
+            cells.push(Self { sum, check });
         }
         Ok(cells)
     }
@@ -126,11 +143,11 @@ impl Window {
         self.entries.push((entry, mapping));
     }
 
-    /// Adds to cell `index` every entry that falls into it. Cells are asked for in order.
-    fn apply(&mut self, cell: &mut Cell, index: u64, count: i64) {
+    /// Does something to cell `index` with every entry that falls into it. Cells are asked for in order.
+    fn apply(&mut self, cell: &mut Cell, index: u64, change: impl Fn(&mut Cell, EntryId)) {
         while let Some(mut top) = self.next.peek_mut().filter(|top| top.0.0 <= index) {
             let Some((entry, mapping)) = self.entries.get_mut(top.0.1) else { return };
-            cell.apply(*entry, count);
+            change(cell, *entry);
             mapping.advance();
             top.0.0 = mapping.index;
         }
@@ -161,7 +178,7 @@ impl Sketch {
     /// The next cell.
     pub fn next_cell(&mut self) -> Cell {
         let mut cell = Cell::default();
-        self.window.apply(&mut cell, self.sent, 1);
+        self.window.apply(&mut cell, self.sent, Cell::add);
         self.sent = self.sent.saturating_add(1);
         cell
     }
@@ -232,9 +249,9 @@ impl Reconciler {
         }
         let index = self.cells.len();
         let mut left = cell;
-        self.own.apply(&mut left, index as u64, -1);
-        self.found_there.apply(&mut left, index as u64, -1);
-        self.found_here.apply(&mut left, index as u64, 1);
+        self.own.apply(&mut left, index as u64, Cell::remove);
+        self.found_there.apply(&mut left, index as u64, Cell::remove);
+        self.found_here.apply(&mut left, index as u64, Cell::add);
         self.cells.push(left);
         self.resolve(index)?;
         Ok(if self.is_done() { Some(&self.difference) } else { None })
@@ -255,16 +272,18 @@ impl Reconciler {
             }
             let mut mapping = Mapping::new(entry);
             while let Some(cell) = usize::try_from(mapping.index).ok().and_then(|index| self.cells.get_mut(index)) {
-                cell.apply(entry, -side);
+                match side {
+                    Side::There => cell.remove(entry),
+                    Side::Here => cell.add(entry),
+                }
                 if cell.lone().is_some() {
                     queue.extend(usize::try_from(mapping.index));
                 }
                 mapping.advance();
             }
-            let (window, found) = if side == 1 {
-                (&mut self.found_there, &mut self.difference.there)
-            } else {
-                (&mut self.found_here, &mut self.difference.here)
+            let (window, found) = match side {
+                Side::There => (&mut self.found_there, &mut self.difference.there),
+                Side::Here => (&mut self.found_here, &mut self.difference.here),
             };
             window.add(entry, mapping);
             found.push(entry);
