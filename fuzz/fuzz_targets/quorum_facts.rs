@@ -51,7 +51,7 @@ fn row(u: &mut Unstructured<'_>, repo: RepoId) -> Result<Row> {
     let members: Vec<Member> = (0..u.int_in_range(0..=5)?).map(|_| member(u)).collect::<Result<_>>()?;
     let state = match u.int_in_range(0..=7)? {
         0 => RowState::Deleted,
-        1 => RowState::Moving { to: ShardId(2) },
+        1 => RowState::Moving { to: ShardId(2), round: Revision(2) },
         3 => RowState::Recovering,
         2 => RowState::Pinned { node: node(u)? },
         _ => RowState::Live,

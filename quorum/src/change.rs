@@ -27,6 +27,9 @@ pub(crate) struct Change {
     pub(crate) repo: RepoId,
     pub(crate) goal: Goal,
     pub(crate) stage: Stage,
+    /// Whether the row that it goes by is one that the store held after the change began. What an older one says may be
+    /// tried, but is no answer: another router may have changed it since.
+    pub(crate) current: bool,
     pub(crate) deadline: Timestamp,
     pub(crate) attempts: u32,
     pub(crate) timer: Timestamp,
@@ -41,6 +44,7 @@ impl Router {
             repo,
             goal,
             stage: Stage::Waiting,
+            current: false,
             deadline: self.now.after_millis(patience),
             attempts: 0,
             timer: Timestamp::MAX,
@@ -62,7 +66,11 @@ impl Router {
         if let Goal::Migrate(migration) = &mut change.goal {
             self.lead(migration, row);
         }
+        if let Goal::Replace(_, shard @ None) = &mut change.goal {
+            *shard = row.map(|row| row.shard);
+        }
         match change.goal.plan(row, self) {
+            Plan::Done | Plan::Fail(_) if !change.current => self.look_at_row(id, change),
             Plan::Done => match self.root_of_fork(&change) {
                 Some(root) => {
                     change.stage = Stage::Confirming(self.state.fetch(root));
@@ -160,6 +168,7 @@ impl Router {
     /// What became of a swap that a change asked for. The row, if one was told, is taken in already.
     pub(crate) fn change_swapped(&mut self, id: ChangeId, next: &Row, result: &SwapResult) {
         let Some(mut change) = self.state.changes.remove(&id) else { return };
+        change.current |= !matches!(result, SwapResult::Unknown);
         match result {
             SwapResult::Moved => {
                 change.attempts = 0;
@@ -184,7 +193,8 @@ impl Router {
             Stage::Fetching(wanted) if wanted <= ask && change.repo == repo => {}
             Stage::Fetching(_) | Stage::Waiting | Stage::Swapping(_) | Stage::Confirming(_) => return,
         }
-        if let Some(change) = self.state.changes.remove(&id) {
+        if let Some(mut change) = self.state.changes.remove(&id) {
+            change.current = true;
             self.pursue(id, change, row);
         }
     }

@@ -84,7 +84,8 @@ pub(crate) enum Goal {
     Delete(RepoId),
     /// Delete a fork again, whose family began to move while it was made.
     Undo(RepoId, RepoId),
-    Replace(ReplaceRequest),
+    /// On the shard where the repository was found: its nodes are no members for another.
+    Replace(ReplaceRequest, Option<ShardId>),
     AcceptLoss(RepoId, NodeId, Epoch),
     Recover(Recovery),
     Migrate(Migration),
@@ -110,7 +111,7 @@ impl Goal {
 
     /// Whether it waits for copies.
     pub(crate) const fn copies(&self) -> bool {
-        matches!(self, Self::Replace(_) | Self::Recover(_) | Self::Migrate(_))
+        matches!(self, Self::Replace(..) | Self::Recover(_) | Self::Migrate(_))
     }
 
     /// What is left to do, given the row (`None`: absent).
@@ -120,7 +121,7 @@ impl Goal {
             (Self::Delete(repo) | Self::Undo(repo, _) | Self::AcceptLoss(repo, ..) | Self::Lock(repo), None) => {
                 Plan::Fail(Reason::NoSuchRepository { repo: *repo })
             }
-            (Self::Replace(request), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
+            (Self::Replace(request, _), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
             (Self::Migrate(migration), None) => Plan::Fail(Reason::NoSuchRepository { repo: migration.request.root }),
             (Self::Recover(recovery), row) => recovery.plan(row, router),
             (Self::AcceptLoss(_, survivor, from), Some(row)) if row.state != RowState::Deleted => {
@@ -131,23 +132,27 @@ impl Goal {
                 Plan::Fail(Reason::NotRecovered { row, store })
             }
             (Self::AcceptLoss(..), Some(row)) => Plan::Fail(Reason::Deleted { at: row.newest.version }),
-            (Self::Replace(_), Some(row)) if row.state == RowState::Deleted => {
+            (Self::Replace(..), Some(row)) if row.state == RowState::Deleted => {
                 Plan::Fail(Reason::Deleted { at: row.newest.version })
             }
             (Self::Migrate(migration), Some(row)) => migration.plan(row, router),
             (Self::Lock(_), Some(row)) => router.plan_lock(row),
-            (Self::Replace(request), Some(row))
+            (Self::Replace(request, _), Some(row))
                 if row.state == (RowState::Pinned { node: request.leaves }) && !router.is_lost_node(row, request) =>
             {
                 Plan::Fail(Reason::Pinned { node: request.leaves })
             }
-            (Self::Replace(_), Some(row)) if matches!(row.state, RowState::Moving { .. }) => Plan::Fail(Reason::Moving),
+            (Self::Replace(_, shard), Some(row))
+                if matches!(row.state, RowState::Moving { .. }) || shard.is_some_and(|shard| shard != row.shard) =>
+            {
+                Plan::Fail(Reason::Moving)
+            }
             (Self::Create(request), Some(row)) => plan_create(request, Some(row), router),
             (Self::Undo(_, parent), Some(row)) if row.state == RowState::Deleted => {
                 Plan::Fail(Reason::FamilySplit { parent: *parent })
             }
             (Self::Delete(_) | Self::Undo(..), Some(row)) => plan_delete(row),
-            (Self::Replace(request), Some(row)) => {
+            (Self::Replace(request, _), Some(row)) => {
                 let plan = plan_replace(request, row, router);
                 if matches!(plan, Plan::Swap(_)) && !router.knows_of(row) { Plan::Wait } else { plan }
             }

@@ -5,13 +5,17 @@
 //! go. The family's root leads: it swaps first, once *all* of the family is held by the newcomers, and that one swap
 //! decides for all. Before it, everything can be taken back; after it, the others follow. Every node of both shards
 //! holds the whole family in between, so no order of steps, and no crash, takes a fork from what it shares.
+//!
+//! A family that was taken back may set out again while some router still thinks that it is at home. So each journey has
+//! a number, the root's configuration in which it began: what was marked for the last one is marked anew before it
+//! counts as held, and only a root that is known to be past that configuration sends a fork home.
 
 use alloc::vec::Vec;
 
 use crate::effect::Effect;
 use crate::error::Reason;
 use crate::goal::{Goal, Plan};
-use crate::id::{Ask, ChangeId, RepoId, ShardId};
+use crate::id::{Ask, ChangeId, RepoId, Revision, ShardId};
 use crate::router::Router;
 use crate::row::{Member, Members, Role, Row, RowState};
 use crate::state::Cell;
@@ -84,9 +88,16 @@ impl Migration {
             RowState::Deleted => Plan::Fail(Reason::Deleted { at: row.newest.version }),
             RowState::Pinned { node } => Plan::Fail(Reason::Pinned { node }),
             RowState::Decided | RowState::Recovering => Plan::Fail(Reason::Recovering),
-            RowState::Moving { to } if to != self.request.to => Plan::Fail(Reason::Moving),
+            RowState::Moving { to, .. } if to != self.request.to => Plan::Fail(Reason::Moving),
             RowState::Moving { .. } if there => Self::let_go(row, router),
-            RowState::Moving { .. } => self.swap_or_back(row, router),
+            RowState::Moving { round, .. } if self.family == Family::Led => self.follow(row, round, router),
+            RowState::Moving { .. } if self.way == Way::Back => Self::learners_leave(row),
+            RowState::Moving { round, .. } => match &self.family {
+                Family::Known(others) if others.iter().all(|repo| self.is_held(*repo, round, router)) => {
+                    self.swap(row, router)
+                }
+                Family::Known(_) | Family::Unknown | Family::Asked(_) | Family::Led => Plan::Wait,
+            },
             RowState::Live if there || self.goes_back(router) => self.done(there, router),
             // It was marked, and another router took that back.
             RowState::Live if matches!(self.family, Family::Asked(_) | Family::Known(_)) => Plan::Fail(Reason::Aborted),
@@ -131,9 +142,7 @@ impl Migration {
 
     /// The newcomers learn, and writes end.
     fn mark(&self, row: &Row, router: &Router) -> Plan {
-        if self.family == Family::Led && self.root(router).is_none() {
-            return Plan::Wait;
-        }
+        let Some(round) = self.round(row, router) else { return Plan::Wait };
         let comers = &self.request.members;
         let is_member = |comer: &Member| row.members.iter().any(|member| member.node == comer.node);
         if let Some(comer) = comers.iter().find(|comer| is_member(comer)) {
@@ -148,23 +157,56 @@ impl Migration {
         let revision = row.next_revision();
         let learners = comers.iter().map(|comer| comer.taking(Role::Learner, revision));
         let next = row.reconfigured(row.voters().copied().chain(learners).collect());
-        Plan::Swap(Row { state: RowState::Moving { to: self.request.to }, ..next })
+        Plan::Swap(Row { state: RowState::Moving { to: self.request.to, round }, ..next })
     }
 
-    fn swap_or_back(&self, row: &Row, router: &Router) -> Plan {
-        if self.goes_back(router) {
-            let next = row.reconfigured(row.voters().copied().collect());
-            return Plan::Swap(Row { state: RowState::Live, ..next });
+    /// The journey that `row` is marked for: the root begins one, the others join that of their root.
+    fn round(&self, row: &Row, router: &Router) -> Option<Revision> {
+        if self.family != Family::Led {
+            return Some(row.next_revision());
         }
-        let may_swap = match &self.family {
-            Family::Known(others) => others.iter().all(|repo| self.is_held(*repo, router)),
-            Family::Led => self.root(router).is_some_and(|root| self.has_swapped(root, router)),
-            Family::Unknown | Family::Asked(_) => false,
-        };
-        if !may_swap || !router.newcomers_hold(row) {
+        let root = &self.root(router)?.row;
+        if let RowState::Moving { round, .. } = root.state { Some(round) } else { Some(root.revision) }
+    }
+
+    /// A fork on its way: it swaps after its root, returns after it, or waits with it.
+    fn follow(&self, row: &Row, round: Revision, router: &Router) -> Plan {
+        let Some(root) = self.root(router) else { return Plan::Wait };
+        if root.row.shard == self.request.to {
+            return if self.has_swapped(root, router) { self.swap(row, router) } else { Plan::Wait };
+        }
+        // What is known of the root may be older than this journey, or the root came back and set out again.
+        if let RowState::Moving { to, round: theirs } = root.row.state
+            && to == self.request.to
+        {
+            let joined = Row { state: root.row.state, ..row.raised() };
+            return if theirs > round { Plan::Swap(joined) } else { Plan::Wait };
+        }
+        if root.row.revision > round { Self::learners_leave(row) } else { Plan::Wait }
+    }
+
+    /// Whoever learns is let go; the voters stay.
+    fn learners_leave(row: &Row) -> Plan {
+        let next = row.reconfigured(row.voters().copied().collect());
+        Plan::Swap(Row { state: RowState::Live, ..next })
+    }
+
+    /// The newcomers take the places, once they hold the newest state. One whose disk was lost meanwhile learns anew:
+    /// past the root's swap there is no way back.
+    fn swap(&self, row: &Row, router: &Router) -> Plan {
+        let revision = row.next_revision();
+        if row.members.iter().any(|member| member.role == Role::Learner && router.is_lost(member)) {
+            let alive = |member: &Member| match router.state.nodes.get(member.node) {
+                Some(entry) if member.role == Role::Learner && router.is_lost(member) => {
+                    Member { incarnation: entry.state.incarnation, since: revision, ..*member }
+                }
+                _ => *member,
+            };
+            return Plan::Swap(row.reconfigured(row.members.iter().map(alive).collect()));
+        }
+        if !router.newcomers_hold(row) {
             return Plan::Wait;
         }
-        let revision = row.next_revision();
         let seat = |member: &Member| {
             let role = if member.role == Role::Voter { Role::Learner } else { Role::Voter };
             member.taking(role, revision)
@@ -172,14 +214,12 @@ impl Migration {
         Plan::Swap(Row { shard: self.request.to, ..row.reconfigured(row.members.iter().map(seat).collect()) })
     }
 
-    /// Whether another of the family can follow at any time: the newcomers hold it.
-    fn is_held(&self, repo: RepoId, router: &Router) -> bool {
+    /// Whether another of the family can follow at any time: the newcomers hold it, and it does not return before its
+    /// root does.
+    fn is_held(&self, repo: RepoId, round: Revision, router: &Router) -> bool {
         let Some(cell) = router.state.cell(repo) else { return false };
-        match cell.row.state {
-            RowState::Deleted => true,
-            RowState::Moving { to } => to == self.request.to && router.newcomers_hold(&cell.row),
-            RowState::Live | RowState::Decided | RowState::Recovering | RowState::Pinned { .. } => false,
-        }
+        let marked = RowState::Moving { to: self.request.to, round };
+        cell.row.state == RowState::Deleted || (cell.row.state == marked && router.newcomers_hold(&cell.row))
     }
 
     /// Whether the root has swapped for good: a store restored from a backup would find it there again.
@@ -193,8 +233,7 @@ impl Migration {
         if !cell.is_some_and(|cell| router.leavers_know(cell)) {
             return Plan::Wait;
         }
-        let next = row.reconfigured(row.voters().copied().collect());
-        Plan::Swap(Row { state: RowState::Live, ..next })
+        Self::learners_leave(row)
     }
 }
 
@@ -255,10 +294,10 @@ impl Router {
         true
     }
 
-    /// Ends this router's own migration of a family: another way was chosen.
-    pub(crate) fn drop_migration(&mut self, root: RepoId) {
+    /// Ends this router's own migration of a family the other way: `way` was chosen.
+    pub(crate) fn drop_migration(&mut self, root: RepoId, way: Way) {
         let led = |id: &ChangeId| match self.state.changes.get(id).map(|change| &change.goal) {
-            Some(Goal::Migrate(migration)) if migration.request.root == root => true,
+            Some(Goal::Migrate(migration)) => migration.request.root == root && migration.way != way,
             Some(_) | None => false,
         };
         let ended: Vec<ChangeId> = self.state.changes.keys().copied().filter(led).collect();

@@ -184,7 +184,7 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached.
     pub fn replace(&mut self, now: Timestamp, request: &ReplaceRequest) -> Result<ChangeId, Refusal> {
         self.lift(now);
-        self.change(request.repo, Goal::Replace(*request))
+        self.change(request.repo, Goal::Replace(*request, None))
     }
 
     /// Accepts that whatever `survivor` does not hold is lost: what it has applied becomes the newest state, in a new
@@ -232,9 +232,7 @@ impl Router {
         if self.state.changes.len() >= self.config.most_changes as usize {
             return Err(Reason::Full { limit: self.config.most_changes }.into());
         }
-        if way == Way::Back {
-            self.drop_migration(request.root);
-        }
+        self.drop_migration(request.root, way);
         self.change(request.root, Goal::Migrate(Migration::leading(request.clone(), way)))
     }
 

@@ -99,6 +99,9 @@ pub enum RowState {
     Moving {
         /// Where to.
         to: ShardId,
+        /// The configuration in which the root of the family set out. What of the family was marked for an earlier
+        /// journey counts for nothing in this one.
+        round: Revision,
     },
     /// Nothing yet: the store came back from a backup, and a vote was decided on that may have been committed. No node
     /// applies it before W gates know of the decision: so it holds, should the store be restored once more.

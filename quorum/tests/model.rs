@@ -36,7 +36,7 @@ fn rejoin(world: &mut World, router: usize, node: NodeId) {
 /// To the shard where the repository is not, or back; nodes 1 to 3 are shard 1, the others shard 2.
 fn migrate(world: &mut World, dice: &mut Dice) {
     let Some(row) = world.row.clone() else { return };
-    let to = if let RowState::Moving { to } = row.state { to } else { ShardId(3 - row.shard.0) };
+    let to = if let RowState::Moving { to, .. } = row.state { to } else { ShardId(3 - row.shard.0) };
     let first = 3 * (to.0 as usize - 1);
     let members: Members =
         world.nodes.iter().skip(first).take(3).map(|(node, state)| Member::voter(*node, state.incarnation)).collect();
@@ -291,4 +291,19 @@ fn a_fork_is_not_created_off_the_nodes_of_its_family() {
     let split = Reason::FamilySplit { parent: REPO };
     assert_eq!(router.create(world.now, &fork([2, 3, 4])).map_err(|refusal| refusal.reason), Err(split));
     assert!(router.create(world.now, &fork([1, 2, 3])).is_ok());
+}
+
+/// Another router may have changed the row since: to delete what this one has deleted once is to delete it again.
+#[test]
+fn what_an_old_row_says_is_no_answer_to_a_change() {
+    let mut world = World::new(config().build().unwrap(), 2, 3);
+    let deleted = |world: &World| world.row.as_ref().is_some_and(|row| row.state == RowState::Deleted);
+    world.routers[1].delete(world.now, REPO).unwrap();
+    world.settle();
+    assert!(deleted(&world));
+    world.create();
+    assert!(!deleted(&world));
+    world.routers[1].delete(world.now, REPO).unwrap();
+    world.settle();
+    assert!(deleted(&world));
 }
