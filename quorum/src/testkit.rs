@@ -1,11 +1,16 @@
 //! Tortures a host's own store, nodes and transport, and checks the crate's rules through them.
 //!
 //! A host implements [`Host`] over its metadata store and its node servers (with the codec of its transport in between)
-//! and calls [`torture`] in a test, with a few hundred seeds. The kit drives two routers over it and treats it as the
-//! world does: requests and replies are lost or come twice, swaps meet rows that moved, processes die after they
-//! persisted and before they said so, or in the middle of it, and disks are lost. Beside each node it keeps what a node
-//! must hold by what it said; beside the store, the row and the feed. What the host says is held against that, and
-//! against what callers were answered.
+//! and calls [`torture`] in a test, with a few hundred seeds. The kit keeps a repository and its fork there, drives two
+//! routers over them, and treats the host as the world does: requests and replies are lost or come twice, swaps meet
+//! rows that moved, processes die after they persisted and before they said so, or in the middle of it, and disks are
+//! lost. Every second seed takes the store back to a backup, again and again, and has it recovered; every second pair
+//! of seeds moves the family from shard to shard. So four seeds in a row are the least that tries everything.
+//!
+//! Beside each node the kit keeps what a node must hold by what it said; beside the store, rows, feeds and backup. What
+//! the host says is held against that, and against what callers were answered: what was acknowledged is still there
+//! after a recovery, what is of an earlier life of the store is refused once a gate has promised, and a family is found
+//! on one shard.
 //!
 //! # What you must persist, and when
 //!
@@ -14,35 +19,49 @@
 //!
 //! ```sql
 //! -- the metadata store
-//! CREATE TABLE rows (repo INTEGER PRIMARY KEY, generation INTEGER, fence INTEGER, version INTEGER, row BLOB NOT NULL);
+//! CREATE TABLE rows (repo INTEGER PRIMARY KEY, family INTEGER, generation INTEGER, fence INTEGER, version INTEGER,
+//!                    row BLOB NOT NULL);
 //! CREATE TABLE feed (repo INTEGER, version INTEGER, epoch INTEGER, digest BLOB, generation INTEGER, fence INTEGER,
 //!                    PRIMARY KEY (repo, version));
 //! -- swap, in one transaction; moved if and only if one row changed
 //! UPDATE rows SET generation = ?, fence = ?, version = ?, row = ?
 //!  WHERE repo = ? AND generation = ? AND fence = ? AND version = ?;
 //! INSERT INTO feed VALUES (?, ?, ?, ?, ?, ?);
+//! -- the family of a root
+//! SELECT repo FROM rows WHERE family = ?;
 //! -- a node
 //! CREATE TABLE node (id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL);
 //! CREATE TABLE gates (repo INTEGER PRIMARY KEY, gate BLOB NOT NULL, staged BLOB, content BLOB);
 //! ```
+//!
+//! `gate` is the [`FenceGate`] whole, with the row that it keeps: after a restoration, that row is what is left to know
+//! who the members were.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
-use crate::fence::{Report, StageOrder};
-use crate::id::{Incarnation, NodeId, RepoId, Version};
+use crate::fence::{FenceGate, Report, StageOrder};
+use crate::id::{Digest, Generation, Incarnation, NodeId, RepoId, Version};
 use crate::read::Route;
+use crate::rng::mix;
 use crate::router::SwapResult;
 use crate::row::{FeedEntry, Row};
 
 mod accounts;
+mod act;
+mod books;
 mod run;
 mod shadow;
+mod weather;
 
-/// The nodes that a host must have: three voters and one to take a place.
-pub const NODES: [NodeId; 4] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4)];
+/// The nodes that a host must have: two shards of three.
+pub const NODES: [NodeId; 6] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4), NodeId(5), NodeId(6)];
+
+/// The repositories that the kit makes: a root, and a fork of it.
+pub const REPOS: [RepoId; 2] = [RepoId(1), RepoId(2)];
 
 /// What a node is asked to do. It may come late, or twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +78,27 @@ pub enum Order {
     Copy(Row, NodeId),
     /// Serve the content, if the gate admits it; a vote that the route proves is applied first.
     Read(Route),
+    /// Promise the gate to a life of the store. A node that holds nothing promises with a new gate.
+    Promise(RepoId, Generation),
+}
+
+impl Order {
+    /// Which repository it concerns.
+    #[must_use]
+    pub const fn repo(&self) -> RepoId {
+        match self {
+            Self::Probe(repo) | Self::Promise(repo, _) => *repo,
+            Self::Raise(row) | Self::Initialise(row) | Self::Copy(row, _) => row.repo,
+            Self::Stage(order, _) => order.base.repo,
+            Self::Read(route) => route.proof.repo,
+        }
+    }
 }
 
 /// What a node says to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// How its gate stands now: as it is on disk.
+    /// How its gate for the order's repository stands now: as it is on disk.
     pub report: Report,
     /// What came of the order.
     pub done: Done,
@@ -79,6 +113,8 @@ pub enum Done {
     Refused,
     /// A read's content.
     Content(Vec<u8>),
+    /// The gate that promised, whole: as it is on disk.
+    Promised(Box<FenceGate>),
 }
 
 /// A swap that is under way when the store's process dies.
@@ -96,6 +132,25 @@ pub struct Swap<'a> {
 pub trait Host {
     /// What can go wrong in the host itself.
     type Error: Debug;
+
+    /// What the empty state of a repository hashes to.
+    fn empty(&self, _repo: RepoId) -> Digest {
+        Digest([0; 16])
+    }
+
+    /// What the state hashes to that a write of `content` leads to from `base`. The same question comes again: it has
+    /// the same answer. A host whose nodes check digests makes here what is to be staged, and looks it up by the digest.
+    ///
+    /// # Errors
+    /// The host cannot make it.
+    fn digest(&mut self, _base: &Row, content: &[u8]) -> Result<Digest, Self::Error> {
+        let fold = |from: u64| content.iter().fold(from, |sum, byte| mix(sum ^ u64::from(*byte)));
+        let mut digest = Digest([0; 16]);
+        for (byte, of) in digest.0.iter_mut().zip([fold(1), fold(2)].into_iter().flat_map(u64::to_be_bytes)) {
+            *byte = of;
+        }
+        Ok(digest)
+    }
 
     /// The row of a repository, whole.
     ///
@@ -115,6 +170,24 @@ pub trait Host {
     /// # Errors
     /// The store failed.
     fn feed(&mut self, repo: RepoId, version: Version) -> Result<Option<FeedEntry>, Self::Error>;
+
+    /// The ids of all rows of a fork family, its root's too.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn family(&mut self, family: RepoId) -> Result<Vec<RepoId>, Self::Error>;
+
+    /// Sets a backup of the store aside, as it is now, in place of the one before.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn back_up(&mut self) -> Result<(), Self::Error>;
+
+    /// Loses the store, and has it come back as it was at its last backup. The kit raises the generation.
+    ///
+    /// # Errors
+    /// The store does not come up again.
+    fn restore(&mut self) -> Result<(), Self::Error>;
 
     /// Kills the store's process and starts it again. With `cut`, it dies with this swap under way: all of it has
     /// happened, or nothing.
@@ -172,6 +245,12 @@ pub struct Ran {
     pub crashes: usize,
     /// Disks that were lost.
     pub disks: usize,
+    /// Times that the store came back from its backup.
+    pub restores: usize,
+    /// Repositories that were recovered after that.
+    pub recoveries: usize,
+    /// Repositories that came to another shard.
+    pub moves: usize,
 }
 
 /// Runs `steps` random steps through a new host, then lets the world be well and sees that all ends well.

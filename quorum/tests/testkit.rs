@@ -1,13 +1,16 @@
 //! The host kit passes a good host and finds out each way in which a host can be bad.
 #![cfg(feature = "testkit")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it did"
+)]
 
 use std::collections::BTreeMap;
 
-use tenon_quorum::testkit::{Done, Host, NODES, Order, Ran, Reply, Swap, torture};
+use tenon_quorum::testkit::{Done, Host, NODES, Order, REPOS, Ran, Reply, Swap, torture};
 use tenon_quorum::*;
-
-const REPO: RepoId = RepoId(1);
 
 /// How a host misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,18 @@ enum Fault {
     AnyLife,
     /// Serves reads without asking the gate.
     ReadsUnasked,
+    /// Promises, and keeps the gate as it was.
+    PromiseNotKept,
+    /// Promises, and persists with the next order.
+    PromiseBeforeDisk,
+    /// Starts again with its contents, and with new gates.
+    LosesFence,
+    /// Backs the rows up, and not the feed.
+    BacksRowsUpOnly,
+    /// Backs the store up while it is written to: one row is older than the other.
+    TearsBackup,
+    /// Lists the root of a family, and not its forks.
+    ListsRootOnly,
 }
 
 #[derive(Clone, Debug)]
@@ -45,8 +60,8 @@ struct Disk {
 }
 
 impl Disk {
-    fn blank(node: NodeId, life: u64) -> Self {
-        Self { gate: FenceGate::new(REPO, node, Incarnation(life)), staged: Vec::new(), content: Vec::new() }
+    fn blank(repo: RepoId, node: NodeId, life: u64) -> Self {
+        Self { gate: FenceGate::new(repo, node, Incarnation(life)), staged: Vec::new(), content: Vec::new() }
     }
 }
 
@@ -57,28 +72,48 @@ struct Server {
     disk: Disk,
 }
 
+/// A whole store.
+#[derive(Clone, Debug, Default)]
+struct Store {
+    rows: BTreeMap<RepoId, Row>,
+    feed: BTreeMap<(RepoId, Version), FeedEntry>,
+}
+
 #[derive(Debug)]
 struct Memory {
     fault: Fault,
-    row: Option<Row>,
-    feed: BTreeMap<Version, FeedEntry>,
-    nodes: BTreeMap<NodeId, Server>,
+    store: Store,
+    backup: Store,
+    nodes: BTreeMap<(NodeId, RepoId), Server>,
     cuts: usize,
 }
 
 impl Memory {
     fn new(fault: Fault) -> Self {
-        let server = |node| Server { memory: Disk::blank(node, 1), disk: Disk::blank(node, 1) };
-        let nodes = NODES.into_iter().map(|node| (node, server(node))).collect();
-        Self { fault, row: None, feed: BTreeMap::new(), nodes, cuts: 0 }
+        let (store, backup, nodes) = (Store::default(), Store::default(), BTreeMap::new());
+        let mut memory = Self { fault, store, backup, nodes, cuts: 0 };
+        for node in NODES {
+            memory.empty_disk(node, 1);
+        }
+        memory
     }
 
-    fn is_expected(&self, expect: Option<&Row>) -> bool {
-        let version = |row: &Row| row.newest.version;
-        let same_version = self.row.as_ref().map(version) == expect.map(version);
-        self.row.as_ref() == expect
+    fn empty_disk(&mut self, node: NodeId, life: u64) {
+        for repo in REPOS {
+            let blank = Disk::blank(repo, node, life);
+            self.nodes.insert((node, repo), Server { memory: blank.clone(), disk: blank });
+        }
+    }
+
+    fn server(&mut self, node: NodeId, repo: RepoId) -> &mut Server {
+        self.nodes.get_mut(&(node, repo)).unwrap()
+    }
+
+    fn is_expected(&self, repo: RepoId, expect: Option<&Row>) -> bool {
+        let (version, row) = (|row: &Row| row.newest.version, self.store.rows.get(&repo));
+        row == expect
             || self.fault == Fault::NoCompareAndSet
-            || (self.fault == Fault::ComparesVersionsOnly && same_version)
+            || (self.fault == Fault::ComparesVersionsOnly && row.map(version) == expect.map(version))
     }
 
     /// Every other process that dies gets to the end of what it was at.
@@ -89,7 +124,7 @@ impl Memory {
 
     fn show(&mut self, node: NodeId, row: &Row) -> Result<(), GateRefusal> {
         let fault = self.fault;
-        let server = self.nodes.get_mut(&node).unwrap();
+        let server = self.server(node, row.repo);
         let mut next = server.memory.clone();
         next.gate = next.gate.raise(row)?;
         let raised_only = !next.gate.proves_staged(&row.proof());
@@ -109,7 +144,7 @@ impl Memory {
     fn stage(&mut self, node: NodeId, order: &StageOrder, content: &[u8]) -> Result<(), GateRefusal> {
         self.show(node, &order.base)?;
         let fault = self.fault;
-        let server = self.nodes.get_mut(&node).unwrap();
+        let server = self.server(node, order.base.repo);
         server.memory.gate = server.memory.gate.stage(order)?;
         server.memory.staged = content.to_vec();
         if fault == Fault::VoteWithoutContent {
@@ -121,7 +156,7 @@ impl Memory {
     }
 
     fn install(&mut self, node: NodeId, row: &Row, content: Vec<u8>) -> Result<(), GateRefusal> {
-        let server = self.nodes.get_mut(&node).unwrap();
+        let server = self.server(node, row.repo);
         if let Ok(raised) = server.memory.gate.raise(row) {
             server.memory.gate = raised;
             server.disk = server.memory.clone();
@@ -137,13 +172,26 @@ impl Memory {
 
     fn read(&mut self, route: &Route) -> Result<Vec<u8>, GateRefusal> {
         let fault = self.fault;
-        let server = self.nodes.get_mut(&route.node).unwrap();
+        let server = self.server(route.node, route.proof.repo);
         if fault != Fault::ReadsUnasked && server.memory.gate.admit_read(route)? == Admission::ApplyFirst {
             server.memory.gate = server.memory.gate.apply(&route.proof)?;
             server.memory.content.clone_from(&server.memory.staged);
             server.disk = server.memory.clone();
         }
         Ok(server.memory.content.clone())
+    }
+
+    fn promise(&mut self, node: NodeId, repo: RepoId, generation: Generation) -> Result<Done, GateRefusal> {
+        let fault = self.fault;
+        let server = self.server(node, repo);
+        let promised = server.memory.gate.promise(generation)?;
+        if fault != Fault::PromiseNotKept {
+            server.memory.gate = promised.clone();
+        }
+        if fault != Fault::PromiseBeforeDisk {
+            server.disk = server.memory.clone();
+        }
+        Ok(Done::Promised(Box::new(promised)))
     }
 
     fn carry_out(&mut self, node: NodeId, order: &Order) -> Result<Done, GateRefusal> {
@@ -153,19 +201,20 @@ impl Memory {
             Order::Stage(order, content) => self.stage(node, order, content)?,
             Order::Initialise(row) => self.install(node, row, Vec::new())?,
             Order::Copy(row, source) => {
-                let source = &self.nodes[source].disk;
+                let source = &self.nodes[&(*source, row.repo)].disk;
                 if source.gate.applied() != row.newest && self.fault != Fault::CopiesAnything {
                     return Ok(Done::Refused);
                 }
                 self.install(node, row, source.content.clone())?;
             }
             Order::Read(route) => return self.read(route).map(Done::Content),
+            Order::Promise(repo, generation) => return self.promise(node, *repo, *generation),
         }
         Ok(Done::Yes)
     }
 
     fn handle(&mut self, node: NodeId, life: Incarnation, order: &Order) -> Done {
-        let mine = self.nodes[&node].memory.gate.report().incarnation;
+        let mine = self.server(node, order.repo()).memory.gate.report().incarnation;
         if mine != life && !matches!(order, Order::Probe(_)) && self.fault != Fault::AnyLife {
             return Done::Refused;
         }
@@ -176,21 +225,42 @@ impl Memory {
 impl Host for Memory {
     type Error = String;
 
-    fn row(&mut self, _: RepoId) -> Result<Option<Row>, String> {
-        Ok(self.row.clone())
+    fn row(&mut self, repo: RepoId) -> Result<Option<Row>, String> {
+        Ok(self.store.rows.get(&repo).cloned())
     }
 
     fn swap(&mut self, swap: Swap<'_>) -> Result<SwapResult, String> {
-        if !self.is_expected(swap.expect) {
-            return Ok(SwapResult::Conflict(self.row.clone()));
+        let repo = swap.next.repo;
+        if !self.is_expected(repo, swap.expect) {
+            return Ok(SwapResult::Conflict(self.store.rows.get(&repo).cloned()));
         }
-        self.row = Some(swap.next.clone());
-        self.feed.extend(swap.feed.map(|entry| (entry.version(), *entry)));
+        self.store.rows.insert(repo, swap.next.clone());
+        self.store.feed.extend(swap.feed.map(|entry| ((repo, entry.version()), *entry)));
         Ok(SwapResult::Moved)
     }
 
-    fn feed(&mut self, _: RepoId, version: Version) -> Result<Option<FeedEntry>, String> {
-        Ok(self.feed.get(&version).copied())
+    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Option<FeedEntry>, String> {
+        Ok(self.store.feed.get(&(repo, version)).copied())
+    }
+
+    fn family(&mut self, family: RepoId) -> Result<Vec<RepoId>, String> {
+        let all = self.store.rows.values().filter(|row| row.family == family).map(|row| row.repo);
+        Ok(all.filter(|repo| *repo == family || self.fault != Fault::ListsRootOnly).collect())
+    }
+
+    fn back_up(&mut self) -> Result<(), String> {
+        let torn = self.backup.rows.get(&REPOS[1]).cloned().filter(|_| self.fault == Fault::TearsBackup);
+        self.backup = self.store.clone();
+        self.backup.rows.extend(torn.map(|row| (row.repo, row)));
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Result<(), String> {
+        self.store.rows.clone_from(&self.backup.rows);
+        if self.fault != Fault::BacksRowsUpOnly {
+            self.store.feed.clone_from(&self.backup.feed);
+        }
+        Ok(())
     }
 
     fn crash_store(&mut self, cut: Option<Swap<'_>>) -> Result<(), String> {
@@ -205,9 +275,12 @@ impl Host for Memory {
 
     fn order(&mut self, node: NodeId, life: Incarnation, order: &Order) -> Result<Reply, String> {
         let done = self.handle(node, life, order);
-        let server = self.nodes.get_mut(&node).unwrap();
+        let fault = self.fault;
+        let server = self.server(node, order.repo());
         let report = server.memory.gate.report();
-        if self.fault == Fault::VoteBeforeDisk && !matches!(order, Order::Stage(..)) {
+        let vote = fault == Fault::VoteBeforeDisk && !matches!(order, Order::Stage(..));
+        let promise = fault == Fault::PromiseBeforeDisk && !matches!(order, Order::Promise(..));
+        if vote || promise {
             server.disk = server.memory.clone();
         }
         Ok(Reply { report, done })
@@ -217,16 +290,21 @@ impl Host for Memory {
         if let Some((life, order)) = cut.filter(|_| self.gets_through()) {
             let _ = self.handle(node, life, order);
         }
-        let server = self.nodes.get_mut(&node).unwrap();
-        server.memory = server.disk.clone();
+        let fault = self.fault;
+        for repo in REPOS {
+            let server = self.server(node, repo);
+            if fault == Fault::LosesFence {
+                server.disk.gate = FenceGate::new(repo, node, server.disk.gate.report().incarnation);
+            }
+            server.memory = server.disk.clone();
+        }
         Ok(())
     }
 
     fn lose_disk(&mut self, node: NodeId) -> Result<Incarnation, String> {
-        let Incarnation(old) = self.nodes[&node].disk.gate.report().incarnation;
+        let Incarnation(old) = self.server(node, REPOS[0]).disk.gate.report().incarnation;
         let life = if self.fault == Fault::SameIncarnation { old } else { old + 1 };
-        let blank = Disk::blank(node, life);
-        self.nodes.insert(node, Server { memory: blank.clone(), disk: blank });
+        self.empty_disk(node, life);
         Ok(Incarnation(life))
     }
 }
@@ -248,10 +326,15 @@ fn a_good_host_passes() {
         all.mishaps += ran.mishaps;
         all.crashes += ran.crashes;
         all.disks += ran.disks;
+        all.restores += ran.restores;
+        all.recoveries += ran.recoveries;
+        all.moves += ran.moves;
     }
-    let Ran { commits, reads, refusals, conflicts, mishaps, crashes, disks } = all;
+    let Ran { commits, reads, refusals, conflicts, mishaps, crashes, disks, restores, recoveries, moves } = all;
+    println!("{all:?}");
     assert!(commits > 250 && reads > 500 && refusals > 100 && conflicts > 100, "{all:?}");
     assert!(mishaps > 1_000 && crashes > 1_000 && disks > 20, "{all:?}");
+    assert!(restores > 50 && recoveries > 50 && moves > 25, "{all:?}");
 }
 
 #[test]
@@ -267,7 +350,13 @@ fn every_bad_host_is_found_out() {
         (Fault::CopiesAnything, "did what its gate refuses"),
         (Fault::SameIncarnation, "incarnation"),
         (Fault::AnyLife, "did what its gate refuses"),
-        (Fault::ReadsUnasked, "serves another content"),
+        (Fault::ReadsUnasked, "did what its gate refuses"),
+        (Fault::PromiseNotKept, "does not follow from the order"),
+        (Fault::PromiseBeforeDisk, "forgot in a crash"),
+        (Fault::LosesFence, "forgot in a crash"),
+        (Fault::BacksRowsUpOnly, "the feed holds what comes after"),
+        (Fault::TearsBackup, "not what it was made last"),
+        (Fault::ListsRootOnly, "the family is"),
     ] {
         let Some(what) = found(fault) else { panic!("{fault:?} passes") };
         assert!(what.contains(complaint), "{fault:?} is found, but by: {what}");

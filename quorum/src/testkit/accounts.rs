@@ -1,15 +1,16 @@
-//! What befalls the host, and the accounts that it is held against: each swap, each order, each crash.
+//! What the host is held against: each swap, each order, each crash.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use super::run::{REPO, Run};
+use super::run::Run;
 use super::shadow::{Outcomes, Shadow};
-use super::{Done, Host, Order, Reply, Swap, failed};
-use crate::goal::ReplaceRequest;
-use crate::id::{Digest, Incarnation, NodeId, Stamp, Version};
+use super::{Done, Host, Order, REPOS, Reply, Swap, failed};
+use crate::id::{Incarnation, NodeId, RepoId, Version};
 use crate::router::SwapResult;
-use crate::row::{FeedEntry, Member, Row};
+use crate::row::{FeedEntry, Member, Row, RowState};
 use crate::write::Outcome;
 
 impl<H: Host> Run<'_, H> {
@@ -21,31 +22,32 @@ impl<H: Host> Run<'_, H> {
         feed: Option<&FeedEntry>,
     ) -> Result<Option<SwapResult>, String> {
         let swap = Swap { expect, next, feed };
-        let fits = self.row.as_ref() == expect;
+        let is = self.books.row(next.repo).cloned();
+        let fits = is.as_ref() == expect;
         if self.bad_luck(20) {
             self.ran.crashes += 1;
             self.host.crash_store(Some(swap)).map_err(failed)?;
-            let found = self.host.row(REPO).map_err(failed)?;
-            if found == self.row {
-                return self.check_row().map(|()| None);
+            let found = self.host.row(next.repo).map_err(failed)?;
+            if found == is {
+                return self.check_row(next.repo).map(|_| None);
             }
             if !fits || found.as_ref() != Some(next) {
                 return Err("after a crash, the row is neither what it was nor what it was to be".into());
             }
-            self.moved(next, feed);
-            return self.check_row().map(|()| Some(SwapResult::Unknown));
+            self.moved(next, feed)?;
+            return self.check_row(next.repo).map(|_| Some(SwapResult::Unknown));
         }
         let result = self.host.swap(swap).map_err(failed)?;
-        let wanted = if fits { SwapResult::Moved } else { SwapResult::Conflict(self.row.clone()) };
+        let wanted = if fits { SwapResult::Moved } else { SwapResult::Conflict(is) };
         if result != wanted {
             return Err(format!("a swap was answered with {result:?}, and should have been with {wanted:?}"));
         }
         if fits {
-            self.moved(next, feed);
+            self.moved(next, feed)?;
         } else {
             self.ran.conflicts += 1;
         }
-        self.check_row()?;
+        self.check_row(next.repo)?;
         if self.bad_luck(10) {
             self.ran.mishaps += 1;
             return Ok(Some(SwapResult::Unknown));
@@ -53,25 +55,31 @@ impl<H: Host> Run<'_, H> {
         Ok(Some(result))
     }
 
-    fn moved(&mut self, next: &Row, feed: Option<&FeedEntry>) {
-        self.past = self.row.replace(next.clone());
-        if let Some(entry) = feed {
-            self.feed.insert(entry.version(), *entry);
-            self.ran.commits += 1;
-        }
+    fn moved(&mut self, next: &Row, feed: Option<&FeedEntry>) -> Result<(), String> {
+        let was = self.books.row(next.repo).map(|row| (row.state, row.shard));
+        self.books.moved(next, feed)?;
+        self.ran.commits += usize::from(feed.is_some());
+        self.ran.recoveries +=
+            usize::from(was.is_some_and(|(state, _)| state == RowState::Recovering) && next.state == RowState::Live);
+        self.ran.moves += usize::from(was.is_some_and(|(_, shard)| shard != next.shard));
+        Ok(())
     }
 
-    pub(super) fn check_row(&mut self) -> Result<(), String> {
-        if self.host.row(REPO).map_err(failed)? != self.row {
-            return Err("the row is not what the last swap made it".into());
+    /// The row, as the host has it: what it should be, with a feed that ends where it should.
+    pub(super) fn check_row(&mut self, repo: RepoId) -> Result<Option<Row>, String> {
+        let book = self.books.of(repo);
+        let row = self.host.row(repo).map_err(failed)?;
+        if row != book.row {
+            return Err(format!("the row of {repo} is {row:?}, and not what it was made last: {:?}", book.row));
         }
-        let Some((version, entry)) = self.feed.last_key_value().map(|(version, entry)| (*version, *entry)) else {
-            return Ok(());
-        };
-        if self.host.feed(REPO, version).map_err(failed)? != Some(entry) {
+        let version = book.last().map_or(Version(0), |entry| entry.version());
+        if self.host.feed(repo, version).map_err(failed)? != book.last() {
             return Err(format!("the feed does not hold {version}, which the row shows as committed"));
         }
-        Ok(())
+        if self.host.feed(repo, version.next()).map_err(failed)?.is_some() {
+            return Err(format!("the feed holds what comes after {version}, which the row knows nothing of"));
+        }
+        Ok(row)
     }
 
     /// An order through the weather: the reply, if it comes.
@@ -97,8 +105,9 @@ impl<H: Host> Run<'_, H> {
     }
 
     fn outcomes(&self, node: NodeId, life: Incarnation, order: &Order) -> Option<Outcomes> {
-        let shadow = self.nodes.get(&node)?;
-        let source = if let Order::Copy(_, source) = order { self.nodes.get(source) } else { None };
+        let repo = order.repo();
+        let shadow = self.nodes.get(&(node, repo))?;
+        let source = if let Order::Copy(_, source) = order { self.nodes.get(&(*source, repo)) } else { None };
         let mut outcomes = shadow.after(order, source);
         // Another life of the disk: refused, and nothing is done.
         if shadow.gate.report().incarnation != life && !matches!(order, Order::Probe(_)) {
@@ -110,13 +119,13 @@ impl<H: Host> Run<'_, H> {
 
     /// Holds an answer against what the gate allows, and against what the node must hold.
     fn judge(&mut self, node: NodeId, life: Incarnation, order: &Order, reply: &Reply) -> Result<(), String> {
-        let Some(outcomes) = self.outcomes(node, life, order) else { return Ok(()) };
-        let found = match (&reply.done, outcomes.end) {
+        let Some(Outcomes { way, end }) = self.outcomes(node, life, order) else { return Ok(()) };
+        let found = match (&reply.done, end) {
             (Done::Refused, None) => {
                 self.ran.refusals += 1;
-                outcomes.way.into_iter().rev().find(|shadow| shadow.says(&reply.report))
+                self.left_as(node, order.repo(), way)?
             }
-            (done, Some((end, wanted))) if *done == wanted && end.says(&reply.report) => Some(end),
+            (_, Some((end, wanted))) if end.did(reply, &wanted) => Some(Shadow { serial: reply.report.serial, ..end }),
             (Done::Content(found), Some((_, Done::Content(wanted)))) if *found != wanted => {
                 return Err(format!("{node} serves another content than was written"));
             }
@@ -124,37 +133,59 @@ impl<H: Host> Run<'_, H> {
             (_, None) => return Err(format!("{node} did what its gate refuses: {order:?}")),
             (_, Some(_)) => None,
         };
-        self.believe(node, found, reply.report.serial, "says what does not follow from the order")
+        self.believe((node, order.repo()), found, "says what does not follow from the order")
     }
 
-    fn believe(&mut self, node: NodeId, found: Option<Shadow>, serial: u64, complaint: &str) -> Result<(), String> {
-        let Some(shadow) = self.nodes.get_mut(&node) else { return Ok(()) };
+    fn believe(&mut self, at: (NodeId, RepoId), found: Option<Shadow>, complaint: &str) -> Result<(), String> {
+        let (node, _) = at;
+        let Some(shadow) = self.nodes.get_mut(&at) else { return Ok(()) };
         let Some(found) = found else { return Err(format!("{node} {complaint}")) };
         let changed = found.gate.report() != shadow.gate.report();
-        if serial < shadow.serial || (changed && serial == shadow.serial) {
+        if found.serial < shadow.serial || (changed && found.serial == shadow.serial) {
             return Err(format!("the serial of {node} does not grow with its gate"));
         }
-        *shadow = Shadow { serial, ..found };
+        *shadow = found;
         Ok(())
     }
 
     /// A node dies, perhaps in the middle of an order: what it said before, it still knows.
     pub(super) fn crash_node(&mut self, node: NodeId, cut: Option<(Incarnation, &Order)>) -> Result<(), String> {
         self.ran.crashes += 1;
-        let probe = Order::Probe(REPO);
-        let (life, order) = cut.unwrap_or((Incarnation(0), &probe));
-        let outcomes = self.outcomes(node, life, order);
+        let life = self.life(node);
+        let outcomes: BTreeMap<RepoId, Outcomes> = REPOS
+            .into_iter()
+            .filter_map(|repo| {
+                let probe = Order::Probe(repo);
+                let (life, order) = cut.filter(|(_, order)| order.repo() == repo).unwrap_or((life, &probe));
+                Some((repo, self.outcomes(node, life, order)?))
+            })
+            .collect();
         self.host.crash_node(node, cut).map_err(failed)?;
-        let report = self.host.order(node, life, &probe).map_err(failed)?.report;
-        let found = outcomes.and_then(|outcomes| outcomes.way.into_iter().rev().find(|shadow| shadow.says(&report)));
-        self.believe(node, found, report.serial, "forgot in a crash what it had said, or knows what nobody ordered")
+        for (repo, outcomes) in outcomes {
+            let found = self.left_as(node, repo, outcomes.way)?;
+            let complaint = "forgot in a crash what it had said, or knows what nobody ordered";
+            self.believe((node, repo), found, complaint)?;
+        }
+        Ok(())
+    }
+
+    /// How a node that did not get to the end of something stands now. Its report does not say which row its gate
+    /// keeps; a promise does, and one that was given already changes nothing.
+    fn left_as(&mut self, node: NodeId, repo: RepoId, way: Vec<Shadow>) -> Result<Option<Shadow>, String> {
+        let life = self.life(node);
+        let probe = self.host.order(node, life, &Order::Probe(repo)).map_err(failed)?;
+        let promise = Order::Promise(repo, probe.report.generation);
+        let reply = self.host.order(node, life, &promise).map_err(failed)?;
+        let mut way = way.into_iter().rev();
+        let found = way.find(|shadow| shadow.says(&probe.report) && shadow.did(&reply, &Done::Yes));
+        Ok(found.map(|shadow| Shadow { serial: reply.report.serial, ..shadow }))
     }
 
     /// What must hold at every moment.
     pub(super) fn check(&self) -> Result<(), String> {
         for (request, outcome) in &self.answers {
-            let fence = self.granted.get(request);
-            let entry = fence.and_then(|fence| self.feed.values().find(|entry| entry.fence == *fence));
+            let given = self.granted.get(request);
+            let entry = given.and_then(|(repo, fence)| self.books.committed_under(*repo, *fence));
             let (is_true, word) = match outcome {
                 Outcome::Applied(stamp) => (entry.is_some_and(|entry| entry.stamp == *stamp), "applied"),
                 Outcome::NotApplied => (entry.is_none(), "not applied"),
@@ -164,70 +195,35 @@ impl<H: Host> Run<'_, H> {
                 return Err(format!("{request} was answered as {word}, and the feed says otherwise"));
             }
         }
-        let Some(row) = self.row.as_ref().filter(|row| row.newest.version > row.born) else { return Ok(()) };
-        let holds = |member: &&Member| self.nodes.get(&member.node).is_some_and(|s| s.holds(row.newest.digest));
+        self.books.rows().try_for_each(|row| self.check_copies(row).and_then(|()| self.check_family(row)))
+    }
+
+    /// What the row shows is durable on W voters. A row of an earlier life of the store is no measure, nor is one that
+    /// is being recovered: both are closed.
+    fn check_copies(&self, row: &Row) -> Result<(), String> {
+        let closed = matches!(row.state, RowState::Decided | RowState::Recovering);
+        if closed || row.fence.generation < self.config.generation() || row.newest.version == row.born {
+            return Ok(());
+        }
+        let holds = |member: &&Member| {
+            self.nodes.get(&(member.node, row.repo)).is_some_and(|shadow| shadow.holds(row.newest.digest))
+        };
         let durable = row.voters().filter(holds).count();
         let needed = self.config.quorum.write() as usize - self.ran.disks.min(1);
         if durable < needed {
-            return Err(format!("{} is durable on {durable} voters", row.newest));
+            return Err(format!("{} of {} is durable on {durable} voters", row.newest, row.repo));
         }
         Ok(())
     }
 
-    /// A swap of a row that has moved on, with a feed entry that must not appear.
-    pub(super) fn stale_swap(&mut self) -> Result<(), String> {
-        let (Some(past), Some(row)) = (self.past.clone(), self.row.clone()) else { return Ok(()) };
-        let fence = FeedEntry { stamp: past.newest.next(Digest([7; 16])), fence: past.fence };
-        let version = Version(u64::MAX / 4);
-        let entry = FeedEntry { stamp: Stamp { version, ..fence.stamp }, ..fence };
-        for expect in [Some(&past), None] {
-            let found = self.host.swap(Swap { expect, next: &past, feed: Some(&entry) }).map_err(failed)?;
-            if found != SwapResult::Conflict(Some(row.clone())) {
-                return Err(format!("a swap from a row that moved on was answered with {found:?}"));
-            }
-        }
-        if self.host.feed(REPO, version).map_err(failed)?.is_some() {
-            return Err("the feed grew with a swap that met another row".into());
-        }
-        self.ran.conflicts += 1;
-        self.check_row()
-    }
-
-    /// One disk, while all members hold the newest; it comes back as a member in its next life.
-    pub(super) fn lose_disk(&mut self, router: usize) -> Result<(), String> {
-        let Some(row) = self.row.clone() else { return Ok(()) };
-        let holds = |member: &Member| {
-            self.nodes.get(&member.node).is_some_and(|shadow| {
-                shadow.gate.report().incarnation == member.incarnation && shadow.holds(row.newest.digest)
-            })
-        };
-        let whole = row.voters().count() == 3 && row.members.iter().all(holds);
-        let node = row.members[self.below(3) % row.members.len()].node;
-        if !whole {
-            // Whoever is in another life of its disk takes its place again.
-            self.rejoin(router, &row);
-            return Ok(());
-        }
-        let before = self.nodes.get(&node).map(|shadow| shadow.gate.report().incarnation);
-        let life = self.host.lose_disk(node).map_err(failed)?;
-        if before.is_some_and(|before| life <= before) {
-            return Err(format!("{node} came back with an empty disk under an incarnation that is not larger"));
-        }
-        self.nodes.insert(node, Shadow::new(REPO, node, life));
-        self.ran.disks += 1;
-        self.tell_health(node);
-        self.rejoin(router, &row);
-        Ok(())
-    }
-
-    fn rejoin(&mut self, router: usize, row: &Row) {
-        let now = self.now;
-        for member in &row.members {
-            let life = self.nodes.get(&member.node).map(|shadow| shadow.gate.report().incarnation);
-            if let Some(life) = life.filter(|life| *life != member.incarnation) {
-                let comes = Member::voter(member.node, life);
-                let _ = self.routers[router].replace(now, &ReplaceRequest::new(REPO, member.node, comes));
-            }
+    /// Whoever votes for one of a family holds all of it. (A store from a backup may show half of a move; what it
+    /// shows once it is recovered is taken up.)
+    fn check_family(&self, row: &Row) -> Result<(), String> {
+        let lives_within = |row: &Row, other: &Row| row.voters().all(|voter| other.member(voter.node).is_some());
+        let split = |other: &&Row| other.family == row.family && !lives_within(row, other) && !lives_within(other, row);
+        match self.books.rows().find(split).filter(|_| self.ran.restores == 0) {
+            Some(other) => Err(format!("{} is split from {}", row.repo, other.repo)),
+            None => Ok(()),
         }
     }
 }

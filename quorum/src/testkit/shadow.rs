@@ -1,8 +1,9 @@
 //! What a node must hold, by what it said and by the crate's own gate.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Done, Order};
+use super::{Done, Order, Reply};
 use crate::error::GateRefusal;
 use crate::fence::{Admission, FenceGate, Report};
 use crate::id::{Digest, Incarnation, NodeId, RepoId};
@@ -36,6 +37,16 @@ impl Shadow {
         Report { serial: 0, ..*report } == Report { serial: 0, ..self.gate.report() }
     }
 
+    /// Whether the node did what it was to do. A gate that is told whole is the one that the node reports, and knows
+    /// the members.
+    pub(super) fn did(&self, reply: &Reply, wanted: &Done) -> bool {
+        let done = match &reply.done {
+            Done::Promised(gate) => gate.report() == reply.report && gate.row() == self.gate.row(),
+            done @ (Done::Yes | Done::Refused | Done::Content(_)) => done == wanted,
+        };
+        done && self.says(&reply.report)
+    }
+
     /// What becomes of the node that gets `order`; `source` is the node that a copy is made from.
     pub(super) fn after(&self, order: &Order, source: Option<&Shadow>) -> Outcomes {
         let mut way = alloc::vec![self.clone()];
@@ -66,6 +77,10 @@ impl Shadow {
                     next.content.clone_from(&self.staged);
                 }
                 done = Done::Content(next.content.clone());
+            }
+            Order::Promise(_, generation) => {
+                next.gate = next.gate.promise(*generation)?;
+                done = Done::Promised(Box::new(next.gate.clone()));
             }
         }
         way.push(next.clone());

@@ -8,7 +8,7 @@ use std::path::Path;
 use axum::http::HeaderMap;
 use serde::{Serialize, de::DeserializeOwned};
 use tempfile::TempDir;
-use tenon_quorum::testkit::{Done, Host, NODES, Order, Reply, Swap, torture};
+use tenon_quorum::testkit::{Done, Host, NODES, Order, REPOS, Reply, Swap, torture};
 use tenon_quorum::{
     Admission, FeedEntry, FenceGate, GateRefusal, Incarnation, NodeId, Proof, RepoId, Route, Row, Stamp, SwapResult,
     Version,
@@ -111,6 +111,7 @@ struct Forge {
     runtime: tokio::runtime::Runtime,
     folder: TempDir,
     store: Sqlite,
+    backup: TempDir,
     nodes: BTreeMap<NodeId, Node>,
     cuts: usize,
 }
@@ -121,7 +122,8 @@ impl Forge {
         let store = Sqlite::open(&folder.path().join("store.db"))?;
         let nodes = NODES.into_iter().map(|id| Ok((id, Node::open(tempfile::tempdir()?)?))).collect::<Result<_>>()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
-        Ok(Forge { runtime, folder, store, nodes, cuts: 0 })
+        let backup = tempfile::tempdir()?;
+        Ok(Forge { runtime, folder, store, backup, nodes, cuts: 0 })
     }
 
     fn gets_through(&mut self) -> bool {
@@ -149,6 +151,11 @@ impl Forge {
                 node.install(id, &sent(row), &source.0.content(row.newest)).await?;
             }
             Order::Read(route) => return node.read(id, &sent(route)).await.map(Done::Content),
+            Order::Promise(repo, generation) => {
+                let (gate, record) = node.gate(id, *repo).await?;
+                node.keep(&gate.promise(sent(generation))?, record).await?;
+                return Ok(Done::Promised(Box::new(sent(&node.gate(id, *repo).await?.0))));
+            }
         }
         Ok(Done::Yes)
     }
@@ -183,6 +190,26 @@ impl Host for Forge {
         Ok(found.first().filter(|row| row.version == version.0).map(FeedRow::entry))
     }
 
+    fn family(&mut self, family: RepoId) -> Result<Vec<RepoId>> {
+        let mut members = Vec::new();
+        for repo in REPOS {
+            let row = self.row(repo)?;
+            members.extend(row.filter(|row| row.family == family).map(|row| row.repo));
+        }
+        Ok(members)
+    }
+
+    fn back_up(&mut self) -> Result<()> {
+        self.backup = as_left(self.folder.path(), "store.db")?;
+        Ok(())
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        self.folder = as_left(self.backup.path(), "store.db")?;
+        self.store = Sqlite::open(&self.folder.path().join("store.db"))?;
+        Ok(())
+    }
+
     fn crash_store(&mut self, cut: Option<Swap<'_>>) -> Result<()> {
         if let Some(swap) = cut.filter(|_| self.gets_through()) {
             let _ = self.swap(swap)?;
@@ -195,8 +222,7 @@ impl Host for Forge {
 
     fn order(&mut self, node: NodeId, life: Incarnation, order: &Order) -> Result<Reply> {
         let done = self.handle(node, life, order)?;
-        let repo = RepoId(1);
-        let gate = self.runtime.block_on(self.nodes[&node].gate(node, repo))?.0;
+        let gate = self.runtime.block_on(self.nodes[&node].gate(node, order.repo()))?.0;
         Ok(Reply { report: sent(&gate.report()), done })
     }
 
@@ -219,13 +245,16 @@ impl Host for Forge {
 
 #[test]
 fn what_is_acknowledged_outlives_every_crash() {
-    let (mut commits, mut reads, mut crashes, mut disks) = (0, 0, 0, 0);
-    for seed in 0..6 {
+    let (mut commits, mut reads, mut crashes, mut disks, mut recoveries, mut moves) = (0, 0, 0, 0, 0, 0);
+    for seed in 0..8 {
         let ran = torture(&mut Forge::new().unwrap(), seed, 150).unwrap_or_else(|broken| panic!("{broken}"));
         commits += ran.commits;
         reads += ran.reads;
         crashes += ran.crashes;
         disks += ran.disks;
+        recoveries += ran.recoveries;
+        moves += ran.moves;
     }
-    assert!(commits > 3 && reads > 20 && crashes > 30 && disks > 0, "{commits} {reads} {crashes} {disks}");
+    assert!(commits > 30 && reads > 20 && crashes > 30 && disks > 0, "{commits} {reads} {crashes} {disks}");
+    assert!(recoveries > 0 && moves > 0, "{recoveries} {moves}");
 }
