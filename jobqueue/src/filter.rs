@@ -166,7 +166,7 @@ impl Filters {
     /// Whether the host must still be asked about this job before its batch can open.
     #[must_use]
     pub fn must_ask(&self, now: Timestamp, pipeline: &Pipeline, job: &Job) -> bool {
-        job.state == State::Unstart && self.judge(now, pipeline, job).is_none()
+        job.state == State::Unstart && job.spec.condition == Condition::Ask && self.judge(now, pipeline, job).is_none()
     }
 }
 

@@ -150,12 +150,20 @@ impl Tag {
 }
 
 impl crate::recent::Number for Ticket {
+    fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     fn number(self) -> u64 {
         self.0
     }
 }
 
 impl crate::recent::Number for CallId {
+    fn new(number: u64) -> Self {
+        Self(number)
+    }
+
     fn number(self) -> u64 {
         self.0
     }

@@ -92,6 +92,17 @@ impl Level {
         }
     }
 
+    /// Takes out the first of the line.
+    fn pop(&mut self, jobs: &mut Jobs) -> Option<u32> {
+        let at = self.line.pop_front()?;
+        self.first = self.first.wrapping_add(1);
+        if let Some(slot) = jobs.get_mut(at) {
+            slot.hangs = Hangs::No;
+        }
+        self.close_up(jobs);
+        Some(at)
+    }
+
     /// Takes a job out that stands here.
     fn remove(&mut self, jobs: &mut Jobs, at: u32) {
         let Some(slot) = jobs.get_mut(at) else { return };
@@ -113,18 +124,23 @@ impl Level {
             self.gaps -= 1;
         }
         if self.gaps > self.line.len() / 2 + 32 {
-            self.line.retain(|at| *at != NONE);
-            self.gaps = 0;
-            let mut position = self.first;
-            for at in &self.line {
-                if let Some(slot) = jobs.get_mut(*at) {
-                    slot.position = position;
-                }
-                position = position.wrapping_add(1);
-            }
+            self.close_gaps(jobs);
         }
         if self.line.capacity() > 4 * self.line.len() + 256 {
             self.line.shrink_to(2 * self.line.len());
+        }
+    }
+
+    #[cold]
+    fn close_gaps(&mut self, jobs: &mut Jobs) {
+        self.line.retain(|at| *at != NONE);
+        self.gaps = 0;
+        let mut position = self.first;
+        for at in &self.line {
+            if let Some(slot) = jobs.get_mut(*at) {
+                slot.position = position;
+            }
+            position = position.wrapping_add(1);
         }
     }
 
@@ -212,6 +228,14 @@ impl Lane {
 
     /// The first job, taken out.
     pub(crate) fn pop(&mut self, jobs: &mut Jobs, ageing_ms: Option<u32>) -> Option<u32> {
+        if let [level] = self.levels.as_mut_slice()
+            && level.strays.is_empty()
+        {
+            // Most tags have jobs of one priority only, in order.
+            let at = level.pop(jobs)?;
+            self.live -= 1;
+            return Some(at);
+        }
         let (_, at) = self.front(jobs, ageing_ms)?;
         self.remove(jobs, at);
         Some(at)
@@ -266,7 +290,7 @@ mod tests {
         let mut rng = Rng::new(spread);
         for number in 0..4_000_u64 {
             let since = 1_000_000 + number - rng.below(spread);
-            let at = store.insert_job(&job(number, since, u8::try_from(rng.below(3)).unwrap()), 0);
+            let at = store.insert_job(&job(number, since, u8::try_from(rng.below(3)).unwrap()), 0).unwrap();
             lane.push(&mut store.jobs, at);
             tree.insert((Rank::of(store.jobs.get(at).unwrap(), ageing_ms), at));
             match rng.below(5) {
@@ -310,7 +334,7 @@ mod tests {
         let (mut store, mut lane) = (Store::default(), Lane::new(Tag::OTHER));
         store.tags.push(Tag::OTHER);
         for number in 0..100_000 {
-            let at = store.insert_job(&job(number, 1, 0), 0);
+            let at = store.insert_job(&job(number, 1, 0), 0).unwrap();
             lane.push(&mut store.jobs, at);
             if number > 0 {
                 lane.remove(&mut store.jobs, at);

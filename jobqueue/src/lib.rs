@@ -192,7 +192,9 @@ mod hash;
 mod id;
 mod job;
 mod key;
+mod kinds;
 mod lane;
+mod moves;
 mod pipeline;
 mod queues;
 mod rate;
@@ -211,6 +213,7 @@ mod timer;
 mod transition;
 pub mod trigger;
 mod wait;
+mod workers;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service, Turns};
 pub use decide::decide;

@@ -56,35 +56,49 @@ pub struct Pipeline {
     pub aborted_at: Option<Timestamp>,
 }
 
-/// What one job's row adds to its pipeline's counts.
+/// In which of its pipeline's counts a job's row stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Share {
-    unstarted: u32,
-    remaining: u32,
-    failed: u32,
-    stopped: u32,
+pub(crate) enum Share {
+    #[default]
+    None,
+    Unstarted,
+    Remaining,
+    Failed,
+    Stopped,
 }
 
 impl Share {
     pub(crate) fn of(job: &Job) -> Self {
-        let mut share = Self::default();
         let required = job.spec.on_failure == OnFailure::Fails;
         match job.state {
-            State::Unstart => share.unstarted = 1,
+            State::Unstart => Self::Unstarted,
             // Nobody waits for a manual job that may fail: the pipeline may end before somebody approves it.
-            State::Suspended if !required && job.spec.start == Start::Manual && job.reason == Reason::Approval => {}
+            State::Suspended if !required && job.spec.start == Start::Manual && job.reason == Reason::Approval => {
+                Self::None
+            }
             State::Pending
             | State::Scheduled
             | State::Running
             | State::Suspended
             | State::Delayed
             | State::Polling
-            | State::Aborting => share.remaining = 1,
-            State::Failed | State::TimedOut | State::Dead => share.failed = u32::from(required),
-            State::Aborted | State::Superseded => share.stopped = u32::from(required),
-            State::Succeeded | State::Skipped | State::Reused => {}
+            | State::Aborting => Self::Remaining,
+            State::Failed | State::TimedOut | State::Dead if required => Self::Failed,
+            State::Aborted | State::Superseded if required => Self::Stopped,
+            State::Failed
+            | State::TimedOut
+            | State::Dead
+            | State::Aborted
+            | State::Superseded
+            | State::Succeeded
+            | State::Skipped
+            | State::Reused => Self::None,
         }
-        share
+    }
+
+    /// Whether a row that stood here stands elsewhere now, so that the counts must be written with it.
+    pub(crate) fn is_left_by(self, row: &Job) -> bool {
+        self != Self::of(row)
     }
 }
 
@@ -113,19 +127,28 @@ impl Pipeline {
 
     /// One job's share is another now.
     pub(crate) const fn trade(&mut self, gone: Share, come: Share) {
-        const fn step(count: u32, gone: u32, come: u32) -> u32 {
-            count.saturating_sub(gone).saturating_add(come)
+        if let Some(count) = self.count(gone) {
+            *count = count.saturating_sub(1);
         }
-        self.unstarted = step(self.unstarted, gone.unstarted, come.unstarted);
-        self.remaining = step(self.remaining, gone.remaining, come.remaining);
-        self.failed = step(self.failed, gone.failed, come.failed);
-        self.stopped = step(self.stopped, gone.stopped, come.stopped);
+        if let Some(count) = self.count(come) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    const fn count(&mut self, share: Share) -> Option<&mut u32> {
+        match share {
+            Share::None => None,
+            Share::Unstarted => Some(&mut self.unstarted),
+            Share::Remaining => Some(&mut self.remaining),
+            Share::Failed => Some(&mut self.failed),
+            Share::Stopped => Some(&mut self.stopped),
+        }
     }
 
     /// Whether a change of a job from `old` to `new` moves the counts, so that this row must be written with it.
     #[must_use]
     pub fn is_moved_by(old: &Job, new: &Job) -> bool {
-        Share::of(old) != Share::of(new)
+        Share::of(old).is_left_by(new)
     }
 
     /// The row as the next write of it.

@@ -92,6 +92,14 @@ impl Pool {
         Some(self.bucket.ready_at(now, rate))
     }
 
+    /// A delivery is under way, and the rate has one job less to give.
+    pub(crate) fn spend(&mut self, now: Timestamp) {
+        self.flying += 1;
+        if let Some(rate) = self.spec.rate {
+            self.bucket.take(now, rate);
+        }
+    }
+
     /// Whether there is something to take.
     pub(crate) fn has_work(&self) -> bool {
         !self.active.is_empty() || !self.order.is_empty()
@@ -207,34 +215,32 @@ impl Queues {
             let link = &self.lanes[lane as usize].pools[at];
             let (pool, is_in) = (link.pool, link.place.is_some());
             match self.pools[pool as usize].spec.turns {
-                Turns::Rotation if is_active != is_in => {
-                    if is_active {
-                        self.join_rotation(lane, at);
-                    } else {
-                        self.leave_rotation(lane, at);
-                    }
-                }
-                Turns::Rotation => {}
-                Turns::Priority => {
-                    let ageing_ms = self.ageing_ms;
-                    let front = self.lanes[lane as usize].front(jobs, ageing_ms).filter(|_| is_active);
-                    self.stand(lane, at, front.map(|(rank, _)| Standing::Job(rank)));
-                }
-                Turns::Fair => {
-                    let clock = self.pools[pool as usize].clock;
-                    let weight = self.lanes[lane as usize].weight;
-                    let link = &mut self.lanes[lane as usize].pools[at];
-                    if is_active && link.standing.is_none() {
-                        link.flow.arrive(clock, weight);
-                    }
-                    let start = link.flow.start(weight);
-                    self.stand(lane, at, is_active.then_some(Standing::Share(start)));
-                }
+                Turns::Rotation if is_active == is_in => {}
+                Turns::Rotation if is_active => self.join_rotation(lane, at),
+                Turns::Rotation => self.leave_rotation(lane, at),
+                Turns::Priority | Turns::Fair => self.reorder(lane, at, jobs),
             }
             if is_active {
                 self.wake(pool);
             }
         }
+    }
+
+    /// Gives the lane the standing in a pool's order that it now has.
+    fn reorder(&mut self, lane: u32, at: usize, jobs: &Jobs) {
+        let (this, ageing_ms) = (&mut self.lanes[lane as usize], self.ageing_ms);
+        let (is_active, weight) = (this.is_active(), this.weight);
+        let pool = &self.pools[this.pools[at].pool as usize];
+        let standing = if pool.spec.turns == Turns::Fair {
+            let link = &mut this.pools[at];
+            if is_active && link.standing.is_none() {
+                link.flow.arrive(pool.clock, weight);
+            }
+            is_active.then_some(Standing::Share(link.flow.start(weight)))
+        } else {
+            this.front(jobs, ageing_ms).filter(|_| is_active).map(|(rank, _)| Standing::Job(rank))
+        };
+        self.stand(lane, at, standing);
     }
 
     /// A pool has room again: who is parked there is looked at.

@@ -1,12 +1,13 @@
 //! Places that are used again, in chunks: it grows without moving what is there, and never doubles.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// The end of a list.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Places in a chunk, as a power of two.
-const BITS: u32 = 12;
+/// Places in a chunk, as a power of two: few, so that a small engine is small.
+const BITS: u32 = 6;
 const CHUNK: usize = 1 << BITS;
 
 #[derive(Clone, Debug)]
@@ -15,84 +16,80 @@ enum Place<T> {
     Free(u32),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Slab<T> {
-    chunks: Vec<Vec<Place<T>>>,
+    chunks: Vec<Box<[Place<T>; CHUNK]>>,
+    /// The first of the places that were used before.
     free: u32,
+    /// The first place that was never used.
+    fresh: u32,
     pub(crate) used: u32,
-}
-
-impl<T: Clone> Clone for Slab<T> {
-    fn clone(&self) -> Self {
-        Self { chunks: self.chunks.clone(), free: self.free, used: self.used }
-    }
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), free: NONE, used: 0 }
+        Self { chunks: Vec::new(), free: NONE, fresh: 0, used: 0 }
     }
 }
 
 const fn split(at: u32) -> (usize, usize) {
-    ((at >> BITS) as usize, at as usize & (CHUNK - 1))
+    ((at >> BITS) as usize, at as usize % CHUNK)
 }
 
 impl<T> Slab<T> {
     pub(crate) fn insert(&mut self, value: T) -> u32 {
+        let at = self.next();
+        let (chunk, place) = split(at);
+        if chunk == self.chunks.len() {
+            self.chunks.push(Box::new(core::array::from_fn(|_| Place::Free(NONE))));
+        }
+        let Some(chunk) = self.chunks.get_mut(chunk) else { return NONE };
+        match chunk[place] {
+            Place::Free(next) if at == self.free => self.free = next,
+            Place::Free(_) | Place::Used(_) => self.fresh += 1,
+        }
+        chunk[place] = Place::Used(value);
         self.used += 1;
-        let at = self.free;
-        if at != NONE {
-            let (chunk, place) = split(at);
-            let place = &mut self.chunks[chunk][place];
-            if let Place::Free(next) = place {
-                self.free = *next;
-            }
-            *place = Place::Used(value);
-            return at;
-        }
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            // The first grows as it must, so that a small engine is small.
-            let whole = if self.chunks.is_empty() { 0 } else { CHUNK };
-            self.chunks.push(Vec::with_capacity(whole));
-        }
-        let full = (self.chunks.len() - 1) * CHUNK;
-        let Some(last) = self.chunks.last_mut() else { return NONE };
-        last.push(Place::Used(value));
-        u32::try_from(full + last.len() - 1).unwrap_or(NONE)
+        at
     }
 
-    pub(crate) fn remove(&mut self, at: u32) -> Option<T> {
+    /// The place that the next value is put into.
+    pub(crate) const fn next(&self) -> u32 {
+        if self.free == NONE { self.fresh } else { self.free }
+    }
+
+    /// Frees a place; returns whether it was used.
+    pub(crate) fn remove(&mut self, at: u32) -> bool {
         let (chunk, place) = split(at);
-        let place = self.chunks.get_mut(chunk)?.get_mut(place)?;
-        if matches!(place, Place::Free(_)) {
-            return None;
+        let Some(chunk) = self.chunks.get_mut(chunk) else { return false };
+        if matches!(chunk[place], Place::Free(_)) {
+            return false;
         }
-        let Place::Used(value) = core::mem::replace(place, Place::Free(self.free)) else { return None };
+        chunk[place] = Place::Free(self.free);
         self.free = at;
         self.used -= 1;
-        Some(value)
+        true
     }
 
     pub(crate) fn get(&self, at: u32) -> Option<&T> {
         let (chunk, place) = split(at);
-        match self.chunks.get(chunk)?.get(place) {
-            Some(Place::Used(value)) => Some(value),
-            Some(Place::Free(_)) | None => None,
+        match &self.chunks.get(chunk)?[place] {
+            Place::Used(value) => Some(value),
+            Place::Free(_) => None,
         }
     }
 
     pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         let (chunk, place) = split(at);
-        match self.chunks.get_mut(chunk)?.get_mut(place) {
-            Some(Place::Used(value)) => Some(value),
-            Some(Place::Free(_)) | None => None,
+        match &mut self.chunks.get_mut(chunk)?[place] {
+            Place::Used(value) => Some(value),
+            Place::Free(_) => None,
         }
     }
 
     /// The places that are used.
     pub(crate) fn places(&self) -> impl Iterator<Item = (u32, &T)> {
-        let places = self.chunks.iter().flatten();
+        let places = self.chunks.iter().flat_map(|chunk| chunk.iter());
         (0..).zip(places).filter_map(|(at, place)| match place {
             Place::Used(value) => Some((at, value)),
             Place::Free(_) => None,
@@ -116,8 +113,8 @@ mod tests {
         let mut slab = Slab::default();
         let at: Vec<u32> = (0..10_000_u32).map(|number| slab.insert(number)).collect();
         for gone in at.iter().filter(|at| *at % 3 == 0) {
-            assert_eq!(slab.remove(*gone), Some(*gone));
-            assert_eq!(slab.remove(*gone), None);
+            assert!(slab.remove(*gone));
+            assert!(!slab.remove(*gone));
         }
         assert_eq!(slab.used, 6_666);
         assert!((0..3_334).all(|number| slab.insert(number) < 10_000), "free places first");

@@ -1,183 +1,21 @@
 //! Where rows are kept in memory: slabs, and the lists that run through them.
 
-use core::num::NonZeroU64;
+mod slot;
 
 use alloc::vec::Vec;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as IndexEntry;
 
-use crate::hash::{Map, hash_of, near};
-use crate::id::{Attempt, Incarnation, JobId, JobKey, PipelineId, Tag, Ticket, Version, WorkerName, WriteId};
-use crate::job::{Delivery, Entry, Job, JobSpec, Outcome, State, Tally};
-use crate::pipeline::Pipeline;
-use crate::reason::Reason;
+use crate::hash::near;
+use crate::id::{Attempt, JobId, JobKey, PipelineId, Tag, WorkerName, WriteId};
+use crate::job::{Delivery, Entry, Job, JobSpec, State, Tally};
+use crate::kinds::Kinds;
 pub(crate) use crate::slab::{NONE, Slab};
 use crate::time::Timestamp;
-
-/// The write that is under way for a row, if any. Tickets count from 1.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lock(Option<NonZeroU64>);
-
-impl Lock {
-    pub(crate) fn of(ticket: Ticket) -> Self {
-        Self(NonZeroU64::new(ticket.get()))
-    }
-
-    pub(crate) fn ticket(self) -> Option<Ticket> {
-        self.0.map(|number| Ticket::new(number.get()))
-    }
-
-    pub(crate) const fn is_free(self) -> bool {
-        self.0.is_none()
-    }
-}
-
-/// A job that has not ended, and where it hangs: what every job has, in a line and a quarter of a processor's cache.
-///
-/// What a job shares with many others is kept once (its [`Kind`]), and what only a job in progress has is kept apart
-/// (its [`Rest`]). A job that waits for the first time has no rest.
-#[derive(Clone, Debug)]
-pub(crate) struct JobSlot {
-    id: JobId,
-    write: Ticket,
-    pub(crate) since: Timestamp,
-    pub(crate) sequence: u64,
-    pub(crate) lock: Lock,
-    attempt: Attempt,
-    pub(crate) version: Version,
-    kind: u32,
-    /// The lane of its tag.
-    pub(crate) lane: u32,
-    /// Its pipeline's slot.
-    pub(crate) pipe: u32,
-    pipe_links: (u32, u32),
-    rest: u32,
-    /// Its place in its lane's level, while it is queued there.
-    pub(crate) position: u32,
-    pub(crate) state: State,
-    pub(crate) priority: u8,
-    pub(crate) hangs: Hangs,
-}
-
-/// Where a waiting job hangs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Hangs {
-    /// Nowhere.
-    No,
-    /// In the line of its lane's level.
-    InLine,
-    /// Among the level's strays, which came later than their time.
-    Stray,
-    /// Aside, until its key is free.
-    Aside,
-}
-
-impl JobSlot {
-    pub(crate) const fn id(&self) -> JobId {
-        self.id
-    }
-
-    pub(crate) const fn key(&self) -> JobKey {
-        JobKey { job: self.id, attempt: self.attempt }
-    }
-
-    /// Whether it has nothing but what every waiting job has.
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.rest == NONE
-    }
-
-    /// Whether it stands in its queue.
-    pub(crate) const fn is_queued(&self) -> bool {
-        matches!(self.hangs, Hangs::InLine | Hangs::Stray)
-    }
-}
-
-/// What jobs share: what they are, and whose write they were last.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Kind {
-    spec: JobSpec,
-    engine: Incarnation,
-}
-
-/// What a job in progress has besides, and where it hangs then.
-#[derive(Clone, Debug)]
-struct Rest {
-    reason: Reason,
-    until: Timestamp,
-    timeout_at: Timestamp,
-    delivery: Option<Delivery>,
-    entry: Entry,
-    tally: Tally,
-    outcome: Option<Outcome>,
-    /// Which entry of the timers is alive.
-    alarm: Option<Timestamp>,
-    /// The pool in whose leases it is counted.
-    pool: u32,
-    worker: Option<WorkerName>,
-    worker_links: (u32, u32),
-}
-
-impl Rest {
-    const fn of(job: &Job) -> Self {
-        Self {
-            reason: job.reason,
-            until: job.until,
-            timeout_at: job.timeout_at,
-            delivery: job.delivery,
-            entry: job.entry,
-            tally: job.tally,
-            outcome: job.outcome,
-            alarm: None,
-            pool: NONE,
-            worker: None,
-            worker_links: (NONE, NONE),
-        }
-    }
-}
-
-/// Why a job without a rest stands where it stands.
-const fn plain_reason(state: State, spec: &JobSpec) -> Reason {
-    if matches!(state, State::Unstart) { Reason::Submitted } else { Reason::Batch { order: spec.order } }
-}
-
-/// Whether a row says no more than that the job waits for the first time.
-fn is_plain(job: &Job) -> bool {
-    matches!(job.state, State::Unstart | State::Pending)
-        && job.reason == plain_reason(job.state, &job.spec)
-        && job.delivery.is_none()
-        && job.tally == Tally::default()
-        && job.until == Timestamp::MAX
-        && job.timeout_at == Timestamp::MAX
-        && job.entry == Entry::Run
-        && job.outcome.is_none()
-}
-
-/// A pipeline that is open or has jobs here.
-#[derive(Clone, Debug)]
-pub(crate) struct PipeSlot {
-    pub(crate) id: PipelineId,
-    /// The row; none while it is being read.
-    pub(crate) row: Option<Pipeline>,
-    pub(crate) lock: Lock,
-    /// The row's version when the whole pipeline was read.
-    pub(crate) read_at: Option<Version>,
-    /// Whether the row, or the whole pipeline, is being read.
-    pub(crate) asked: bool,
-    /// Whether a deadline of one of its jobs could not be acted on while its row was locked or unknown.
-    pub(crate) late: bool,
-    /// Jobs here that no decision was made about.
-    pub(crate) unstarted: u32,
-    /// Jobs here.
-    pub(crate) jobs: u32,
-    head: u32,
-}
-
-impl PipeSlot {
-    /// Whether jobs that this row counts are not here.
-    pub(crate) const fn lacks_jobs(&self, row: &Pipeline) -> bool {
-        self.unstarted != row.unstarted || self.jobs < row.unstarted.saturating_add(row.remaining)
-    }
-}
+use crate::timer::Alarm;
+use crate::workers::Workers;
+pub(crate) use slot::{Hangs, JobSlot, Lock, PipeSlot};
+use slot::{More, Rest, is_plain, plain_reason};
 
 /// All jobs' slots, which lanes reach into.
 pub(crate) type Jobs = Slab<JobSlot>;
@@ -188,18 +26,14 @@ pub(crate) struct Store {
     pub(crate) jobs: Jobs,
     pub(crate) pipes: Slab<PipeSlot>,
     rests: Slab<Rest>,
-    kinds: Slab<(Kind, u32)>,
-    /// The kind that was met last, which is mostly met next.
-    last_kind: u32,
+    kinds: Kinds,
     /// The pipeline that was met last.
     pub(crate) last_pipe: u32,
     /// The tag of each lane.
     pub(crate) tags: Vec<Tag>,
     job_index: HashTable<u32>,
     pipe_index: HashTable<u32>,
-    kind_index: HashTable<u32>,
-    /// The first job of each worker's list.
-    workers: Map<WorkerName, u32>,
+    workers: Workers,
 }
 
 impl Store {
@@ -218,9 +52,11 @@ impl Store {
 
     /// The pipeline's slot, made if it is not there.
     pub(crate) fn pipe(&mut self, id: PipelineId) -> u32 {
-        if let Some(at) = self.find_pipe(id) {
-            return at;
-        }
+        self.find_pipe(id).unwrap_or_else(|| self.add_pipe(id))
+    }
+
+    /// A slot for a pipeline that has none.
+    pub(crate) fn add_pipe(&mut self, id: PipelineId) -> u32 {
         let slot = PipeSlot {
             id,
             row: None,
@@ -239,23 +75,32 @@ impl Store {
         at
     }
 
+    /// The pipeline's slot of the job that is kept here.
+    pub(crate) fn pipe_of(&mut self, job: u32) -> Option<&mut PipeSlot> {
+        self.pipes.get_mut(self.jobs.get(job)?.pipe)
+    }
+
     /// Forgets a pipeline that has no jobs here.
     pub(crate) fn remove_pipe(&mut self, at: u32) {
-        if let Some(slot) = self.pipes.remove(at)
-            && let Ok(entry) = self.pipe_index.find_entry(near(slot.id.get()), |other| *other == at)
-        {
+        let Some(slot) = self.pipes.get(at) else { return };
+        if let Ok(entry) = self.pipe_index.find_entry(near(slot.id.get()), |other| *other == at) {
             entry.remove();
         }
+        self.pipes.remove(at);
     }
 
     // ---- rows -----------------------------------------------------------------------------------------------------
 
     /// The job's row.
+    #[inline]
     pub(crate) fn row(&self, at: u32) -> Option<Job> {
         let slot = self.jobs.get(at)?;
-        let (kind, _) = self.kinds.get(slot.kind)?;
-        let mut job = Job {
-            key: slot.key(),
+        if let Some(rest) = self.rests.get(slot.rest()) {
+            return Some(rest.row);
+        }
+        let kind = self.kinds.get(slot.kind())?;
+        Some(Job {
+            key: JobKey { job: slot.id, attempt: Attempt::FIRST },
             pipeline: self.pipes.get(slot.pipe)?.id,
             version: slot.version,
             write: WriteId { engine: kind.engine, ticket: slot.write },
@@ -272,236 +117,174 @@ impl Store {
             entry: Entry::Run,
             tally: Tally::default(),
             outcome: None,
-        };
-        if let Some(rest) = self.rests.get(slot.rest) {
-            job.reason = rest.reason;
-            job.until = rest.until;
-            job.timeout_at = rest.timeout_at;
-            job.delivery = rest.delivery;
-            job.entry = rest.entry;
-            job.tally = rest.tally;
-            job.outcome = rest.outcome;
-        }
-        Some(job)
+        })
     }
 
     /// What never changes about the job.
     pub(crate) fn spec(&self, at: u32) -> Option<&JobSpec> {
-        Some(&self.kinds.get(self.jobs.get(at)?.kind)?.0.spec)
+        let slot = self.jobs.get(at)?;
+        let rest = self.rests.get(slot.rest()).map(|rest| &rest.row.spec);
+        rest.or_else(|| self.kinds.get(slot.kind()).map(|kind| &kind.spec))
+    }
+
+    /// Which attempt of a job is here.
+    pub(crate) fn attempt(&self, slot: &JobSlot) -> Attempt {
+        self.rests.get(slot.rest()).map_or(Attempt::FIRST, |rest| rest.row.key.attempt)
     }
 
     /// Who holds the job, if it is held.
     pub(crate) fn delivery(&self, slot: &JobSlot) -> Option<Delivery> {
-        self.rests.get(slot.rest)?.delivery
+        self.rests.get(slot.rest())?.row.delivery
     }
 
-    /// The next deadline that can pass, if any.
-    pub(crate) fn due(&self, slot: &JobSlot) -> Option<Timestamp> {
-        let rest = self.rests.get(slot.rest)?;
-        slot.state.due(rest.until, rest.timeout_at)
-    }
-
-    pub(crate) fn insert_job(&mut self, job: &Job, lane: u32) -> u32 {
+    /// A place for a job's row, if it has none; else the place that it has.
+    pub(crate) fn insert_job(&mut self, job: &Job, lane: u32) -> Result<u32, u32> {
         let pipe = self.pipe(job.pipeline);
-        let head = self.pipes.get(pipe).map_or(NONE, |slot| slot.head);
-        let kind = self.kind(job);
-        let rest = if is_plain(job) { NONE } else { self.rests.insert(Rest::of(job)) };
+        let is_it = |at: &u32| self.jobs.get(*at).is_some_and(|slot| slot.id == job.id());
+        let hash = |at: &u32| self.jobs.get(*at).map_or(0, |slot| near(slot.id.get()));
+        let vacant = match self.job_index.entry(near(job.id().get()), is_it, hash) {
+            IndexEntry::Occupied(here) => return Err(*here.get()),
+            IndexEntry::Vacant(vacant) => vacant,
+        };
+        let more =
+            if is_plain(job) { More::kind(self.kinds.enter(job)) } else { More(self.rests.insert(Rest::of(job))) };
+        let mut head = NONE;
+        if let Some(slot) = self.pipes.get_mut(pipe) {
+            head = core::mem::replace(&mut slot.head, self.jobs.next());
+            slot.jobs += 1;
+        }
         let at = self.jobs.insert(JobSlot {
             id: job.id(),
             write: job.write.ticket,
             since: job.since,
             sequence: job.sequence,
             lock: Lock::default(),
-            attempt: job.key.attempt,
             version: job.version,
-            kind,
+            more,
             lane,
             pipe,
             pipe_links: (NONE, head),
-            rest,
             position: 0,
             state: job.state,
             priority: job.priority,
             hangs: Hangs::No,
         });
-        let hash = |at: &u32| self.jobs.get(*at).map_or(0, |slot| near(slot.id.get()));
-        self.job_index.insert_unique(near(job.id().get()), at, hash);
+        vacant.insert(at);
         if let Some(first) = self.jobs.get_mut(head) {
             first.pipe_links.0 = at;
         }
-        if let Some(slot) = self.pipes.get_mut(pipe) {
-            slot.head = at;
-            slot.jobs += 1;
-        }
-        at
+        Ok(at)
     }
 
-    /// The job's row is another now; it hangs where it hung.
-    pub(crate) fn put_job(&mut self, at: u32, job: &Job) {
-        let Some(slot) = self.jobs.get(at) else { return };
-        let mut kind = slot.kind;
-        let is_same = |(known, _): &(Kind, u32)| known.engine == job.write.engine && known.spec == job.spec;
-        if !self.kinds.get(kind).is_some_and(is_same) {
-            self.drop_kind(kind);
-            kind = self.kind(job);
-        }
-        let Some(slot) = self.jobs.get_mut(at) else { return };
-        slot.kind = kind;
+    /// The job's row is another now; it hangs where it hung. Returns the state that it had, and whether the delivery that
+    /// it is held by is still the same.
+    pub(crate) fn put_job(&mut self, at: u32, job: &Job) -> Option<(State, bool)> {
+        let slot = self.jobs.get_mut(at)?;
+        let was = core::mem::replace(&mut slot.state, job.state);
         slot.write = job.write.ticket;
         slot.since = job.since;
         slot.sequence = job.sequence;
-        slot.attempt = job.key.attempt;
         slot.version = job.version;
-        slot.state = job.state;
         slot.priority = job.priority;
-        if let Some(rest) = self.rests.get_mut(slot.rest) {
-            rest.reason = job.reason;
-            rest.until = job.until;
-            rest.timeout_at = job.timeout_at;
-            rest.delivery = job.delivery;
-            rest.entry = job.entry;
-            rest.tally = job.tally;
-            rest.outcome = job.outcome;
-        } else if !is_plain(job) {
-            slot.rest = self.rests.insert(Rest::of(job));
+        let holder = |row: &Job| row.delivery.filter(|_| row.state.is_leased()).map(|delivery| delivery.write);
+        if let Some(rest) = self.rests.get_mut(slot.rest()) {
+            let is_same = holder(&rest.row) == holder(job);
+            rest.row = *job;
+            return Some((was, is_same));
         }
+        self.kinds.leave(slot.kind());
+        slot.more =
+            if is_plain(job) { More::kind(self.kinds.enter(job)) } else { More(self.rests.insert(Rest::of(job))) };
+        Some((was, holder(job).is_none()))
     }
 
     /// Drops the rest of a job that has become plain and hangs nowhere by it.
     pub(crate) fn slim(&mut self, at: u32, job: &Job) {
         let Some(slot) = self.jobs.get_mut(at) else { return };
-        let hangs = |rest: &Rest| rest.alarm.is_some() || rest.pool != NONE || rest.worker.is_some();
-        if slot.rest != NONE && is_plain(job) && !self.rests.get(slot.rest).is_some_and(hangs) {
-            self.rests.remove(slot.rest);
-            slot.rest = NONE;
+        let hangs = |rest: &Rest| rest.alarm.is_some() || rest.pool != NONE || rest.worker != NONE;
+        if slot.rest() != NONE && is_plain(job) && !self.rests.get(slot.rest()).is_some_and(hangs) {
+            self.rests.remove(slot.rest());
+            slot.more = More::kind(self.kinds.enter(job));
         }
     }
 
     pub(crate) fn remove_job(&mut self, at: u32) {
-        self.set_worker(at, None);
-        let Some(slot) = self.jobs.remove(at) else { return };
-        let (before, after) = slot.pipe_links;
+        self.set_holders(at, None, None);
+        let Some(slot) = self.jobs.get(at) else { return };
+        let (kind, rest, pipe, (before, after)) = (slot.kind(), slot.rest(), slot.pipe, slot.pipe_links);
+        if let Ok(entry) = self.job_index.find_entry(near(slot.id.get()), |other| *other == at) {
+            entry.remove();
+        }
+        self.jobs.remove(at);
+        self.rests.remove(rest);
+        self.kinds.leave(kind);
         if let Some(other) = self.jobs.get_mut(after) {
             other.pipe_links.0 = before;
         }
         if let Some(other) = self.jobs.get_mut(before) {
             other.pipe_links.1 = after;
-        } else if let Some(pipe) = self.pipes.get_mut(slot.pipe) {
-            pipe.head = after;
         }
-        if let Some(pipe) = self.pipes.get_mut(slot.pipe) {
+        if let Some(pipe) = self.pipes.get_mut(pipe) {
             pipe.jobs -= 1;
-        }
-        self.rests.remove(slot.rest);
-        self.drop_kind(slot.kind);
-        if let Ok(entry) = self.job_index.find_entry(near(slot.id.get()), |other| *other == at) {
-            entry.remove();
-        }
-    }
-
-    fn kind(&mut self, job: &Job) -> u32 {
-        let is_it = |kind: &Kind| kind.engine == job.write.engine && kind.spec == job.spec;
-        if let Some((kind, users)) = self.kinds.get_mut(self.last_kind)
-            && is_it(kind)
-        {
-            *users += 1;
-            return self.last_kind;
-        }
-        let kind = Kind { spec: job.spec, engine: job.write.engine };
-        let hash = hash_of(&kind);
-        let kinds = &self.kinds;
-        let found = self.kind_index.find(hash, |at| kinds.get(*at).is_some_and(|(known, _)| *known == kind));
-        let at = if let Some(at) = found.copied() {
-            if let Some((_, users)) = self.kinds.get_mut(at) {
-                *users += 1;
+            if before == NONE {
+                pipe.head = after;
             }
-            at
-        } else {
-            let at = self.kinds.insert((kind, 1));
-            let kinds = &self.kinds;
-            self.kind_index.insert_unique(hash, at, |at| kinds.get(*at).map_or(0, |(kind, _)| hash_of(kind)));
-            at
-        };
-        self.last_kind = at;
-        at
-    }
-
-    fn drop_kind(&mut self, at: u32) {
-        let Some((_, users)) = self.kinds.get_mut(at) else { return };
-        *users -= 1;
-        if *users == 0
-            && let Some((kind, _)) = self.kinds.remove(at)
-            && let Ok(entry) = self.kind_index.find_entry(hash_of(&kind), |other| *other == at)
-        {
-            entry.remove();
         }
     }
 
     // ---- what a job in progress hangs by ----------------------------------------------------------------------------
 
-    /// When its alarm is set for.
-    pub(crate) fn alarm(&self, slot: &JobSlot) -> Option<Timestamp> {
-        self.rests.get(slot.rest)?.alarm
+    /// The deadline of a job in progress, if it has one that is not watched.
+    pub(crate) fn unwatched(&self, rest: u32) -> Option<Timestamp> {
+        let rest = self.rests.get(rest).filter(|rest| rest.alarm.is_none())?;
+        rest.row.due()
     }
 
-    /// Sets or clears its alarm; returns what it was.
-    pub(crate) fn set_alarm(&mut self, at: u32, alarm: Option<Timestamp>) -> Option<Timestamp> {
-        let rest = self.jobs.get(at)?.rest;
-        core::mem::replace(&mut self.rests.get_mut(rest)?.alarm, alarm)
-    }
-
-    /// The pool in whose leases it is counted.
-    pub(crate) fn pool(&self, slot: &JobSlot) -> Option<u32> {
-        self.rests.get(slot.rest).map(|rest| rest.pool).filter(|pool| *pool != NONE)
-    }
-
-    pub(crate) fn set_pool(&mut self, at: u32, pool: Option<u32>) {
-        let rest = self.jobs.get(at).map_or(NONE, |slot| slot.rest);
+    pub(crate) fn set_alarm(&mut self, rest: u32, alarm: Alarm) {
         if let Some(rest) = self.rests.get_mut(rest) {
-            rest.pool = pool.unwrap_or(NONE);
+            rest.alarm = Some(alarm);
         }
+    }
+
+    /// What a job's deadline is cleared by, if that was watched; it no longer is.
+    pub(crate) fn take_alarm(&mut self, rest: u32) -> Option<Alarm> {
+        self.rests.get_mut(rest)?.alarm.take()
+    }
+
+    /// The pool in whose leases it is counted, and whether it hangs in a worker's list.
+    pub(crate) fn holders(&self, slot: &JobSlot) -> (Option<u32>, bool) {
+        let rest = self.rests.get(slot.rest());
+        rest.map_or((None, false), |rest| ((rest.pool != NONE).then_some(rest.pool), rest.worker != NONE))
     }
 
     fn rest_of(&mut self, at: u32) -> Option<&mut Rest> {
-        let rest = self.jobs.get(at)?.rest;
+        let rest = self.jobs.get(at)?.rest();
         self.rests.get_mut(rest)
     }
 
-    /// Hangs the job in the list of the worker that holds it, or in none.
-    pub(crate) fn set_worker(&mut self, at: u32, worker: Option<WorkerName>) {
+    /// Counts the job in a pool's leases, and hangs it in the list of the worker that holds it; or in none.
+    pub(crate) fn set_holders(&mut self, at: u32, pool: Option<u32>, worker: Option<WorkerName>) {
         let Some(rest) = self.rest_of(at) else { return };
-        if rest.worker == worker {
-            return;
-        }
+        rest.pool = pool.unwrap_or(NONE);
         let (old, (before, after)) = (rest.worker, rest.worker_links);
-        if let Some(old) = old {
+        if old != NONE {
             if let Some(other) = self.rest_of(after) {
                 other.worker_links.0 = before;
             }
             if let Some(other) = self.rest_of(before) {
                 other.worker_links.1 = after;
-            } else if after == NONE {
-                self.workers.remove(&old);
             } else {
-                self.workers.insert(old, after);
+                self.workers.set_head(old, after);
             }
         }
-        let mut links = (NONE, NONE);
-        if let Some(new) = worker {
-            links.1 = self.workers.insert(new, at).unwrap_or(NONE);
-            if let Some(first) = self.rest_of(links.1) {
-                first.worker_links.0 = at;
-            }
+        let (new, next) = worker.map_or((NONE, NONE), |name| self.workers.enter(name, at));
+        if let Some(other) = self.rest_of(next) {
+            other.worker_links.0 = at;
         }
         if let Some(rest) = self.rest_of(at) {
-            rest.worker = worker;
-            rest.worker_links = links;
+            rest.worker = new;
+            rest.worker_links = (NONE, next);
         }
-    }
-
-    /// Whether the job hangs in a worker's list.
-    pub(crate) fn is_held(&self, slot: &JobSlot) -> bool {
-        self.rests.get(slot.rest).is_some_and(|rest| rest.worker.is_some())
     }
 
     /// The places of a pipeline's jobs, in no order.
@@ -512,8 +295,8 @@ impl Store {
 
     /// The places of the jobs that a worker holds, in no order.
     pub(crate) fn jobs_held(&self, worker: WorkerName) -> impl Iterator<Item = u32> {
-        let head = self.workers.get(&worker).copied().unwrap_or(NONE);
-        self.follow(head, |slot| self.rests.get(slot.rest).map_or(NONE, |rest| rest.worker_links.1))
+        let head = self.workers.head(worker);
+        self.follow(head, |slot| self.rests.get(slot.rest()).map_or(NONE, |rest| rest.worker_links.1))
     }
 
     fn follow(&self, head: u32, next: impl Fn(&JobSlot) -> u32) -> impl Iterator<Item = u32> {
@@ -531,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waiting_job_takes_80_bytes() {
-        assert_eq!(Slab::<JobSlot>::bytes_a_place(), 80);
+    fn a_waiting_job_takes_72_bytes() {
+        assert_eq!(Slab::<JobSlot>::bytes_a_place(), 72);
     }
 }

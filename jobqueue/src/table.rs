@@ -38,8 +38,27 @@ pub enum Cell {
 
 /// What `event` does to a job in `state`.
 #[must_use]
-#[allow(clippy::match_same_arms, reason = "a table reads by its subject, not by equal results")]
 pub const fn cell(state: State, event: EventKind) -> Cell {
+    CELLS[state as usize][event as usize]
+}
+
+/// The table, worked out when the crate is compiled.
+const CELLS: &[[Cell; EventKind::ALL.len()]; State::ALL.len()] = &{
+    let mut cells = [[Cell::New; EventKind::ALL.len()]; State::ALL.len()];
+    let mut state = 0;
+    while state < State::ALL.len() {
+        let mut event = 0;
+        while event < EventKind::ALL.len() {
+            cells[state][event] = rule(State::ALL[state], EventKind::ALL[event]);
+            event += 1;
+        }
+        state += 1;
+    }
+    cells
+};
+
+#[allow(clippy::match_same_arms, reason = "a table reads by its subject, not by equal results")]
+const fn rule(state: State, event: EventKind) -> Cell {
     use EventKind as E;
     use State as S;
     match (state, event) {

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Host, at, component, config, new_job, pool, refused, request, spec, told};
-use tenon_jobqueue::State::{Dead, Delayed, Pending, Running, Scheduled, Succeeded};
+use tenon_jobqueue::State::{Aborting, Dead, Delayed, Pending, Running, Scheduled, Succeeded};
 use tenon_jobqueue::{
     Act, Answer, Class, Config, ConfigError, Effect, Incarnation, JobId, JobSpec, Key, LeaseToken, Limits, NeedsError,
     NewJob, Outcome, PipelineId, Policy, PullRequest, Reason, Refused, Row, Service, Start, Submission, Tag, Ticket,
@@ -285,14 +285,14 @@ fn what_comes_at_once_is_seen_at_once_highest_first() {
     assert_eq!(effects.len(), 3);
     let rows = host.db.borrow().open();
     assert_eq!(rows.len(), 6);
-    // One after another they are written, and the first there is taken: it is the only one there is.
-    host.act(effects[1]);
-    host.run();
-    assert_eq!(host.got(call)[0].token.key.job.get(), 2);
-    host.act(effects[0]);
+    // They are proposed highest first, but the last is written first, and taken: it is the only one there is.
     host.act(effects[2]);
     host.run();
-    assert_eq!(host.one(2).token.key.job.get(), 3, "by priority, not by when they were due");
+    assert_eq!(host.got(call)[0].token.key.job.get(), 1);
+    host.act(effects[1]);
+    host.act(effects[0]);
+    host.run();
+    assert_eq!(host.one(2).token.key.job.get(), 2, "by priority, not by when it was written");
 }
 
 #[test]
@@ -326,6 +326,21 @@ fn two_completions_on_two_engines_cannot_both_miss_that_they_were_the_last() {
     two.run();
     assert_eq!(two.engine.counters().conflicted, 1);
     assert_eq!(one.state(3), Pending);
+}
+
+#[test]
+fn a_repeated_acknowledgement_is_not_believed_from_memory() {
+    let mut one = Host::new();
+    one.submit(1, &[new_job(1, 1)]);
+    let held = one.one(1);
+    assert_eq!(told(one.ack(&held)), Running);
+    // Another engine, on the same database, gives the job up; this one has not heard of it.
+    let mut two = one.beside(2);
+    let rows = two.db.borrow().open();
+    let _ = two.engine.load(two.now, &rows);
+    let call = two.engine.abort(two.now, JobId::new(1));
+    assert_eq!(told(two.answer(call)), Aborting);
+    assert_eq!(told(one.ack(&held)), Aborting, "the worker must not start it");
 }
 
 #[test]

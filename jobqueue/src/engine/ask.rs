@@ -7,7 +7,6 @@ use super::flight::Origin;
 use super::{Engine, PullRequest, within};
 use crate::config::{PoolSpec, Service};
 use crate::decide;
-use crate::effect::{Change, Row};
 use crate::event::{Act, Event, Stopper};
 use crate::filter::Hold;
 use crate::id::{Attempt, CallId, Class, Component, JobId, JobKey, Key, LeaseToken, PipelineId, Tag, Version, Worker};
@@ -15,7 +14,6 @@ use crate::job::{Entry, Job, ResultKey, State, Tally};
 use crate::pipeline::{NewJob, Pipeline, Submission};
 use crate::rate::Rate;
 use crate::reason::{Reason, Refused};
-use crate::store::NONE;
 use crate::time::Timestamp;
 
 impl Engine {
@@ -172,11 +170,13 @@ impl Engine {
         }
         // The first batch opens at birth, unless the host must be asked: that is one write less for each pipeline.
         decide::decide(created, &mut row, &mut batch, &self.filters, &self.stamp(ticket));
-        for job in &batch {
-            self.put(NONE, &Change { expect: None, row: Row::Job(Job { version, ..*job }) });
+        for job in &mut batch {
+            job.version = version;
+            self.put_new_job(job);
         }
         self.batch = batch;
-        self.put(NONE, &Change { expect: None, row: Row::Pipeline(Pipeline { version, ..row }) });
+        let at = self.store.add_pipe(id);
+        self.put_pipeline(ticket, at, None, &Pipeline { version, ..row });
         self.propose(ticket, Origin::Call(call));
         Ok(call)
     }
@@ -241,7 +241,7 @@ impl Engine {
         within(request.want as usize, self.config.limits().pull)?;
         let until = now.max(self.now).after_millis(request.wait_ms);
         let (worker, want) = (request.worker, request.want);
-        let pull = Pull { pool: request.pool, worker, want, until, flying: 0, got: 0 };
+        let pull = Pull { pool, worker, want, until, flying: 0, got: 0 };
         let call = self.open(now, Work::Pull(pull))?;
         if let Some(previous) = request.previous {
             self.redeliver(call, worker, previous);
@@ -257,7 +257,7 @@ impl Engine {
         self.lift(now);
         if matches!(self.calls.get(call), Some(Call { work: Work::Pull(_), .. })) {
             self.unpark(call);
-            self.calls.remove(call);
+            self.calls.close(call);
         } else {
             self.counters.ignored += 1;
         }
@@ -332,7 +332,10 @@ impl Engine {
     }
 
     fn event(&mut self, now: Timestamp, job: JobId, event: Event) -> Result<CallId, Refused> {
-        self.command(now, Work::Event(job, event))
+        let call = self.open(now, Work::Event(job, event))?;
+        self.run_event(call, false, job, &event, &[]);
+        self.pump();
+        Ok(call)
     }
 
     fn command(&mut self, now: Timestamp, work: Work) -> Result<CallId, Refused> {
@@ -348,10 +351,7 @@ impl Engine {
         within(self.calls.len() + 1, limits.calls)?;
         within(self.effects.len() + 1, limits.effects)?;
         self.lift(now);
-        let call = CallId::new(self.next_call);
-        self.next_call += 1;
-        self.calls.insert(call, Call { work, tries: 0, fresh: false, silent: false });
-        Ok(call)
+        Ok(self.call(work, false))
     }
 
     /// Says how often a job of this key may be given out, or that it is not limited. Its jobs wait aside meanwhile, and

@@ -2,10 +2,11 @@
 
 use alloc::vec::Vec;
 
+use super::call::Before;
 use super::flight::Origin;
 use super::{Engine, Purpose};
 use crate::decide;
-use crate::effect::{Change, Effect, Row, Want};
+use crate::effect::{Effect, Want};
 use crate::event::{Event, Verdict};
 use crate::id::{PipelineId, Version};
 use crate::job::{Job, State};
@@ -35,7 +36,7 @@ impl Engine {
         batch.clear();
         let free = |at: &u32| self.store.jobs.get(*at).is_some_and(|slot| slot.lock.is_free());
         // A key that a job may have to give back must be known.
-        let is_clear = |job: &Job| self.key_is_clear(job, &Job { state: State::Aborted, ..*job });
+        let is_clear = |job: &Job| self.key_is_clear(job.held_key(), None);
         batch.extend(self.store.jobs_of(at).filter(free).filter_map(|at| self.store.row(at)).filter(is_clear));
         batch.sort_unstable_by_key(|job| (job.spec.order, job.sequence, job.id()));
         let ticket = self.ticket();
@@ -43,14 +44,14 @@ impl Engine {
         if decide::decide(self.now, &mut row, &mut batch, &self.filters, &stamp) > 0 {
             for job in batch.iter().filter(|job| job.write == stamp.write) {
                 // A decision writes each job once.
-                let expect = Some(Version::new(job.version.get() - 1));
+                let expect = Version::new(job.version.get() - 1);
                 let place = self.store.find_job(job.id()).unwrap_or(NONE);
-                self.put(place, &Change { expect, row: Row::Job(*job) });
+                self.put_job(ticket, place, expect, job);
                 if let Some(before) = job.spec.key.and_then(|_| self.store.row(place)) {
-                    self.stage_key(&before, job, stamp.write);
+                    self.stage_key(before.held_key(), job);
                 }
             }
-            self.put(at, &Change { expect, row: Row::Pipeline(row) });
+            self.put_pipeline(ticket, at, expect, &row);
             self.propose(ticket, Origin::Decide);
         } else if row.aborted_at.is_none() {
             self.ask_host(&row, &batch);
@@ -79,9 +80,9 @@ impl Engine {
         for (old, at) in held {
             let ticket = self.ticket();
             let event = Event::Decide(Verdict::Enqueue(Reason::Released { filter }));
-            let mut job = old;
+            let (mut job, before) = (old, Before::of(&old));
             let Ok(step) = step(self.now, &mut job, &event, &self.stamp(ticket)) else { continue };
-            self.stage(ticket, at, (&old, &job), step, None);
+            self.stage(ticket, at, (&before, &job), step, None);
             self.propose(ticket, Origin::Decide);
         }
     }

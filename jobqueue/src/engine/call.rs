@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use super::Engine;
 use super::Purpose;
 use super::flight::Origin;
-use crate::effect::{Answer, Change, Row, Want};
+use crate::effect::{Answer, Row, Want};
 use crate::event::{Act, Event};
-use crate::id::{CallId, JobId, PipelineId, PoolId, Ticket, Worker};
+use crate::id::{CallId, JobId, Key, PipelineId, Ticket, Version, Worker};
 use crate::job::{Job, State};
-use crate::pipeline::{Pipeline, PipelineState};
+use crate::pipeline::{Pipeline, PipelineState, Share};
 use crate::reason::{Reason, Refused};
 use crate::store::NONE;
 use crate::time::Timestamp;
@@ -19,7 +19,8 @@ use crate::transition::{Step, attempt, revive, step};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Pull {
-    pub(crate) pool: PoolId,
+    /// The pool's place.
+    pub(crate) pool: u32,
     pub(crate) worker: Worker,
     pub(crate) want: u32,
     /// When its patience ends.
@@ -54,12 +55,39 @@ pub(crate) struct Call {
     pub(crate) silent: bool,
 }
 
+impl Default for Call {
+    /// What no call is under way for.
+    fn default() -> Self {
+        Self { work: Work::Submit(PipelineId::default()), tries: 0, fresh: false, silent: true }
+    }
+}
+
+/// What must be known of a job's row once an event has changed it in place.
+pub(super) struct Before {
+    pub(super) expect: Version,
+    pub(super) share: Share,
+    /// The key that it held.
+    pub(super) key: Option<Key>,
+    until: Timestamp,
+}
+
+impl Before {
+    pub(super) fn of(row: &Job) -> Self {
+        Self { expect: row.version, share: Share::of(row), key: row.held_key(), until: row.until }
+    }
+
+    /// Whether the change must be written together with the pipeline's row.
+    pub(super) fn moves_pipeline(&self, row: &Job, step: &Step) -> bool {
+        step.next.is_some() || self.share.is_left_by(row)
+    }
+}
+
 impl Engine {
     /// Tries a command. `rows` are those just read for it, if any.
     pub(super) fn run(&mut self, id: CallId, rows: &[Row]) {
         let Some(call) = self.calls.get(id).copied() else { return };
         match call.work {
-            Work::Event(job, event) => self.run_event(id, call, job, event, rows),
+            Work::Event(job, event) => self.run_event(id, call.fresh, job, &event, rows),
             Work::AbortPipeline(pipeline) => self.run_abort(id, call, pipeline, rows),
             Work::RetryPipeline(pipeline) => self.run_retry(id, call, pipeline, rows),
             Work::Submit(_) | Work::Pull(_) => {}
@@ -67,6 +95,7 @@ impl Engine {
     }
 
     /// Reads the rows before saying no, or says no if they were read.
+    #[cold]
     pub(super) fn refuse(&mut self, id: CallId, want: Want, why: Refused) {
         match self.calls.get(id) {
             Some(call) if call.fresh => self.answer(id, Answer::Refused(why)),
@@ -76,6 +105,7 @@ impl Engine {
     }
 
     /// The call is tried again when the write is settled; what was read for it is old by then.
+    #[cold]
     pub(super) fn wait_for(&mut self, id: CallId, ticket: Ticket) {
         if let Some(call) = self.calls.get_mut(id) {
             call.fresh = false;
@@ -85,56 +115,55 @@ impl Engine {
         }
     }
 
-    fn run_event(&mut self, id: CallId, call: Call, job: JobId, event: Event, rows: &[Row]) {
-        let want = Want::Job(job);
-        let at = self.store.find_job(job);
-        let (old, pipe) = if let Some(at) = at {
-            let Some(slot) = self.store.jobs.get(at) else { return };
-            if let Some(ticket) = slot.lock.ticket() {
-                return self.wait_for(id, ticket);
-            }
-            let pipe = Some(slot.pipe);
-            let Some(row) = self.store.row(at) else { return };
-            (row, pipe)
-        } else {
-            // An ended job is not kept in memory; what was read speaks for it.
-            let Some(row) = latest(rows, job) else { return self.refuse(id, want, Refused::Unknown) };
-            (row, self.store.find_pipe(row.pipeline))
-        };
+    pub(super) fn run_event(&mut self, id: CallId, fresh: bool, job: JobId, event: &Event, rows: &[Row]) {
+        let at = self.store.find_job(job).unwrap_or(NONE);
+        let slot = self.store.jobs.get(at);
+        if let Some(ticket) = slot.and_then(|slot| slot.lock.ticket()) {
+            return self.wait_for(id, ticket);
+        }
+        let (is_here, pipe) = (slot.is_some(), slot.map_or(NONE, |slot| slot.pipe));
+        // An ended job is not kept in memory; what was read speaks for it.
+        let known = if is_here { self.store.row(at) } else { latest(rows, job) };
+        let Some(mut row) = known else { return self.refuse(id, Want::Job(job), Refused::Unknown) };
+        let before = Before::of(&row);
         let ticket = self.ticket();
-        let mut row = old;
-        let step = match step(self.now, &mut row, &event, &self.stamp(ticket)) {
+        let step = match step(self.now, &mut row, event, &self.stamp(ticket)) {
             Ok(step) => step,
-            Err(why) => return self.refuse(id, want, why),
+            Err(why) => return self.refuse(id, Want::Job(job), why),
         };
         if !step.changes() {
             // A repeated ack is believed only of a row that was read again.
-            if call.fresh {
+            if fresh {
                 return self.answer(id, done(&row));
             }
-            return self.ask(want, Purpose::Call(id));
+            return self.ask(Want::Job(job), Purpose::Call(id));
         }
-        if self.is_thin(&old, &event) {
-            return self.answer(id, done(&old));
+        if matches!(event, Event::Work { act: Act::Heartbeat, .. }) && self.is_thin(&before, &row) {
+            return self.answer(id, Answer::Done { state: row.state, until: before.until });
         }
-        let moves = moves_pipeline(&old, &row, &step);
-        let slot = pipe.and_then(|pipe| self.store.pipes.get(pipe));
-        if let Some(other) = slot.and_then(|slot| slot.lock.ticket()).filter(|_| moves) {
-            return self.wait_for(id, other);
+        let mut pipeline = None;
+        if before.moves_pipeline(&row, &step) {
+            let pipe = if is_here { Some(pipe) } else { self.store.find_pipe(row.pipeline) };
+            let slot = pipe.and_then(|pipe| self.store.pipes.get(pipe));
+            if let Some(other) = slot.and_then(|slot| slot.lock.ticket()) {
+                return self.wait_for(id, other);
+            }
+            pipeline = slot.and_then(|slot| slot.row).or_else(|| pipeline_row(rows, row.pipeline));
+            if pipeline.is_none() {
+                return self.refuse(id, Want::Job(job), Refused::Unknown);
+            }
         }
-        let known = slot.and_then(|slot| slot.row).or_else(|| pipeline_row(rows, old.pipeline));
-        if known.is_none() && moves {
-            return self.refuse(id, want, Refused::Unknown);
-        }
-        if let Some(key) = old.held_key().filter(|_| !self.key_is_clear(&old, &row)) {
+        if let Some(key) = before.key.filter(|_| !self.key_is_clear(before.key, row.held_key())) {
             return self.wait_for_key(id, key);
         }
-        if at.is_none() && !old.state.is_terminal() {
+        let mut at = at;
+        if !is_here && let Some(old) = latest(rows, job).filter(|old| !old.state.is_terminal()) {
             // It had no room, or its pipeline has ended; while it is written it must have a place.
-            self.apply_job(&old, None);
+            self.apply_job(&old, NONE);
             self.whole(old.pipeline);
+            at = self.store.find_job(job).unwrap_or(NONE);
         }
-        self.stage(ticket, at.unwrap_or(NONE), (&old, &row), step, known);
+        self.stage(ticket, at, (&before, &row), step, pipeline);
         self.propose(ticket, Origin::Call(id));
     }
 
@@ -143,13 +172,22 @@ impl Engine {
         &mut self,
         ticket: Ticket,
         at: u32,
-        (old, row): (&Job, &Job),
+        (before, row): (&Before, &Job),
         step: Step,
         pipeline: Option<Pipeline>,
     ) {
-        let stamp = self.stamp(ticket);
-        let mut next = step.next.map(|next| attempt(self.now, row, &stamp, next));
-        if let Some(mut pipeline) = pipeline.filter(|_| moves_pipeline(old, row, &step)) {
+        let mut next = None;
+        if step.wrote {
+            self.put_job(ticket, at, before.expect, row);
+            if row.spec.key.is_some() {
+                self.stage_key(before.key, row);
+            }
+        }
+        if step.next.is_some() {
+            let stamp = self.stamp(ticket);
+            next = step.next.map(|next| attempt(self.now, row, &stamp, next));
+        }
+        if let Some(mut pipeline) = pipeline {
             let expect = Some(pipeline.version);
             if !step.wrote {
                 // Somebody revives the job.
@@ -158,29 +196,24 @@ impl Engine {
                 // Whoever aborted the pipeline wants no further attempt.
                 next = None;
             }
-            pipeline.absorb(Some(old), Some(next.as_ref().unwrap_or(row)));
-            let place = self.store.jobs.get(at).map_or(NONE, |slot| slot.pipe);
-            self.put(place, &Change { expect, row: Row::Pipeline(pipeline.written(stamp.write)) });
-        }
-        if step.wrote {
-            self.put(at, &Change { expect: Some(old.version), row: Row::Job(*row) });
-            if old.spec.key.is_some() {
-                self.stage_key(old, row, stamp.write);
-            }
+            pipeline.trade(before.share, Share::of(next.as_ref().unwrap_or(row)));
+            let place = self.store.jobs.get(at).map(|slot| slot.pipe);
+            let place = place.unwrap_or_else(|| self.store.pipe(pipeline.id));
+            self.put_pipeline(ticket, place, expect, &pipeline.written(self.write_id(ticket)));
         }
         if let Some(next) = next {
-            self.put(NONE, &Change { expect: None, row: Row::Job(next) });
+            self.put_new_job(&next);
         }
     }
 
     /// Whether a heartbeat comes so soon after the last that it need not be written.
-    fn is_thin(&self, row: &Job, event: &Event) -> bool {
-        let Event::Work { act: Act::Heartbeat, .. } = event else { return false };
+    fn is_thin(&self, before: &Before, row: &Job) -> bool {
         let lease = u64::from(row.spec.policy.lease_ms);
-        let left = row.until.millis_since(self.now);
+        let left = before.until.millis_since(self.now);
         lease.saturating_sub(left) * 100 < lease * u64::from(self.config.heartbeat_percent)
     }
 
+    #[cold]
     fn run_abort(&mut self, id: CallId, call: Call, pipeline: PipelineId, rows: &[Row]) {
         let want = Want::Pipeline(pipeline);
         let slot = self.store.find_pipe(pipeline).and_then(|at| self.store.pipes.get(at));
@@ -197,7 +230,8 @@ impl Engine {
                 let expect = Some(row.version);
                 row.aborted_at = Some(self.now);
                 let row = row.written(self.write_id(ticket));
-                self.put(NONE, &Change { expect, row: Row::Pipeline(row) });
+                let at = self.store.pipe(row.id);
+                self.put_pipeline(ticket, at, expect, &row);
                 self.propose(ticket, Origin::Call(id));
             }
             ended @ (PipelineState::Succeeded | PipelineState::Failed | PipelineState::Aborted) => {
@@ -206,6 +240,7 @@ impl Engine {
         }
     }
 
+    #[cold]
     fn run_retry(&mut self, id: CallId, call: Call, pipeline: PipelineId, rows: &[Row]) {
         let want = Want::Pipeline(pipeline);
         if !call.fresh {
@@ -227,7 +262,7 @@ impl Engine {
         for old in ended.iter().filter(|job| is_retried(job)) {
             let Ok(next) = revive(self.now, old, &stamp) else { continue };
             row.absorb(Some(old), Some(&next));
-            self.put(NONE, &Change { expect: None, row: Row::Job(next) });
+            self.put_new_job(&next);
             revived += 1;
         }
         if revived == 0 {
@@ -235,7 +270,8 @@ impl Engine {
         }
         row.aborted_at = None;
         row.order = 0;
-        self.put(NONE, &Change { expect, row: Row::Pipeline(row.written(stamp.write)) });
+        let at = self.store.pipe(row.id);
+        self.put_pipeline(ticket, at, expect, &row.written(stamp.write));
         self.propose(ticket, Origin::Call(id));
     }
 }
@@ -257,11 +293,6 @@ fn is_retried(job: &Job) -> bool {
         | State::Reused
         | State::Superseded => false,
     }
-}
-
-/// Whether a job's change must be written together with its pipeline's row.
-pub(super) fn moves_pipeline(old: &Job, new: &Job, step: &Step) -> bool {
-    step.next.is_some() || Pipeline::is_moved_by(old, new)
 }
 
 pub(super) fn done(job: &Job) -> Answer {

@@ -7,8 +7,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::{Engine, Purpose, Sleeper};
-use crate::effect::{Change, Row, Want};
-use crate::id::{CallId, JobId, Key, Ticket, Version, WriteId};
+use crate::effect::{Row, Want};
+use crate::id::{CallId, JobId, Key, Ticket, Version};
 use crate::job::{Job, OnNewer, State};
 use crate::key::KeyRow;
 use crate::lane::Rank;
@@ -54,20 +54,22 @@ impl KeySlot {
 
 impl Engine {
     /// Whether the job may be delivered as far as its key goes.
+    #[cold]
     pub(super) fn key_admits(&self, job: &Job) -> bool {
         let slot = job.spec.key.and_then(|key| self.keys.get(&key));
         slot.is_none_or(|slot| slot.is_free() && slot.throttled_until(self.now).is_none())
     }
 
-    /// Whether it is known what a change from `old` to `new` does to the key.
-    pub(super) fn key_is_clear(&self, old: &Job, new: &Job) -> bool {
-        match (old.held_key(), new.held_key()) {
+    /// Whether it is known what a change of a job that held `old` and then holds `new` does to the key.
+    pub(super) fn key_is_clear(&self, old: Option<Key>, new: Option<Key>) -> bool {
+        match (old, new) {
             (Some(key), None) => self.keys.get(&key).is_some_and(|slot| slot.known && slot.lock.is_none()),
             (Some(_), Some(_)) | (None, _) => true,
         }
     }
 
     /// The command is tried again when the key's write is settled or its row is read.
+    #[cold]
     pub(super) fn wait_for_key(&mut self, id: CallId, key: Key) {
         let slot = self.keys.entry(key).or_default();
         if let Some(ticket) = slot.lock {
@@ -77,26 +79,29 @@ impl Engine {
         self.ask_key(key);
     }
 
-    /// Puts what a change from `old` to `new` does to the key into the next write.
-    pub(super) fn stage_key(&mut self, old: &Job, new: &Job, write: WriteId) {
-        let (key, holder) = match (old.held_key(), new.held_key()) {
-            (None, Some(key)) => (key, Some(new.key)),
+    /// Puts what a job's change does to its key into the next write: it held `old`, and `row` is what it becomes.
+    pub(super) fn stage_key(&mut self, old: Option<Key>, row: &Job) {
+        let (key, holder) = match (old, row.held_key()) {
+            (None, Some(key)) => (key, Some(row.key)),
             (Some(key), None) => (key, None),
             (Some(_), Some(_)) | (None, None) => return,
         };
-        let row = self.keys.get(&key).and_then(|slot| slot.row);
-        if holder.is_none() && row.is_none_or(|row| row.holder != Some(old.key)) {
+        let known = self.keys.get(&key).and_then(|slot| slot.row);
+        if holder.is_none() && known.is_none_or(|known| known.holder != Some(row.key)) {
             return;
         }
-        let version = row.map_or(Version::FIRST, |row| row.version.next());
-        let expect = row.map(|row| row.version);
-        self.put(NONE, &Change { expect, row: Row::Key(KeyRow { key, version, write, holder }) });
+        let version = known.map_or(Version::FIRST, |known| known.version.next());
+        let expect = known.map(|known| known.version);
+        self.scratch.add(expect, &Row::Key(KeyRow { key, version, write: row.write, holder }), NONE);
+        self.lock_key(key, row.write.ticket);
     }
 
+    #[cold]
     pub(super) fn lock_key(&mut self, key: Key, ticket: Ticket) {
         self.keys.entry(key).or_default().lock = Some(ticket);
     }
 
+    #[cold]
     pub(super) fn unlock_key(&mut self, key: Key, ticket: Ticket) {
         if let Some(slot) = self.keys.get_mut(&key).filter(|slot| slot.lock == Some(ticket)) {
             slot.lock = None;
@@ -110,6 +115,7 @@ impl Engine {
     }
 
     /// The key's row as it is.
+    #[cold]
     pub(super) fn apply_key(&mut self, row: &KeyRow) {
         let slot = self.keys.entry(row.key).or_default();
         slot.row = Some(*row);
@@ -133,6 +139,7 @@ impl Engine {
     }
 
     /// Nothing is believed about the key until it was read.
+    #[cold]
     pub(super) fn ask_key(&mut self, key: Key) {
         let slot = self.keys.entry(key).or_default();
         if !core::mem::replace(&mut slot.asked, true) {
@@ -141,6 +148,7 @@ impl Engine {
     }
 
     /// The key's row was read, and taken if there is one, unless a write of it is under way: then it is read again.
+    #[cold]
     pub(super) fn read_key(&mut self, key: Key) {
         let Some(slot) = self.keys.get_mut(&key) else { return };
         slot.asked = false;
@@ -157,6 +165,7 @@ impl Engine {
     }
 
     /// What could not be done to the key's holders while the key was unknown or locked.
+    #[cold]
     fn stir_holders(&mut self, key: Key) {
         let Some(slot) = self.keys.get(&key) else { return };
         let holders: Vec<JobId> = slot.holders.iter().copied().collect();
@@ -188,6 +197,7 @@ impl Engine {
     }
 
     /// Sets a job aside that a pull came upon and whose key is taken.
+    #[cold]
     pub(super) fn set_aside(&mut self, at: u32) {
         let Some(key) = self.store.spec(at).and_then(|spec| spec.key) else { return };
         let Some(slot) = self.store.jobs.get_mut(at) else { return };
@@ -210,6 +220,7 @@ impl Engine {
     }
 
     /// The job no longer waits for its key: it goes, or its row changes.
+    #[cold]
     pub(super) fn take_back(&mut self, at: u32) {
         let key = self.store.spec(at).and_then(|spec| spec.key);
         let Some(slot) = self.store.jobs.get_mut(at).filter(|slot| slot.hangs == Hangs::Aside) else { return };
@@ -221,6 +232,7 @@ impl Engine {
     }
 
     /// A job with a key has come here, or its row is another.
+    #[cold]
     pub(super) fn key_comes(&mut self, old: Option<&Job>, job: &Job) {
         let Some(key) = job.spec.key else { return };
         let slot = self.keys.entry(key).or_default();
@@ -246,6 +258,7 @@ impl Engine {
     }
 
     /// A job with a key goes.
+    #[cold]
     pub(super) fn key_goes(&mut self, job: &Job) {
         let Some(key) = job.spec.key else { return };
         let many = self.keys.len() > self.config.limits().keys as usize;

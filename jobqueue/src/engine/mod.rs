@@ -8,8 +8,10 @@ mod keys;
 #[cfg(feature = "shared")]
 mod news;
 mod observe;
+mod place;
 mod pull;
 mod rows;
+mod settle;
 mod snapshot;
 mod tell;
 
@@ -29,14 +31,14 @@ use crate::job::Job;
 use crate::queues::Queues;
 use crate::reason::Refused;
 use crate::recent::Recent;
-use crate::rng::{Rng, mix};
+use crate::rng::Rng;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::timer::Timers;
 use crate::transition::Stamp;
 
 use call::{Call, Work};
-use flight::Flight;
+use flight::{Flight, Rows};
 use keys::KeySlot;
 
 /// A worker's wish for jobs.
@@ -95,7 +97,8 @@ pub struct Engine {
     next_sequence: u64,
     store: Store,
     queues: Queues,
-    timers: Timers,
+    /// Deadlines of jobs, those of one tick in the order of a queue.
+    timers: Timers<(u8, u64, JobId)>,
     flights: Recent<Ticket, Flight>,
     calls: Recent<CallId, Call>,
     /// When parked pulls give up.
@@ -114,11 +117,11 @@ pub struct Engine {
     judging: BTreeSet<JobId>,
     counters: Counters,
     /// The next write, as far as it is put together; empty between calls.
-    scratch: Flight,
+    scratch: Rows,
     batch: Vec<Job>,
     named: Vec<(Tag, JobId)>,
     /// Settled writes, whose memory is used again.
-    spare: Vec<Flight>,
+    spare: Vec<Rows>,
 }
 
 impl Engine {
@@ -147,7 +150,7 @@ impl Engine {
             filters: Filters::default(),
             judging: BTreeSet::new(),
             counters: Counters::default(),
-            scratch: Flight::new(),
+            scratch: Rows::default(),
             batch: Vec::new(),
             named: Vec::new(),
             spare: Vec::new(),
@@ -165,7 +168,7 @@ impl Engine {
     /// When [`Engine::handle_timeout`] is to be called next, unless something else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let timer = self.timers.first();
+        let timer = self.timers.first().map(Timestamp::from_millis);
         let patience = self.patience.first().map(|(until, _)| *until);
         let sleeper = self.sleepers.first().map(|(until, _)| *until);
         [timer, patience, sleeper].into_iter().flatten().min()
@@ -174,7 +177,7 @@ impl Engine {
     /// The rows of a write that is under way: all are to be written, or none. Empty once it is settled.
     #[must_use]
     pub fn changes(&self, ticket: Ticket) -> &[Change] {
-        self.flights.get(ticket).map_or(&[], |flight| &flight.changes)
+        self.flights.get(ticket).map_or(&[], |flight| &flight.rows.changes)
     }
 
     // ---- small things ---------------------------------------------------------------------------------------------
@@ -195,8 +198,8 @@ impl Engine {
 
     /// What the write with this ticket is signed with.
     const fn stamp(&self, ticket: Ticket) -> Stamp {
-        let chance = mix(self.config.seed ^ mix(ticket.get()));
-        Stamp { write: self.write_id(ticket), chance }
+        // Whoever needs chance mixes it: see `backoff`.
+        Stamp { write: self.write_id(ticket), chance: self.config.seed.wrapping_add(ticket.get()) }
     }
 
     fn ask(&mut self, want: Want, purpose: Purpose) {
@@ -208,24 +211,35 @@ impl Engine {
 
     /// Answers a call, which is then over.
     fn answer(&mut self, call: CallId, answer: Answer) {
-        if self.calls.remove(call).is_some_and(|call| !call.silent) {
-            if matches!(answer, Answer::Refused(_)) {
-                self.counters.refused += 1;
-            }
+        if self.calls.close(call).is_some_and(|call| !call.silent) {
+            self.counters.refused += u64::from(matches!(answer, Answer::Refused(_)));
             self.effects.push_back(Effect::Answer { call, answer });
         }
     }
 
+    /// A new call, under way from now on.
+    fn call(&mut self, work: Work, silent: bool) -> CallId {
+        let id = CallId::new(self.next_call);
+        self.next_call += 1;
+        *self.calls.open(id) = Call { work, tries: 0, fresh: false, silent };
+        id
+    }
+
     /// Does to a job what nobody waits for the answer of.
     fn silently(&mut self, job: JobId, event: Event) {
-        let call = CallId::new(self.next_call);
-        self.next_call += 1;
-        self.calls.insert(call, Call { work: Work::Event(job, event), tries: 0, fresh: false, silent: true });
+        let call = self.call(Work::Event(job, event), true);
         self.run(call, &[]);
     }
 
-    /// Does what the last change made possible: decisions first, so that parked pulls see all that came at once.
+    /// Does what the last change made possible.
     fn pump(&mut self) {
+        if !(self.superseded.is_empty() && self.undecided.is_empty() && self.queues.woken.is_empty()) {
+            self.follow_up();
+        }
+    }
+
+    /// Decisions first, so that parked pulls see all that came at once.
+    fn follow_up(&mut self) {
         while let Some((job, by)) = self.superseded.pop_front() {
             self.silently(job, Event::Supersede { by });
         }
@@ -236,30 +250,7 @@ impl Engine {
             self.unpark(call);
             self.serve(call);
         }
-        self.wind();
     }
-
-    /// Makes the first alarm a true one: of a job that is there, that is not locked, and that is due no later.
-    fn wind(&mut self) {
-        while let Some((at, job, place)) = self.timers.peek() {
-            if !rings(&self.store, at, job, place) {
-                self.timers.drop_dead();
-                continue;
-            }
-            let Some(slot) = self.store.jobs.get(place) else { return };
-            if slot.lock.is_free() && self.store.due(slot) == Some(at) {
-                return;
-            }
-            self.timers.pop();
-            self.store.set_alarm(place, None);
-            self.place(place);
-        }
-    }
-}
-
-/// Whether an entry of the timers stands for a job's alarm.
-fn rings(store: &Store, at: Timestamp, job: JobId, slot: u32) -> bool {
-    store.jobs.get(slot).is_some_and(|slot| slot.id() == job && store.alarm(slot) == Some(at))
 }
 
 fn within(used: usize, limit: u32) -> Result<(), Refused> {

@@ -1,78 +1,71 @@
 //! Pulls: served at once, parked while there is nothing, woken when something comes.
 
-use super::call::{Call, Pull, Work};
+use super::call::{Pull, Work};
 use super::flight::{Origin, assignment};
 use super::{Engine, Purpose, Sleeper};
-use crate::effect::{Answer, Change, Effect, Row, Want};
+use crate::effect::{Answer, Effect, Want};
 use crate::event::Event;
-use crate::id::{CallId, LeaseToken, Worker};
+use crate::id::{CallId, JobKey, LeaseToken, Worker};
 use crate::job::State;
 use crate::transition::step;
 
 impl Engine {
-    fn pull_of(&self, id: CallId) -> Option<Pull> {
-        match self.calls.get(id)?.work {
+    fn pull_of(&mut self, id: CallId) -> Option<&mut Pull> {
+        match &mut self.calls.get_mut(id)?.work {
             Work::Pull(pull) => Some(pull),
             Work::Submit(_) | Work::Event(..) | Work::AbortPipeline(_) | Work::RetryPipeline(_) => None,
         }
     }
 
-    fn set_pull(&mut self, id: CallId, pull: Pull) {
-        if let Some(call) = self.calls.get_mut(id) {
-            call.work = Work::Pull(pull);
-        }
-    }
-
     /// Proposes a delivery for each job that the pull can have; parks it if there is none.
     pub(super) fn serve(&mut self, id: CallId) {
-        let Some(mut pull) = self.pull_of(id) else { return };
-        let Some(pool) = self.queues.pool(pull.pool) else { return };
-        let mut turn = self.queues.turn(pool, &mut self.rng);
-        while pull.flying + pull.got < pull.want && self.queues.pools[pool as usize].room(self.now) > 0 {
-            let Some(at) = self.queues.take(pool, &mut turn, &mut self.store.jobs) else { break };
-            let Some(old) = self.store.row(at) else { continue };
-            if !self.key_admits(&old) {
+        let Some(pull) = self.pull_of(id).copied() else { return };
+        let mut flying = pull.flying;
+        let pool = &self.queues.pools[pull.pool as usize];
+        let (name, mut turn) = (pool.spec.id, self.queues.turn(pull.pool, &mut self.rng));
+        while flying + pull.got < pull.want && self.queues.pools[pull.pool as usize].room(self.now) > 0 {
+            let Some(at) = self.queues.take(pull.pool, &mut turn, &mut self.store.jobs) else { break };
+            let Some(mut job) = self.store.row(at) else { continue };
+            if job.spec.key.is_some() && !self.key_admits(&job) {
                 self.set_aside(at);
                 continue;
             }
             let ticket = self.ticket();
-            let event = Event::Deliver { worker: pull.worker, pool: pull.pool, pull: id };
-            let mut job = old;
+            let event = Event::Deliver { worker: pull.worker, pool: name, pull: id };
+            let expect = job.version;
             if step(self.now, &mut job, &event, &self.stamp(ticket)).is_err() {
                 continue;
             }
-            pull.flying += 1;
-            let spec = &mut self.queues.pools[pool as usize];
-            spec.flying += 1;
-            if let Some(rate) = spec.spec.rate {
-                spec.bucket.take(self.now, rate);
-            }
-            self.put(at, &Change { expect: Some(old.version), row: Row::Job(job) });
-            if let Some(key) = old.spec.key {
-                self.stage_key(&old, &job, job.write);
+            flying += 1;
+            self.queues.pools[pull.pool as usize].spend(self.now);
+            self.put_job(ticket, at, expect, &job);
+            if let Some(key) = job.spec.key {
+                self.stage_key(None, &job);
                 self.spend_key(key);
             }
-            self.propose(ticket, Origin::Pull(id, pool));
+            self.propose(ticket, Origin::Pull(id, pull.pool));
         }
-        self.set_pull(id, pull);
-        if pull.flying == 0 {
-            self.settle(id, pull, pool);
+        if let Some(pull) = self.pull_of(id) {
+            pull.flying = flying;
+        }
+        if flying == 0 {
+            self.settle(id, pull);
         }
     }
 
     /// Nothing of the pull is under way any more.
-    fn settle(&mut self, id: CallId, pull: Pull, pool: u32) {
+    fn settle(&mut self, id: CallId, pull: Pull) {
         if pull.got > 0 || pull.until <= self.now {
             return self.answer(id, Answer::Pulled { jobs: pull.got });
         }
         // Oldest first, whenever it was parked.
-        let parked = &mut self.queues.pools[pool as usize].parked;
+        let parked = &mut self.queues.pools[pull.pool as usize].parked;
         if let Err(place) = parked.binary_search(&id) {
             parked.insert(place, id);
         }
         self.patience.insert((pull.until, id));
-        self.queues.woken.remove(&pool);
-        self.doze(pool);
+        self.queues.woken.remove(&pull.pool);
+        self.doze(pull.pool);
     }
 
     /// Whoever is parked at a pool that its rate holds back is looked at when the rate lets the next job go.
@@ -86,17 +79,17 @@ impl Engine {
     /// A delivery of the pull was settled.
     pub(super) fn served(&mut self, id: CallId) {
         let Some(pull) = self.pull_of(id).filter(|pull| pull.flying == 0) else { return };
-        if pull.got > 0 {
-            self.answer(id, Answer::Pulled { jobs: pull.got });
+        let got = pull.got;
+        if got > 0 {
+            self.answer(id, Answer::Pulled { jobs: got });
         } else {
             self.serve(id);
         }
     }
 
     pub(super) fn unpark(&mut self, id: CallId) {
-        let Some(pull) = self.pull_of(id) else { return };
-        let Some(pool) = self.queues.pool(pull.pool) else { return };
-        let parked = &mut self.queues.pools[pool as usize].parked;
+        let Some(pull) = self.pull_of(id).copied() else { return };
+        let parked = &mut self.queues.pools[pull.pool as usize].parked;
         if let Ok(place) = parked.binary_search(&id) {
             parked.remove(place);
         }
@@ -111,28 +104,30 @@ impl Engine {
 
     /// The worker never saw the answer to `previous`: what was assigned by it is read again, and assigned again if
     /// the row still says so.
+    #[cold]
     pub(super) fn redeliver(&mut self, id: CallId, worker: Worker, previous: CallId) {
         let held = self.store.jobs_held(worker.name).filter_map(|at| {
             let slot = self.store.jobs.get(at).filter(|slot| slot.state == State::Scheduled && slot.lock.is_free())?;
             let delivery = self.store.delivery(slot).filter(|d| d.worker == worker && d.pull == previous)?;
-            Some(delivery.token(slot.key()))
+            Some(delivery.token(JobKey { job: slot.id(), attempt: self.store.attempt(slot) }))
         });
         let mut lost: alloc::vec::Vec<LeaseToken> = held.collect();
         lost.sort_unstable();
-        let Some(mut pull) = self.pull_of(id) else { return };
-        for token in lost.into_iter().take(pull.want as usize) {
-            pull.flying += 1;
+        let Some(pull) = self.pull_of(id) else { return };
+        lost.truncate(pull.want as usize);
+        pull.flying += u32::try_from(lost.len()).unwrap_or(0);
+        for token in lost {
             self.ask(Want::Job(token.key.job), Purpose::Again(id, token));
         }
-        self.set_pull(id, pull);
     }
 
     /// The row of a lost assignment was read again.
+    #[cold]
     pub(super) fn reassign(&mut self, id: CallId, token: LeaseToken) {
         let now = self.now;
         let found = self.job(token.key.job);
         let still = found.filter(|job| job.state == State::Scheduled && job.token() == Some(token) && job.until > now);
-        let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(id) else { return };
+        let Some(pull) = self.pull_of(id) else { return };
         pull.flying -= 1;
         if let Some((job, delivery)) = still.and_then(|job| Some((job, job.delivery?))) {
             pull.got += 1;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 
 use super::call::{Call, Work};
-use super::flight::{Flight, Origin};
+use super::flight::{Flight, Origin, Rows};
 use super::keys::KeySlot;
 use super::{Engine, Purpose, Sleeper};
 use crate::config::{Config, PoolSpec, Service, Turns};
@@ -18,11 +18,11 @@ use crate::key::KeyRow;
 use crate::pipeline::Pipeline;
 use crate::rate::{Bucket, Rate};
 use crate::rng::Rng;
-use crate::store::{JobSlot, NONE};
+use crate::store::{JobSlot, Lock, NONE};
 use crate::time::Timestamp;
 
 /// The layout of [`Snapshot`] that this version writes and reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -115,7 +115,7 @@ impl Engine {
         let mut jobs: Vec<Job> = rows.collect();
         jobs.sort_unstable_by_key(|job| job.key);
         let slots = self.store.jobs.places().map(|(_, slot)| slot).filter(|slot| slot.lock.is_free());
-        let silent = slots.filter(|slot| self.store.alarm(slot).is_none() && self.store.due(slot).is_some());
+        let silent = slots.filter(|slot| self.store.unwatched(slot.rest()).is_some());
         let mut silent: Vec<JobId> = silent.map(JobSlot::id).collect();
         silent.sort_unstable();
         let pipelines = self.store.pipes.places().map(|(_, slot)| PipeState {
@@ -130,7 +130,7 @@ impl Engine {
         let asks = self.asks.iter().map(|(ask, (want, purpose))| (*ask, *want, *purpose));
         let flights = self.flights.sorted().into_iter().map(|(ticket, flight)| FlightState {
             ticket,
-            changes: flight.changes.clone(),
+            changes: flight.rows.changes.clone(),
             origin: flight.origin,
             resolving: flight.resolving,
             waiters: flight.waiters.clone(),
@@ -213,7 +213,6 @@ impl Engine {
         engine.undecided.clear();
         engine.superseded.clear();
         engine.queues.woken.clear();
-        engine.wind();
         Ok(engine)
     }
 
@@ -285,7 +284,7 @@ impl Engine {
             if self.store.find_pipe(job.pipeline).is_none() {
                 return Err(RestoreError::Broken("a job without its pipeline"));
             }
-            self.apply_job(job, None);
+            self.apply_job(job, NONE);
         }
         if self.queues.lanes.len() != snapshot.lanes.len() {
             return Err(RestoreError::Broken("a job without its queue"));
@@ -297,8 +296,9 @@ impl Engine {
         }
         for id in &snapshot.silent {
             let at = self.store.find_job(*id).ok_or(RestoreError::Broken("a silent job that is not there"))?;
-            if self.store.set_alarm(at, None).is_some() {
-                self.timers.disarm();
+            let rest = self.store.jobs.get(at).map_or(NONE, JobSlot::rest);
+            if let Some(alarm) = self.store.take_alarm(rest) {
+                self.timers.disarm(alarm);
             }
         }
         Ok(())
@@ -307,11 +307,11 @@ impl Engine {
     fn restore_work(&mut self, snapshot: &Snapshot) -> Result<(), RestoreError> {
         for (id, call) in &snapshot.calls {
             if let Work::Pull(pull) = call.work {
-                let Some(pool) = self.queues.pool(pull.pool) else {
+                let Some(pool) = self.queues.pools.get_mut(pull.pool as usize) else {
                     return Err(RestoreError::Broken("a pull for no pool"));
                 };
                 if pull.flying == 0 {
-                    let parked = &mut self.queues.pools[pool as usize].parked;
+                    let parked = &mut pool.parked;
                     let Err(place) = parked.binary_search(id) else {
                         return Err(RestoreError::Broken("one call twice"));
                     };
@@ -322,7 +322,7 @@ impl Engine {
             if self.calls.get(*id).is_some() {
                 return Err(RestoreError::Broken("one call twice"));
             }
-            self.calls.insert(*id, *call);
+            *self.calls.open(*id) = *call;
         }
         for saved in &snapshot.flights {
             if let Origin::Pull(_, pool) = saved.origin {
@@ -332,31 +332,46 @@ impl Engine {
             if self.flights.get(saved.ticket).is_some() {
                 return Err(RestoreError::Broken("one write twice"));
             }
-            let mut flight = Flight::new();
+            let mut rows = Rows::default();
             for change in &saved.changes {
                 let place = self.relock(change, saved.ticket)?;
-                flight.add(change, place);
+                rows.add(change.expect, &change.row, place);
             }
-            (flight.origin, flight.resolving) = (saved.origin, saved.resolving);
-            flight.waiters.clone_from(&saved.waiters);
-            self.flights.insert(saved.ticket, flight);
+            let (origin, resolving, waiters) = (saved.origin, saved.resolving, saved.waiters.clone());
+            *self.flights.open(saved.ticket) = Flight { rows, origin, resolving, waiters };
         }
         self.asks = snapshot.asks.iter().map(|(ask, want, purpose)| (*ask, (*want, *purpose))).collect();
         self.effects = snapshot.effects.iter().copied().collect();
         Ok(())
     }
 
+    /// Locks a row for the write that was under way for it; returns where it is kept.
     fn relock(&mut self, change: &Change, ticket: Ticket) -> Result<u32, RestoreError> {
-        let held = match &change.row {
-            Row::Job(_) if change.expect.is_none() => None,
-            Row::Key(row) => self.keys.get(&row.key).and_then(|slot| slot.lock),
-            Row::Job(job) => self.store.find_job(job.id()).and_then(|at| self.store.jobs.get(at)?.lock.ticket()),
-            Row::Pipeline(row) => self.store.find_pipe(row.id).and_then(|at| self.store.pipes.get(at)?.lock.ticket()),
+        let (at, held) = match &change.row {
+            Row::Job(_) if change.expect.is_none() => (NONE, None),
+            Row::Key(row) => (NONE, self.keys.get(&row.key).and_then(|slot| slot.lock)),
+            Row::Job(job) => {
+                let at = self.store.find_job(job.id()).unwrap_or(NONE);
+                (at, self.store.jobs.get(at).and_then(|slot| slot.lock.ticket()))
+            }
+            Row::Pipeline(row) => {
+                let at = self.store.pipe(row.id);
+                (at, self.store.pipes.get(at).and_then(|slot| slot.lock.ticket()))
+            }
         };
         if held.is_some_and(|held| held != ticket) {
             return Err(RestoreError::Broken("two writes of one row"));
         }
-        Ok(self.lock(change, NONE, ticket))
+        match &change.row {
+            Row::Job(_) => self.lock_job(at, ticket),
+            Row::Pipeline(_) => {
+                if let Some(slot) = self.store.pipes.get_mut(at) {
+                    slot.lock = Lock::of(ticket);
+                }
+            }
+            Row::Key(row) => self.lock_key(row.key, ticket),
+        }
+        Ok(at)
     }
 
     /// The rotations go on where they were, so the order of each pool's active lanes is state.

@@ -93,13 +93,8 @@ impl Engine {
             }
         }
         for _ in 0..self.config.budget {
-            self.wind();
-            let Some((at, job, slot)) = self.timers.peek() else { break };
-            if at > self.now {
-                break;
-            }
-            self.timers.pop();
-            self.expire(job, slot);
+            let Some(job) = self.timers.pop(self.now.as_millis()) else { break };
+            self.expire(job);
         }
         self.pump();
     }
