@@ -17,6 +17,7 @@ impl Router {
     pub(crate) fn lift(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
         self.state.clock.0 = self.now;
+        self.state.nodes.lift(self.now);
         self.state.calm(self.config.most_awake);
     }
 

@@ -2,13 +2,15 @@
 
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use crate::config::Config;
 use crate::id::{DomainId, Incarnation, NodeId, RepoId, RequestId};
 use crate::node::{Health, NodeState, Served, Standing, Tally, Verdict};
-use crate::rng::mix;
+use crate::rng::{Rng, mix};
 use crate::router::Router;
-use crate::row::{Member, Role, RowState};
-use crate::state::Cell;
+use crate::row::{Member, RowState};
+use crate::state::{Aside, Cell, State};
 use crate::time::Timestamp;
 
 /// How a node is chosen among those that qualify.
@@ -50,8 +52,16 @@ pub(crate) struct Entry {
 
 /// The nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
-pub(crate) struct Nodes(Vec<(NodeId, Entry)>);
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Nodes {
+    all: Vec<(NodeId, Entry)>,
+    /// A number that changes whenever somebody's health does.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    news: Aside<u64>,
+    /// When the passing of time alone does that next.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    steady_until: Aside<Timestamp>,
+}
 
 /// What news of a node amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,31 +76,59 @@ pub(crate) enum News {
 
 impl Nodes {
     pub(crate) const fn new() -> Self {
-        Self(Vec::new())
+        Self { all: Vec::new(), news: Aside(0), steady_until: Aside(Timestamp::ZERO) }
     }
 
     /// Where the node is, or would be. Numbers are dense more often than not: then the first guess is right.
     fn place(&self, node: NodeId) -> Result<usize, usize> {
-        let first = self.0.first().map_or(0, |(first, _)| first.0);
+        let first = self.all.first().map_or(0, |(first, _)| first.0);
         let guess = usize::try_from(node.0.wrapping_sub(first)).unwrap_or(usize::MAX);
-        if self.0.get(guess).is_some_and(|(found, _)| *found == node) {
+        if self.all.get(guess).is_some_and(|(found, _)| *found == node) {
             return Ok(guess);
         }
-        self.0.binary_search_by_key(&node, |(node, _)| *node)
+        self.all.binary_search_by_key(&node, |(node, _)| *node)
     }
 
     fn get_mut(&mut self, node: NodeId) -> Option<&mut Entry> {
         let at = self.place(node).ok()?;
-        self.0.get_mut(at).map(|(_, entry)| entry)
+        self.all.get_mut(at).map(|(_, entry)| entry)
+    }
+
+    /// Nobody's health changes as long as this number stays. It is never 0 once the time was told.
+    pub(crate) const fn news(&self) -> u64 {
+        self.news.0
+    }
+
+    /// When the passing of time alone changes somebody's health next.
+    pub(crate) const fn steady_until(&self) -> Timestamp {
+        self.steady_until.0
+    }
+
+    /// It is `now`: somebody's ejection may have ended.
+    pub(crate) fn lift(&mut self, now: Timestamp) {
+        if now >= self.steady_until.0 {
+            self.changed(now);
+        }
+    }
+
+    /// The time may go back, as it does for a router that is restored.
+    pub(crate) const fn unsettle(&mut self) {
+        self.steady_until.0 = Timestamp::ZERO;
+    }
+
+    fn changed(&mut self, now: Timestamp) {
+        let ends = self.all.iter().map(|(_, entry)| entry.ejected_until).filter(|until| *until > now);
+        self.steady_until.0 = ends.min().unwrap_or(Timestamp::MAX);
+        self.news.0 += 1;
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     pub(crate) fn get(&self, node: NodeId) -> Option<&Entry> {
         let at = self.place(node).ok()?;
-        self.0.get(at).map(|(_, entry)| entry)
+        self.all.get(at).map(|(_, entry)| entry)
     }
 
     /// The state of a node in that life of its disk.
@@ -103,14 +141,15 @@ impl Nodes {
         let new = Entry { state, up_since: now, failures: 0, ejections: 0, ejected_until: Timestamp::ZERO };
         let at = match self.place(node) {
             Ok(at) => at,
-            Err(_) if self.0.len() >= most as usize => return News::None,
+            Err(_) if self.all.len() >= most as usize => return News::None,
             Err(at) => {
+                self.changed(now);
                 // A node known from the start is warm.
-                self.0.insert(at, (node, Entry { up_since: Timestamp::ZERO, ..new }));
+                self.all.insert(at, (node, Entry { up_since: Timestamp::ZERO, ..new }));
                 return News::Life;
             }
         };
-        let Some((_, old)) = self.0.get_mut(at) else { return News::None };
+        let Some((_, old)) = self.all.get_mut(at) else { return News::None };
         if old.state.incarnation > state.incarnation || old.state == state {
             return News::None;
         }
@@ -121,14 +160,18 @@ impl Nodes {
         } else {
             old.state = state;
         }
-        if same { News::Load } else { News::Life }
+        if same {
+            return News::Load;
+        }
+        self.changed(now);
+        News::Life
     }
 
     /// Counts failures in a row (outlier ejection, as in Envoy's documentation of the same name); `false` if there is
     /// no such node.
     pub(crate) fn served(&mut self, node: NodeId, served: Served, now: Timestamp, config: &Config) -> bool {
-        let ejected = self.0.iter().filter(|(_, entry)| entry.ejected_until > now).count();
-        let may_eject = (ejected + 1) * 100 <= self.0.len() * usize::from(config.eject_percent);
+        let ejected = self.all.iter().filter(|(_, entry)| entry.ejected_until > now).count();
+        let may_eject = (ejected + 1) * 100 <= self.all.len() * usize::from(config.eject_percent);
         let Some(entry) = self.get_mut(node) else { return false };
         if served == Served::Well {
             entry.failures = 0;
@@ -140,6 +183,7 @@ impl Nodes {
             entry.ejections = entry.ejections.saturating_add(1);
             let pause = config.eject_ms.saturating_mul(entry.ejections.min(10).into());
             entry.ejected_until = now.after_millis(pause);
+            self.changed(now);
         }
         true
     }
@@ -170,88 +214,103 @@ impl Nodes {
     }
 }
 
-impl Router {
-    /// One voter at the newest state: a healthy one, or where there is none, an ailing one.
-    pub(crate) fn choose(&mut self, repo: RepoId, tally: &Tally, wish: Wish) -> Option<Member> {
-        let (count, healthy) = if tally.usable > 0 { (tally.usable, true) } else { (tally.ailing, false) };
-        if count == 0 {
+/// Chooses one of several nodes that qualify, once.
+pub(crate) struct Chooser<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) nodes: &'a Nodes,
+    pub(crate) now: Timestamp,
+    pub(crate) rng: &'a mut Rng,
+    /// Whose turn it is.
+    pub(crate) turn: &'a mut u64,
+}
+
+impl Chooser<'_> {
+    /// The place of the one that is chosen.
+    pub(crate) fn choose(mut self, able: &[Member], wish: Wish) -> Option<usize> {
+        if able.is_empty() {
             return None;
         }
-        if let Some(RequestId(name)) = wish.via {
-            let weight = |member: &Member| mix(mix(self.config.seed ^ mix(name)) ^ u64::from(member.node.0));
-            return (0..count).filter_map(|nth| self.candidate(repo, nth, healthy)).max_by_key(weight);
+        if let Some(name) = wish.via {
+            return self.heaviest(able, name);
         }
-        let first = self.draw_candidate(repo, count, healthy)?;
-        if count == 1 {
-            return Some(first);
-        }
-        if let Some(member) = wish.near.and_then(|domain| self.nearest(repo, count, healthy, domain)) {
+        let first = self.draw(able)?;
+        if able.len() == 1 { Some(first) } else { self.weigh(able, first, wish.near) }
+    }
+
+    /// Any, by chance or in its turn.
+    fn draw(&mut self, able: &[Member]) -> Option<usize> {
+        let count = u64::try_from(able.len()).unwrap_or(u64::MAX);
+        let nth = if self.config.balance == Balance::RoundRobin {
+            *self.turn = self.turn.wrapping_add(1);
+            self.turn.checked_rem(count)?
+        } else {
+            self.rng.below(count)
+        };
+        usize::try_from(nth).ok()
+    }
+
+    /// The same for every read of one request.
+    fn heaviest(self, able: &[Member], RequestId(name): RequestId) -> Option<usize> {
+        let weight = |member: &Member| mix(mix(self.config.seed ^ mix(name)) ^ u64::from(member.node.0));
+        (0..able.len()).max_by_key(|nth| able.get(*nth).map(weight))
+    }
+
+    /// By domain, by load, and by how long each is up; `first` was drawn.
+    fn weigh(mut self, able: &[Member], first: usize, near: Option<DomainId>) -> Option<usize> {
+        if let Some(member) = near.and_then(|domain| self.nearest(able, domain)) {
             return Some(member);
         }
+        let nodes = self.nodes;
+        let load = |nth: usize| able.get(nth).map(|member| nodes.load(member.node));
         let chosen = match self.config.balance {
             Balance::Random | Balance::RoundRobin => first,
-            Balance::LeastLoaded => self.least_loaded(repo, count, healthy, first)?,
+            Balance::LeastLoaded => {
+                let least = (0..able.len()).min_by_key(|nth| load(*nth))?;
+                if load(first) <= load(least) { first } else { least }
+            }
             Balance::TwoChoices => {
-                let other = self.draw_candidate(repo, count, healthy)?;
-                if self.state.nodes.load(other.node) < self.state.nodes.load(first.node) { other } else { first }
+                let other = self.draw(able)?;
+                if load(other) < load(first) { other } else { first }
             }
         };
         if self.config.slow_start_ms > 0 {
-            let draw = self.state.rng.below(self.config.slow_start_ms);
-            if self.state.nodes.is_spared(chosen.node, self.now, self.config.slow_start_ms, draw) {
-                return self.draw_candidate(repo, count, healthy);
+            let draw = self.rng.below(self.config.slow_start_ms);
+            let node = able.get(chosen)?.node;
+            if nodes.is_spared(node, self.now, self.config.slow_start_ms, draw) {
+                return self.draw(able);
             }
         }
         Some(chosen)
     }
 
-    /// The `nth` voter that qualifies.
-    fn candidate(&self, repo: RepoId, nth: u32, healthy: bool) -> Option<Member> {
-        let nth = usize::try_from(nth).ok()?;
-        let Some(cell) = self.state.cells.get(&repo) else {
-            let members = self.state.rest.get(repo)?.members;
-            let well = |member: &&Member| {
-                let health = self.state.nodes.health(member, self.now);
-                let well = if healthy { health == Some(Health::Up) } else { health.is_some_and(|h| h != Health::Down) };
-                member.role == Role::Voter && well
-            };
-            return members.iter().filter(well).nth(nth).copied();
-        };
+    /// The least loaded one of the caller's own domain, unless it has more than its bounded share to do
+    /// (Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2018, for the bound).
+    fn nearest(&self, able: &[Member], domain: DomainId) -> Option<usize> {
+        let load = |member: &Member| u64::from(self.nodes.load(member.node));
+        let total: u64 = able.iter().map(load).sum();
+        let here = |member: &Member| self.nodes.get(member.node).is_some_and(|e| e.state.domain == domain);
+        let all_here = able.iter().enumerate().filter(|(_, member)| here(member));
+        let (near, least) = all_here.map(|(nth, member)| (nth, load(member))).min_by_key(|(_, load)| *load)?;
+        let bound = total.saturating_add(1).saturating_mul(self.config.near_percent.into());
+        let count = u64::try_from(able.len()).unwrap_or(u64::MAX);
+        (least.saturating_mul(count).saturating_mul(100) <= bound).then_some(near)
+    }
+}
+
+impl Router {
+    /// One voter at the newest state: a healthy one, or where there is none, an ailing one.
+    pub(crate) fn choose(&mut self, repo: RepoId, tally: &Tally, wish: Wish) -> Option<Member> {
+        let cell = self.state.cells.get(&repo)?;
+        let healthy = tally.usable > 0;
         let fits = |standing: &&Standing| {
             let (verdict, health) = self.verdict(cell, standing);
             let well = if healthy { health == Health::Up } else { health != Health::Down };
             standing.is_voter() && verdict == Verdict::Current && well
         };
-        cell.standings.iter().filter(fits).nth(nth).map(|standing| standing.member)
-    }
-
-    fn draw_candidate(&mut self, repo: RepoId, count: u32, healthy: bool) -> Option<Member> {
-        let nth = if self.config.balance == Balance::RoundRobin {
-            self.state.turn = self.state.turn.wrapping_add(1);
-            self.state.turn % u64::from(count)
-        } else {
-            self.state.rng.below(count.into())
-        };
-        self.candidate(repo, u32::try_from(nth).ok()?, healthy)
-    }
-
-    fn least_loaded(&self, repo: RepoId, count: u32, healthy: bool, first: Member) -> Option<Member> {
-        let all = (0..count).filter_map(|nth| self.candidate(repo, nth, healthy));
-        let least = all.min_by_key(|member| self.state.nodes.load(member.node))?;
-        let tied = self.state.nodes.load(first.node) <= self.state.nodes.load(least.node);
-        Some(if tied { first } else { least })
-    }
-
-    /// The least loaded candidate of the caller's own domain, unless it has more than its bounded share to do
-    /// (Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2018, for the bound).
-    fn nearest(&self, repo: RepoId, count: u32, healthy: bool, domain: DomainId) -> Option<Member> {
-        let all = || (0..count).filter_map(|nth| self.candidate(repo, nth, healthy));
-        let load = |member: &Member| u64::from(self.state.nodes.load(member.node));
-        let total: u64 = all().map(|member| load(&member)).sum();
-        let here = |member: &Member| self.state.nodes.get(member.node).is_some_and(|e| e.state.domain == domain);
-        let near = all().filter(here).min_by_key(load)?;
-        let bound = total.saturating_add(1).saturating_mul(self.config.near_percent.into());
-        (load(&near).saturating_mul(u64::from(count)).saturating_mul(100) <= bound).then_some(near)
+        let able: SmallVec<[Member; 8]> = cell.standings.iter().filter(fits).map(|s| s.member).collect();
+        let State { nodes, rng, turn, .. } = &mut self.state;
+        let chosen = Chooser { config: &self.config, nodes, now: self.now, rng, turn }.choose(&able, wish)?;
+        able.get(chosen).copied()
     }
 
     /// The node that a pinned repository is pinned to.

@@ -204,6 +204,7 @@ mod row;
 mod shared;
 mod snapshot;
 mod state;
+mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;

@@ -1,15 +1,16 @@
 //! Where a read goes.
 
-use crate::balance::Wish;
+use crate::balance::{Balance, Chooser, Wish};
+use crate::config::Config;
 use crate::error::{Reason, Refusal};
-use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Stamp, WriteId};
-use crate::node::{Health, Tally, Verdict};
+use crate::id::{Ask, Fence, Generation, NodeId, RepoId, RequestId, Stamp, WriteId};
+use crate::node::Health;
 use crate::read::{DuringWrite, First, Freshness, ReadRequest, ReadStep, Route, Token};
 use crate::rest::Resting;
 use crate::rng::{Rng, mix};
 use crate::router::Router;
-use crate::row::{Member, Proof, Role, RowState};
-use crate::state::Cell;
+use crate::row::{Member, Proof, RowState};
+use crate::state::{Cell, State};
 use crate::time::Timestamp;
 
 impl Router {
@@ -18,33 +19,87 @@ impl Router {
     /// # Errors
     /// [`Refusal`], with nothing changed: the repository does not exist, is deleted, is of an older generation of the
     /// store, its lineage is not the token's, or no node that can be reached holds what must be seen.
+    #[inline]
     pub fn route_read(&mut self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        match self.route_at_once(now, request) {
+            Some(route) => Ok(ReadStep::Serve(route)),
+            None => self.route_with_care(now, *request),
+        }
+    }
+
+    /// What almost every read comes to: its repository is at rest, its row will do, and any healthy voter.
+    ///
+    /// It waits for memory once, for the row. Whatever else it does delays only the next read, whose row could be on
+    /// its way already: so this is little, calls nothing, and branches on nothing that differs from row to row.
+    #[expect(clippy::inline_always, reason = "a call in between would copy the route")]
+    #[inline(always)]
+    fn route_at_once(&mut self, now: Timestamp, request: &ReadRequest) -> Option<Route> {
+        let (config, state) = (&self.config, &mut self.state);
+        let now = self.now.max(now);
+        let by_chance = config.balance == Balance::Random && config.slow_start_ms == 0;
+        if now >= state.nodes.steady_until() || !by_chance || request.near.is_some() || request.via.is_some() {
+            return None;
+        }
+        let resting = state.rest.get(request.repo, state.nodes.news())?;
+        if !resting.will_do(request.freshness, now, config.generation) {
+            return None;
+        }
+        let mut rng = request.request.map_or_else(|| state.rng.clone(), |name| own_chance(config, name));
+        let usable = &resting.outlook.usable;
+        let nth = rng.below(u64::try_from(usable.len()).unwrap_or(u64::MAX));
+        let route = resting.route_to(usable.get(usize::try_from(nth).ok()?)?);
+        if request.request.is_none() {
+            state.rng = rng;
+        }
+        (self.now, self.state.clock.0) = (now, now);
+        Some(route)
+    }
+
+    #[inline(never)]
+    fn route_with_care(&mut self, now: Timestamp, request: ReadRequest) -> Result<ReadStep, Refusal> {
         self.lift(now);
-        let Some(RequestId(name)) = request.request else {
-            return self.route(request);
+        let Some(name) = request.request else {
+            return self.route(&request);
         };
-        let own = Rng::new(mix(self.config.seed) ^ mix(name));
+        let own = own_chance(&self.config, name);
         let shared = core::mem::replace(&mut self.state.rng, own);
-        let step = self.route(request);
+        let step = self.route(&request);
         self.state.rng = shared;
         step
     }
 
     fn route(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        match self.route_resting(request) {
+            Some(route) => Ok(ReadStep::Serve(route)),
+            None => self.route_waking(request),
+        }
+    }
+
+    /// Routes a read of a repository at rest, if its row will do and one of its voters is healthy.
+    fn route_resting(&mut self, request: &ReadRequest) -> Option<Route> {
+        let State { rest, nodes, rng, turn, .. } = &mut self.state;
+        rest.look(request.repo, nodes, self.now);
+        let resting = rest.get(request.repo, nodes.news())?;
+        if !resting.will_do(request.freshness, self.now, self.config.generation) {
+            return None;
+        }
+        let chooser = Chooser { config: &self.config, nodes, now: self.now, rng, turn };
+        let chosen = chooser.choose(&resting.outlook.usable, wish(request))?;
+        Some(resting.route_to(resting.outlook.usable.get(chosen)?))
+    }
+
+    fn route_waking(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
         let repo = request.repo;
-        if let Some(step) = self.route_resting(request) {
-            return Ok(step);
+        let Some((row, told)) = self.state.rest.row(repo) else { return self.route_awake(request) };
+        // It leaves its rest once there is something to do, not for a refusal.
+        self.state.admit(Cell::woken(row, told));
+        let step = self.route_awake(request);
+        if step.is_ok() {
+            self.state.rest.take(repo);
+        } else {
+            self.state.lay_down(repo);
         }
-        if self.state.rest.get(repo).is_some() {
-            // A refusal leaves it at rest.
-            self.state.wake(repo);
-            let step = self.route_awake(request);
-            if step.is_err() {
-                self.state.lay_down(repo);
-            }
-            return step;
-        }
-        self.route_awake(request)
+        step
     }
 
     fn route_awake(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
@@ -69,39 +124,6 @@ impl Router {
             return Err(reason.into());
         }
         self.route_by_row(request)
-    }
-
-    /// Routes a read of a repository at rest, if its row will do and one of its voters is healthy.
-    fn route_resting(&mut self, request: &ReadRequest) -> Option<ReadStep> {
-        let resting = self.state.rest.get(request.repo)?;
-        let Resting { newest, fence, revision, told, members } = resting;
-        let proof = Proof { repo: request.repo, fence, revision, newest };
-        let (row, store) = (fence.generation, self.config.generation);
-        let will_do = row >= store
-            && match request.freshness {
-                Freshness::Linearizable | Freshness::Degraded => false,
-                Freshness::AtLeast(token) => {
-                    let row = Token::of(&proof);
-                    (row.generation, row.epoch) == (token.generation, token.epoch) && row >= token
-                }
-                Freshness::BoundedStale { age_ms } => self.now.millis_since(told) <= age_ms,
-            };
-        if !will_do {
-            return None;
-        }
-        let mut tally = Tally::default();
-        for member in members.iter().filter(|member| member.role == Role::Voter) {
-            match self.state.nodes.health(member, self.now) {
-                Some(health) => tally.count(Verdict::Current, health),
-                None => tally.count(Verdict::Unknown, Health::Down),
-            }
-        }
-        if tally.usable == 0 {
-            return None;
-        }
-        let member = self.choose(request.repo, &tally, wish(request))?;
-        let (node, incarnation) = (member.node, member.incarnation);
-        Some(ReadStep::Serve(Route { node, incarnation, proof, reason: Reason::AtNewest(tally) }))
     }
 
     /// Routes by the row that is held: to one voter at exactly its newest state.
@@ -217,6 +239,33 @@ impl Router {
         }
         First::FetchRow(ask)
     }
+}
+
+impl Resting<'_> {
+    /// Whether the row is fresh enough, and of the store's present life.
+    #[inline]
+    fn will_do(&self, freshness: Freshness, now: Timestamp, store: Generation) -> bool {
+        let fresh = match freshness {
+            Freshness::Linearizable | Freshness::Degraded => false,
+            Freshness::AtLeast(token) => {
+                let row = Token::of(&self.proof);
+                (row.generation, row.epoch) == (token.generation, token.epoch) && row >= token
+            }
+            Freshness::BoundedStale { age_ms } => self.told.as_millis() >= now.as_millis().saturating_sub(age_ms),
+        };
+        fresh && self.proof.fence.generation >= store
+    }
+
+    #[inline]
+    const fn route_to(&self, member: &Member) -> Route {
+        let (node, incarnation) = (member.node, member.incarnation);
+        Route { node, incarnation, proof: self.proof, reason: Reason::AtNewest(self.outlook.tally) }
+    }
+}
+
+/// Where chance comes from for a read that names its caller's request.
+const fn own_chance(config: &Config, RequestId(name): RequestId) -> Rng {
+    Rng::new(mix(config.seed) ^ mix(name))
 }
 
 const fn wish(request: &ReadRequest) -> Wish {

@@ -62,6 +62,7 @@ impl Shared {
     }
 
     /// Does something to the router of a repository, alone with it.
+    #[inline]
     pub fn of<T>(&self, repo: RepoId, act: impl FnOnce(&mut Router) -> T) -> T {
         let at = usize::try_from(self.stripe(repo).0).unwrap_or(0);
         act(&mut self.stripes[at].0.lock())
@@ -77,6 +78,7 @@ impl Shared {
     ///
     /// # Errors
     /// As there.
+    #[inline]
     pub fn route_read(&self, now: Timestamp, request: &ReadRequest) -> Result<ReadStep, Refusal> {
         self.of(request.repo, |router| router.route_read(now, request))
     }

@@ -5,7 +5,7 @@ use crate::error::RestoreError;
 use crate::state::{Owner, State};
 
 /// The format of [`Snapshot`].
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 /// What a router holds, without counters and clock. Opaque; with the feature `serde` it can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +18,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn of(state: &State) -> Self {
-        let clock = crate::state::Clock::default();
+        let clock = crate::state::Aside::default();
         Self { format: FORMAT, state: State { clock, ..state.clone() } }
     }
 
@@ -27,7 +27,8 @@ impl Snapshot {
         if self.format != FORMAT {
             return Err(RestoreError::Format { found: self.format, known: FORMAT });
         }
-        let state = self.state;
+        let mut state = self.state;
+        state.nodes.unsettle();
         let broken = |what| Err(RestoreError::Broken(what));
         for (len, limit) in [
             (state.known(), config.most_repositories),
@@ -45,7 +46,7 @@ impl Snapshot {
         if !state.rest.is_sound() || !awake.iter().eq(state.cells.keys()) {
             return broken("what is awake or at rest");
         }
-        if state.cells.keys().any(|repo| state.rest.get(*repo).is_some()) {
+        if state.cells.keys().any(|repo| state.rest.contains(*repo)) {
             return broken("what is awake and at rest");
         }
         for (repo, cell) in &state.cells {

@@ -220,19 +220,19 @@ impl History {
     }
 }
 
-/// The latest `now`: no part of what decides, so it is no part of what is compared, hashed or stored.
+/// What follows from the rest, or decides nothing: no part of what is compared, hashed or stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Clock(pub(crate) Timestamp);
+pub(crate) struct Aside<T>(pub(crate) T);
 
-impl PartialEq for Clock {
+impl<T> PartialEq for Aside<T> {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Clock {}
+impl<T> Eq for Aside<T> {}
 
-impl core::hash::Hash for Clock {
+impl<T> core::hash::Hash for Aside<T> {
     fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
 }
 
@@ -265,7 +265,8 @@ pub(crate) struct State {
     /// Whose turn it is.
     pub(crate) turn: u64,
     #[cfg_attr(feature = "serde", serde(skip))]
-    pub(crate) clock: Clock,
+    /// The latest `now`.
+    pub(crate) clock: Aside<Timestamp>,
     pub(crate) history: History,
     pub(crate) nodes: Nodes,
     pub(crate) cells: BTreeMap<RepoId, Cell>,
@@ -297,7 +298,7 @@ impl State {
             last_id: 0,
             rng: Rng::new(seed),
             turn: 0,
-            clock: Clock(Timestamp::ZERO),
+            clock: Aside(Timestamp::ZERO),
             history: History(VecDeque::new()),
             nodes: Nodes::new(),
             cells: BTreeMap::new(),
@@ -344,11 +345,10 @@ impl State {
         }
     }
 
-    /// Puts the repository that was woken last to rest again, as it was.
+    /// Forgets again that the repository that was taken in last is awake.
     pub(crate) fn lay_down(&mut self, repo: RepoId) {
-        if let Some(cell) = self.cells.remove(&repo) {
+        if self.cells.remove(&repo).is_some() {
             self.awake.pop_back();
-            self.rest.insert(&cell.row, cell.told);
         }
     }
 
