@@ -1,9 +1,8 @@
 //! Whole lives of jobs with every step durable: the engine over `PostgreSQL`, beside a `FOR UPDATE SKIP LOCKED` queue on
-//! the same server and beside `beanstalkd` with its log synced. Each server is started in a temporary folder on a free
+//! the same server, job by job and in batches, and beside `beanstalkd` with its log synced. Each server is started in a temporary folder on a free
 //! loopback port; one that is not installed is a row that says so.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
@@ -19,11 +18,13 @@ use tenon_jobqueue::{
     Worker, WorkerName,
 };
 
-use crate::{Bound, Row, Scale, interleave};
+use crate::{Bound, Pair, Row, Scale, interleave};
 
 /// Workers, each with a job; a queue in a database lets them share connections, as a pool does.
 const WORKERS: usize = 256;
 const CONNECTIONS: usize = 32;
+/// Jobs a statement, of a peer that gathers.
+const BATCH: usize = 16;
 const NAME: &str = "whole life of a job, durable";
 
 type Fails<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -297,30 +298,33 @@ impl Centre {
 
 // ---- the peers ----------------------------------------------------------------------------------------------------
 
-/// What is usually written: one statement puts, one takes with `SKIP LOCKED`, one ends; each is a commit.
+/// What is usually written: one statement puts, one takes with `SKIP LOCKED`, one ends; each is a commit, of one job or of
+/// a batch.
 struct Plain {
     client: Client,
     put: Statement,
     take: Statement,
     end: Statement,
+    batch: usize,
 }
 
 impl Plain {
-    fn new(mut client: Client) -> Fails<Self> {
-        let put = client.prepare("INSERT INTO plain(state, payload) VALUES(0, 'x')")?;
-        let take = client.prepare(
-            "UPDATE plain SET state = 1 WHERE id =
-               (SELECT id FROM plain WHERE state = 0 ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1) RETURNING id",
-        )?;
-        let end = client.prepare("UPDATE plain SET state = 2 WHERE id = $1")?;
-        Ok(Self { client, put, take, end })
+    fn new(mut client: Client, batch: usize) -> Fails<Self> {
+        let put = client
+            .prepare(&format!("INSERT INTO plain(state, payload) SELECT 0, 'x' FROM generate_series(1, {batch})"))?;
+        let take = client.prepare(&format!(
+            "UPDATE plain SET state = 1 WHERE id = ANY(ARRAY
+               (SELECT id FROM plain WHERE state = 0 ORDER BY id FOR UPDATE SKIP LOCKED LIMIT {batch})) RETURNING id",
+        ))?;
+        let end = client.prepare("UPDATE plain SET state = 2 WHERE id = ANY($1)")?;
+        Ok(Self { client, put, take, end, batch })
     }
 
-    fn life(&mut self) -> Fails<()> {
+    /// The lives of a batch of jobs, from the first statement to the last.
+    fn lives(&mut self) -> Fails<()> {
         self.client.execute(&self.put, &[])?;
-        if let Some(row) = self.client.query_opt(&self.take, &[])? {
-            self.client.execute(&self.end, &[&row.get::<_, i64>(0)])?;
-        }
+        let taken: Vec<i64> = self.client.query(&self.take, &[])?.iter().map(|row| row.get(0)).collect();
+        self.client.execute(&self.end, &[&taken])?;
         Ok(())
     }
 }
@@ -340,9 +344,26 @@ fn beside_postgres(lives: usize) -> Fails<Vec<Row>> {
     let mut client = connect(server.port)?;
     client.batch_execute(TABLES)?;
     let mut centre = Centre::new(client)?;
-    let connect = |_| connect(server.port).and_then(Plain::new);
-    let mut clients: Vec<Plain> = (0..CONNECTIONS).map(connect).collect::<Fails<_>>()?;
     let mut spent = Duration::ZERO;
+    let mut rows = Vec::new();
+    for (name, bound, batch, peer) in [
+        (NAME, Bound::RatioAtLeast(1.0), 1, "FOR UPDATE SKIP LOCKED, 32 connections"),
+        ("the same beside batches", Bound::None, BATCH, "FOR UPDATE SKIP LOCKED, 32 connections, 16 jobs a statement"),
+    ] {
+        let connect = |_| connect(server.port).and_then(|client| Plain::new(client, batch));
+        let mut clients: Vec<Plain> = (0..CONNECTIONS).map(connect).collect::<Fails<_>>()?;
+        let pair = side_by_side(&mut centre, &mut spent, &mut clients, lives)?;
+        let what = format!("PostgreSQL, {WORKERS} workers; the engine's host writes what gathered with one commit");
+        let (ours, theirs) = (1e9 / pair.subject_ns, 1e9 / pair.peer_ns);
+        rows.push(Row::new(name, ours, "jobs/s", bound).note(what).beside(peer, theirs, 1.0 / pair.ratio));
+    }
+    let share = 100.0 * centre.inside.as_secs_f64() / spent.as_secs_f64();
+    rows.push(Row::new("of that, time in the crate", share, "%", Bound::AtMost(2.0)));
+    Ok(rows)
+}
+
+/// As many lives on both sides, in turns.
+fn side_by_side(centre: &mut Centre, spent: &mut Duration, clients: &mut [Plain], lives: usize) -> Fails<Pair> {
     let mut failed = [None, None];
     let [our_failure, their_failure] = &mut failed;
     let pair = interleave(
@@ -350,31 +371,18 @@ fn beside_postgres(lives: usize) -> Fails<Vec<Row>> {
         || {
             let start = Instant::now();
             let ours = (0..lives / WORKERS).try_for_each(|_| centre.lives());
-            spent += start.elapsed();
+            *spent += start.elapsed();
             *our_failure = our_failure.take().or(ours.err());
             lives
         },
         || {
-            let theirs = by_clients(&mut clients, lives, Plain::life);
+            let batches = lives / clients.first().map_or(1, |client| client.batch);
+            let theirs = by_clients(clients, batches, Plain::lives);
             *their_failure = their_failure.take().or(theirs.err());
             lives
         },
     );
-    if let Some(why) = failed.into_iter().flatten().next() {
-        return Err(why);
-    }
-    let (ours, theirs) = (1e9 / pair.subject_ns, 1e9 / pair.peer_ns);
-    let share = 100.0 * centre.inside.as_secs_f64() / spent.as_secs_f64();
-    let mut what = String::new();
-    write!(what, "PostgreSQL, {WORKERS} workers; the engine's host writes what gathered with one commit")?;
-    Ok(vec![
-        Row::new(NAME, ours, "jobs/s", Bound::RatioAtLeast(1.0)).note(what).beside(
-            "FOR UPDATE SKIP LOCKED, 32 connections",
-            theirs,
-            1.0 / pair.ratio,
-        ),
-        Row::new("of that, time in the crate", share, "%", Bound::AtMost(2.0)),
-    ])
+    failed.into_iter().flatten().next().map_or(Ok(pair), Err)
 }
 
 /// One connection to `beanstalkd`.
