@@ -130,8 +130,8 @@
 //! on the key. Should the answer of the database be lost, tell `handle_unknown`: the rows are read again and their
 //! write ids tell. Answer [`Effect::Fetch`] with what the database says now, never from a cache.
 //!
-//! The README has a store on SQLite to copy, and says what differs on PostgreSQL. The feature `testkit` brings a module that
-//! tortures your own store and tells which rule it breaks.
+//! The README has a store on `SQLite` to copy, and says what differs on `PostgreSQL`. The feature `testkit` brings a module
+//! that tortures your own store and tells which rule it breaks.
 //!
 //! Once in a while, page through the rows that have not ended and tell them to [`Engine::compensate`]: whatever was
 //! lost between a database and a queue comes back by that.
