@@ -2,6 +2,7 @@
 
 mod servers;
 mod threads;
+mod timers;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use tenon_jobqueue::{
     Act, Assignment, Class, Config, Effect, Engine, Event, Incarnation, Job, JobId, JobKey, JobSpec, LeaseToken,
-    NewJob, Outcome, PipelineId, PoolId, PoolSpec, PullRequest, Row as DbRow, Stamp, Start, Submission, Tag, Ticket,
+    NewJob, Outcome, PipelineId, PoolId, PoolSpec, PullRequest, Row as DbRow, Stamp, Submission, Tag, Ticket,
     Timestamp, Worker, WorkerName, WriteId, transition,
 };
 use tokio_util::time::DelayQueue;
@@ -29,7 +30,7 @@ pub fn rows(scale: Scale) -> Vec<Row> {
     rows.push(one_transition());
     rows.extend(pull(scale));
     rows.push(memory(scale));
-    rows.extend(timers(scale));
+    rows.extend(timers::rows(scale));
     rows.push(rebuild(scale));
     rows.push(threads::row(scale));
     rows.extend(servers::rows(scale));
@@ -331,29 +332,6 @@ fn memory(scale: Scale) -> Row {
     let jobs = host.engine.jobs();
     Row::new("memory of a queued job", each, "bytes", Bound::AtMost(96.0))
         .note(format!("{jobs} jobs, 100 to a pipeline; all that the engine holds, slack included"))
-}
-
-fn timers(scale: Scale) -> Vec<Row> {
-    let count = scale.pick(1_000_000, 100_000);
-    let mut host = Host::new(POOLS, TAGS);
-    for number in 0..count as u64 {
-        let start = Start::After(u32::try_from(1 + number * 7_919 % 3_600_000).unwrap_or(1));
-        let spec = JobSpec { start, ..JobSpec::default() };
-        host.submit_all(number, &[NewJob { id: JobId::new(number), spec, tag: Some(tag(number)) }]);
-    }
-    host.now = host.now.after_millis(3_600_001);
-    let start = std::time::Instant::now();
-    while host.engine.next_deadline().is_some_and(|due| due <= host.now) {
-        host.engine.handle_timeout(host.now);
-        host.settle();
-    }
-    let each = start.elapsed().as_secs_f64() * 1e9 / f64::from(u32::try_from(count).unwrap_or(1));
-    let waiting: u32 = host.engine.queues().map(|queue| queue.depth).sum();
-    let once = f64::from(waiting) / f64::from(u32::try_from(count).unwrap_or(1));
-    vec![
-        Row::new("deadlines that fired in a jump of an hour", once, "of all", Bound::AtLeast(1.0)),
-        Row::new("each of them, written and queued", each, "ns", Bound::None),
-    ]
 }
 
 fn rebuild(scale: Scale) -> Row {

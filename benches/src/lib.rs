@@ -5,6 +5,9 @@
 //! noisy, so a figure is a median, a comparison interleaves the two sides, and what must not regress is guarded by
 //! counts (instructions, allocations, bytes), never by a clock.
 
+// For a file of a `no_std` crate that is measured by itself.
+extern crate alloc;
+
 pub mod jobqueue;
 mod measure;
 mod quorum;

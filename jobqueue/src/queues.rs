@@ -121,7 +121,7 @@ pub(crate) struct Queues {
     pub(crate) woken: BTreeSet<u32>,
     /// How much came for each pool, or became free there, if a face over many engines wants to know.
     #[cfg(feature = "shared")]
-    pub(crate) news: Option<BTreeMap<u32, u32>>,
+    pub(crate) news: Option<Vec<(u32, u32)>>,
 }
 
 impl Queues {
@@ -185,12 +185,20 @@ impl Queues {
 
     /// Notes that much may have changed for a pool.
     pub(crate) fn note_all(&mut self, pool: u32) {
+        self.note(pool, u32::MAX);
+    }
+
+    /// Notes that so much came for a pool.
+    fn note(&mut self, pool: u32, jobs: u32) {
         #[cfg(feature = "shared")]
         if let Some(news) = &mut self.news {
-            news.insert(pool, u32::MAX);
+            match news.iter_mut().find(|(of, _)| *of == pool) {
+                Some((_, count)) => *count = count.saturating_add(jobs),
+                None => news.push((pool, jobs)),
+            }
         }
         #[cfg(not(feature = "shared"))]
-        let _ = (self, pool);
+        let _ = (self, pool, jobs);
     }
 
     fn unserve(&mut self, tag: Tag, pool: u32, turns: Turns) {
@@ -243,21 +251,28 @@ impl Queues {
         self.stand(lane, at, standing);
     }
 
-    /// A pool has room again: who is parked there is looked at.
-    pub(crate) fn stir(&mut self, pool: u32) {
-        self.note(pool);
-        self.wake(pool);
+    /// A delivery for a pool is no longer under way.
+    pub(crate) fn unfly(&mut self, pool: u32) {
+        let was_full = self.pools[pool as usize].leases_left() == 0;
+        self.pools[pool as usize].flying -= 1;
+        if was_full {
+            self.stir(pool);
+        }
     }
 
-    /// Notes that something came for a pool.
-    fn note(&mut self, pool: u32) {
-        #[cfg(feature = "shared")]
-        if let Some(news) = &mut self.news {
-            let count = news.entry(pool).or_insert(0);
-            *count = count.saturating_add(1);
+    /// A job is no longer held by a worker of a pool.
+    pub(crate) fn release(&mut self, pool: u32) {
+        let was_full = self.pools[pool as usize].leases_left() == 0;
+        self.pools[pool as usize].leased -= 1;
+        if was_full {
+            self.stir(pool);
         }
-        #[cfg(not(feature = "shared"))]
-        let _ = (self, pool);
+    }
+
+    /// A pool has room again: who is parked there is looked at.
+    pub(crate) fn stir(&mut self, pool: u32) {
+        self.note(pool, 1);
+        self.wake(pool);
     }
 
     fn wake(&mut self, pool: u32) {
@@ -314,7 +329,7 @@ impl Queues {
     pub(crate) fn push(&mut self, lane: u32, jobs: &mut Jobs, at: u32) {
         self.lanes[lane as usize].push(jobs, at);
         for link in 0..self.lanes[lane as usize].pools.len() {
-            self.note(self.lanes[lane as usize].pools[link].pool);
+            self.note(self.lanes[lane as usize].pools[link].pool, 1);
         }
         self.refresh(lane, jobs);
     }

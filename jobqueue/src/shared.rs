@@ -145,9 +145,11 @@ impl Shared {
     /// `None` if there is no such stripe.
     pub fn with<T>(&self, stripe: Stripe, act: impl FnOnce(&mut Engine) -> T) -> Option<T> {
         let padded = self.stripes.get(stripe.0 as usize)?;
-        let (done, news, now) = padded.0.with(|engine| (act(engine), engine.take_news(), engine.time()));
-        for (pool, jobs) in news {
+        let (done, mut news, now) = padded.0.with(|engine| (act(engine), engine.take_news(), engine.time()));
+        // Mostly something came for no pool or for one; whoever comes between takes the others' news along.
+        while let Some((pool, jobs, more)) = news {
             self.announce(now, pool, jobs);
+            news = if more { padded.0.with(Engine::take_news) } else { None };
         }
         Some(done)
     }

@@ -110,7 +110,7 @@ impl Engine {
         if let Some(call) = self.calls.get_mut(id) {
             call.fresh = false;
         }
-        if let Some(flight) = self.flights.get_mut(ticket) {
+        if let Some(flight) = self.flight(ticket) {
             flight.waiters.push(id);
         }
     }

@@ -1,5 +1,6 @@
 //! Writes under way: proposed, then made.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::Engine;
@@ -32,14 +33,20 @@ pub(super) enum Origin {
 /// How many rows of a write have their places noted; most writes are of one row, or of two.
 const NOTED: usize = 4;
 
-/// The rows of a write, and where the first of them are kept, if they are here already; a locked row stays where it is.
+/// A write under way.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct Flight {
     pub(super) changes: Vec<Change>,
+    /// Where the first rows are kept, if they are here already; a locked row stays where it is.
     places: [u32; NOTED],
+    pub(super) origin: Origin,
+    /// Whether it was told as unknown and its rows are being read.
+    pub(super) resolving: bool,
+    /// Commands that wait for a row of it, in the order in which they came.
+    pub(super) waiters: Vec<CallId>,
 }
 
-impl Rows {
+impl Flight {
     /// The place that was noted of a row.
     pub(super) fn place(&self, number: usize) -> u32 {
         self.places.get(number).copied().unwrap_or(NONE)
@@ -65,17 +72,6 @@ impl Rows {
             self.changes.reserve_exact(2);
         }
     }
-}
-
-/// A write under way.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Flight {
-    pub(super) rows: Rows,
-    pub(super) origin: Origin,
-    /// Whether it was told as unknown and its rows are being read.
-    pub(super) resolving: bool,
-    /// Commands that wait for a row of it, in the order in which they came.
-    pub(super) waiters: Vec<CallId>,
 }
 
 impl Engine {
@@ -110,33 +106,34 @@ impl Engine {
 
     /// Proposes what was put into the next write. Its rows stay locked until it is settled.
     pub(super) fn propose(&mut self, ticket: Ticket, origin: Origin) {
+        self.scratch.origin = origin;
         let next = self.spare.pop().unwrap_or_default();
-        let flight = self.flights.open(ticket);
-        flight.rows = core::mem::replace(&mut self.scratch, next);
-        (flight.origin, flight.resolving) = (origin, false);
+        *self.flights.open(ticket) = Some(core::mem::replace(&mut self.scratch, next));
         self.counters.proposed += 1;
         self.effects.push_back(Effect::Persist { ticket });
     }
 
+    /// The write that is under way with this ticket.
+    pub(super) fn flight(&mut self, ticket: Ticket) -> Option<&mut Flight> {
+        self.flights.get_mut(ticket)?.as_deref_mut()
+    }
+
     // ---- over -------------------------------------------------------------------------------------------------------
 
-    /// A write under way is over: what it was for, its rows, and who waits.
-    #[inline]
-    pub(super) fn end(&mut self, ticket: Ticket) -> Option<(Origin, Rows, Vec<CallId>)> {
-        let Some(flight) = self.flights.close(ticket) else {
+    /// A write under way is over.
+    pub(super) fn end(&mut self, ticket: Ticket) -> Option<Box<Flight>> {
+        let Some(flight) = self.flights.close(ticket).and_then(Option::take) else {
             self.counters.ignored += 1;
             return None;
         };
-        let ended = (flight.origin, core::mem::take(&mut flight.rows), core::mem::take(&mut flight.waiters));
-        if let Origin::Pull(call, pool) = ended.0 {
+        if let Origin::Pull(call, pool) = flight.origin {
             // The delivery is no longer under way.
-            self.queues.pools[pool as usize].flying -= 1;
-            self.queues.stir(pool);
+            self.queues.unfly(pool);
             if let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(call) {
                 pull.flying -= 1;
             }
         }
-        Some(ended)
+        Some(flight)
     }
 
     /// The write no longer locks a job's row; the job's place in a queue is found once its row is known.
@@ -164,18 +161,17 @@ impl Engine {
         }
     }
 
-    #[cold]
-    pub(super) fn wake(&mut self, waiters: Vec<CallId>) {
-        for call in waiters {
-            self.run(call, &[]);
+    /// The commands that waited for a write are tried; its memory is kept for the next.
+    pub(super) fn retire(&mut self, mut flight: Box<Flight>) {
+        if !flight.waiters.is_empty() {
+            for call in core::mem::take(&mut flight.waiters) {
+                self.run(call, &[]);
+            }
         }
-    }
-
-    /// Keeps the memory of a settled write for the next.
-    pub(super) fn retire(&mut self, mut rows: Rows) {
-        rows.changes.clear();
+        flight.changes.clear();
+        flight.resolving = false;
         if self.spare.len() < 1_024 {
-            self.spare.push(rows);
+            self.spare.push(flight);
         }
     }
 
@@ -183,33 +179,30 @@ impl Engine {
 
     /// The write was made.
     pub(super) fn land(&mut self, ticket: Ticket) {
-        let Some((origin, rows, waiters)) = self.end(ticket) else { return };
+        let Some(flight) = self.end(ticket) else { return };
         self.counters.committed += 1;
-        self.land_keys(&rows, ticket);
-        for (number, change) in rows.changes.iter().enumerate() {
+        self.land_keys(&flight, ticket);
+        for (number, change) in flight.changes.iter().enumerate() {
             match &change.row {
-                Row::Job(job) => self.land_job(job, rows.place(number), ticket, origin),
-                Row::Pipeline(pipeline) => self.land_pipeline(pipeline, rows.place(number), ticket),
+                Row::Job(job) => self.land_job(job, flight.place(number), ticket, flight.origin),
+                Row::Pipeline(pipeline) => self.land_pipeline(pipeline, flight.place(number), ticket),
                 Row::Key(_) => {}
             }
         }
-        match origin {
+        match flight.origin {
             Origin::Call(call) => {
-                let answer = self.written(call, &rows.changes);
+                let answer = self.written(call, &flight.changes);
                 self.answer(call, answer);
             }
             Origin::Pull(call, _) => self.served(call),
             Origin::Expire | Origin::Decide => {}
         }
-        if !waiters.is_empty() {
-            self.wake(waiters);
-        }
-        self.retire(rows);
+        self.retire(flight);
     }
 
     /// Keys come first, so that a holder finds itself named. They stand behind another row.
-    fn land_keys(&mut self, rows: &Rows, ticket: Ticket) {
-        for change in rows.changes.iter().skip(1) {
+    fn land_keys(&mut self, flight: &Flight, ticket: Ticket) {
+        for change in flight.changes.iter().skip(1) {
             if let Row::Key(row) = &change.row {
                 self.unlock_key(row.key, ticket);
                 self.apply_key(row);

@@ -19,6 +19,7 @@ pub use observe::{Counters, Explanation, QueueView, Standing, Why};
 pub use rows::Compensated;
 pub use snapshot::{RestoreError, Snapshot};
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
@@ -38,7 +39,7 @@ use crate::timer::Timers;
 use crate::transition::Stamp;
 
 use call::{Call, Work};
-use flight::{Flight, Rows};
+use flight::Flight;
 use keys::KeySlot;
 
 /// A worker's wish for jobs.
@@ -99,7 +100,7 @@ pub struct Engine {
     queues: Queues,
     /// Deadlines of jobs, those of one tick in the order of a queue.
     timers: Timers<(u8, u64, JobId)>,
-    flights: Recent<Ticket, Flight>,
+    flights: Recent<Ticket, Option<Box<Flight>>>,
     calls: Recent<CallId, Call>,
     /// When parked pulls give up.
     patience: BTreeSet<(Timestamp, CallId)>,
@@ -117,11 +118,12 @@ pub struct Engine {
     judging: BTreeSet<JobId>,
     counters: Counters,
     /// The next write, as far as it is put together; empty between calls.
-    scratch: Rows,
+    scratch: Box<Flight>,
     batch: Vec<Job>,
     named: Vec<(Tag, JobId)>,
     /// Settled writes, whose memory is used again.
-    spare: Vec<Rows>,
+    #[allow(clippy::vec_box, reason = "they go to and fro as they are")]
+    spare: Vec<Box<Flight>>,
 }
 
 impl Engine {
@@ -150,7 +152,7 @@ impl Engine {
             filters: Filters::default(),
             judging: BTreeSet::new(),
             counters: Counters::default(),
-            scratch: Rows::default(),
+            scratch: Box::default(),
             batch: Vec::new(),
             named: Vec::new(),
             spare: Vec::new(),
@@ -177,7 +179,7 @@ impl Engine {
     /// The rows of a write that is under way: all are to be written, or none. Empty once it is settled.
     #[must_use]
     pub fn changes(&self, ticket: Ticket) -> &[Change] {
-        self.flights.get(ticket).map_or(&[], |flight| &flight.rows.changes)
+        self.flights.get(ticket).and_then(Option::as_ref).map_or(&[], |flight| &flight.changes)
     }
 
     // ---- small things ---------------------------------------------------------------------------------------------

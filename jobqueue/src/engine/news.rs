@@ -1,6 +1,6 @@
 //! What a face over many engines must know of one.
 
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use super::Engine;
 use crate::config::Service;
@@ -11,14 +11,15 @@ use crate::time::Timestamp;
 impl Engine {
     /// From now on, what comes for pools is noted.
     pub(crate) fn watch(&mut self) {
-        self.queues.news = Some(BTreeMap::new());
+        self.queues.news = Some(Vec::new());
     }
 
-    /// How much came for each pool since this was asked last.
-    pub(crate) fn take_news(&mut self) -> BTreeMap<PoolId, u32> {
-        let Some(news) = self.queues.news.as_mut().filter(|news| !news.is_empty()) else { return BTreeMap::new() };
-        let news = core::mem::take(news);
-        news.into_iter().map(|(pool, jobs)| (self.queues.pools[pool as usize].spec.id, jobs)).collect()
+    /// A pool that something came for since this was asked last, how much, and whether there are more such pools to be
+    /// asked about.
+    pub(crate) fn take_news(&mut self) -> Option<(PoolId, u32, bool)> {
+        let news = self.queues.news.as_mut()?;
+        let (pool, jobs) = news.pop()?;
+        Some((self.queues.pools[pool as usize].spec.id, jobs, !news.is_empty()))
     }
 
     /// The latest time that was told.

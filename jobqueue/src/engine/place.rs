@@ -111,8 +111,7 @@ impl Engine {
         let (pool, is_held) = self.store.holders(slot);
         lane.held -= u32::from(is_held);
         if let Some(pool) = pool {
-            self.queues.pools[pool as usize].leased -= 1;
-            self.queues.stir(pool);
+            self.queues.release(pool);
         }
         if unstarted && let Some(pipe) = self.store.pipe_of(at) {
             pipe.unstarted -= 1;
@@ -130,8 +129,7 @@ impl Engine {
         *held = *held + u32::from(delivery.is_some()) - u32::from(was_held);
         if old != new {
             if let Some(old) = old {
-                self.queues.pools[old as usize].leased -= 1;
-                self.queues.stir(old);
+                self.queues.release(old);
             }
             if let Some(new) = new {
                 self.queues.pools[new as usize].leased += 1;

@@ -1,10 +1,10 @@
 //! Writes that were not made, or of which nobody knows.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 
 use super::Engine;
 use super::call::{Work, latest, pipeline_row};
-use super::flight::{Origin, Rows};
+use super::flight::{Flight, Origin};
 use crate::effect::{Answer, Change, Effect, Row};
 use crate::id::{CallId, Ticket};
 use crate::reason::Refused;
@@ -20,19 +20,19 @@ impl Engine {
             self.take(fresh);
             return;
         }
-        let Some((origin, rows, waiters)) = self.end(ticket) else { return };
+        let Some(flight) = self.end(ticket) else { return };
         self.counters.conflicted += 1;
-        let newer = self.abandon(ticket, &rows, fresh);
+        let newer = self.abandon(ticket, &flight, fresh);
         if newer == 0 {
-            self.forget(&rows.changes);
+            self.forget(&flight.changes);
         }
-        self.go_on((origin, rows, waiters), fresh);
+        self.go_on(flight, fresh);
     }
 
     /// The write's rows are free again; returns how many of `fresh` are newer than what was known.
-    fn abandon(&mut self, ticket: Ticket, rows: &Rows, fresh: &[Row]) -> u32 {
-        for (number, change) in rows.changes.iter().enumerate() {
-            let noted = Some(rows.place(number)).filter(|at| *at != NONE);
+    fn abandon(&mut self, ticket: Ticket, flight: &Flight, fresh: &[Row]) -> u32 {
+        for (number, change) in flight.changes.iter().enumerate() {
+            let noted = Some(flight.place(number)).filter(|at| *at != NONE);
             match &change.row {
                 Row::Job(job) => {
                     let at = noted.or_else(|| self.store.find_job(job.id()));
@@ -50,8 +50,8 @@ impl Engine {
 
     /// Whatever waited for a write that was not made is tried again.
     #[cold]
-    fn go_on(&mut self, (origin, rows, waiters): (Origin, Rows, Vec<CallId>), fresh: &[Row]) {
-        for change in &rows.changes {
+    fn go_on(&mut self, flight: Box<Flight>, fresh: &[Row]) {
+        for change in &flight.changes {
             match &change.row {
                 Row::Job(job) => {
                     if let Some(at) = self.store.find_job(job.id()) {
@@ -62,20 +62,19 @@ impl Engine {
                 Row::Pipeline(_) => {}
             }
         }
-        for change in &rows.changes {
+        for change in &flight.changes {
             if let Row::Pipeline(pipeline) = &change.row
                 && let Some(at) = self.store.find_pipe(pipeline.id)
             {
                 self.tidy_pipeline(at);
             }
         }
-        match origin {
+        match flight.origin {
             Origin::Call(call) => self.again(call, fresh),
             Origin::Pull(call, _) => self.served(call),
             Origin::Expire | Origin::Decide => {}
         }
-        self.wake(waiters);
-        self.retire(rows);
+        self.retire(flight);
     }
 
     /// A conflict that no row explains: what is in memory cannot be trusted, and is read again.
@@ -140,7 +139,7 @@ impl Engine {
     /// write id. Returns whether the write is a submission.
     #[cold]
     fn propose_again(&mut self, ticket: Ticket) -> bool {
-        let Some(flight) = self.flights.get_mut(ticket) else { return false };
+        let Some(Some(flight)) = self.flights.get_mut(ticket) else { return false };
         let Origin::Call(id) = flight.origin else { return false };
         let Some(call) = self.calls.get_mut(id).filter(|call| matches!(call.work, Work::Submit(_))) else {
             return false;
@@ -162,9 +161,9 @@ impl Engine {
             self.take(rows);
         } else if rows.is_empty() && self.propose_again(ticket) {
             // Nothing stands in its way.
-        } else if let Some(ended) = self.end(ticket) {
-            self.abandon(ticket, &ended.1, rows);
-            self.go_on(ended, rows);
+        } else if let Some(flight) = self.end(ticket) {
+            self.abandon(ticket, &flight, rows);
+            self.go_on(flight, rows);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The engine's state as plain data: the twin made from it answers alike for ever.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 
 use super::call::{Call, Work};
-use super::flight::{Flight, Origin, Rows};
+use super::flight::{Flight, Origin};
 use super::keys::KeySlot;
 use super::{Engine, Purpose, Sleeper};
 use crate::config::{Config, PoolSpec, Service, Turns};
@@ -128,12 +129,9 @@ impl Engine {
         let mut pipelines: Vec<PipeState> = pipelines.collect();
         pipelines.sort_unstable_by_key(|pipeline| pipeline.id);
         let asks = self.asks.iter().map(|(ask, (want, purpose))| (*ask, *want, *purpose));
-        let flights = self.flights.sorted().into_iter().map(|(ticket, flight)| FlightState {
-            ticket,
-            changes: flight.rows.changes.clone(),
-            origin: flight.origin,
-            resolving: flight.resolving,
-            waiters: flight.waiters.clone(),
+        let flights = self.flights.sorted().into_iter().filter_map(|(ticket, flight)| {
+            let Flight { changes, origin, resolving, waiters, .. } = (**flight.as_ref()?).clone();
+            Some(FlightState { ticket, changes, origin, resolving, waiters })
         });
         Snapshot {
             format: FORMAT,
@@ -332,13 +330,14 @@ impl Engine {
             if self.flights.get(saved.ticket).is_some() {
                 return Err(RestoreError::Broken("one write twice"));
             }
-            let mut rows = Rows::default();
+            let mut flight = Box::<Flight>::default();
             for change in &saved.changes {
                 let place = self.relock(change, saved.ticket)?;
-                rows.add(change.expect, &change.row, place);
+                flight.add(change.expect, &change.row, place);
             }
-            let (origin, resolving, waiters) = (saved.origin, saved.resolving, saved.waiters.clone());
-            *self.flights.open(saved.ticket) = Flight { rows, origin, resolving, waiters };
+            (flight.origin, flight.resolving) = (saved.origin, saved.resolving);
+            flight.waiters.clone_from(&saved.waiters);
+            *self.flights.open(saved.ticket) = Some(flight);
         }
         self.asks = snapshot.asks.iter().map(|(ask, want, purpose)| (*ask, (*want, *purpose))).collect();
         self.effects = snapshot.effects.iter().copied().collect();

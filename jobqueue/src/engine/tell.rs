@@ -29,7 +29,7 @@ impl Engine {
     /// Nobody knows whether the write was made: its rows are read again, and their write ids tell.
     pub fn handle_unknown(&mut self, now: Timestamp, ticket: Ticket) {
         self.lift(now);
-        match self.flights.get_mut(ticket) {
+        match self.flight(ticket) {
             Some(flight) if !flight.resolving => {
                 flight.resolving = true;
                 self.ask(Want::Written(ticket), Purpose::Resolve(ticket));
