@@ -198,6 +198,14 @@ fn directory_file_conflicts_in_the_final_state_only() {
     );
 }
 
+/// That no parent of `foo-b` is a ref says nothing of `foo`, however many bytes `foo/x` shares with it.
+#[test]
+fn a_neighbour_does_not_vouch_for_a_directory() {
+    let refs = Refs::from_entries(open_config(), LINEAGE, Version(1), [(name("foo"), id(1))]).unwrap();
+    let both: Transaction = ["foo-b", "foo/x"].map(|new| Command::create(name(new), oid(2))).into_iter().collect();
+    assert_eq!(shown(refs.admit(&both)), "refused 1#11");
+}
+
 #[test]
 fn names_that_are_not_served() {
     check(

@@ -316,6 +316,17 @@ fn a_snapshot_of_another_key_is_not_restored() {
     assert!(matches!(refused, RestoreError::Refs(RefsError::Checksum { want, .. }) if want == end.checksum()));
 }
 
+#[test]
+fn a_segment_of_every_mode_and_form_is_read_back() {
+    let (_, states, records) = log();
+    for mode in [Mode::Cover, Mode::Exact] {
+        let segment = compact(states[0].point(), mode, &records).unwrap();
+        for segment in [segment.forward_only(), segment] {
+            assert_eq!(Segment::decode(segment.encode()).unwrap(), segment);
+        }
+    }
+}
+
 /// Where there is no id, nothing tells the object formats apart: only one of the two may be written.
 #[test]
 fn without_any_id_the_first_format_is_written() {

@@ -271,13 +271,14 @@ mod tests {
             &run(b"refs/", packed, &[(0, 0, 2, b"\x12"), (0, 0, 3, b"\x34\x5f")]),
             &run(b"", MIXED, &[(packed, 0, 2, b"\x12"), (PLAIN, 0, 2, b"zz")]),
         ];
-        let bad: [(&str, &[u8]); 9] = [
+        let bad: [(&str, &[u8]); 10] = [
             ("what can be packed is", &run(b"", PLAIN, &[(0, 0, 2, b"12"), (0, 0, 2, b"zz")])),
             ("what can be packed is, later on", &run(b"", PLAIN, &[(0, 0, 2, b"+x"), (0, 0, 2, b"12")])),
             ("one character is not packed", &run(b"", packed, &[(0, 0, 1, b"\x1f"), (0, 0, 2, b"\x22")])),
             ("a filler among characters", &run(b"", packed, &[(0, 0, 2, b"\x12"), (0, 0, 3, b"\x2f\x2f")])),
             ("the prefix is as long as it can be", &run(b"refs/", PLAIN, &[(0, 0, 2, b"ab"), (0, 1, 1, b"c")])),
             ("op bytes are left out where they can be", &run(b"", MIXED, &[(1, 0, 1, b"a"), (1, 0, 1, b"b")])),
+            ("op bytes are left out, whatever they say", &run(b"", MIXED, &[(5, 0, 1, b"a"), (5, 0, 1, b"b")])),
             ("as much is shared as can be", &run(b"", PLAIN, &[(0, 0, 2, b"ab"), (0, 0, 2, b"ac")])),
             ("no more is shared than there is", &run(b"", PLAIN, &[(0, 0, 1, b"a"), (0, 2, 1, b"b")])),
             ("names are in order", &run(b"", PLAIN, &[(0, 0, 1, b"b"), (0, 0, 1, b"a")])),
