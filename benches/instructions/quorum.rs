@@ -12,8 +12,9 @@ use std::hint::black_box;
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use tenon_quorum::{
-    Config, CreateRequest, Digest, Effect, FenceGate, First, Incarnation, Member, Members, NodeId, NodeState,
-    ReadRequest, ReadStep, RepoId, RequestId, Router, Row, ShardId, SwapResult, SyncResult, Timestamp, WriteRequest,
+    Ask, Config, CreateRequest, Digest, Effect, FenceGate, First, Freshness, Incarnation, Member, Members, NodeId,
+    NodeState, ReadRequest, ReadStep, RepoId, RequestId, Router, Row, ShardId, SwapResult, SyncResult, Timestamp,
+    WriteRequest,
 };
 
 fn limit(instructions: u64) -> LibraryBenchmarkConfig {
@@ -35,7 +36,11 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let mut router = Router::new(Config::builder().build().unwrap());
+        Self::with(Config::builder().build().unwrap())
+    }
+
+    fn with(config: Config) -> Self {
+        let mut router = Router::new(config);
         let gates = NODES.map(|node| {
             router.handle_node(NOW, node, NodeState::up(Incarnation(1)));
             FenceGate::new(REPO, node, Incarnation(1))
@@ -46,6 +51,24 @@ impl Host {
         host.drain();
         host.write();
         host
+    }
+
+    /// The repository is at rest: there is room for one that is awake, and that is another.
+    fn resting() -> Self {
+        let mut host = Self::with(Config::builder().most_awake(1).build().unwrap());
+        let ask = host.router.begin_read();
+        let other = Row { repo: RepoId(8), ..host.row.clone().unwrap() };
+        host.router.handle_row(NOW, ask, other.repo, Some(&other));
+        host.router.handle_timeout(NOW);
+        assert_eq!(host.router.repositories(), (2, 1));
+        let _ = host.decide();
+        host
+    }
+
+    /// A read by the row that is held.
+    fn decide(&mut self) -> ReadStep {
+        let request = ReadRequest::linearizable(REPO, Ask(1)).freshness(Freshness::BoundedStale { age_ms: 10_000 });
+        self.router.route_read(NOW, &request).unwrap()
     }
 
     fn gate(&mut self, node: NodeId) -> &mut FenceGate {
@@ -118,6 +141,15 @@ fn read(mut host: Host) -> (Host, ReadStep) {
     (host, step)
 }
 
+#[library_benchmark(config = limit(LIMITS.decisions))]
+#[bench::at_rest(Host::resting())]
+fn hundred_decisions(mut host: Host) -> Host {
+    for _ in 0..100 {
+        let _ = black_box(black_box(&mut host).decide());
+    }
+    host
+}
+
 #[library_benchmark(config = limit(LIMITS.write))]
 #[bench::three_replicas(Host::new())]
 fn write(mut host: Host) -> Host {
@@ -125,13 +157,14 @@ fn write(mut host: Host) -> Host {
     host
 }
 
-/// The most instructions each may take: what was measured, and a tenth.
+/// The most instructions each may take: what was measured, and a twentieth.
 struct Limits {
     read: u64,
+    decisions: u64,
     write: u64,
 }
 
-const LIMITS: Limits = Limits { read: 6_400, write: 34_800 };
+const LIMITS: Limits = Limits { read: 6_020, decisions: 21_700, write: 20_050 };
 
-library_benchmark_group!(name = hot, benchmarks = [read, write]);
+library_benchmark_group!(name = hot, benchmarks = [read, hundred_decisions, write]);
 main!(library_benchmark_groups = hot);

@@ -27,6 +27,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    #[inline]
     fn proof(&self, repo: RepoId, entry: &Entry) -> Proof {
         let version = Version(from_five(entry.version));
         Proof {
@@ -39,6 +40,7 @@ impl Common {
 }
 
 impl Entry {
+    #[inline]
     fn told(&self) -> Timestamp {
         Timestamp::from_millis(u64::from(u32::from_le_bytes(self.told)) << 10)
     }
@@ -50,6 +52,7 @@ fn five(number: u64) -> Option<[u8; 5]> {
     Some(low)
 }
 
+#[inline]
 fn from_five(low: [u8; 5]) -> u64 {
     let mut bytes = [0; 8];
     bytes[..5].copy_from_slice(&low);

@@ -69,6 +69,9 @@ impl Router {
     }
 
     fn route(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
+        if self.state.cells.contains_key(&request.repo) {
+            return self.route_awake(request);
+        }
         match self.route_resting(request) {
             Some(route) => Ok(ReadStep::Serve(route)),
             None => self.route_waking(request),

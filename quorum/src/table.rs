@@ -38,6 +38,7 @@ impl Entry {
     const EMPTY: Self =
         Self { repo: [0xff; 8], digest: [0; 16], version: [0; 5], counter: [0; 5], told: [0; 4], common: [0xff; 4] };
 
+    #[inline]
     pub(crate) fn repo(&self) -> RepoId {
         RepoId(u64::from_le_bytes(self.repo))
     }
@@ -73,6 +74,7 @@ struct Step {
 }
 
 /// A number below `bound`, in proportion to `share`, and what is left over: a share again.
+#[inline]
 fn scaled(share: u64, bound: usize) -> (usize, u64) {
     let wide = u128::from(share) * u128::try_from(bound).unwrap_or(0);
     let rest = u64::try_from(wide & u128::from(u64::MAX)).unwrap_or(0);
@@ -120,6 +122,7 @@ impl Table {
     }
 
     /// The two buckets of a hash: what is left over where it picks the first picks the second.
+    #[inline]
     fn places(&self, hash: u64) -> (usize, usize) {
         let (first, rest) = scaled(hash, self.firsts);
         (first, first + 1 + scaled(rest, self.reach).0)
