@@ -74,7 +74,8 @@ pub enum Order {
     Stage(StageOrder, Vec<u8>),
     /// Start the repository empty (no content at all).
     Initialise(Row),
-    /// Copy what another node has applied, if that is exactly what the row shows.
+    /// Copy exactly what the row shows, applied state only, from another node. A copy that cannot be made is refused,
+    /// with what is held as it was, or lost ([`FenceGate::lost`]).
     Copy(Row, NodeId),
     /// Serve the content, if the gate admits it; a vote that the route proves is applied first.
     Read(Route),

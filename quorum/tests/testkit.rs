@@ -30,7 +30,7 @@ enum Fault {
     VoteWithoutContent,
     /// Applies in the gate, and shows readers the old content.
     ApplyWithoutContent,
-    /// Copies whatever the source has.
+    /// Copies whatever a node has that is not the source.
     CopiesAnything,
     /// An empty disk under the old incarnation.
     SameIncarnation,
@@ -201,7 +201,9 @@ impl Memory {
             Order::Stage(order, content) => self.stage(node, order, content)?,
             Order::Initialise(row) => self.install(node, row, Vec::new())?,
             Order::Copy(row, source) => {
-                let source = &self.nodes[&(*source, row.repo)].disk;
+                let other =
+                    NODES.into_iter().find(|node| node != source).filter(|_| self.fault == Fault::CopiesAnything);
+                let source = &self.nodes[&(other.unwrap_or(*source), row.repo)].disk;
                 if source.gate.applied() != row.newest && self.fault != Fault::CopiesAnything {
                     return Ok(Done::Refused);
                 }
@@ -347,7 +349,7 @@ fn every_bad_host_is_found_out() {
         (Fault::VoteBeforeDisk, "forgot in a crash"),
         (Fault::VoteWithoutContent, "serves another content"),
         (Fault::ApplyWithoutContent, "serves another content"),
-        (Fault::CopiesAnything, "did what its gate refuses"),
+        (Fault::CopiesAnything, "serves another content"),
         (Fault::SameIncarnation, "incarnation"),
         (Fault::AnyLife, "did what its gate refuses"),
         (Fault::ReadsUnasked, "did what its gate refuses"),

@@ -107,8 +107,8 @@ impl<H: Host> Run<'_, H> {
     fn outcomes(&self, node: NodeId, life: Incarnation, order: &Order) -> Option<Outcomes> {
         let repo = order.repo();
         let shadow = self.nodes.get(&(node, repo))?;
-        let source = if let Order::Copy(_, source) = order { self.nodes.get(&(*source, repo)) } else { None };
-        let mut outcomes = shadow.after(order, source);
+        let copy = if let Order::Copy(row, _) = order { self.contents.get(&row.newest.digest) } else { None };
+        let mut outcomes = shadow.after(order, copy.map_or(&[], Vec::as_slice));
         // Another life of the disk: refused, and nothing is done.
         if shadow.gate.report().incarnation != life && !matches!(order, Order::Probe(_)) {
             outcomes.way.truncate(1);
@@ -119,9 +119,9 @@ impl<H: Host> Run<'_, H> {
 
     /// Holds an answer against what the gate allows, and against what the node must hold.
     fn judge(&mut self, node: NodeId, life: Incarnation, order: &Order, reply: &Reply) -> Result<(), String> {
-        let Some(Outcomes { way, end }) = self.outcomes(node, life, order) else { return Ok(()) };
+        let Some(Outcomes { way, end, may_refuse }) = self.outcomes(node, life, order) else { return Ok(()) };
         let found = match (&reply.done, end) {
-            (Done::Refused, None) => {
+            (Done::Refused, end) if may_refuse || end.is_none() => {
                 self.ran.refusals += 1;
                 self.left_as(node, order.repo(), way)?
             }

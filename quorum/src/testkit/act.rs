@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 use super::run::Run;
 use super::{Done, Host, Order, REPOS, Reply, failed};
 use crate::effect::Effect;
+use crate::error::Reason;
 use crate::fence::StageOrder;
 use crate::id::{Incarnation, NodeId, RepoId, RequestId, Stamp, TaskId, Version};
-use crate::read::{First, ReadRequest, ReadStep};
+use crate::read::{First, ReadRequest, ReadStep, Route};
 use crate::repair::SyncResult;
 use crate::router::Router;
-use crate::row::Member;
+use crate::row::{Member, Row};
 use crate::time::Timestamp;
 use crate::write::{Grant, Outcome};
 
@@ -163,7 +164,10 @@ impl<H: Host> Run<'_, H> {
                 self.copied(router, task, reply);
             }
             Effect::Sync { task, target, incarnation, source, row } => {
-                let reply = self.call(target, incarnation, &Order::Copy(row, source))?;
+                let reply = self.call(target, incarnation, &Order::Copy(row.clone(), source))?;
+                if reply.as_ref().is_some_and(|reply| reply.done == Done::Yes) {
+                    self.look_at(target, incarnation, &row)?;
+                }
                 self.copied(router, task, reply);
             }
             // Taken where it came out.
@@ -178,6 +182,13 @@ impl<H: Host> Run<'_, H> {
         let has_row = |repo: &RepoId| self.books.row(*repo).is_some_and(|row| row.family == family);
         let wanted: Vec<RepoId> = REPOS.into_iter().filter(has_row).collect();
         if members == wanted { Ok(members) } else { Err(format!("the family is {wanted:?}, and not {members:?}")) }
+    }
+
+    /// A read that nobody asked for: does the node show what it says that it holds?
+    fn look_at(&mut self, node: NodeId, incarnation: Incarnation, row: &Row) -> Result<(), String> {
+        let reason = Reason::Aborted;
+        let order = Order::Read(Route { node, incarnation, proof: row.proof(), reason });
+        self.call(node, incarnation, &order).map(drop)
     }
 
     fn copied(&mut self, router: usize, task: TaskId, reply: Option<Reply>) {

@@ -12,6 +12,7 @@ use super::{Host, NODES, Order, REPOS, Ran, failed};
 use crate::config::Config;
 use crate::goal::CreateRequest;
 use crate::id::{Digest, Fence, Incarnation, NodeId, RepoId, RequestId, ShardId, Version};
+use crate::migrate::Way;
 use crate::node::NodeState;
 use crate::read::ReadRequest;
 use crate::rng::{Rng, mix};
@@ -192,8 +193,15 @@ impl<'a, H: Host> Run<'a, H> {
 
     /// With the world well again, the family is on one shard, everybody sees the newest, and writes are applied.
     pub(super) fn heal(mut self) -> Result<Ran, String> {
-        self.sky = Sky::Clear;
+        let sky = core::mem::replace(&mut self.sky, Sky::Clear);
         self.reads.clear();
+        if matches!(sky, Sky::Rough { restores: Some(_), .. }) {
+            self.restore()?;
+        }
+        self.settle()?;
+        if matches!(sky, Sky::Rough { moves: Some(_), .. }) {
+            self.set_out(0, Way::There);
+        }
         for round in 0..40 {
             self.settle()?;
             self.operate(round);

@@ -25,6 +25,8 @@ pub(super) struct Outcomes {
     pub(super) way: Vec<Shadow>,
     /// What the node holds if it did all of it, and says so.
     pub(super) end: Option<(Shadow, Done)>,
+    /// Whether it may refuse what its gate allows: what it needs may be out of its reach.
+    pub(super) may_refuse: bool,
 }
 
 impl Shadow {
@@ -47,14 +49,14 @@ impl Shadow {
         done && self.says(&reply.report)
     }
 
-    /// What becomes of the node that gets `order`; `source` is the node that a copy is made from.
-    pub(super) fn after(&self, order: &Order, source: Option<&Shadow>) -> Outcomes {
+    /// What becomes of the node that gets `order`; `copy` is what a copy must come to.
+    pub(super) fn after(&self, order: &Order, copy: &[u8]) -> Outcomes {
         let mut way = alloc::vec![self.clone()];
-        let end = self.walk(order, source, &mut way).ok();
-        Outcomes { way, end }
+        let end = self.walk(order, copy, &mut way).ok();
+        Outcomes { way, end, may_refuse: matches!(order, Order::Copy(..)) }
     }
 
-    fn walk(&self, order: &Order, source: Option<&Self>, way: &mut Vec<Self>) -> Result<(Self, Done), GateRefusal> {
+    fn walk(&self, order: &Order, copy: &[u8], way: &mut Vec<Self>) -> Result<(Self, Done), GateRefusal> {
         let mut next = self.clone();
         let mut done = Done::Yes;
         match order {
@@ -66,11 +68,7 @@ impl Shadow {
                 next.staged.clone_from(content);
             }
             Order::Initialise(row) => next.install(row, &[], way)?,
-            Order::Copy(row, _) => {
-                let exact = source.filter(|source| source.gate.applied() == row.newest);
-                let Some(source) = exact else { return Err(GateRefusal::ApplyFirst) };
-                next.install(row, &source.content, way)?;
-            }
+            Order::Copy(row, _) => next.install(row, copy, way)?,
             Order::Read(route) => {
                 if self.gate.admit_read(route)? == Admission::ApplyFirst {
                     next.gate = next.gate.apply(&route.proof)?;
@@ -105,6 +103,10 @@ impl Shadow {
             way.push(self.clone());
         }
         let before = self.gate.applied();
+        if before != row.newest {
+            // Whoever is half way from one content to the other may say that it holds nothing.
+            way.push(Self { gate: self.gate.lost(), ..self.clone() });
+        }
         self.gate = self.gate.install(&row.proof())?;
         if self.gate.applied() != before {
             self.content = content.to_vec();

@@ -9,7 +9,7 @@ use super::shadow::Shadow;
 use super::{Host, NODES, REPOS, Swap, failed};
 use crate::goal::ReplaceRequest;
 use crate::id::{Digest, Generation, RepoId, ShardId, Stamp, Version};
-use crate::migrate::MigrateRequest;
+use crate::migrate::{MigrateRequest, Way};
 use crate::recover::RecoverRequest;
 use crate::router::{Router, SwapResult};
 use crate::row::{FeedEntry, Member, Row, RowState};
@@ -79,7 +79,7 @@ impl<H: Host> Run<'_, H> {
 
     /// The store is as it was at its last backup. What was on its way to it is lost with its connections; what is on its
     /// way to a node arrives, late.
-    fn restore(&mut self) -> Result<(), String> {
+    pub(super) fn restore(&mut self) -> Result<(), String> {
         if !self.books.restore() {
             return Ok(());
         }
@@ -112,11 +112,11 @@ impl<H: Host> Run<'_, H> {
 
     /// The family sets out for the shard where it is not, goes on, or turns back.
     pub(super) fn migrate(&mut self, router: usize) {
-        let back = self.below(3) == 0;
-        self.set_out(router, back);
+        let way = if self.below(3) == 0 { Way::Back } else { Way::There };
+        self.set_out(router, way);
     }
 
-    fn set_out(&mut self, router: usize, back: bool) {
+    pub(super) fn set_out(&mut self, router: usize, way: Way) {
         let moving = |row: &Row| if let RowState::Moving { to, .. } = row.state { Some(to) } else { None };
         let [root, fork] = REPOS.map(|repo| self.books.row(repo).cloned());
         let (Some(root), Some(fork)) = (root, fork) else { return };
@@ -125,7 +125,10 @@ impl<H: Host> Run<'_, H> {
         let to = moving(&root).or(moving(&fork)).or(apart).unwrap_or(ShardId(3 - root.shard.0));
         let request = MigrateRequest::new(root.repo, to, self.members_of(to));
         let router = &mut self.routers[router];
-        let _ = if back { router.abort_migration(self.now, &request) } else { router.migrate(self.now, &request) };
+        let _ = match way {
+            Way::There => router.migrate(self.now, &request),
+            Way::Back => router.abort_migration(self.now, &request),
+        };
     }
 
     /// What an operator does in the end: recovers, brings lost disks back, and sees the family to one shard.
@@ -142,7 +145,7 @@ impl<H: Host> Run<'_, H> {
         let shards = REPOS.map(|repo| self.books.row(repo).map(|row| row.shard));
         if shards[0] != shards[1] || self.books.rows().any(on_the_way) {
             // Newcomers may have lost their disks: then the family turns back.
-            self.set_out(0, round % 4 == 3);
+            self.set_out(0, if round % 4 == 3 { Way::Back } else { Way::There });
         }
     }
 
