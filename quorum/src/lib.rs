@@ -51,101 +51,104 @@
 //! * **A store that came back from a backup** gets a larger [`ConfigBuilder::generation`]. Then [`Router::recover`]
 //!   every repository: its members' gates promise, and know what the store has forgotten.
 //!
-//! Here is the whole of it, with a store, three nodes and their transport in memory:
+//! Here is the whole of it as a program, with a store, three nodes and their transport in memory:
 //!
 //! ```
-//! use std::collections::BTreeMap;
+//! use std::{collections::BTreeMap, error::Error};
 //! use tenon_quorum::*;
 //!
-//! let (repo, now) = (RepoId(7), Timestamp::from_millis(1));
-//! let mut router = Router::new(Config::builder().seed(1).build()?);
-//! let mut store: BTreeMap<RepoId, Row> = BTreeMap::new(); // yours: a table
-//! let mut feed: Vec<FeedEntry> = Vec::new(); // yours: a table, written in the same transaction
-//! let mut gates: BTreeMap<NodeId, FenceGate> = BTreeMap::new(); // yours: one durable record per node and repository
-//! for node in (1..=3).map(NodeId) {
-//!     router.handle_node(now, node, NodeState::up(Incarnation(1)));
-//!     gates.insert(node, FenceGate::new(repo, node, Incarnation(1)));
-//! }
+//! fn main() -> Result<(), Box<dyn Error>> {
+//!     let (repo, now) = (RepoId(7), Timestamp::from_millis(1));
+//!     let mut router = Router::new(Config::builder().seed(1).build()?);
+//!     let mut store: BTreeMap<RepoId, Row> = BTreeMap::new(); // yours: a table
+//!     let mut feed: Vec<FeedEntry> = Vec::new(); // yours: a table, written in the same transaction
+//!     let mut gates: BTreeMap<NodeId, FenceGate> = BTreeMap::new(); // yours: one durable record per node and repository
+//!     for node in (1..=3).map(NodeId) {
+//!         router.handle_node(now, node, NodeState::up(Incarnation(1)));
+//!         gates.insert(node, FenceGate::new(repo, node, Incarnation(1)));
+//!     }
 //!
-//! // Ask.
-//! let members: Members = gates.keys().map(|node| Member::voter(*node, Incarnation(1))).collect();
-//! router.create(now, &CreateRequest::new(repo, ShardId(1), members, Digest([0; 16])))?;
-//! let mut answer = None;
-//! let mut write = None;
-//! for _ in 0..2 {
-//!     // Do, and tell.
-//!     while let Some(effect) = router.poll_effect() {
-//!         match effect {
-//!             Effect::SwapRow { ticket, expect, next, feed: entry } => {
-//!                 let found = store.get(&repo).cloned();
-//!                 let result = if found == expect {
-//!                     store.insert(repo, next);
-//!                     feed.extend(entry);
-//!                     SwapResult::Moved
-//!                 } else {
-//!                     SwapResult::Conflict(found)
-//!                 };
-//!                 router.handle_swap(now, ticket, &result);
-//!             }
-//!             Effect::FetchRow { ask, repo } => router.handle_row(now, ask, repo, store.get(&repo)),
-//!             Effect::FetchFeed { ask, repo, version } => {
-//!                 let entry = feed.iter().find(|entry| entry.version() == version).copied();
-//!                 router.handle_feed(now, ask, repo, entry);
-//!             }
-//!             Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
-//!                 let raised = gates[&target].raise(&row)?; // persist, then copy, then:
-//!                 gates.insert(target, raised.install(&row.proof())?); // persist
-//!                 router.handle_synced(now, task, &SyncResult::Done(gates[&target].report()));
-//!             }
-//!             Effect::Grant(grant) => {
-//!                 // On the writer's node: admit the client, run the write, ship it to every member; there:
-//!                 let order = grant.stage(Digest([9; 16]));
-//!                 for member in &grant.base.members {
-//!                     let staged = gates[&member.node].stage(&order)?; // persist
-//!                     router.handle_report(now, &staged.report());
-//!                     gates.insert(member.node, staged);
+//!     // Ask.
+//!     let members: Members = gates.keys().map(|node| Member::voter(*node, Incarnation(1))).collect();
+//!     router.create(now, &CreateRequest::new(repo, ShardId(1), members, Digest([0; 16])))?;
+//!     let mut answer = None;
+//!     let mut write = None;
+//!     for _ in 0..2 {
+//!         // Do, and tell.
+//!         while let Some(effect) = router.poll_effect() {
+//!             match effect {
+//!                 Effect::SwapRow { ticket, expect, next, feed: entry } => {
+//!                     let found = store.get(&repo).cloned();
+//!                     let result = if found == expect {
+//!                         store.insert(repo, next);
+//!                         feed.extend(entry);
+//!                         SwapResult::Moved
+//!                     } else {
+//!                         SwapResult::Conflict(found)
+//!                     };
+//!                     router.handle_swap(now, ticket, &result);
 //!                 }
-//!             }
-//!             Effect::RaiseGate { node, row, .. } => {
-//!                 let mut gate = gates[&node].raise(&row)?; // persist
-//!                 if gate.proves_staged(&row.proof()) {
-//!                     gate = gate.apply(&row.proof())?; // make the write visible, persist
+//!                 Effect::FetchRow { ask, repo } => router.handle_row(now, ask, repo, store.get(&repo)),
+//!                 Effect::FetchFeed { ask, repo, version } => {
+//!                     let entry = feed.iter().find(|entry| entry.version() == version).copied();
+//!                     router.handle_feed(now, ask, repo, entry);
 //!                 }
-//!                 router.handle_report(now, &gate.report());
-//!                 gates.insert(node, gate);
+//!                 Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
+//!                     let raised = gates[&target].raise(&row)?; // persist, then copy, then:
+//!                     gates.insert(target, raised.install(&row.proof())?); // persist
+//!                     router.handle_synced(now, task, &SyncResult::Done(gates[&target].report()));
+//!                 }
+//!                 Effect::Grant(grant) => {
+//!                     // On the writer's node: admit the client, run the write, ship it to every member; there:
+//!                     let order = grant.stage(Digest([9; 16]));
+//!                     for member in &grant.base.members {
+//!                         let staged = gates[&member.node].stage(&order)?; // persist
+//!                         router.handle_report(now, &staged.report());
+//!                         gates.insert(member.node, staged);
+//!                     }
+//!                 }
+//!                 Effect::RaiseGate { node, row, .. } => {
+//!                     let mut gate = gates[&node].raise(&row)?; // persist
+//!                     if gate.proves_staged(&row.proof()) {
+//!                         gate = gate.apply(&row.proof())?; // make the write visible, persist
+//!                     }
+//!                     router.handle_report(now, &gate.report());
+//!                     gates.insert(node, gate);
+//!                 }
+//!                 Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
+//!                 Effect::FetchFamily { ask, family } => {
+//!                     let of = |row: &&Row| row.family == family;
+//!                     let all: Vec<RepoId> = store.values().filter(of).map(|row| row.repo).collect();
+//!                     router.handle_family(now, ask, family, &all);
+//!                 }
+//!                 Effect::Promise { node, generation, .. } => {
+//!                     let promised = gates[&node].promise(generation)?; // persist
+//!                     router.handle_promise(now, &promised);
+//!                     gates.insert(node, promised);
+//!                 }
+//!                 Effect::Answer { outcome, .. } => answer = Some(outcome),
+//!                 Effect::Changed { result, .. } => assert_eq!(result, Ok(())),
 //!             }
-//!             Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
-//!             Effect::FetchFamily { ask, family } => {
-//!                 let of = |row: &&Row| row.family == family;
-//!                 let all: Vec<RepoId> = store.values().filter(of).map(|row| row.repo).collect();
-//!                 router.handle_family(now, ask, family, &all);
-//!             }
-//!             Effect::Promise { node, generation, .. } => {
-//!                 let promised = gates[&node].promise(generation)?; // persist
-//!                 router.handle_promise(now, &promised);
-//!                 gates.insert(node, promised);
-//!             }
-//!             Effect::Answer { outcome, .. } => answer = Some(outcome),
-//!             Effect::Changed { result, .. } => assert_eq!(result, Ok(())),
+//!         }
+//!         if write.is_none() {
+//!             write = Some(router.begin_write(now, &WriteRequest::new(repo, RequestId(1)))?);
 //!         }
 //!     }
-//!     if write.is_none() {
-//!         write = Some(router.begin_write(now, &WriteRequest::new(repo, RequestId(1)))?);
-//!     }
-//! }
-//! assert!(matches!(answer, Some(Outcome::Applied(stamp)) if stamp.version == Version(1)));
+//!     assert!(matches!(answer, Some(Outcome::Applied(stamp)) if stamp.version == Version(1)));
 //!
-//! // A read that sees it.
-//! let read = ReadRequest::linearizable(repo, router.begin_read());
-//! let route = loop {
-//!     match router.route_read(now, &read)? {
-//!         ReadStep::Serve(route) => break route,
-//!         ReadStep::First(First::FetchRow(ask)) => router.handle_row(now, ask, repo, store.get(&repo)),
-//!         ReadStep::First(First::Wait { .. }) => unreachable!("nothing is out"),
-//!     }
-//! };
-//! assert_eq!(gates[&route.node].admit_read(&route), Ok(Admission::Serve));
-//! # Ok::<(), Box<dyn core::error::Error>>(())
+//!     // A read that sees it.
+//!     let read = ReadRequest::linearizable(repo, router.begin_read());
+//!     let route = loop {
+//!         match router.route_read(now, &read)? {
+//!             ReadStep::Serve(route) => break route,
+//!             ReadStep::First(First::FetchRow(ask)) => router.handle_row(now, ask, repo, store.get(&repo)),
+//!             ReadStep::First(First::Wait { .. }) => unreachable!("nothing is out"),
+//!         }
+//!     };
+//!     assert_eq!(gates[&route.node].admit_read(&route), Ok(Admission::Serve));
+//!     println!("{} serves {}: {}", route.node, route.proof.newest, route.reason);
+//!     Ok(())
+//! }
 //! ```
 //!
 //! # What you must persist, and when
@@ -170,6 +173,10 @@
 //! * The fence protects, not the clock: time ends leases and waits, and decides nothing else.
 //! * Staleness is never widened. With every good node ailing, an ailing one that is *fresh* serves.
 #![no_std]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 extern crate alloc;
 
