@@ -12,6 +12,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::ci::{CiArgs, WORKER_TOKEN_ENV, WORKER_TOKEN_FILE, worker};
 use crate::client::Client;
+use crate::home::Home;
+use crate::router::store;
 use crate::{demo, node, router};
 
 /// The environment variable that hands the cluster's token to a node process (never in `argv`,
@@ -50,6 +52,11 @@ enum Command {
     Inspect(InspectArgs),
     /// Throw one replica away and build it again from the log and another replica's objects.
     Rebuild(RebuildArgs),
+    /// Move a repository, and what was forked from it, to another shard; it can be read throughout.
+    Migrate(MigrateArgs),
+    /// Back the metadata store up, put a backup back, recover what it has forgotten.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Stop, start, kill or replace a node.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -151,6 +158,33 @@ struct RebuildArgs {
 }
 
 #[derive(Debug, Args)]
+struct MigrateArgs {
+    #[command(flatten)]
+    named: NamedArgs,
+    /// Where to: nodes 1 to 3 are shard 1, 4 to 6 shard 2, and so on.
+    shard: u32,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Write the store as it is now into a new file; a forge may be serving it.
+    Backup(BackupArgs),
+    /// Put a backup in the store's place; no forge may be serving it. Then start one, and recover.
+    Restore(BackupArgs),
+    /// After a restore: find out from the nodes what is newest, in every repository. Until then none can be used.
+    Recover(ClientArgs),
+}
+
+#[derive(Debug, Args)]
+struct BackupArgs {
+    /// The backup.
+    file: PathBuf,
+    /// The data folder of a forge on this machine.
+    #[arg(long, default_value = DATA)]
+    data: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct StatusArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -188,6 +222,9 @@ pub(crate) struct ServeArgs {
     /// Node k listens on this port + k [default: the router's port; free ones if that is 0].
     #[arg(long)]
     pub(crate) node_port_base: Option<u16>,
+    /// How many node processes there are; three are a shard.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: u32,
     /// Required of writers (as HTTP password, or as bearer) when the router can be reached from
     /// other machines.
     #[arg(long, env = "FORGE_TOKEN", hide_env_values = true)]
@@ -266,6 +303,10 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => with_runtime("warn", status(args)),
         Command::Compact(args) => with_runtime("warn", compact(args)),
         Command::Rebuild(args) => with_runtime("warn", rebuild(args)),
+        Command::Migrate(args) => with_runtime("warn", migrate(args)),
+        Command::Store(StoreCommand::Backup(args)) => back_up(&args),
+        Command::Store(StoreCommand::Restore(args)) => restore(&args),
+        Command::Store(StoreCommand::Recover(args)) => with_runtime("warn", recover(args)),
         Command::Inspect(args) => with_runtime("warn", inspect(args)),
     };
     match done {
@@ -386,6 +427,34 @@ async fn rebuild(args: RebuildArgs) -> Result<()> {
     let version = named.client.client()?.rebuild(&named.name, node).await?;
     say(&format!("node {node} holds version {version} of {} again\n", named.name));
     Ok(())
+}
+
+async fn migrate(args: MigrateArgs) -> Result<()> {
+    let MigrateArgs { named, shard } = args;
+    let now = named.client.client()?.migrate(&named.name, shard).await?;
+    let nodes: Vec<String> = now.nodes.iter().map(u32::to_string).collect();
+    say(&format!("{} is on shard {}: nodes {}\n", named.name, now.shard, nodes.join(", ")));
+    Ok(())
+}
+
+fn back_up(args: &BackupArgs) -> Result<()> {
+    store::back_up(&args.data.join("store.db"), &args.file)?;
+    say(&format!("{} is a backup of the store\n", args.file.display()));
+    Ok(())
+}
+
+fn restore(args: &BackupArgs) -> Result<()> {
+    // Only whoever has the folder's lock may change the store.
+    let home = Home::open(&args.data)?;
+    store::restore(&args.file, &home.store(), home.next_generation()?)?;
+    say("the backup is in the store's place; start forge, then: forge store recover\n");
+    Ok(())
+}
+
+async fn recover(args: ClientArgs) -> Result<()> {
+    let done = args.client()?.recover().await?;
+    say(&done.lines());
+    if done.failed.is_empty() { Ok(()) } else { bail!("{} repositories are not recovered", done.failed.len()) }
 }
 
 async fn inspect(args: InspectArgs) -> Result<()> {

@@ -9,7 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::home;
 use crate::router::{
-    Compacted, Inspected, Inspection, Listed, Named, NodeStatus, Replaced, ReplicaStatus, RepoStatus, Status,
+    Compacted, Inspected, Inspection, Listed, Moved, Named, NodeStatus, Recovered, Replaced, ReplicaStatus, RepoStatus,
+    Status,
 };
 
 /// A running router's API.
@@ -69,6 +70,16 @@ impl Client {
     /// Gives a node that came back empty its places again.
     pub(crate) async fn replace(&self, node: u32) -> Result<Replaced> {
         self.call(Method::POST, &format!("/api/nodes/{node}/replace"), None::<&()>).await
+    }
+
+    /// Moves a repository to a shard.
+    pub(crate) async fn migrate(&self, name: &str, shard: u32) -> Result<Moved> {
+        self.call(Method::POST, &format!("/api/repos/{}/migrate/{shard}", part(name)), None::<&()>).await
+    }
+
+    /// Has every repository of a restored store recovered.
+    pub(crate) async fn recover(&self) -> Result<Recovered> {
+        self.call(Method::POST, "/api/store/recover", None::<&()>).await
     }
 
     /// What the API says under a path.
@@ -179,5 +190,15 @@ impl Replaced {
         let failed = self.failed.iter().map(|(name, why)| format!("{name}: {why}\n"));
         let failed: String = failed.collect();
         format!("node {node} learned {} repositories anew; {} knew it as it is\n{failed}", self.taken, self.unchanged)
+    }
+}
+
+impl Recovered {
+    /// As people read it.
+    pub(crate) fn lines(&self) -> String {
+        let done = self.done.iter().map(|(name, version)| format!("{name}: version {version} is the newest\n"));
+        let failed = self.failed.iter().map(|(name, why)| format!("{name}: {why}\n"));
+        let counts = format!("recovered {}, needed nothing {}\n", self.done.len(), self.unchanged);
+        done.chain(failed).chain([counts]).collect()
     }
 }

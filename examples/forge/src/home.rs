@@ -49,6 +49,28 @@ impl Home {
         self.path.join("store.db")
     }
 
+    /// The life of the store. It stands beside the store, not in it: a backup would bring an old one back.
+    pub(crate) fn generation(&self) -> Result<u32> {
+        let file = self.path.join("generation");
+        match fs::read_to_string(&file) {
+            Ok(text) => text.trim().parse().with_context(|| format!("{} does not hold a number", file.display())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(1),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Begins the next life of the store; it is on disk once this returns.
+    pub(crate) fn next_generation(&self) -> Result<u32> {
+        let next = self.generation()?.checked_add(1).context("the store has come back too often")?;
+        let partial = self.path.join("generation.new");
+        let mut file = File::create(&partial)?;
+        file.write_all(next.to_string().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(partial, self.path.join("generation"))?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(next)
+    }
+
     /// Where a node says what it does.
     pub(crate) fn node_log(&self, id: u32) -> PathBuf {
         self.path.join(format!("node-{id}/log"))

@@ -18,6 +18,8 @@ use crate::git::objects::PackKind;
 pub(crate) const GRANT: &str = "x-forge-grant";
 /// On a routed read (`info/refs`, `git-upload-pack`): the [`Route`](tenon_quorum::Route).
 pub(crate) const ROUTE: &str = "x-forge-route";
+/// On what the router orders: the life of the node's disk that it is for.
+pub(crate) const LIFE: &str = "x-forge-life";
 /// Where the body is bytes, the question itself: on `objects` and `apply` a [`Proof`], on `stage` a
 /// [`StageOrder`](tenon_quorum::StageOrder), on `propose` a [`Propose`].
 pub(crate) const ASK: &str = "x-forge-ask";

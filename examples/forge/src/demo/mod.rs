@@ -41,6 +41,7 @@ impl Running {
             data: data.to_owned(),
             listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
             node_port_base: None,
+            nodes: 3,
             token: None,
             limits,
             ci: CiArgs::demo(),

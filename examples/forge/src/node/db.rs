@@ -92,6 +92,16 @@ impl Db {
         .await
     }
 
+    /// The repositories that the node has a gate for.
+    pub(crate) async fn repositories(&self) -> Result<Vec<RepoId>, DbError> {
+        self.with(|connection| {
+            let mut query = connection.prepare_cached("SELECT repo FROM gates ORDER BY repo")?;
+            let ids = query.query_map([], |row| row.get::<_, i64>(0))?;
+            Ok(ids.map(|id| id.map(|id| RepoId(u64::from_ne_bytes(id.to_ne_bytes())))).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,

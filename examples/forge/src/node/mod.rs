@@ -62,6 +62,34 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What a node works with, in a folder where nobody else is at work.
+    async fn new(
+        args: &NodeArgs,
+        folder: PathBuf,
+        token: String,
+        git: Git,
+        db: db::Db,
+        rules: Config,
+    ) -> anyhow::Result<Arc<Shared>> {
+        let node = NodeId(args.id);
+        Ok(Arc::new(Shared {
+            node,
+            router: args.router.clone(),
+            token,
+            limits: args.limits,
+            git,
+            desk: hook::Desk::open().await?,
+            drills: drill::Drills::from_environment(node, &folder),
+            http: http()?,
+            rules,
+            upkeep: upkeep::Upkeep::default(),
+            db,
+            folder,
+            replicas: Mutex::default(),
+            suspects: Mutex::default(),
+        }))
+    }
+
     pub(crate) fn repository_folder(&self, id: RepoId) -> PathBuf {
         self.folder.join("repos").join(format!("{}.git", id.0))
     }
@@ -109,8 +137,6 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
     let git = Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
     let db = db::Db::open(&folder.join("node.db"))?;
     hook::install(&folder.join("hooks")).context("the hooks cannot be written")?;
-    let http =
-        reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(Duration::from_secs(5)).build()?;
     let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| {
         format!(
             "node {} cannot listen on {}: is the port taken? choose others with --node-port-base",
@@ -120,33 +146,24 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
     let node = NodeId(args.id);
     let register = Register { node, incarnation: db.incarnation(), url: format!("http://{}", listener.local_addr()?) };
     let mut parent = pin!(parent_gone());
+    let http = http()?;
     let registered = tokio::select! {
         registered = announce(&http, &args.router, &token, &register) => registered?,
         () = &mut parent => return Ok(()),
     };
     let rules = Config::builder(crate::git::refs::FORMAT, ChecksumKey::new(registered.checksum_key)).build()?;
-    let shared = Arc::new(Shared {
-        node,
-        router: args.router.clone(),
-        token,
-        limits: args.limits,
-        git,
-        desk: hook::Desk::open().await?,
-        drills: drill::Drills::from_environment(node, &folder),
-        http,
-        rules,
-        upkeep: upkeep::Upkeep::default(),
-        db,
-        folder,
-        replicas: Mutex::default(),
-        suspects: Mutex::default(),
-    });
+    let shared = Shared::new(&args, folder, token, git, db, rules).await?;
     tracing::info!(%node, incarnation = %register.incarnation, url = register.url, "node is up");
     tokio::spawn(upkeep::run(Arc::clone(&shared)));
     tokio::select! {
         served = serve::run(listener, shared) => served.context("the node's server ended"),
         () = parent => Ok(()),
     }
+}
+
+/// For what a node asks of the router and of other nodes.
+fn http() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().tcp_nodelay(true).connect_timeout(Duration::from_secs(5)).build()
 }
 
 fn prepare_folder(data: &Path) -> anyhow::Result<PathBuf> {

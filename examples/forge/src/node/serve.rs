@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use tenon_quorum::{Generation, RepoId, Row, StageOrder};
+use tenon_quorum::{Generation, Incarnation, RepoId, Row, StageOrder, Stamp};
 
 use super::replica::{Replica, ReplicaError};
 use super::{Shared, sync};
@@ -32,6 +32,8 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
     use axum::serve::ListenerExt as _;
     let app = Router::new()
         .route("/health", get(health))
+        .route("/repos", get(repositories))
+        .route("/repos/{id}/snapshot", post(snapshot))
         .route("/repos/{id}/info/refs", get(git::info_refs))
         .route("/repos/{id}/git-upload-pack", post(git::upload_pack))
         .route("/repos/{id}/git-receive-pack", post(git::receive_pack))
@@ -45,6 +47,7 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
         .route("/repos/{id}/report", get(report))
         .route("/repos/{id}/refs", get(refs))
         .route("/repos/{id}/rebuild", post(rebuild))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), alive))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), authorise))
         .with_state(shared);
     let listener = listener.tap_io(|stream| {
@@ -62,6 +65,16 @@ async fn authorise(State(shared): State<Arc<Shared>>, request: Request, next: Ne
         given.len() != wanted.len() || given.iter().zip(wanted.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b)) != 0;
     if differs {
         return (StatusCode::UNAUTHORIZED, "this is a node of forge; users talk to its router\n").into_response();
+    }
+    next.run(request).await
+}
+
+/// What was meant for another life of this node's disk is not for this one.
+async fn alive(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let meant = wire::from_header::<Incarnation>(request.headers(), wire::LIFE);
+    if meant.is_some_and(|meant| meant != shared.db.incarnation()) {
+        let reason = format!("meant for another life of {}", shared.node);
+        return (StatusCode::CONFLICT, Json(Refused { reason, report: None })).into_response();
     }
     next.run(request).await
 }
@@ -122,6 +135,26 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response {
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// Whatever the store has forgotten: what the gates here know of.
+async fn repositories(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.db.repositories().await {
+        Ok(repositories) => Json(repositories).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// The refs at exactly the state that is asked for, as the log keeps them.
+async fn snapshot(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(at): Json<Stamp>) -> Response {
+    with(shared, id, async move |replica| {
+        let state = replica.state().await;
+        if state.gate.applied() != at {
+            return Err(ReplicaError::Refused(format!("{} is applied here, not {at}", state.gate.applied())));
+        }
+        Ok(state.refs.snapshot().as_bytes().clone().into_response())
+    })
+    .await
 }
 
 async fn report(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {

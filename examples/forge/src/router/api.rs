@@ -10,10 +10,11 @@ use axum::{Json, Router as Routes, middleware, routing};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use tenon_quorum::{NodeId, RepoId, Verdict, WriteId};
+use tenon_quorum::{NodeId, RepoId, ShardId, Verdict, WriteId};
 
 use super::http::{self, Failure};
 use super::name::RepoName;
+use super::store::LogRows;
 use super::{Host, nodes, reads, writes};
 use crate::supervise::Order;
 use crate::wire::{self, LogPart, Proposed, Register, Registered};
@@ -29,6 +30,8 @@ pub(crate) fn routes(host: &Host) -> Routes<Host> {
         .route("/api/repos/{name}/compact", routing::post(compact))
         .route("/api/repos/{name}/inspect", routing::get(inspect))
         .route("/api/repos/{name}/rebuild/{node}", routing::post(rebuild))
+        .route("/api/repos/{name}/migrate/{shard}", routing::post(migrate))
+        .route("/api/store/recover", routing::post(recover))
         .route("/api/status", routing::get(status))
         .route("/api/nodes/{id}/replace", routing::post(replace))
         .route("/api/nodes/{id}/{order}", routing::post(order))
@@ -115,7 +118,7 @@ async fn status(State(host): State<Host>) -> Result<Json<Status>, Failure> {
         .filter_map(|status| async { status })
         .collect()
         .await;
-    let nodes = (1..=super::NODES).map(|id| {
+    let nodes = (1..=host.nodes).map(|id| {
         let known = host.driver.nodes.known(NodeId(id));
         NodeStatus {
             node: id,
@@ -193,7 +196,7 @@ pub(crate) struct Inspected {
 
 async fn inspect(State(host): State<Host>, Path(name): Path<String>) -> Result<Json<Inspection>, Failure> {
     let repo = named(&host, &name).await?;
-    let route = reads::route(&host.driver, repo).await?;
+    let route = reads::route(&host.driver, repo, None).await?;
     host.survey(repo).await?;
     let newest = route.proof.newest;
     let row = host.driver.view(|core| core.router.row_of(repo));
@@ -240,6 +243,20 @@ async fn rebuild(
     host.driver.tell_answer(node, Ok(answer)).await;
     let version = host.repaired(repo, node).await?;
     Ok(Json(BTreeMap::from([("version".to_owned(), version)])))
+}
+
+/// A repository brought to another shard.
+async fn migrate(
+    State(host): State<Host>,
+    Path((name, shard)): Path<(String, u32)>,
+) -> Result<Json<super::Moved>, Failure> {
+    let repo = named(&host, &name).await?;
+    Ok(Json(super::migrate::migrate(&host, repo, ShardId(shard)).await?))
+}
+
+/// The store came back from a backup: what is newest is found out from the nodes.
+async fn recover(State(host): State<Host>) -> Result<Json<super::Recovered>, Failure> {
+    Ok(Json(super::recover::recover(&host).await?))
 }
 
 async fn order(State(host): State<Host>, Path((id, order)): Path<(u32, String)>) -> Result<StatusCode, Failure> {
@@ -291,6 +308,11 @@ async fn log(
     Query(range): Query<LogRange>,
 ) -> Result<Response, Failure> {
     let rows = host.driver.stored(move |store| store.log(id, range.from)).await?;
+    Ok(Response::new(Body::from(pieces(rows, range.to))))
+}
+
+/// A log up to a version, as a node reads it.
+pub(crate) fn pieces(rows: LogRows, to: u64) -> Bytes {
     let mut out = BytesMut::new();
     if let Some((_, bytes)) = rows.snapshot {
         LogPart::Snapshot(bytes.into()).put(&mut out);
@@ -298,10 +320,10 @@ async fn log(
     for segment in rows.segments {
         LogPart::Segment(segment.bytes.into()).put(&mut out);
     }
-    for row in rows.tail.into_iter().filter(|row| row.version <= range.to) {
+    for row in rows.tail.into_iter().filter(|row| row.version <= to) {
         LogPart::Record(row.record.into()).put(&mut out);
     }
-    Ok(Response::new(Body::from(out.freeze())))
+    out.freeze()
 }
 
 fn parse(name: &str) -> Result<RepoName, Failure> {

@@ -63,7 +63,7 @@ impl Host {
     }
 
     pub(crate) fn nodes_shown(&self) -> Vec<NodeView> {
-        let shown = (1..=super::NODES).map(|id| NodeView {
+        let shown = (1..=self.nodes).map(|id| NodeView {
             node: id,
             datacentre: id,
             up: self.driver.nodes.known(NodeId(id)).as_ref().is_some_and(nodes::Known::is_up),
@@ -83,7 +83,7 @@ impl Host {
         let nodes = &self.driver.nodes;
         let mut last = Failure::unavailable("no node could serve the read");
         for _ in 0..ATTEMPTS {
-            let route = reads::route(&self.driver, repo).await?;
+            let route = reads::route(&self.driver, repo, None).await?;
             match nodes.file(&route, object, path, most).await {
                 Ok(Served::Reply(reply)) => return reply.json().await.map_err(Failure::unavailable),
                 Ok(Served::Refused(refused)) => {

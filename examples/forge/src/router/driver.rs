@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tenon_quorum::{
-    ChangeId, Effect, Fence, Grant, Health, Incarnation, NodeId, NodeState, Outcome, Proof, Reason, RepoId, Timestamp,
-    WriteId,
+    ChangeId, Effect, Fence, Grant, Health, Incarnation, NodeId, NodeState, Outcome, Proof, Reason, Refusal, RepoId,
+    Timestamp, WriteId,
 };
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
@@ -119,6 +119,24 @@ impl Driver {
         }
         self.rewind.notify_one();
         output
+    }
+
+    /// Asks for a change, and waits for its end: why it came to nothing, in words.
+    pub(crate) async fn change(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&mut tenon_quorum::Router, Timestamp) -> Result<ChangeId, Refusal>,
+    ) -> Result<(), String> {
+        let (sender, done) = oneshot::channel();
+        let asked = self.ask(|core, now| {
+            let change = ask(&mut core.router, now)?;
+            core.changes.insert(change, sender);
+            Ok::<_, Refusal>(())
+        });
+        asked.map_err(|refusal| refusal.to_string())?;
+        match done.await {
+            Ok(done) => done.map_err(|reason| reason.to_string()),
+            Err(_) => Err("the router ends".to_owned()),
+        }
     }
 
     /// Looks without changing anything.

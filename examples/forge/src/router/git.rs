@@ -5,13 +5,16 @@
 //! were sent, a reply that breaks off breaks the connection: a stock client that sees a torn reply
 //! end cleanly may wait for ever.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::SocketAddr;
+
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
-use tenon_quorum::RepoId;
+use tenon_quorum::{RepoId, RequestId};
 
 use super::Host;
 use super::answer::{self, Asked, Verdict};
@@ -120,11 +123,19 @@ async fn handle(host: &Host, name: &RepoName, service: Service, request: Request
         Err(e @ SpoolError::Broken(_)) => return Err(Failure::new(StatusCode::BAD_REQUEST, e)),
         Err(e @ SpoolError::Disk(_)) => return Err(Failure::new(StatusCode::INSUFFICIENT_STORAGE, e)),
     };
-    let call = Call { host, repo, service, headers: passed_in(&parts.headers), body };
+    let client = parts.extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| *address);
+    let call = Call { host, repo, service, client: connection(client), headers: passed_in(&parts.headers), body };
     match service {
         Service::Push => call.push().await,
         Service::ListForFetch | Service::ListForPush | Service::Fetch => call.read().await,
     }
+}
+
+/// A fetch lists refs and then negotiates, request after request over one connection.
+fn connection(client: Option<SocketAddr>) -> RequestId {
+    let mut hasher = DefaultHasher::new();
+    client.hash(&mut hasher);
+    RequestId(hasher.finish())
 }
 
 /// What a push asks for.
@@ -144,16 +155,20 @@ struct Call<'a> {
     host: &'a Host,
     repo: RepoId,
     service: Service,
+    /// The connection that it came over.
+    client: RequestId,
     headers: HeaderMap,
     body: Spooled,
 }
 
 impl Call<'_> {
-    /// A read goes to a node that is current; one that fails is left out and another is asked.
+    /// A read goes to a node that is current, to the same for all that comes over one connection; if it fails, another
+    /// is asked.
     async fn read(self) -> Result<Response, Failure> {
         let mut last = Failure::unavailable("no node could serve the read");
-        for _ in 0..ATTEMPTS {
-            let route = reads::route(&self.host.driver, self.repo).await?;
+        for attempt in 0..ATTEMPTS {
+            let via = (attempt == 0).then_some(self.client);
+            let route = reads::route(&self.host.driver, self.repo, via).await?;
             let served =
                 self.host.driver.nodes.serve_read(&route, self.service.node_path(), &self.headers, &self.body).await;
             match served {

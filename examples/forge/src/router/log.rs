@@ -4,16 +4,18 @@
 //! A segment *covers* its records: a replica that stands anywhere inside it can still be brought
 //! forward. Only a replica from before the snapshot starts from that.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use tenon_quorum::{NodeId, RepoId};
+use tenon_quorum::{NodeId, RepoId, Row};
 use tenon_refslog::{Log, LogConfig, Piece, Plan, Record, Refs, ReplicaId, Segment, Snapshot, Version};
 use tracing::{info, warn};
 
 use super::http::Failure;
-use super::store::{Compaction, LogRows, SegmentRow};
+use super::nodes::Nodes;
+use super::store::{Compaction, LogRows, SegmentRow, Store};
 use super::{Host, reads};
 use crate::wire;
 
@@ -44,7 +46,7 @@ pub(crate) struct Compacted {
 
 /// Compacts as far as the replicas allow.
 pub(crate) async fn compact(host: &Host, repo: RepoId) -> Result<Compacted, Failure> {
-    let route = reads::route(&host.driver, repo).await?;
+    let route = reads::route(&host.driver, repo, None).await?;
     host.survey(repo).await?;
     let newest = route.proof.newest;
     let mut replicas = host.applied(repo);
@@ -60,6 +62,29 @@ pub(crate) async fn compact(host: &Host, repo: RepoId) -> Result<Compacted, Fail
         info!(%repo, folded = done.folded, segments = done.segments, "compacted");
     }
     Ok(done)
+}
+
+/// Sees that the log leads to what `row` shows: the records that a restored store has forgotten are nowhere, but what
+/// they led to is with every node that has applied it.
+///
+/// # Errors
+/// `source` has not applied it, or cannot be reached; the log is as it was.
+pub(crate) async fn mend(store: &Arc<dyn Store>, nodes: &Nodes, row: &Row, source: NodeId) -> Result<()> {
+    let (repo, newest) = (row.repo, row.newest);
+    let reader = Arc::clone(store);
+    let rows = tokio::task::spawn_blocking(move || reader.log(repo.0, 0)).await??;
+    if rows.leads_to(newest.version.0) {
+        return Ok(());
+    }
+    let bytes = nodes.snapshot(source, repo, newest).await?;
+    let point = Snapshot::open(bytes.clone())?.point();
+    ensure!(point.checksum.prefix16() == newest.digest.0, "{source} has another state than {newest}");
+    let version = newest.version.0;
+    let compaction = Compaction { snapshot: Some((version, bytes.into())), segments: Vec::new(), through: version };
+    let writer = Arc::clone(store);
+    tokio::task::spawn_blocking(move || writer.compact(repo.0, &compaction)).await??;
+    info!(%repo, version, "the log goes on from a snapshot of {source}: records before it were lost with the store");
+    Ok(())
 }
 
 /// Compacts logs that have grown, for ever.
@@ -165,6 +190,18 @@ fn fold(log: &mut Log) -> Result<()> {
 }
 
 impl LogRows {
+    /// Whether every version from the start to `version` is there, in some form.
+    fn leads_to(&self, version: u64) -> bool {
+        let mut at = self.snapshot.as_ref().map_or(0, |(version, _)| *version);
+        for segment in &self.segments {
+            at = if segment.base <= at { at.max(segment.end) } else { at };
+        }
+        for row in &self.tail {
+            at += u64::from(row.version == at + 1 && !row.record.is_empty());
+        }
+        at >= version
+    }
+
     fn bytes(&self) -> usize {
         let snapshot = self.snapshot.as_ref().map_or(0, |(_, bytes)| bytes.len());
         let segments: usize = self.segments.iter().map(|s| s.bytes.len()).sum();

@@ -2,18 +2,20 @@
 //! store.
 
 mod answer;
-mod api;
+pub(crate) mod api;
 mod ci;
 pub(crate) mod driver;
 mod git;
 mod http;
-mod log;
+pub(crate) mod log;
+mod migrate;
 mod name;
-mod nodes;
+pub(crate) mod nodes;
 mod reads;
+mod recover;
 mod replace;
 mod repos;
-mod spool;
+pub(crate) mod spool;
 pub(crate) mod store;
 mod writes;
 
@@ -26,7 +28,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use axum::serve::ListenerExt as _;
 use futures_util::StreamExt as _;
-use tenon_quorum::{NodeId, Quorum, RepoId};
+use tenon_quorum::{Generation, NodeId, Quorum, RepoId};
 use tenon_refslog::{ChecksumKey, ObjectFormat};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -36,6 +38,8 @@ pub(crate) use api::{Inspected, Inspection, Listed, Named, NodeStatus, ReplicaSt
 pub(crate) use ci::Shown;
 pub(crate) use http::{Failure, api as api_guard, bears, page_guard};
 pub(crate) use log::Compacted;
+pub(crate) use migrate::Moved;
+pub(crate) use recover::Recovered;
 pub(crate) use replace::Replaced;
 
 use crate::ci::Ci;
@@ -49,8 +53,6 @@ use spool::Spool;
 use store::{Sqlite, Store};
 use writes::Writes;
 
-/// Three nodes, each a datacentre of its own.
-const NODES: u32 = 3;
 /// How many repositories are looked at at once when a node comes back.
 const SURVEYS_AT_ONCE: usize = 8;
 /// How long requests may go on when the router ends.
@@ -66,6 +68,8 @@ pub(crate) struct Host(Arc<Parts>);
 #[derive(Debug)]
 pub(crate) struct Parts {
     driver: Arc<Driver>,
+    /// How many there are, each a datacentre of its own.
+    nodes: u32,
     repos: Repos,
     writes: Arc<Writes>,
     supervisor: Supervisor,
@@ -96,6 +100,10 @@ pub(crate) async fn serve(
     if !args.listen.ip().is_loopback() && args.token.is_none() {
         bail!("--listen {} can be reached from other machines: writers then need --token", args.listen);
     }
+    let count = args.nodes;
+    if count == 0 || !count.is_multiple_of(repos::REPLICAS) {
+        bail!("--nodes {count}: a shard is {} nodes, so theirs is a multiple of it", repos::REPLICAS);
+    }
     // Before anything is made: a Git that is missing or too old is said here, not by each node.
     crate::git::Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
     let home = Home::open(&args.data)?;
@@ -106,16 +114,17 @@ pub(crate) async fn serve(
     let checksum_key = checksum_key(&*store)?;
     let long = Duration::from_secs(args.limits.max_git_seconds);
     let nodes = Nodes::new(home.token().to_owned(), long)?;
-    let driver = Driver::new(tenon_quorum::Router::new(quorum_config(long)?), store, nodes);
+    let driver = Driver::new(tenon_quorum::Router::new(quorum_config(long, home.generation()?)?), store, nodes);
     let wait = Duration::from_secs(args.limits.max_wait_seconds);
     let writes = Arc::new(Writes::new(Arc::clone(&driver), args.limits.max_queue, wait));
     let refs = tenon_refslog::Config::builder(ObjectFormat::Sha1, ChecksumKey::new(checksum_key)).build()?;
     let plan = plan(&args, &home, &url);
-    plan.check_ports(NODES)?;
-    let supervisor = Supervisor::start(plan, NODES)?;
+    plan.check_ports(count)?;
+    let supervisor = Supervisor::start(plan, count)?;
     let host = Host(Arc::new(Parts {
-        repos: Repos::new(Arc::clone(&driver), Arc::clone(&writes), refs, NODES as usize),
+        repos: Repos::new(Arc::clone(&driver), Arc::clone(&writes), refs, repos::shards(count)),
         driver,
+        nodes: count,
         writes,
         supervisor,
         spool: Spool::new(&home.spool()?),
@@ -199,10 +208,11 @@ fn checksum_key(store: &dyn Store) -> Result<[u8; 32]> {
 }
 
 /// A grant lasts as long as Git may run: a writer that dies is noticed by its connection, not by its lease.
-fn quorum_config(long: Duration) -> Result<tenon_quorum::Config> {
+fn quorum_config(long: Duration, generation: u32) -> Result<tenon_quorum::Config> {
     let lease = u64::try_from(long.as_millis())?;
     let config = tenon_quorum::Config::builder()
         .quorum(Quorum::THREE)
+        .generation(Generation(generation))
         .seed(home::random()?)
         .lease_ms(lease)
         .write_ms(lease + 30_000)
@@ -231,13 +241,13 @@ impl Host {
         loop {
             let mut turns = self.driver.turns();
             let there = self.driver.nodes.all().len();
-            if there >= NODES as usize {
+            if there >= self.nodes as usize {
                 return Ok(());
             }
             if tokio::time::timeout_at(end, turns.changed()).await.is_err() {
-                let logs = (1..=NODES).filter(|id| self.driver.nodes.known(NodeId(*id)).is_none());
+                let logs = (1..=self.nodes).filter(|id| self.driver.nodes.known(NodeId(*id)).is_none());
                 let logs: Vec<String> = logs.map(|id| home.node_log(id).display().to_string()).collect();
-                bail!("{there} of {NODES} nodes started; why the others did not, say {}", logs.join(" and "));
+                bail!("{there} of {} nodes started; why the others did not, say {}", self.nodes, logs.join(" and "));
             }
         }
     }
@@ -251,7 +261,7 @@ impl Host {
         let Some(row) = row else { return Err(Failure::not_found("there is no such repository")) };
         let up = row.members.iter().filter(|m| self.driver.nodes.known(m.node).is_some_and(|k| k.is_up()));
         let asked = up.map(|member| async {
-            let answer = self.driver.nodes.raise(member.node, &row).await;
+            let answer = self.driver.nodes.raise(member.into(), &row).await;
             self.driver.tell_answer(member.node, answer).await;
         });
         futures_util::future::join_all(asked).await;

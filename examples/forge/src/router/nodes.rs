@@ -11,7 +11,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tenon_quorum::{FenceGate, Generation, Grant, Incarnation, Member, NodeId, RepoId, Report, Route, Row, StageOrder};
+use tenon_quorum::{
+    FenceGate, Generation, Grant, Incarnation, Member, NodeId, RepoId, Report, Route, Row, StageOrder, Stamp,
+};
 use tokio::sync::watch;
 
 use super::spool::Spooled;
@@ -33,6 +35,19 @@ pub(crate) struct Known {
 impl Known {
     pub(crate) fn is_up(&self) -> bool {
         *self.up.borrow()
+    }
+}
+
+/// A node in one life of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+}
+
+impl From<&Member> for Life {
+    fn from(member: &Member) -> Self {
+        Self { node: member.node, incarnation: member.incarnation }
     }
 }
 
@@ -162,41 +177,55 @@ impl Nodes {
         }
     }
 
-    pub(crate) async fn raise(&self, node: NodeId, row: &Row) -> Result<Answer> {
-        let request = self.post(node, row.repo, "raise")?.timeout(SHORT);
-        judged(self.send(node, request.json(row)).await?).await
+    pub(crate) async fn raise(&self, to: Life, row: &Row) -> Result<Answer> {
+        let request = self.order(to, row.repo, "raise")?.timeout(SHORT);
+        judged(self.send(to.node, request.json(row)).await?).await
     }
 
-    pub(crate) async fn promise(&self, node: NodeId, repo: RepoId, generation: Generation) -> Result<FenceGate> {
-        let request = self.post(node, repo, "promise")?.timeout(SHORT);
-        let reply = self.send(node, request.json(&generation)).await?;
+    /// The gate that promised; a refusal is an error.
+    pub(crate) async fn promise(&self, to: Life, repo: RepoId, generation: Generation) -> Result<FenceGate> {
+        let request = self.order(to, repo, "promise")?.timeout(SHORT);
+        let reply = self.send(to.node, request.json(&generation)).await?;
         if reply.status().is_success() { Ok(reply.json().await?) } else { bail!("{}", fault(reply).await) }
     }
 
-    pub(crate) async fn stage(&self, node: NodeId, order: &StageOrder, record: &Bytes) -> Result<Answer> {
-        self.with_record(node, "stage", order.base.repo, order, record).await
+    pub(crate) async fn stage(&self, to: Life, order: &StageOrder, record: &Bytes) -> Result<Answer> {
+        self.with_record(to, "stage", order.base.repo, order, record).await
     }
 
-    pub(crate) async fn apply(&self, node: NodeId, row: &Row, record: &Bytes) -> Result<Answer> {
-        self.with_record(node, "apply", row.repo, row, record).await
+    pub(crate) async fn apply(&self, to: Life, row: &Row, record: &Bytes) -> Result<Answer> {
+        self.with_record(to, "apply", row.repo, row, record).await
     }
 
     async fn with_record(
         &self,
-        node: NodeId,
+        to: Life,
         what: &str,
         repo: RepoId,
         ask: &impl Serialize,
         record: &Bytes,
     ) -> Result<Answer> {
-        let request = self.post(node, repo, what)?.timeout(self.long);
+        let request = self.order(to, repo, what)?.timeout(self.long);
         let request = request.header(wire::ASK, wire::to_header(ask)).body(record.clone());
-        judged(self.send(node, request).await?).await
+        judged(self.send(to.node, request).await?).await
     }
 
-    pub(crate) async fn sync(&self, node: NodeId, ask: &SyncAsk) -> Result<Answer> {
-        let request = self.post(node, ask.row.repo, "sync")?.timeout(self.long);
-        judged(self.send(node, request.json(ask)).await?).await
+    pub(crate) async fn sync(&self, to: Life, ask: &SyncAsk) -> Result<Answer> {
+        let request = self.order(to, ask.row.repo, "sync")?.timeout(self.long);
+        judged(self.send(to.node, request.json(ask)).await?).await
+    }
+
+    /// The refs at exactly `at`, encoded as the log keeps them.
+    pub(crate) async fn snapshot(&self, node: NodeId, repo: RepoId, at: Stamp) -> Result<Bytes> {
+        let reply = self.send(node, self.post(node, repo, "snapshot")?.timeout(self.long).json(&at)).await?;
+        if reply.status().is_success() { Ok(reply.bytes().await?) } else { bail!("{}", fault(reply).await) }
+    }
+
+    /// The repositories that a node has a gate for.
+    pub(crate) async fn repositories(&self, node: NodeId) -> Result<Vec<RepoId>> {
+        let known = self.known(node).with_context(|| format!("{node} has not registered"))?;
+        let reply = self.send(node, self.client.get(format!("{}/repos", known.url)).timeout(SHORT)).await?;
+        if reply.status().is_success() { Ok(reply.json().await?) } else { bail!("{}", fault(reply).await) }
     }
 
     pub(crate) async fn rebuild(&self, node: NodeId, repo: RepoId) -> Result<Answer> {
@@ -216,6 +245,11 @@ impl Nodes {
         let url = self.url(node, repo, what)?;
         let reply = self.send(node, self.client.get(url).timeout(SHORT)).await?;
         if reply.status().is_success() { Ok(reply.json().await?) } else { bail!("{}", fault(reply).await) }
+    }
+
+    /// An order is for one life of a node's disk.
+    fn order(&self, to: Life, repo: RepoId, what: &str) -> Result<reqwest::RequestBuilder> {
+        Ok(self.post(to.node, repo, what)?.header(wire::LIFE, wire::to_header(&to.incarnation)))
     }
 
     fn post(&self, node: NodeId, repo: RepoId, what: &str) -> Result<reqwest::RequestBuilder> {

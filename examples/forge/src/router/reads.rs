@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenon_quorum::{First, ReadRequest, ReadStep, Reason, Refusal, RepoId, Route};
+use tenon_quorum::{First, ReadRequest, ReadStep, Reason, Refusal, RepoId, RequestId, Route};
 
 use super::driver::{Driver, now};
 use super::http::Failure;
@@ -12,10 +12,11 @@ use super::http::Failure;
 /// The longest that a read waits for a copy that makes a node current.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Where a read goes.
-pub(crate) async fn route(driver: &Arc<Driver>, repo: RepoId) -> Result<Route, Failure> {
+/// Where a read goes. The parts of one request, by its name, go to one node as long as that is current.
+pub(crate) async fn route(driver: &Arc<Driver>, repo: RepoId, via: Option<RequestId>) -> Result<Route, Failure> {
     let ask = driver.ask(|core, _| core.router.begin_read());
-    let request = ReadRequest::linearizable(repo, ask);
+    let plain = ReadRequest::linearizable(repo, ask);
+    let request = via.map_or(plain, |via| plain.via(via));
     let end = tokio::time::Instant::now() + LONGEST;
     loop {
         let mut turns = driver.turns();

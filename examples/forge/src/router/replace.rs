@@ -7,7 +7,6 @@
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tenon_quorum::{Member, NodeId, ReplaceRequest, RepoId};
-use tokio::sync::oneshot;
 
 use super::Host;
 use super::http::Failure;
@@ -66,18 +65,9 @@ async fn replace_in(host: &Host, repo: RepoId, comes: Member) -> Place {
         Some(member) if member.incarnation == comes.incarnation => return Place::Unchanged,
         Some(_) => {}
     }
-    let asked = host.driver.ask(|core, now| {
-        let change = core.router.replace(now, &ReplaceRequest::new(repo, comes.node, comes))?;
-        let (sender, done) = oneshot::channel();
-        core.changes.insert(change, sender);
-        Ok::<_, tenon_quorum::Refusal>(done)
-    });
-    match asked {
-        Err(refusal) => Place::Failed(refusal.to_string()),
-        Ok(done) => match done.await {
-            Ok(Ok(())) => Place::Taken,
-            Ok(Err(reason)) => Place::Failed(reason.to_string()),
-            Err(_) => Place::Failed("the router ends".to_owned()),
-        },
+    let request = ReplaceRequest::new(repo, comes.node, comes);
+    match host.driver.change(|router, now| router.replace(now, &request)).await {
+        Ok(()) => Place::Taken,
+        Err(why) => Place::Failed(why),
     }
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tenon_quorum::{CreateRequest, Digest, Epoch, Member, RepoId, ShardId};
+use tenon_quorum::{CreateRequest, Digest, Epoch, Member, NodeId, RepoId, ShardId};
 use tenon_refslog::{Command, RefName, Refs, Transaction, Value};
-use tokio::sync::oneshot;
 use tracing::info;
 
 use super::driver::{Driver, decode};
@@ -15,8 +14,19 @@ use super::name::RepoName;
 use super::writes::Writes;
 use crate::wire::{self, Proposed};
 
-/// All repositories are on one shard: the three nodes.
-pub(crate) const SHARD: ShardId = ShardId(1);
+/// How many nodes hold a repository.
+pub(crate) const REPLICAS: u32 = 3;
+
+/// The shards of so many nodes: nodes 1 to 3 are the first, 4 to 6 the second, and so on.
+pub(crate) const fn shards(nodes: u32) -> u32 {
+    nodes / REPLICAS
+}
+
+/// The shard that a node belongs to.
+pub(crate) const fn shard_of(node: NodeId) -> ShardId {
+    ShardId((node.0 - 1) / REPLICAS + 1)
+}
+
 /// How long a creation waits for nodes that have not registered yet.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -29,7 +39,7 @@ pub(crate) struct Repos {
     driver: Arc<Driver>,
     writes: Arc<Writes>,
     config: tenon_refslog::Config,
-    voters: usize,
+    shards: u32,
     /// Known to be whole; a name never leads to another id.
     ready: Mutex<BTreeMap<RepoName, RepoId>>,
     /// One creation at a time.
@@ -37,8 +47,8 @@ pub(crate) struct Repos {
 }
 
 impl Repos {
-    pub(crate) fn new(driver: Arc<Driver>, writes: Arc<Writes>, config: tenon_refslog::Config, voters: usize) -> Self {
-        Self { driver, writes, config, voters, ready: Mutex::default(), creating: tokio::sync::Mutex::new(()) }
+    pub(crate) fn new(driver: Arc<Driver>, writes: Arc<Writes>, config: tenon_refslog::Config, shards: u32) -> Self {
+        Self { driver, writes, config, shards, ready: Mutex::default(), creating: tokio::sync::Mutex::new(()) }
     }
 
     /// The rules of every repository's refs.
@@ -85,24 +95,14 @@ impl Repos {
     }
 
     async fn create(&self, repo: RepoId) -> Result<(), Failure> {
-        let members = self.members().await?;
+        let shard = ShardId(u32::try_from(repo.0 % u64::from(self.shards)).unwrap_or(0) + 1);
+        let members = self.members(shard).await?;
         let empty = Digest(Refs::new(self.config.clone(), wire::lineage(repo, Epoch(1))).checksum().prefix16());
-        let request = CreateRequest::new(repo, SHARD, members, empty);
-        let done = self.driver.ask(|core, now| {
-            let change = core.router.create(now, &request)?;
-            let (sender, done) = oneshot::channel();
-            core.changes.insert(change, sender);
-            Ok::<_, tenon_quorum::Refusal>(done)
-        });
-        let done = done.map_err(Failure::unavailable)?;
-        match done.await {
-            Ok(Ok(())) => {
-                self.initialised(repo).await;
-                Ok(())
-            }
-            Ok(Err(reason)) => Err(Failure::unavailable(reason)),
-            Err(_) => Err(Failure::unavailable("the router ends")),
-        }
+        let request = CreateRequest::new(repo, shard, members, empty);
+        let done = self.driver.change(|router, now| router.create(now, &request)).await;
+        done.map_err(Failure::unavailable)?;
+        self.initialised(repo).await;
+        Ok(())
     }
 
     /// Gives every member a moment to start its replica, so that all take part in the first write.
@@ -117,20 +117,19 @@ impl Repos {
         }
     }
 
-    /// All nodes, once each has said who it is.
-    async fn members(&self) -> Result<Vec<Member>, Failure> {
+    /// The nodes of a shard, once each has said who it is.
+    pub(crate) async fn members(&self, shard: ShardId) -> Result<Vec<Member>, Failure> {
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
             let mut turns = self.driver.turns();
-            let members: Vec<Member> =
-                self.driver.nodes.all().iter().map(|(node, known)| Member::voter(*node, known.incarnation)).collect();
-            if members.len() >= self.voters {
+            let nodes = self.driver.nodes.all().into_iter().filter(|(node, _)| shard_of(*node) == shard);
+            let members: Vec<Member> = nodes.map(|(node, known)| Member::voter(node, known.incarnation)).collect();
+            if members.len() >= REPLICAS as usize {
                 return Ok(members);
             }
             if tokio::time::timeout_at(end, turns.changed()).await.is_err() {
-                let why =
-                    format!("{} of {} nodes have registered: a new repository needs all", members.len(), self.voters);
-                return Err(Failure::unavailable(why));
+                let there = members.len();
+                return Err(Failure::unavailable(format!("{there} of {REPLICAS} nodes of {shard} have registered")));
             }
         }
     }

@@ -4,10 +4,12 @@
 //! [`Store`] is what the router needs of a database; [`Sqlite`] is the embedded one. Its calls
 //! block: the router makes them on a blocking thread.
 
+mod backup;
 mod sqlite;
 #[cfg(test)]
 mod torture;
 
+pub(crate) use backup::{back_up, restore};
 pub(crate) use sqlite::Sqlite;
 
 /// What went wrong in the store. After an error of [`Store::swap`] the outcome is *unknown*.
@@ -79,6 +81,8 @@ pub(crate) trait Store: std::fmt::Debug + Send + Sync {
     fn name(&self, name: &str) -> Result<Option<u64>, StoreError>;
     /// The id of a new name, or of the one that is there.
     fn add_name(&self, name: &str) -> Result<u64, StoreError>;
+    /// Gives a name to a repository that has none here, but a row.
+    fn adopt(&self, repo: u64, name: &str) -> Result<(), StoreError>;
     /// Every repository, by name.
     fn names(&self) -> Result<Vec<(u64, String)>, StoreError>;
     /// The row of a repository, whole.

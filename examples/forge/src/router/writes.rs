@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::driver::{Driver, Write, WriteState};
-use super::nodes::Answer;
+use super::nodes::{Answer, Life};
 use crate::wire::{Propose, Proposed};
 
 /// How long a push waits for nodes that lag or were not heard of yet, before it is refused.
@@ -215,7 +215,7 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
     };
     if let Some(grant) = &grant {
         for member in &grant.base.members {
-            tokio::spawn(stage(Arc::clone(driver), member.node, grant.stage(ask.after), record.clone()));
+            tokio::spawn(stage(Arc::clone(driver), member.into(), grant.stage(ask.after), record.clone()));
         }
     }
     drop(state.wait_for(|state| matches!(state, WriteState::Ended(..))).await);
@@ -226,7 +226,7 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
             if let Some(grant) = &grant {
                 let row = Row { newest, ..grant.base.clone() };
                 for member in row.members.iter().filter(|member| member.node != grant.writer) {
-                    tokio::spawn(apply(Arc::clone(driver), member.node, row.clone(), record.clone()));
+                    tokio::spawn(apply(Arc::clone(driver), member.into(), row.clone(), record.clone()));
                 }
             }
             Proposed::Applied { proof }
@@ -267,9 +267,10 @@ impl super::driver::Core {
 }
 
 /// Has one node stage the record; its report is its vote.
-async fn stage(driver: Arc<Driver>, node: NodeId, order: StageOrder, record: Bytes) {
+async fn stage(driver: Arc<Driver>, to: Life, order: StageOrder, record: Bytes) {
+    let node = to.node;
     for _ in 0..STAGE_ATTEMPTS {
-        match driver.nodes.stage(node, &order, &record).await {
+        match driver.nodes.stage(to, &order, &record).await {
             Ok(Answer::Report(report)) => return driver.tell_answer(node, Ok(Answer::Report(report))).await,
             Ok(Answer::Refused(refused)) => {
                 tracing::warn!(%node, repo = %order.base.repo, "does not vote: {}", refused.reason);
@@ -284,9 +285,9 @@ async fn stage(driver: Arc<Driver>, node: NodeId, order: StageOrder, record: Byt
 }
 
 /// Has one node make the committed record visible. If that fails, the next read does it.
-async fn apply(driver: Arc<Driver>, node: NodeId, row: Row, record: Bytes) {
-    let answer = driver.nodes.apply(node, &row, &record).await;
-    driver.tell_answer(node, answer).await;
+async fn apply(driver: Arc<Driver>, to: Life, row: Row, record: Bytes) {
+    let answer = driver.nodes.apply(to, &row, &record).await;
+    driver.tell_answer(to.node, answer).await;
 }
 
 /// Whether the next fact may turn the refusal into a grant.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tenon_quorum::{Ask, Effect, FeedEntry, NodeId, RepoId, Row, SwapResult, SyncResult, TaskId, Ticket, Version};
+
 use tracing::{error, info, warn};
 
 use super::Driver;
-use crate::router::nodes::Answer;
+use crate::router::log;
+use crate::router::nodes::{Answer, Life};
 use crate::router::store::{FeedRow, Swapped};
 use crate::wire::{Peer, SyncAsk};
 
@@ -18,25 +20,27 @@ impl Driver {
             Effect::FetchRow { ask, repo } => self.fetch_row(ask, repo).await,
             Effect::FetchFeed { ask, repo, version } => self.fetch_feed(ask, repo, version).await,
             Effect::FetchFamily { ask, family } => self.fetch_family(ask, family).await,
-            Effect::RaiseGate { node, row, .. } => {
-                let answer = self.nodes.raise(node, &row).await;
+            Effect::RaiseGate { node, incarnation, row } => {
+                let answer = self.nodes.raise(Life { node, incarnation }, &row).await;
                 self.tell_answer(node, answer).await;
             }
             Effect::Probe { node, repo } => match self.nodes.report(node, repo).await {
                 Ok(report) => self.tell(|core, now| core.router.handle_report(now, &report)),
                 Err(e) => self.node_failed(node, &e).await,
             },
-            Effect::Promise { node, repo, generation, .. } => match self.nodes.promise(node, repo, generation).await {
-                Ok(gate) => self.tell(|core, now| core.router.handle_promise(now, &gate)),
-                Err(e) => self.node_failed(node, &e).await,
-            },
-            Effect::Initialise { task, target, row, .. } => {
-                self.sync(task, target, SyncAsk { row, source: None }).await;
+            Effect::Promise { node, incarnation, repo, generation } => {
+                match self.nodes.promise(Life { node, incarnation }, repo, generation).await {
+                    Ok(gate) => self.tell(|core, now| core.router.handle_promise(now, &gate)),
+                    Err(e) => self.node_failed(node, &e).await,
+                }
             }
-            Effect::Sync { task, target, source, row, .. } => {
+            Effect::Initialise { task, target, incarnation, row } => {
+                self.sync(task, Life { node: target, incarnation }, SyncAsk { row, source: None }).await;
+            }
+            Effect::Sync { task, target, incarnation, source, row } => {
                 let Some(known) = self.nodes.known(source) else { return };
                 let source = Peer { node: source, url: known.url };
-                self.sync(task, target, SyncAsk { row, source: Some(source) }).await;
+                self.sync(task, Life { node: target, incarnation }, SyncAsk { row, source: Some(source) }).await;
             }
             Effect::Grant(_) | Effect::Answer { .. } | Effect::Changed { .. } => {
                 error!("an answer was not given where it was due");
@@ -103,9 +107,9 @@ impl Driver {
         }
     }
 
-    async fn sync(self: &Arc<Self>, task: TaskId, target: NodeId, ask: SyncAsk) {
-        let repo = ask.row.repo;
-        let result = match self.nodes.sync(target, &ask).await {
+    async fn sync(self: &Arc<Self>, task: TaskId, to: Life, ask: SyncAsk) {
+        let (repo, target) = (ask.row.repo, to.node);
+        let result = match self.nodes.sync(to, &ask).await {
             Ok(Answer::Report(report)) => {
                 info!(%repo, node = %target, to = %report.applied, "brought up to date");
                 SyncResult::Done(report)
@@ -113,6 +117,12 @@ impl Driver {
             Ok(Answer::Refused(refused)) => {
                 warn!(%repo, node = %target, "not brought up to date: {}", refused.reason);
                 self.tell_answer(target, Ok(Answer::Refused(refused))).await;
+                // A store that came back from a backup has forgotten records: what is missing is taken from the source.
+                if let Some(source) = &ask.source
+                    && let Err(e) = log::mend(&self.store, &self.nodes, &ask.row, source.node).await
+                {
+                    warn!(%repo, "its log cannot be mended from {}: {e:#}", source.node);
+                }
                 SyncResult::Failed
             }
             Err(e) => {

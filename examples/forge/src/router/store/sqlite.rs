@@ -90,6 +90,13 @@ impl Store for Sqlite {
         })
     }
 
+    fn adopt(&self, repo: u64, name: &str) -> Result<(), StoreError> {
+        self.write(|tx| {
+            tx.execute("INSERT OR IGNORE INTO repos(id, name) VALUES(?1, ?2)", params![signed(repo)?, name])?;
+            Ok(())
+        })
+    }
+
     fn names(&self) -> Result<Vec<(u64, String)>, StoreError> {
         let connection = self.lock();
         let mut query = connection.prepare_cached("SELECT id, name FROM repos ORDER BY name")?;
