@@ -329,6 +329,42 @@ fn two_completions_on_two_engines_cannot_both_miss_that_they_were_the_last() {
 }
 
 #[test]
+fn a_stopped_pipelines_job_gets_no_further_attempt() {
+    let mut one = Host::new();
+    one.submit(1, &[policy(1, |policy| policy.max_attempts = 2)]);
+    let job = one.one(1);
+    one.ack(&job);
+    // Another engine marks the pipeline as aborted, and dies before it stops the job.
+    let mut two = one.beside(2);
+    let rows = two.db.borrow().open();
+    let _ = two.engine.load(two.now, &rows);
+    two.engine.abort_pipeline(two.now, PipelineId::new(1)).unwrap();
+    while one.pipeline(1).aborted_at.is_none() {
+        let effect = two.engine.poll_effect().unwrap();
+        two.act(effect);
+    }
+    drop(two);
+    one.fail(&job);
+    assert_eq!(one.job(1).key.attempt, job.token.key.attempt, "whoever aborted it wants no second attempt");
+    assert!(one.state(1).is_terminal() && one.pipeline(1).state() == tenon_jobqueue::PipelineState::Aborted);
+}
+
+#[test]
+fn a_row_whose_change_is_under_way_is_left_alone() {
+    let mut host = Host::new();
+    host.submit(1, &[new_job(1, 1)]);
+    let call = host.engine.pull(host.now, &request(1, 1)).unwrap();
+    let Some(Effect::Persist { ticket }) = host.engine.poll_effect() else { panic!() };
+    assert!(host.db.borrow_mut().write(host.engine.changes(ticket)));
+    // The row is read, as it is now, before the write is told as made.
+    let rows = host.db.borrow().open();
+    assert_eq!(host.engine.load(host.now, &rows).taken, 0);
+    host.engine.handle_committed(host.now, ticket);
+    host.run();
+    assert_eq!((host.state(1), host.got(call).len()), (Scheduled, 1));
+}
+
+#[test]
 fn a_repeated_acknowledgement_is_not_believed_from_memory() {
     let mut one = Host::new();
     one.submit(1, &[new_job(1, 1)]);
