@@ -4,13 +4,14 @@ use alloc::vec::Vec;
 
 use crate::balance::Wish;
 use crate::effect::Effect;
-use crate::error::Reason;
 use crate::id::{Ask, NodeId, RepoId};
 use crate::node::{Health, Standing, Tally, Verdict};
+use crate::reason::Reason;
 use crate::router::Router;
 use crate::row::{Member, Row, RowState};
-use crate::state::{Cell, Owner};
+use crate::state::Cell;
 use crate::time::Timestamp;
+use crate::work::Owner;
 
 /// What commands and facts share.
 impl Router {

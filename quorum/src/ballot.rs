@@ -1,10 +1,10 @@
 //! Votes: how many, for what, from where, and whether they can still be enough.
 
 use crate::commit::Write;
-use crate::error::Reason;
 use crate::fence::Report;
 use crate::id::Stamp;
 use crate::node::{Health, Standing};
+use crate::reason::Reason;
 use crate::router::Router;
 use crate::row::Proof;
 use crate::state::Cell;

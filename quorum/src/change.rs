@@ -2,13 +2,13 @@
 //! after a conflict or a lost answer without harm.
 
 use crate::effect::Effect;
-use crate::error::Reason;
 use crate::goal::{Goal, Plan};
 use crate::id::{Ask, ChangeId, RepoId, Ticket};
+use crate::reason::Reason;
 use crate::router::{Router, SwapResult};
 use crate::row::{FeedEntry, Row, RowState};
-use crate::state::Owner;
 use crate::time::Timestamp;
+use crate::work::Owner;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

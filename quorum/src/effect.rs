@@ -1,7 +1,7 @@
 //! Effects: what the host must do.
 
-use crate::error::Reason;
 use crate::id::{Ask, ChangeId, Generation, Incarnation, NodeId, RepoId, RequestId, TaskId, Ticket, Version, WriteId};
+use crate::reason::Reason;
 use crate::row::{FeedEntry, Row};
 use crate::write::{Grant, Outcome};
 

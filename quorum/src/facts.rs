@@ -10,8 +10,8 @@ use crate::node::{Heard, NodeState, Served, Standing};
 use crate::repair::SyncResult;
 use crate::router::{Router, SwapResult};
 use crate::row::{FeedEntry, Row};
-use crate::state::Owner;
 use crate::time::Timestamp;
+use crate::work::Owner;
 
 /// Facts. What is late, repeated, unknown or early changes nothing and is counted.
 impl Router {

@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use crate::error::Reason;
 use crate::fence::Report;
 use crate::id::{Digest, Epoch, Fence, NodeId, RepoId, Revision, ShardId, Stamp, Version};
 use crate::migrate::Migration;
 use crate::node::{Health, Standing};
 use crate::quorum::Quorum;
+use crate::reason::Reason;
 use crate::recover::Recovery;
 use crate::router::Router;
 use crate::row::{FeedEntry, Member, Members, Role, Row, RowState};

@@ -199,6 +199,7 @@ mod node;
 mod placement;
 mod quorum;
 mod read;
+mod reason;
 mod record;
 mod recover;
 mod repair;
@@ -207,6 +208,7 @@ mod rng;
 mod route;
 mod router;
 mod row;
+mod settle;
 #[cfg(feature = "shared")]
 mod shared;
 mod snapshot;
@@ -215,12 +217,13 @@ mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;
+mod work;
 mod write;
 
 pub use balance::Balance;
 pub use config::{Config, ConfigBuilder};
 pub use effect::Effect;
-pub use error::{ConfigError, GateRefusal, Reason, Refusal, RestoreError};
+pub use error::{ConfigError, GateRefusal, Refusal, RestoreError};
 pub use fence::{Admission, FenceGate, Report, StageOrder, Staged};
 pub use goal::{CreateRequest, ReplaceRequest};
 pub use id::{
@@ -233,6 +236,7 @@ pub use node::{Health, NodeState, Served, Tally, Verdict};
 pub use placement::{PlacementError, Shard, Strictness, Survival, Survives, place, survival};
 pub use quorum::{Availability, Quorum};
 pub use read::{DuringWrite, First, Freshness, ReadRequest, ReadStep, Route, Token};
+pub use reason::Reason;
 pub use record::{Input, Output};
 pub use recover::RecoverRequest;
 pub use repair::SyncResult;

@@ -4,13 +4,14 @@
 //! migration nor a change of members takes the last copy away. It ends by itself once W voters hold the state again,
 //! or by [`Router::accept_loss`].
 
-use crate::error::Reason;
 use crate::goal::{Goal, Plan};
 use crate::id::{NodeId, RepoId};
 use crate::node::{Standing, Verdict};
+use crate::reason::Reason;
 use crate::router::Router;
 use crate::row::{Row, RowState};
-use crate::state::{Cell, Owner};
+use crate::state::Cell;
+use crate::work::Owner;
 
 impl Router {
     /// Sets the lock or lifts it, if what was learned of the members calls for that.

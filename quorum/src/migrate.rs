@@ -13,9 +13,9 @@
 use alloc::vec::Vec;
 
 use crate::effect::Effect;
-use crate::error::Reason;
 use crate::goal::{Goal, Plan};
 use crate::id::{Ask, ChangeId, RepoId, Revision, ShardId};
+use crate::reason::Reason;
 use crate::router::Router;
 use crate::row::{Member, Members, Role, Row, RowState};
 use crate::state::Cell;
@@ -272,7 +272,7 @@ impl Router {
     pub(crate) fn family_told(&mut self, ask: Ask, family: RepoId, members: &[RepoId]) -> bool {
         let mut found = None;
         for owner in self.state.work.of(family) {
-            let crate::state::Owner::Change(id) = owner else { continue };
+            let crate::work::Owner::Change(id) = owner else { continue };
             if let Some(Goal::Migrate(migration)) = self.state.changes.get_mut(&id).map(|change| &mut change.goal)
                 && migration.family == Family::Asked(ask)
             {

@@ -1,7 +1,7 @@
 //! Reads: which node serves, or what must happen first.
 
-use crate::error::Reason;
 use crate::id::{Ask, DomainId, Epoch, Generation, Incarnation, NodeId, RepoId, RequestId, Version};
+use crate::reason::Reason;
 use crate::row::Proof;
 use crate::time::Timestamp;
 

@@ -15,15 +15,15 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::effect::Effect;
-use crate::error::Reason;
 use crate::fence::FenceGate;
 use crate::goal::{Goal, Plan};
 use crate::id::{ChangeId, Digest, Epoch, Fence, Generation, NodeId, RepoId, Revision, Stamp, Version};
 use crate::node::{Health, Standing, Verdict};
 use crate::quorum::Quorum;
+use crate::reason::Reason;
 use crate::router::Router;
 use crate::row::{FeedEntry, Member, Row, RowState};
-use crate::state::Owner;
+use crate::work::Owner;
 
 /// A repository to be recovered in a new generation of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -6,8 +6,8 @@ use crate::id::{Incarnation, NodeId, RepoId, TaskId};
 use crate::node::{Health, Verdict};
 use crate::router::Router;
 use crate::row::RowState;
-use crate::state::Owner;
 use crate::time::Timestamp;
+use crate::work::Owner;
 
 /// How a copy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

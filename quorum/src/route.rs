@@ -2,10 +2,11 @@
 
 use crate::balance::{Balance, Chooser, Wish};
 use crate::config::Config;
-use crate::error::{Reason, Refusal};
+use crate::error::Refusal;
 use crate::id::{Ask, Fence, Generation, NodeId, RepoId, RequestId, Stamp, WriteId};
 use crate::node::Health;
 use crate::read::{DuringWrite, First, Freshness, ReadRequest, ReadStep, Route, Token};
+use crate::reason::Reason;
 use crate::rest::Resting;
 use crate::rng::{Rng, mix};
 use crate::router::Router;

@@ -4,9 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
 
-use crate::error::Reason;
 use crate::id::{Epoch, Fence, Incarnation, NodeId, RepoId, Revision, ShardId, Stamp, Version};
 use crate::quorum::Quorum;
+use crate::reason::Reason;
 
 /// What a member does for a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

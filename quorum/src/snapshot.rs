@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::error::RestoreError;
-use crate::state::{Owner, State};
+use crate::state::State;
+use crate::work::Owner;
 
 /// The format of [`Snapshot`].
 const FORMAT: u16 = 3;

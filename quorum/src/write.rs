@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::error::Reason;
 use crate::fence::StageOrder;
 use crate::id::{Digest, Incarnation, NodeId, RepoId, RequestId, Stamp, WriteId};
+use crate::reason::Reason;
 use crate::row::{Proof, Row};
 
 /// A write to be granted.
