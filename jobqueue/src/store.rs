@@ -91,13 +91,19 @@ impl Store {
 
     // ---- rows -----------------------------------------------------------------------------------------------------
 
+    /// The job's row, if it is kept whole.
+    #[inline]
+    pub(crate) fn whole(&self, at: u32) -> Option<&Job> {
+        self.rests.get(self.jobs.get(at)?.rest()).map(|rest| &rest.row)
+    }
+
     /// The job's row.
     #[inline]
     pub(crate) fn row(&self, at: u32) -> Option<Job> {
-        let slot = self.jobs.get(at)?;
-        if let Some(rest) = self.rests.get(slot.rest()) {
-            return Some(rest.row);
+        if let Some(row) = self.whole(at) {
+            return Some(*row);
         }
+        let slot = self.jobs.get(at)?;
         let kind = self.kinds.get(slot.kind())?;
         Some(Job {
             key: JobKey { job: slot.id, attempt: Attempt::FIRST },

@@ -122,9 +122,14 @@ impl Engine {
             return self.wait_for(id, ticket);
         }
         let (is_here, pipe) = (slot.is_some(), slot.map_or(NONE, |slot| slot.pipe));
-        // An ended job is not kept in memory; what was read speaks for it.
-        let known = if is_here { self.store.row(at) } else { latest(rows, job) };
-        let Some(mut row) = known else { return self.refuse(id, Want::Job(job), Refused::Unknown) };
+        let mut row = if let Some(row) = self.store.whole(at) {
+            *row
+        } else {
+            // An ended job is not kept in memory; what was read speaks for it.
+            let known = if is_here { self.store.row(at) } else { latest(rows, job) };
+            let Some(row) = known else { return self.refuse(id, Want::Job(job), Refused::Unknown) };
+            row
+        };
         let before = Before::of(&row);
         let ticket = self.ticket();
         let step = match step(self.now, &mut row, event, &self.stamp(ticket)) {

@@ -234,6 +234,7 @@ impl Engine {
     }
 
     /// Does what the last change made possible.
+    #[inline]
     fn pump(&mut self) {
         if !(self.superseded.is_empty() && self.undecided.is_empty() && self.queues.woken.is_empty()) {
             self.follow_up();
@@ -241,6 +242,7 @@ impl Engine {
     }
 
     /// Decisions first, so that parked pulls see all that came at once.
+    #[cold]
     fn follow_up(&mut self) {
         while let Some((job, by)) = self.superseded.pop_front() {
             self.silently(job, Event::Supersede { by });
