@@ -172,6 +172,19 @@
 //! * A vote is durable, invisible, and not the node's version until the row proves it committed.
 //! * The fence protects, not the clock: time ends leases and waits, and decides nothing else.
 //! * Staleness is never widened. With every good node ailing, an ailing one that is *fresh* serves.
+//!
+//! # Limits
+//!
+//! * A recovery writes one entry of the feed, that of the newest state: between it and the backup's last one is a gap.
+//!   Who follows the feed takes the state whole there, and a write that was under way, if its version lies in the gap,
+//!   ends as [`Outcome::Unknown`] ([`Reason::FeedGap`]).
+//! * A fork family moves behind its root. One whose root is deleted stays on its shard ([`Reason::Deleted`]); its members
+//!   are still replaced, one at a time.
+//! * [`Router::accept_loss`] says what is newest and makes no copies: while fewer than W voters hold that, the repository
+//!   is pinned to the survivor again, until repair has made them. Turn a migration back, or end it, before that verb: whoever
+//!   was learning stays a learner.
+//! * What the old nodes hold of a family that has moved is yours to throw away; the gates stay, for a store that comes back
+//!   from an earlier backup.
 #![no_std]
 
 #[cfg(doctest)]

@@ -15,9 +15,11 @@
     reason = "a test fails by panicking, is told its size by the environment, and prints what it did"
 )]
 
+mod carry;
 #[path = "../common/mod.rs"]
 mod common;
 mod history;
+mod message;
 mod model;
 mod system;
 

@@ -5,7 +5,8 @@ use stateright::{Model, Property};
 use tenon_quorum::*;
 
 use crate::common::{Message as Sent, REPO, World, config};
-use crate::system::{Breach, Message, Reply, Sight, System, Writer, request};
+use crate::message::Message;
+use crate::system::{Breach, Reply, Sight, System, Writer, request};
 
 /// How often each thing may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -3,97 +3,14 @@
 //! Routers and gates are the crate's own. A message is carried out and its answer told in one step, unless a fault comes
 //! between; messages themselves are taken in any order, however late.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
-
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use tenon_quorum::*;
 
 use crate::common::{Fact, Message as Sent, Node, REPO, World};
 use crate::history::{Asked, Content, Told};
+use crate::message::{Life, Marked, Message, Parcel};
 
 pub const READER: usize = 2;
-
-/// A router's process: which one, and how often it was lost before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Life {
-    pub router: usize,
-    pub life: u8,
-}
-
-/// Something under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Message {
-    /// An order of a router to the store or to a node.
-    Do(Life, Effect),
-    /// From a writer's node to another member.
-    Stage(Life, NodeId, Member, StageOrder),
-    /// An answer that came late.
-    Tell(Life, Fact),
-    /// A routed read.
-    Serve(Life, Route),
-}
-
-impl Message {
-    /// Whether it happens before anything else unless it is set aside: what only spreads news. What races by its nature
-    /// (swaps, grants, votes, reads) never is.
-    pub fn is_prompt(&self) -> bool {
-        let Self::Do(_, effect) = self else { return false };
-        matches!(
-            effect,
-            Effect::FetchRow { .. }
-                | Effect::FetchFeed { .. }
-                | Effect::FetchFamily { .. }
-                | Effect::RaiseGate { .. }
-                | Effect::Probe { .. }
-                | Effect::Promise { .. }
-                | Effect::Initialise { .. }
-                | Effect::Sync { .. }
-        )
-    }
-}
-
-/// A message, and whether it was set aside.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Parcel {
-    pub message: Message,
-    pub aside: bool,
-}
-
-fn mark(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// A value that is hashed once and shared between states.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marked<T> {
-    mark: u64,
-    value: Arc<T>,
-}
-
-impl<T: Hash + Clone> Marked<T> {
-    fn new(value: T) -> Self {
-        Self { mark: mark(&value), value: Arc::new(value) }
-    }
-
-    pub fn get(&self) -> &T {
-        &self.value
-    }
-
-    fn change<R>(&mut self, act: impl FnOnce(&mut T) -> R) -> R {
-        let result = act(Arc::make_mut(&mut self.value));
-        self.mark = mark(&*self.value);
-        result
-    }
-}
-
-impl<T> Hash for Marked<T> {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.mark.hash(hasher);
-    }
-}
 
 /// A node's server, and what the checker keeps about it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +67,7 @@ pub struct System {
     config: Marked<Config>,
     pub now: Timestamp,
     pub row: Marked<Row>,
-    feed: Vec<FeedEntry>,
+    pub feed: Vec<FeedEntry>,
     /// All that was ever committed, whatever the store forgot.
     pub committed: Vec<FeedEntry>,
     /// The row and the feed that the store comes back with from a backup.
@@ -171,11 +88,6 @@ pub struct System {
 
 pub fn request(writer: usize) -> RequestId {
     RequestId(writer as u64 + 1)
-}
-
-fn content(stamp: Stamp) -> u64 {
-    let [high, _] = stamp.digest.0.as_chunks::<8>().0 else { unreachable!("sixteen bytes") };
-    u64::from_be_bytes(*high)
 }
 
 /// How an answer gets back.
@@ -282,13 +194,13 @@ impl System {
         let _ = self.history.on_return(at, told);
     }
 
-    fn breach(&mut self, breach: Breach) {
+    pub fn breach(&mut self, breach: Breach) {
         if !self.breaches.contains(&breach) {
             self.breaches.push(breach);
         }
     }
 
-    fn saw(&mut self, sight: Sight) {
+    pub fn saw(&mut self, sight: Sight) {
         if !self.sights.contains(&sight) {
             self.sights.push(sight);
         }
@@ -312,13 +224,13 @@ impl System {
     }
 
     /// The node's server, if it runs and its disk is in that life.
-    fn server(&mut self, node: NodeId, incarnation: Incarnation) -> Option<&mut Server> {
+    pub fn server(&mut self, node: NodeId, incarnation: Incarnation) -> Option<&mut Server> {
         let server = self.nodes.get_mut(node.0 as usize - 1)?;
         (server.up && server.node.incarnation == incarnation).then_some(server)
     }
 
     /// Keeps account of what a node let pass, and of what it holds.
-    fn passed(&mut self, node: NodeId, under: Option<Fence>) {
+    pub fn passed(&mut self, node: NodeId, under: Option<Fence>) {
         let server = &mut self.nodes[node.0 as usize - 1];
         let report = server.node.gate.report();
         let old = under.is_some_and(|fence| fence < server.raised);
@@ -334,130 +246,6 @@ impl System {
         if old {
             self.breach(Breach::OldFence);
         }
-    }
-
-    /// Carries a message out; what is told about it comes back.
-    pub fn carry_out(&mut self, message: &Message) -> Vec<(Life, Fact)> {
-        match message {
-            Message::Tell(to, fact) => vec![(*to, fact.clone())],
-            Message::Do(from, effect) => self.effect(*from, effect).into_iter().map(|fact| (*from, fact)).collect(),
-            Message::Stage(from, _, member, order) => {
-                self.stage(member.node, member.incarnation, order).into_iter().map(|fact| (*from, fact)).collect()
-            }
-            Message::Serve(from, route) => self.serve(route).into_iter().map(|fact| (*from, fact)).collect(),
-        }
-    }
-
-    fn effect(&mut self, from: Life, effect: &Effect) -> Vec<Fact> {
-        match effect {
-            Effect::SwapRow { ticket, expect, next, feed } => {
-                vec![Fact::Swap(*ticket, self.compare_and_set(expect.as_ref(), next, *feed))]
-            }
-            Effect::FetchRow { ask, .. } => vec![Fact::Row(*ask, Some(self.row.get().clone()))],
-            Effect::FetchFeed { ask, version, .. } => {
-                vec![Fact::Feed(*ask, self.feed.iter().find(|entry| entry.version() == *version).copied())]
-            }
-            Effect::FetchFamily { ask, .. } => vec![Fact::Family(*ask)],
-            Effect::Grant(grant) => self.take(from, grant),
-            Effect::RaiseGate { node, incarnation, row } => {
-                let Some(server) = self.server(*node, *incarnation) else { return Vec::new() };
-                let raised = server.node.show(row).is_ok();
-                let report = server.node.gate.report();
-                self.passed(*node, raised.then_some(row.fence));
-                vec![Fact::Report(report)]
-            }
-            Effect::Probe { node, .. } => {
-                let server = self.nodes.get(node.0 as usize - 1).filter(|server| server.up);
-                server.map(|server| Fact::Report(server.node.gate.report())).into_iter().collect()
-            }
-            Effect::Promise { node, incarnation, generation, .. } => {
-                let server = self.server(*node, *incarnation);
-                server.map(|server| server.node.promise(*generation)).into_iter().collect()
-            }
-            Effect::Initialise { task, target, incarnation, row } => {
-                self.install(*target, *incarnation, row).map(|result| Fact::Synced(*task, result)).into_iter().collect()
-            }
-            Effect::Sync { task, target, incarnation, source, row } => {
-                let source = self.nodes.get(source.0 as usize - 1).filter(|server| server.up);
-                let exact = source.is_some_and(|server| server.node.gate.applied() == row.newest);
-                let result = if exact { self.install(*target, *incarnation, row) } else { Some(SyncResult::Failed) };
-                result.map(|result| Fact::Synced(*task, result)).into_iter().collect()
-            }
-            Effect::Answer { .. } | Effect::Changed { .. } => Vec::new(),
-        }
-    }
-
-    fn compare_and_set(&mut self, expect: Option<&Row>, next: &Row, feed: Option<FeedEntry>) -> SwapResult {
-        let row = self.row.get();
-        if Some(row) != expect {
-            let found = row.clone();
-            self.saw(Sight::Conflict);
-            return SwapResult::Conflict(Some(found));
-        }
-        // Of a claim that may turn out to be committed, the newest is not yet decided.
-        let forgotten = self.committed.iter().any(|entry| entry.stamp.is_beyond(next.newest));
-        if next.order() <= row.order() || (forgotten && next.state != RowState::Decided) {
-            self.breach(Breach::NewestWentBack);
-        }
-        self.row = Marked::new(next.clone());
-        self.feed.extend(feed);
-        let news = feed.filter(|entry| self.committed.iter().all(|old| old.stamp != entry.stamp));
-        self.committed.extend(news);
-        SwapResult::Moved
-    }
-
-    /// The writer's node stages the write itself, in the same step, and sends it to the other members.
-    fn take(&mut self, from: Life, grant: &Grant) -> Vec<Fact> {
-        let at = usize::try_from(grant.request.0 - 1).expect("a writer");
-        self.writers[at].granted = Some(grant.base.fence);
-        let Some(server) = self.server(grant.writer, grant.incarnation) else { return Vec::new() };
-        let Some(order) = server.node.take(grant) else {
-            let report = server.node.gate.report();
-            self.passed(grant.writer, None);
-            return vec![Fact::Report(report), Fact::Declined(grant.writer, grant.base.fence)];
-        };
-        for member in grant.base.members.iter().filter(|member| member.node != grant.writer) {
-            self.send(Message::Stage(from, grant.writer, *member, order.clone()));
-        }
-        self.stage(grant.writer, grant.incarnation, &order)
-    }
-
-    fn stage(&mut self, node: NodeId, incarnation: Incarnation, order: &StageOrder) -> Vec<Fact> {
-        let Some(server) = self.server(node, incarnation) else { return Vec::new() };
-        let fence = order.base.fence;
-        let voted = server.node.stage(order);
-        let report = Fact::Report(server.node.gate.report());
-        self.passed(node, voted.then_some(fence));
-        if voted { vec![report] } else { vec![report, Fact::Declined(node, fence)] }
-    }
-
-    /// What was committed stays committed: a copy may come in after the fence rose again.
-    fn install(&mut self, node: NodeId, incarnation: Incarnation, row: &Row) -> Option<SyncResult> {
-        let result = self.server(node, incarnation)?.node.install(row);
-        self.passed(node, None);
-        Some(result)
-    }
-
-    fn serve(&mut self, route: &Route) -> Vec<Fact> {
-        let Some(reading) = self.reading else { return Vec::new() };
-        let Some(server) = self.server(route.node, route.incarnation) else {
-            self.reading = Some(Reading { routed: false, ..reading });
-            return Vec::new();
-        };
-        let staged = server.node.gate.staged().is_some();
-        let seen = server.node.serve(route);
-        let report = server.node.gate.report();
-        self.passed(route.node, seen.map(|_| route.proof.fence));
-        if let Some(stamp) = seen {
-            if staged && report.staged.is_none() {
-                self.saw(Sight::AppliedFirst);
-            }
-            self.end_read(Told::Content(content(stamp)));
-            return Vec::new();
-        }
-        self.saw(Sight::ReadRefused);
-        self.reading = Some(Reading { routed: false, ..reading });
-        vec![Fact::Report(report)]
     }
 
     pub fn end_read(&mut self, told: Told) {
