@@ -109,15 +109,16 @@ pub(crate) struct Resting<'a> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Rest {
     table: Table,
-    /// Those that nobody has are free.
     commons: Vec<Held>,
+    /// The places there that nobody has.
+    free: Vec<u32>,
     /// The same, to find its place.
     places: BTreeSet<(Common, u32)>,
 }
 
 impl Rest {
     pub(crate) const fn new() -> Self {
-        Self { table: Table::new(), commons: Vec::new(), places: BTreeSet::new() }
+        Self { table: Table::new(), commons: Vec::new(), free: Vec::new(), places: BTreeSet::new() }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -211,13 +212,15 @@ impl Rest {
         let place = if let Some((_, place)) = known {
             *place
         } else {
-            let free = self.commons.iter().position(|held| held.count == 0);
-            let place = u32::try_from(free.unwrap_or(self.commons.len())).ok().filter(|place| *place < u32::MAX)?;
             let held = Held { common: common.clone(), count: 0, outlook: Aside::default() };
-            match free.and_then(|free| self.commons.get_mut(free)) {
-                Some(free) => *free = held,
-                None => self.commons.push(held),
-            }
+            let place = if let Some(place) = self.free.pop() {
+                *self.commons.get_mut(usize::try_from(place).ok()?)? = held;
+                place
+            } else {
+                let place = u32::try_from(self.commons.len()).ok().filter(|place| *place < u32::MAX)?;
+                self.commons.push(held);
+                place
+            };
             self.places.insert((common, place));
             place
         };
@@ -241,6 +244,7 @@ impl Rest {
         held.count -= 1;
         if held.count == 0 {
             self.places.remove(&(held.common.clone(), place));
+            self.free.push(place);
         }
     }
 
@@ -251,7 +255,12 @@ impl Rest {
 
     /// Whether everything is as it should be: for a snapshot from outside.
     pub(crate) fn is_sound(&self) -> bool {
-        self.table.is_sound() && self.table.entries().all(|entry| self.common(entry).is_some())
+        let mut free = self.free.clone();
+        free.sort_unstable();
+        let unused = (0..).zip(&self.commons).filter(|(_, held)| held.count == 0).map(|(place, _): (u32, _)| place);
+        self.table.is_sound()
+            && self.table.entries().all(|entry| self.common(entry).is_some())
+            && free.into_iter().eq(unused)
     }
 }
 
@@ -307,6 +316,7 @@ mod tests {
             rest.take(RepoId(*repo));
         }
         assert!(rest.len() == 0 && rest.places.is_empty() && rest.commons.iter().all(|held| held.count == 0));
+        assert!(rest.is_sound() && rest.commons.len() <= 6, "places are used again: {}", rest.commons.len());
     }
 
     #[test]
