@@ -67,22 +67,6 @@ impl Kinds {
         let Some((_, jobs)) = self.slots.get_mut(at) else { return };
         *jobs -= 1;
         self.idle += u32::from(*jobs == 0);
-        if self.idle > self.slots.used / 2 + 64 {
-            self.sweep();
-        }
-    }
-
-    /// Forgets the kinds that no job is of: they are more than half, and have paid for the looking.
-    #[cold]
-    fn sweep(&mut self) {
-        let slots = &mut self.slots;
-        self.index.retain(|at| {
-            let is_idle = slots.get(*at).is_some_and(|(_, jobs)| *jobs == 0);
-            if is_idle {
-                slots.remove(*at);
-            }
-            !is_idle
-        });
-        self.idle = 0;
+        self.idle = self.slots.tidy(&mut self.index, self.idle, |(_, jobs)| *jobs == 0);
     }
 }

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use hashbrown::HashTable;
+
 /// The end of a list.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -85,6 +87,22 @@ impl<T> Slab<T> {
             Place::Used(value) => Some(value),
             Place::Free(_) => None,
         }
+    }
+
+    /// Frees what is idle, and takes it out of the `index` of places, once that is most of all: then it has paid for the
+    /// looking. Returns how many are idle still, of the `idle` that were.
+    pub(crate) fn tidy(&mut self, index: &mut HashTable<u32>, idle: u32, is_idle: impl Fn(&T) -> bool) -> u32 {
+        if idle <= self.used / 2 + 64 {
+            return idle;
+        }
+        index.retain(|at| {
+            let goes = self.get(*at).is_some_and(&is_idle);
+            if goes {
+                self.remove(*at);
+            }
+            !goes
+        });
+        0
     }
 
     /// The places that are used.

@@ -52,23 +52,7 @@ impl Workers {
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.head = job;
         self.idle += u32::from(job == NONE);
-        if self.idle > self.slots.used / 2 + 64 {
-            self.sweep();
-        }
-    }
-
-    /// Forgets those that hold nothing: they are more than half, and have paid for the looking.
-    #[cold]
-    fn sweep(&mut self) {
-        let slots = &mut self.slots;
-        self.index.retain(|at| {
-            let is_idle = slots.get(*at).is_some_and(|slot| slot.head == NONE);
-            if is_idle {
-                slots.remove(*at);
-            }
-            !is_idle
-        });
-        self.idle = 0;
+        self.idle = self.slots.tidy(&mut self.index, self.idle, |slot| slot.head == NONE);
     }
 }
 
