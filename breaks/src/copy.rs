@@ -1,13 +1,14 @@
 //! A copy of the workspace with one crate in it, where breaks are made and tests are run.
+//!
+//! The copy stays in `target/breaks/<folder>`, with what was built there: the next run builds no dependency again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use tempfile::TempDir;
 
-use crate::list::Break;
+use crate::list::{self, Break};
 
 /// What became of one break.
 pub(crate) enum Verdict {
@@ -17,9 +18,9 @@ pub(crate) enum Verdict {
     Survived,
 }
 
-/// One crate, copied out of the working tree; removed when dropped.
+/// One crate, copied out of the working tree.
 pub(crate) struct Copy {
-    root: TempDir,
+    root: PathBuf,
     package: String,
     folder: String,
 }
@@ -31,19 +32,22 @@ impl Copy {
     /// A file cannot be read or written, or the manifest does not list its members as expected.
     pub(crate) fn of(root: &Path, folder: &str) -> Result<Self> {
         let copy = Self {
-            root: TempDir::with_prefix("breaks-")?,
+            root: root.join("target/breaks").join(folder),
             package: format!("tenon-{folder}"),
             folder: folder.to_owned(),
         };
+        if copy.crate_dir().exists() {
+            fs::remove_dir_all(copy.crate_dir())?;
+        }
         copy_folder(&root.join(folder), &copy.crate_dir())?;
-        fs::copy(root.join("Cargo.lock"), copy.root.path().join("Cargo.lock"))?;
+        fs::copy(root.join("Cargo.lock"), copy.root.join("Cargo.lock"))?;
         let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
         let members =
             manifest.lines().find(|line| line.starts_with("members = ")).context("no members in Cargo.toml")?;
         let others = |line: &&str| !line.starts_with("tenon-") || line.starts_with(&format!("{} ", copy.package));
         let own: Vec<&str> = manifest.lines().filter(others).collect();
         let own = own.join("\n").replace(members, &format!("members = [\"{folder}\"]"));
-        fs::write(copy.root.path().join("Cargo.toml"), own + "\n")?;
+        fs::write(copy.root.join("Cargo.toml"), own + "\n")?;
         Ok(copy)
     }
 
@@ -62,24 +66,24 @@ impl Copy {
     /// # Errors
     /// The break does not fit, or does not compile: it proves nothing.
     pub(crate) fn try_break(&self, broken: &Break) -> Result<Verdict> {
-        let path = self.crate_dir().join(&broken.file);
-        let source = fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
-        fs::write(&path, broken.applied(&source)?)?;
+        let sources = list::sources(&self.crate_dir().join("src"))?;
+        let (source, changed) = broken.applied(&sources)?;
+        fs::write(&source.path, changed)?;
         let (builds, errors) = self.test(&broken.tests, &["--no-run"])?;
         let outcome = self.test(&broken.tests, &[]);
-        fs::write(&path, source)?;
+        fs::write(&source.path, &source.text)?;
         ensure!(builds, "`{}` does not compile:\n{errors}", broken.rule);
         let (ok, output) = outcome?;
         Ok(if ok { Verdict::Survived } else { Verdict::Noticed(first_failure(&output)) })
     }
 
     fn crate_dir(&self) -> PathBuf {
-        self.root.path().join(&self.folder)
+        self.root.join(&self.folder)
     }
 
     fn test(&self, targets: &[String], more: &[&str]) -> Result<(bool, String)> {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(self.root.path()).env("CARGO_TARGET_DIR", self.root.path().join("target"));
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", self.root.join("target"));
         command.args(["test", "--offline", "--all-features", "--color=never", "-p", &self.package]).args(more);
         for target in targets {
             match target.as_str() {

@@ -5,13 +5,16 @@
 //! tests gate laws model          the test targets that must notice, unless a break names others; `lib`: unit tests
 //!
 //! == 3: a conflict is not an acknowledgement
-//! in src/commit.rs
 //! by exhaustive                  (optional) the targets that must notice this one
-//! - what stands there, exactly once
+//! - what stands exactly once in the crate's sources
 //! + what is put in its place
 //! ```
+//!
+//! An entry names no file, so that files can move: its text is looked for in the whole of `src`, and an entry whose text is
+//! missing or ambiguous is an error.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -19,8 +22,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 pub(crate) struct Break {
     /// The rule's number or name, and what is broken: `3: a conflict is not an acknowledgement`.
     pub(crate) rule: String,
-    /// The file to change, from the crate's root.
-    pub(crate) file: String,
     /// The test targets that must notice.
     pub(crate) tests: Vec<String>,
     old: String,
@@ -28,37 +29,73 @@ pub(crate) struct Break {
 }
 
 impl Break {
-    /// The source with the break in it.
+    /// The file that holds the text to be replaced, and its contents with the break in them.
     ///
     /// # Errors
-    /// What is to be replaced does not stand there exactly once.
-    pub(crate) fn applied(&self, source: &str) -> Result<String> {
-        let found = source.matches(&self.old).count();
-        ensure!(found == 1, "`{}`: {} holds this {found} times, not once:\n{}", self.rule, self.file, self.old);
-        Ok(source.replacen(&self.old, &self.new, 1))
+    /// The text stands in no source file, or in more than one place.
+    pub(crate) fn applied<'a>(&self, sources: &'a [Source]) -> Result<(&'a Source, String)> {
+        let places: Vec<_> = sources.iter().filter(|source| source.text.contains(&self.old)).collect();
+        let found: usize = places.iter().map(|source| source.text.matches(&self.old).count()).sum();
+        let names: Vec<_> = places.iter().map(|source| source.path.display().to_string()).collect();
+        let [source] = places[..] else {
+            bail!(
+                "`{}`: its text stands in {} files, not one ({}):\n{}",
+                self.rule,
+                places.len(),
+                names.join(", "),
+                self.old
+            )
+        };
+        ensure!(found == 1, "`{}`: its text stands {found} times in {}, not once:\n{}", self.rule, names[0], self.old);
+        Ok((source, source.text.replacen(&self.old, &self.new, 1)))
     }
 
     fn parse(entry: &str, tests: &[String]) -> Result<Self> {
         let mut lines = entry.lines();
         let rule = lines.next().context("a break without a name")?.trim().to_owned();
-        let mut parsed =
-            Self { rule, file: String::new(), tests: tests.to_vec(), old: String::new(), new: String::new() };
+        let mut parsed = Self { rule, tests: tests.to_vec(), old: String::new(), new: String::new() };
         let (mut old, mut new) = (Vec::new(), Vec::new());
         for line in lines.map(str::trim_end).filter(|line| !line.is_empty()) {
             match line.split_once(' ').unwrap_or((line, "")) {
-                ("in", file) => file.clone_into(&mut parsed.file),
                 ("by", targets) => parsed.tests = words(targets),
                 ("-", text) => old.push(text),
                 ("+", text) => new.push(text),
                 _ => bail!("`{}`: not understood: {line}", parsed.rule),
             }
         }
-        ensure!(!parsed.file.is_empty(), "`{}` names no file (in src/…)", parsed.rule);
         ensure!(!old.is_empty() && old != new, "`{}` changes nothing", parsed.rule);
         ensure!(!parsed.tests.is_empty(), "`{}` names no test target", parsed.rule);
         (parsed.old, parsed.new) = (old.join("\n"), new.join("\n"));
         Ok(parsed)
     }
+}
+
+/// One source file of a crate.
+pub(crate) struct Source {
+    /// The file's path.
+    pub(crate) path: PathBuf,
+    /// The file's contents.
+    pub(crate) text: String,
+}
+
+/// The source files below this folder, in the order of their paths.
+///
+/// # Errors
+/// A folder or a file cannot be read.
+pub(crate) fn sources(folder: &Path) -> Result<Vec<Source>> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(folder).with_context(|| format!("no folder {}", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort_unstable();
+    for path in paths {
+        if path.is_dir() {
+            found.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
+            found.push(Source { path, text });
+        }
+    }
+    Ok(found)
 }
 
 /// The breaks that the crate in this folder lists.
@@ -67,7 +104,7 @@ impl Break {
 /// No list, or one that cannot be read.
 pub(crate) fn read(crate_dir: &Path) -> Result<Vec<Break>> {
     let path = crate_dir.join("tests/breaks.txt");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("no list of breaks at {}", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("no list of breaks at {}", path.display()))?;
     let mut parts = text.split("\n== ");
     let head = parts.next().unwrap_or_default();
     let tests = words(head.lines().find_map(|line| line.strip_prefix("tests ")).unwrap_or_default());
@@ -80,8 +117,6 @@ fn words(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -91,23 +126,26 @@ mod tests {
         let crates: Vec<_> = lists.filter(|dir| dir.join("tests/breaks.txt").exists()).collect();
         assert!(!crates.is_empty());
         for dir in crates {
-            let breaks = read(&dir).unwrap();
+            let (breaks, sources) = (read(&dir).unwrap(), sources(&dir.join("src")).unwrap());
             assert!(!breaks.is_empty(), "{} lists none", dir.display());
             for broken in breaks {
-                let source = fs::read_to_string(dir.join(&broken.file)).unwrap();
-                broken.applied(&source).unwrap();
+                broken.applied(&sources).unwrap();
             }
         }
     }
 
     #[test]
     fn a_break_that_does_not_fit_is_refused() {
-        let entry = "1: a rule\nin src/a.rs\n- old\n+ new";
+        let crate_of = |texts: &[&str]| -> Vec<Source> {
+            texts.iter().map(|text| Source { path: "src/a.rs".into(), text: (*text).to_owned() }).collect()
+        };
+        let entry = "1: a rule\n- old\n+ new";
         let broken = Break::parse(entry, &words("laws")).unwrap();
-        assert_eq!(broken.applied("an old thing").unwrap(), "an new thing");
-        assert!(broken.applied("nothing").is_err() && broken.applied("old, old").is_err());
-        assert!(Break::parse("1: no file\n- old\n+ new", &words("laws")).is_err());
-        assert!(Break::parse("1: no change\nin src/a.rs\n- old\n+ old", &words("laws")).is_err());
+        assert_eq!(broken.applied(&crate_of(&["nothing", "an old thing"])).unwrap().1, "an new thing");
+        assert!(broken.applied(&crate_of(&["nothing"])).is_err(), "missing");
+        assert!(broken.applied(&crate_of(&["old, old"])).is_err(), "twice in one file");
+        assert!(broken.applied(&crate_of(&["old", "old"])).is_err(), "once in each of two files");
+        assert!(Break::parse("1: no change\n- old\n+ old", &words("laws")).is_err());
         assert!(Break::parse(entry, &[]).is_err());
     }
 }
