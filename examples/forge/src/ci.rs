@@ -40,6 +40,8 @@ use store::CiStore;
 pub(crate) const WORKER_TOKEN_ENV: &str = "FORGE_WORKER_TOKEN";
 /// The file of the data folder that holds it.
 pub(crate) const WORKER_TOKEN_FILE: &str = "worker-token";
+/// Commits of open pipelines that one repository vouches for at once, the newest first.
+const MOST_OPEN: u32 = 64;
 /// How long workers may take to give back what they run when the whole ends.
 const FAREWELL: Duration = Duration::from_secs(4);
 
@@ -141,6 +143,11 @@ impl Ci {
     /// The version up to which a repository's pushes have their pipelines.
     pub(crate) async fn followed(&self, repo: u64) -> Result<u64, Failure> {
         Ok(show::stored(&self.centre, move |centre| centre.store.cursor(repo)).await?.version)
+    }
+
+    /// The commits of a repository whose pipelines have not ended.
+    pub(crate) async fn open_commits(&self, repo: u64) -> Result<Vec<String>, Failure> {
+        show::stored(&self.centre, move |centre| centre.store.open_commits(repo, MOST_OPEN)).await
     }
 
     /// Ends the workers, which give back what they run; then lets go who waits.

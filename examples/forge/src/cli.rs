@@ -1,5 +1,7 @@
 //! The command line: what the program can be asked, and the one place where errors are printed.
 
+mod repository;
+
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use crate::ci::{CiArgs, WORKER_TOKEN_ENV, WORKER_TOKEN_FILE, worker};
 use crate::client::Client;
 use crate::home::Home;
 use crate::router::store;
+use crate::router::tidy::Retention;
 use crate::{demo, node, router};
 
 /// The environment variable that hands the cluster's token to a node process (never in `argv`,
@@ -46,6 +49,18 @@ enum Command {
     Create(NamedArgs),
     /// Show the nodes, and every repository's version and replicas.
     Status(StatusArgs),
+    /// Delete a repository, with everything in it, on every node.
+    Delete(repository::DeleteArgs),
+    /// Give a repository another name; the old one leads nowhere afterwards.
+    Rename(repository::NewNameArgs),
+    /// Make a repository of its own that begins with all that another has.
+    Fork(repository::NewNameArgs),
+    /// Say, or choose, the branch that a clone checks out.
+    DefaultBranch(repository::DefaultBranchArgs),
+    /// Protect a branch: it cannot be deleted, nor forced. Without a branch: list those that are protected.
+    Protect(repository::ProtectArgs),
+    /// Sweep out objects that no branch or tag reaches any more, on every node; say what was freed.
+    Gc(NamedArgs),
     /// Fold a repository's refs log: old records become segments.
     Compact(NamedArgs),
     /// Compare a repository's replicas by what Git lists on each node; fails if they differ.
@@ -65,12 +80,6 @@ enum Command {
     Worker(WorkerCommand),
     /// Show and check it all by itself: pushes, a killed node, repair, compaction, comparison.
     Demo(DemoArgs),
-    /// A Git hook of a node; Git starts it.
-    #[command(hide = true)]
-    Hook {
-        /// Which hook.
-        name: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -232,6 +241,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) limits: Limits,
     #[command(flatten)]
+    pub(crate) retention: Retention,
+    #[command(flatten)]
     pub(crate) ci: CiArgs,
 }
 
@@ -266,7 +277,6 @@ pub(crate) struct NodeArgs {
 
 /// What one request may cost.
 #[derive(Clone, Copy, Debug, Args)]
-#[expect(clippy::struct_field_names, reason = "the fields are the flags")]
 pub(crate) struct Limits {
     /// Largest body of one push, in bytes.
     #[arg(long, default_value_t = 1 << 30)]
@@ -274,6 +284,9 @@ pub(crate) struct Limits {
     /// Most refs that one push may change.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) max_refs_per_push: usize,
+    /// Refuse every fault that Git finds in objects, also those of old repositories that harm nobody.
+    #[arg(long)]
+    pub(crate) strict_objects: bool,
     /// Longest run of one Git process, in seconds.
     #[arg(long, default_value_t = 600)]
     pub(crate) max_git_seconds: u64,
@@ -288,8 +301,6 @@ pub(crate) struct Limits {
 /// Does what was asked. Errors go to standard error, with all their causes.
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        // A hook is a short-lived child of Git: no runtime, no log of its own.
-        Command::Hook { name } => return node::hook::run(&name),
         Command::Worker(WorkerCommand::Guard { argv }) => return worker::guard::main(&argv),
         Command::Worker(WorkerCommand::Run(args)) => with_runtime("forge=info", work(args)),
         Command::Serve(args) => with_runtime("forge=info", serve(args)),
@@ -301,6 +312,12 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => with_runtime("error", demo::run(args)),
         Command::Create(args) => with_runtime("warn", create(args)),
         Command::Status(args) => with_runtime("warn", status(args)),
+        Command::Delete(args) => with_runtime("warn", repository::delete(args)),
+        Command::Rename(args) => with_runtime("warn", repository::rename(args)),
+        Command::Fork(args) => with_runtime("warn", repository::fork(args)),
+        Command::DefaultBranch(args) => with_runtime("warn", repository::default_branch(args)),
+        Command::Protect(args) => with_runtime("warn", repository::protect(args)),
+        Command::Gc(args) => with_runtime("warn", repository::sweep(args)),
         Command::Compact(args) => with_runtime("warn", compact(args)),
         Command::Rebuild(args) => with_runtime("warn", rebuild(args)),
         Command::Migrate(args) => with_runtime("warn", migrate(args)),

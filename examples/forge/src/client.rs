@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use crate::home;
 use crate::router::{
-    Compacted, Inspected, Inspection, Listed, Moved, Named, NodeStatus, Recovered, Replaced, ReplicaStatus, RepoStatus,
-    Status,
+    Branch, Compacted, Inspected, Inspection, Listed, Moved, Named, NewName, NodeStatus, Protect, Recovered, Replaced,
+    ReplicaStatus, RepoStatus, Status, SweptNodes,
 };
 
 /// A running router's API.
@@ -80,6 +80,42 @@ impl Client {
     /// Has every repository of a restored store recovered.
     pub(crate) async fn recover(&self) -> Result<Recovered> {
         self.call(Method::POST, "/api/store/recover", None::<&()>).await
+    }
+
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        self.send(Method::DELETE, &format!("/api/repos/{}", part(name)), None::<&()>).await.map(|_| ())
+    }
+
+    pub(crate) async fn rename(&self, name: &str, new: &str) -> Result<Listed> {
+        let new = NewName { name: new.to_owned() };
+        self.call(Method::POST, &format!("/api/repos/{}/rename", part(name)), Some(&new)).await
+    }
+
+    pub(crate) async fn fork(&self, name: &str, new: &str) -> Result<Listed> {
+        let new = NewName { name: new.to_owned() };
+        self.call(Method::POST, &format!("/api/repos/{}/fork", part(name)), Some(&new)).await
+    }
+
+    /// The default branch, which becomes `branch` if one is named.
+    pub(crate) async fn default_branch(&self, name: &str, branch: Option<String>) -> Result<Branch> {
+        let path = format!("/api/repos/{}/default-branch", part(name));
+        match branch {
+            None => self.call(Method::GET, &path, None::<&()>).await,
+            Some(branch) => self.call(Method::POST, &path, Some(&Branch { branch })).await,
+        }
+    }
+
+    /// The protected branches, once `branch` is one if `on`, or none any more.
+    pub(crate) async fn protect(&self, name: &str, branch: Option<String>, on: bool) -> Result<Vec<String>> {
+        let path = format!("/api/repos/{}/protected", part(name));
+        match branch {
+            None => self.call(Method::GET, &path, None::<&()>).await,
+            Some(branch) => self.call(Method::POST, &path, Some(&Protect { branch, on })).await,
+        }
+    }
+
+    pub(crate) async fn sweep(&self, name: &str) -> Result<SweptNodes> {
+        self.call(Method::POST, &format!("/api/repos/{}/sweep", part(name)), None::<&()>).await
     }
 
     /// What the API says under a path.

@@ -144,6 +144,7 @@ impl Plan {
             .args(["--max-push-bytes", &l.max_push_bytes.to_string()])
             .args(["--max-refs-per-push", &l.max_refs_per_push.to_string()])
             .args(["--max-git-seconds", &l.max_git_seconds.to_string()])
+            .args(l.strict_objects.then_some("--strict-objects"))
             .env(CLUSTER_TOKEN_ENV, &self.token)
             // Its own group: Ctrl-C in the terminal reaches the router alone, which stops the
             // nodes in order.

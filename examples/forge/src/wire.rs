@@ -12,17 +12,19 @@ use serde::{Deserialize, Serialize};
 use tenon_quorum::{Digest, Epoch, Grant, Incarnation, NodeId, Proof, RepoId, Report, Row};
 use tenon_refslog::{LineageId, ObjectId};
 
-use crate::git::objects::PackKind;
-
-/// On a `POST git-receive-pack` that is a push: a [`WriteOrder`].
+/// On `POST /repos/{id}/push`: a [`WriteOrder`]; the body is the pkt-lines of the push's commands.
 pub(crate) const GRANT: &str = "x-forge-grant";
 /// On a routed read (`info/refs`, `git-upload-pack`): the [`Route`](tenon_quorum::Route).
 pub(crate) const ROUTE: &str = "x-forge-route";
+/// On a routed `git-upload-pack`: ids that may be had though no ref reaches them any more, as those of open pipelines.
+pub(crate) const ALSO: &str = "x-forge-also";
 /// On what the router orders: the life of the node's disk that it is for.
 pub(crate) const LIFE: &str = "x-forge-life";
-/// Where the body is bytes, the question itself: on `objects` and `apply` a [`Proof`], on `stage` a
+/// Where the body is bytes, the question itself: on `apply` a [`Row`], on `stage` a
 /// [`StageOrder`](tenon_quorum::StageOrder), on `propose` a [`Propose`].
 pub(crate) const ASK: &str = "x-forge-ask";
+/// On `stage` and `apply`: the [`ParcelId`] of the parcel that holds the record's objects, if they came in one.
+pub(crate) const PARCEL: &str = "x-forge-parcel";
 
 /// The lineage of a repository's refs log: another one for every epoch, so that a history that was given up is never mixed in.
 pub(crate) fn lineage(repo: RepoId, epoch: Epoch) -> LineageId {
@@ -60,6 +62,9 @@ pub(crate) struct FileView {
     pub(crate) commit: Option<String>,
     /// The first line of its message.
     pub(crate) subject: String,
+    /// Whether its message says that no pipeline is wanted.
+    #[serde(default)]
+    pub(crate) skip_ci: bool,
     /// The file; absent if it is not there.
     pub(crate) file: Option<FileText>,
 }
@@ -98,14 +103,73 @@ pub(crate) struct Peer {
     pub(crate) url: String,
 }
 
-/// In [`GRANT`]: the right to write once, as the router got it from `tenon-quorum`, and where the other members listen.
+/// The name of a parcel, which holds the objects of one push until the push is decided. Nodes name a folder by it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct ParcelId(String);
+
+/// Why a text names no parcel.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("a parcel's name is 32 hexadecimal digits")]
+pub(crate) struct NoParcelId;
+
+impl ParcelId {
+    /// A name that no other parcel has.
+    pub(crate) fn random() -> anyhow::Result<ParcelId> {
+        Ok(ParcelId(crate::home::hex(&crate::home::random_bytes()?[..16])))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ParcelId {
+    type Error = NoParcelId;
+
+    fn try_from(text: String) -> Result<ParcelId, NoParcelId> {
+        let fits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if fits { Ok(ParcelId(text)) } else { Err(NoParcelId) }
+    }
+}
+
+impl From<ParcelId> for String {
+    fn from(id: ParcelId) -> String {
+        id.0
+    }
+}
+
+impl std::fmt::Display for ParcelId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// In [`GRANT`]: the right to write once, as the router got it from `tenon-quorum`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WriteOrder {
     pub(crate) grant: Grant,
-    /// All members but the writer: they get the objects.
-    pub(crate) peers: Vec<Peer>,
-    /// W, the writer included: as many voters must hold the objects before the refs are proposed.
-    pub(crate) need: usize,
+    /// Where the objects of the push are, if it brought any.
+    pub(crate) parcel: Option<ParcelId>,
+    /// Branches, as full names, that may be neither deleted nor moved to what does not contain them.
+    pub(crate) protected: Vec<String>,
+}
+
+/// The answer to a push.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PushAnswer {
+    /// For each command, in order, why it was refused; `None` is `ok`.
+    pub(crate) verdicts: Vec<Option<String>>,
+    /// The branch that `HEAD` is to name from now on: the push has deleted the one that it named.
+    pub(crate) head: Option<String>,
+}
+
+/// `POST /repos/{id}/parcels/{parcel}/forward` on a node that holds a parcel: send all that its tips need to a node that lags.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Forward {
+    pub(crate) to: Peer,
+    /// The ids, in hexadecimal digits.
+    pub(crate) tips: Vec<String>,
 }
 
 /// `POST /internal/writes/{write}/propose` on the router, in [`ASK`]; the body is the record's frame.
@@ -115,6 +179,8 @@ pub(crate) struct Propose {
     pub(crate) base: Proof,
     /// The digest of the refs after the record.
     pub(crate) after: Digest,
+    /// Where the objects of the record are, if they came with it.
+    pub(crate) parcel: Option<ParcelId>,
 }
 
 /// The answer to [`Propose`]. The same question again gets the same answer.
@@ -208,12 +274,11 @@ impl LogPart {
     }
 }
 
-/// What a pack is to make reachable: it leads the body of `POST /repos/{id}/objects`, and then comes the pack.
+/// What a pack is to make reachable: it leads the body of `POST /repos/{id}/parcels/{parcel}`, and then comes the pack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Shipment {
     /// The ids, in hexadecimal digits.
     pub(crate) tips: Vec<String>,
-    pub(crate) kind: PackKind,
 }
 
 impl Shipment {

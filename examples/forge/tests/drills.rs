@@ -114,7 +114,7 @@ fn below(node: i32, words: &str) -> Vec<i32> {
 fn a_writer_killed_at_any_point_of_a_push_loses_nothing_and_leaves_nothing() {
     let forge = forge();
     let ann = with_one_push(&forge);
-    for point in ["pre-receive", "after-prepare", "after-append", "after-commit"] {
+    for point in ["in-parcel", "after-prepare", "after-append", "after-commit"] {
         let version = forge.version("demo");
         order(&forge, &format!("kill {point}"));
         let id = ann.commit("work", point);
@@ -180,7 +180,7 @@ fn a_writer_that_wakes_up_after_its_time_moves_nothing() {
 }
 
 #[test]
-fn a_receive_pack_that_dies_under_its_hook_commits_nothing_by_itself() {
+fn a_git_that_dies_after_the_refs_were_locked_changes_nothing_of_the_outcome() {
     let forge = forge();
     let ann = with_one_push(&forge);
     let version = forge.version("demo");
@@ -189,17 +189,20 @@ fn a_receive_pack_that_dies_under_its_hook_commits_nothing_by_itself() {
     let mut push = ann.command(&ann.home.join("work"), &["push", "-q", "origin", "main"]).spawn().unwrap();
     let writer = struck(&forge);
     let pid = forge.pid(u64::from(writer)).unwrap();
-    let git = below(pid, "receive-pack");
+    let git = below(pid, "update-ref");
     assert!(!git.is_empty());
     for pid in git {
         let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     go_on(&forge);
-    assert!(ended(&mut push), "the push was granted anew");
+    assert!(ended(&mut push), "what the log has is carried out");
     forge.assert_alike("demo");
     assert_eq!(forge.version("demo"), version + 1, "once, not twice");
     assert!(ann.remote_refs(&forge.repo_url("demo")).contains(&format!("{id}\trefs/heads/main")));
-    await_that("no hook is left", || below(pid, "hook proc-receive").is_empty());
+    // And its locks are in nobody's way.
+    ann.commit("work", "third");
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    forge.assert_alike("demo");
     assert_nothing_left(&forge);
 }
 
@@ -212,15 +215,24 @@ fn a_replica_that_lags_is_sent_all_objects() {
         ann.commit("work", &format!("missed-{n}"));
         ann.ok("work", &["push", "-q", "origin", "main"]);
     }
-    // Its repair stands still before any ref has moved, so it lags.
-    order(&forge, "stall in-sync 3");
+    // Its repair stands still before it has fetched anything, so it lags.
+    order(&forge, "stall before-sync 3");
     forge.node("start", 3);
     assert_eq!(struck(&forge), 3);
-    let bare = forge.bare("demo", 3);
+    let parcels = forge.bare("demo", 3).join("parcels");
     let id = ann.commit("work", "last");
     ann.ok("work", &["push", "-q", "origin", "main"]);
-    let has = || Command::new("git").args(["rev-list", "--objects", &id]).env("GIT_DIR", &bare).output().unwrap();
-    await_that("the one that lags has the objects", || has().status.success());
+    let packs = || {
+        files(&parcels).into_iter().filter(|file| file.extension().is_some_and(|end| end == "idx")).collect::<Vec<_>>()
+    };
+    await_that("the one that lags has a pack", || parcels.exists() && !packs().is_empty());
+    let pack = packs().remove(0);
+    let whole = Command::new("git").args(["verify-pack", "-v"]).arg(&pack).output().unwrap();
+    let text = String::from_utf8_lossy(&whole.stdout).into_owned();
+    assert!(
+        text.contains(&id) && text.matches(" commit ").count() == 5,
+        "all five commits, not the newest alone: {text}"
+    );
     go_on(&forge);
     forge.assert_alike("demo");
     assert_nothing_left(&forge);

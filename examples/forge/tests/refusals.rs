@@ -18,16 +18,18 @@ fn what_git_would_refuse_is_refused_with_its_reason_and_moves_nothing() {
     let version = forge.version("demo");
     // What is pushed, and what must be said of which ref.
     let cases: &[(&[&str], &str)] = &[
-        (&[":refs/heads/main"], "main (the default branch (HEAD) cannot be deleted)"),
         (&["main:refs/heads/topic"], "topic (conflicts with 'refs/heads/topic/one', which exists)"),
         (&["main:refs/heads/main/sub"], "main/sub (conflicts with 'refs/heads/main', which exists)"),
         (&["main:refs/heads/x", "main:refs/heads/x/y"], "x/y (conflicts with 'refs/heads/x' in the same transaction)"),
         (&["v1:refs/heads/tagged"], "non-commit object"),
         (&["BLOB:refs/heads/blob"], "non-commit object"),
         (&["main:refs/worktree/mine"], "belongs to one worktree"),
+        (&[":refs/heads/topic/one", "BLOB:refs/heads/topic"], "non-commit object"),
+        (&["main:refs/tags/LONG"], "the name is too long"),
     ];
     for (refspecs, said) in cases {
-        let refspecs: Vec<String> = refspecs.iter().map(|spec| spec.replace("BLOB", &blob)).collect();
+        let refspecs: Vec<String> =
+            refspecs.iter().map(|spec| spec.replace("BLOB", &blob).replace("LONG", &"l".repeat(251))).collect();
         let mut args = vec!["push", "origin"];
         args.extend(refspecs.iter().map(String::as_str));
         let answer = ann.fails("work", &args);
@@ -54,6 +56,8 @@ fn what_plain_git_takes_is_taken() {
         &["main:refs/heads/ümläut"],
         &[":refs/heads/a", ":refs/heads/b"],
         &["main:refs/heads/a/deeper"],
+        &[":refs/heads/a/deeper", "main:refs/heads/a"],
+        &[":refs/heads/a", "main:refs/heads/a/b/c"],
         &[":refs/heads/was-never-there"],
     ];
     for refspecs in cases {
@@ -63,7 +67,7 @@ fn what_plain_git_takes_is_taken() {
         ann.ok("work", &args);
     }
     forge.assert_alike("demo");
-    assert_eq!(forge.version("demo"), 2 + 7, "one version for each push that changed something");
+    assert_eq!(forge.version("demo"), 2 + 9, "one version for each push that changed something");
 
     // A shallow clone pushes what it made upon it.
     ann.commit("work", "second");

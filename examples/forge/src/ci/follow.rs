@@ -15,6 +15,7 @@ use super::file::{self, CiFile};
 use super::plan::Plan;
 use super::store::Cursor;
 use crate::router::Host;
+use crate::router::store::Pipelines;
 use crate::wire::FileText;
 
 /// How many pushes are read at once.
@@ -70,7 +71,9 @@ async fn catch_up(host: &Host, repo: u64) -> Result<u64> {
             return Ok(cursor.version);
         }
         for row in rows {
-            let sets = if row.record.is_empty() {
+            let sets = if row.pipelines == Pipelines::Skipped {
+                Vec::new()
+            } else if row.record.is_empty() {
                 tracing::warn!(repo, version = row.version, "its record is gone: it gets no pipeline");
                 Vec::new()
             } else {
@@ -112,7 +115,7 @@ fn sets(record: &Record) -> Vec<Set> {
 
 async fn one(host: &Host, centre: &Centre, repo: u64, version: u64, set: &Set, cursor: (Cursor, Cursor)) -> Result<()> {
     let view = host.file(repo, &set.object, file::FILE, file::MOST_BYTES).await?;
-    let (Some(commit), Some(text)) = (view.commit, view.file) else {
+    let (Some(commit), Some(text), false) = (view.commit, view.file, view.skip_ci) else {
         centre.store.pass(repo, cursor, None)?;
         return Ok(());
     };

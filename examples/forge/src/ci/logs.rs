@@ -67,6 +67,14 @@ impl Logs {
         Ok(Tail { text: plain(&bytes), before })
     }
 
+    /// Removes a log, if there is one.
+    pub(crate) fn remove(&self, key: JobKey) -> io::Result<()> {
+        match fs::remove_file(self.file(key)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     fn file(&self, key: JobKey) -> PathBuf {
         self.folder.join(format!("{}-{}.log", key.job, key.attempt))
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
-use tenon_jobqueue::{Change, JobId, PipelineId, Row};
+use tenon_jobqueue::{Attempt, Change, JobId, JobKey, PipelineId, Row};
 
 pub(crate) use read::{JobRecord, PipelineRecord};
 
@@ -182,6 +182,38 @@ impl CiStore {
 
     pub(crate) fn cursor(&self, repo: u64) -> Result<Cursor, CiStoreError> {
         rows::cursor(&self.lock(), signed(repo)?)
+    }
+
+    /// Forgets pipelines that ended before a moment, but for each repository's newest `keep`; the jobs' attempts that are gone.
+    pub(crate) fn forget(&self, before_ms: u64, keep: u32) -> Result<Vec<JobKey>, CiStoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // The largest id stays: what comes after it is counted from there.
+        tx.execute_batch("CREATE TEMP TABLE IF NOT EXISTS old(id INTEGER PRIMARY KEY); DELETE FROM old")?;
+        tx.execute(
+            "INSERT INTO old(id) SELECT id FROM (
+               SELECT id, open, COALESCE(ended_ms, created_ms) AS ended,
+                 ROW_NUMBER() OVER (PARTITION BY repo ORDER BY id DESC) AS place FROM ci_pipelines)
+             WHERE place > ?2 AND open = 0 AND ended < ?1 AND id < (SELECT MAX(id) FROM ci_pipelines)
+               AND id < (SELECT MAX(pipeline) FROM ci_places)",
+            params![signed(before_ms)?, keep],
+        )?;
+        let gone = {
+            let mut query =
+                tx.prepare("SELECT job, attempt FROM ci_jobs WHERE pipeline IN old ORDER BY job, attempt")?;
+            let rows = query.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, u32>(1)?)))?;
+            rows.map(|row| {
+                let (job, attempt) = row?;
+                Ok(JobKey { job: JobId::new(unsigned(job)?), attempt: Attempt::new(attempt) })
+            })
+            .collect::<Result<Vec<_>, CiStoreError>>()?
+        };
+        for table in ["ci_jobs", "ci_places"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE pipeline IN old"), [])?;
+        }
+        tx.execute("DELETE FROM ci_pipelines WHERE id IN old", [])?;
+        tx.commit()?;
+        Ok(gone)
     }
 
     /// Counts one up, durably: a number that was never given out before.

@@ -44,6 +44,7 @@ impl Running {
             nodes: 3,
             token: None,
             limits,
+            retention: router::tidy::Retention::usual(),
             ci: CiArgs::demo(),
         };
         let (end, ended) = oneshot::channel();

@@ -3,6 +3,7 @@
 //! Every Git process of forge is made here. It sees a cleared environment, no system or user configuration, the settings of
 //! [`settings`] above those of the repository, a process group of its own, and it does not outlive the value that stands for it.
 
+pub(crate) mod advertise;
 pub(crate) mod objects;
 pub(crate) mod pkt;
 pub(crate) mod process;
@@ -104,21 +105,15 @@ impl Git {
 ///
 /// The first group makes what Git acknowledges durable and keeps it from tidying up on its own; the second disarms every
 /// setting by which a repository could make Git run a program or leave the machine.
-fn settings() -> [(&'static str, &'static str); 27] {
+fn settings() -> [(&'static str, &'static str); 21] {
     [
         ("core.fsync", "all"),
         ("core.fsyncMethod", "fsync"),
         ("core.logAllRefUpdates", "false"),
         ("gc.auto", "0"),
         ("maintenance.auto", "false"),
-        ("receive.autogc", "false"),
-        ("receive.unpackLimit", "1"),
         ("fetch.unpackLimit", "1"),
         ("transfer.unpackLimit", "1"),
-        ("receive.fsckObjects", "true"),
-        ("receive.procReceiveRefs", "refs"),
-        ("receive.advertisePushOptions", "true"),
-        ("receive.advertiseAtomic", "true"),
         ("uploadpack.allowFilter", "true"),
         ("uploadpack.allowAnySHA1InWant", "true"),
         ("uploadpack.advertiseRefInWant", "false"),

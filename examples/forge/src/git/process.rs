@@ -233,12 +233,6 @@ impl Running {
         Err(GitError::Failed { what, message: failure(&Output { stdout: Vec::new(), stderr, status }) })
     }
 
-    /// Kills the process and all it started, and waits for its end.
-    pub(crate) async fn kill(mut self) {
-        self.kill_group();
-        let _ = self.child.wait().await;
-    }
-
     fn kill_group(&mut self) {
         if let Some(group) = self.group.take() {
             // Gone already is as good as killed.

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tenon_refslog::git::{FOR_EACH_REF_FORMAT, parse_for_each_ref, write_changes};
-use tenon_refslog::{Change, ObjectFormat, RefName, Value};
+use tenon_refslog::{Change, ChecksumKey, Config, ConfigError, DfPolicy, ObjectFormat, RefName, Value};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, ChildStdout};
 
+use super::objects::ObjectFolders;
 use super::{Git, GitError, Running};
 
 /// A ref transaction that is open in a Git process: begun, perhaps prepared, not yet committed.
@@ -29,8 +30,15 @@ impl RefTransaction {
     ///
     /// # Errors
     /// Git refused, and its line says why; nothing is locked.
-    pub(crate) async fn prepare(git: &Git, repository: &Path, commands: &[u8]) -> Result<RefTransaction, GitError> {
-        let mut running = git.within(repository, "update-ref").args(["--no-deref", "--stdin", "-z"]).spawn()?;
+    pub(crate) async fn prepare(
+        git: &Git,
+        repository: &Path,
+        folders: &ObjectFolders,
+        commands: &[u8],
+    ) -> Result<RefTransaction, GitError> {
+        let mut invocation = git.within(repository, "update-ref");
+        folders.apply(&mut invocation);
+        let mut running = invocation.args(["--no-deref", "--stdin", "-z"]).spawn()?;
         let (Some(stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
             return Err(GitError::Failed { what: "update-ref", message: "no pipes".into() });
         };
@@ -118,6 +126,14 @@ pub(crate) type Listing = BTreeMap<RefName, Value>;
 /// What the objects of forge's repositories are named by.
 pub(crate) const FORMAT: ObjectFormat = ObjectFormat::Sha1;
 
+/// What the refs of every repository are held to. As a push to plain Git, one may delete `x` and make `x/y`.
+///
+/// # Errors
+/// Never, as it stands.
+pub(crate) fn rules(checksum_key: [u8; 32]) -> Result<Config, ConfigError> {
+    Config::builder(FORMAT, ChecksumKey::new(checksum_key)).df(DfPolicy::FinalState).build()
+}
+
 /// Lists the refs of a repository.
 ///
 /// # Errors
@@ -154,14 +170,88 @@ pub(crate) fn main_name() -> RefName {
 /// Git failed; some may have changed.
 pub(crate) async fn carry_out(git: &Git, repository: &Path, changes: &[Change]) -> Result<(), GitError> {
     for text in write_changes(direct(changes), FORMAT) {
-        RefTransaction::prepare(git, repository, &text).await?.commit().await?;
+        RefTransaction::prepare(git, repository, &ObjectFolders::default(), &text).await?.commit().await?;
     }
     move_head(git, repository, changes).await
 }
 
-/// The changes but that of `HEAD` as one transaction: what was admitted by Git's rules needs no more.
-pub(crate) fn as_one(changes: &[Change]) -> Vec<u8> {
-    write_changes(direct(changes), FORMAT).concat()
+/// The changes of one record, locked and checked as far as Git can do that before they are decided.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What is locked.
+    first: Option<RefTransaction>,
+    /// Git takes a new name beside the deletion of one that it conflicts with (`a` and `a/b`) only afterwards.
+    then: Option<Vec<u8>>,
+}
+
+impl Prepared {
+    /// Locks what changes, and has Git check it; objects may still be where `folders` says.
+    ///
+    /// # Errors
+    /// Git refused, and its line says why; nothing is locked.
+    pub(crate) async fn begin(
+        git: &Git,
+        repository: &Path,
+        folders: &ObjectFolders,
+        changes: &[Change],
+    ) -> Result<Prepared, GitError> {
+        let texts = write_changes(direct(changes), FORMAT);
+        let (first, then) = match texts.as_slice() {
+            [deletions, rest] if conflict(changes) => (deletions.clone(), Some(rest.clone())),
+            _ => (texts.concat(), None),
+        };
+        let first = if first.is_empty() {
+            None
+        } else {
+            Some(RefTransaction::prepare(git, repository, folders, &first).await?)
+        };
+        Ok(Prepared { first, then })
+    }
+
+    /// Moves the refs, `HEAD` last.
+    ///
+    /// # Errors
+    /// Some or none of them moved: compare with what was wanted.
+    pub(crate) async fn commit(self, git: &Git, repository: &Path, changes: &[Change]) -> Result<(), GitError> {
+        if let Some(first) = self.first {
+            first.commit().await?;
+        }
+        if let Some(then) = self.then {
+            RefTransaction::prepare(git, repository, &ObjectFolders::default(), &then).await?.commit().await?;
+        }
+        move_head(git, repository, changes).await
+    }
+
+    /// Gives the locks back; nothing moved.
+    ///
+    /// # Errors
+    /// Git did not answer; its locks may have to be cleaned up.
+    pub(crate) async fn abort(self) -> Result<(), GitError> {
+        match self.first {
+            Some(first) => first.abort().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a name is deleted that a new one stands below, or above.
+fn conflict(changes: &[Change]) -> bool {
+    let split = |deleted: bool| changes.iter().filter(move |change| change.new_value().is_none() == deleted);
+    let below = |name: &RefName, other: &RefName| {
+        let rest = name.as_bytes().strip_prefix(other.as_bytes());
+        rest.is_some_and(|rest| rest.first() == Some(&b'/'))
+    };
+    let mut gone: Vec<&RefName> = split(true).map(Change::name).collect();
+    gone.sort_unstable();
+    split(false).map(Change::name).any(|name| {
+        let above = name.parents().any(|parent| gone.binary_search_by(|gone| gone.as_bytes().cmp(parent)).is_ok());
+        let next = gone.partition_point(|gone| *gone < name);
+        above
+            || gone[next..]
+                .iter()
+                .take_while(|gone| gone.as_bytes().starts_with(name.as_bytes()))
+                .any(|gone| below(gone, name))
+    })
 }
 
 fn direct(changes: &[Change]) -> impl Iterator<Item = &Change> {
@@ -213,9 +303,14 @@ mod tests {
     async fn prepared_then_committed_or_aborted() {
         let (_folder, path, git, id) = repository().await;
         let update = format!("create refs/heads/main\0{id}\0");
-        RefTransaction::prepare(&git, &path, update.as_bytes()).await.unwrap().abort().await.unwrap();
+        RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes())
+            .await
+            .unwrap()
+            .abort()
+            .await
+            .unwrap();
         assert!(!path.join("refs/heads/main").exists());
-        let held = RefTransaction::prepare(&git, &path, update.as_bytes()).await.unwrap();
+        let held = RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes()).await.unwrap();
         assert!(path.join("refs/heads/main.lock").exists());
         held.commit().await.unwrap();
         assert!(path.join("refs/heads/main").exists());
@@ -225,7 +320,8 @@ mod tests {
     async fn a_refusal_tells_gits_reason() {
         let (_folder, path, git, id) = repository().await;
         let update = format!("update refs/heads/main\0{id}\0{}\0", "1".repeat(40));
-        let error = RefTransaction::prepare(&git, &path, update.as_bytes()).await.unwrap_err();
+        let error =
+            RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes()).await.unwrap_err();
         assert!(error.in_one_line().contains("refs/heads/main"), "{error}");
         assert!(repository::clean(&path).unwrap().is_empty(), "Git gave its locks back");
     }
@@ -234,7 +330,7 @@ mod tests {
     async fn dropped_is_killed_and_nothing_moved() {
         let (_folder, path, git, id) = repository().await;
         let update = format!("create refs/heads/main\0{id}\0");
-        drop(RefTransaction::prepare(&git, &path, update.as_bytes()).await.unwrap());
+        drop(RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes()).await.unwrap());
         assert!(!path.join("refs/heads/main").exists());
     }
 }

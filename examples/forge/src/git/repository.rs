@@ -78,19 +78,6 @@ pub(crate) enum Settled {
     PutBack,
 }
 
-/// Deletes what one killed `receive-pack` left: its quarantine, and the `.keep` file that would make a retry of the same pack fail.
-/// Neither it nor another one may be running in the repository; other Git processes may.
-pub(crate) fn clean_push(repository: &Path) -> io::Result<()> {
-    let objects = repository.join("objects");
-    for entry in list(&objects)?.iter().filter(|entry| name(entry).starts_with("tmp_objdir-incoming-")) {
-        remove(entry)?;
-    }
-    for entry in list(&objects.join("pack"))?.iter().filter(|entry| ends_in(entry, "keep")) {
-        fs::remove_file(entry)?;
-    }
-    Ok(())
-}
-
 /// Deletes what Git processes that were killed left in a repository. None may be running in it.
 ///
 /// Quarantines, temporary packs, lock files of refs (one of which blocks its ref for ever) and `.keep` files (which make a
@@ -114,6 +101,13 @@ pub(crate) fn clean(repository: &Path) -> io::Result<Vec<PathBuf>> {
             gone.push(entry);
         }
     }
+    unlock(repository, &mut gone)?;
+    Ok(gone)
+}
+
+/// Deletes the lock files of refs that a killed Git left: one blocks its ref for ever. Whoever asks has the right to move refs,
+/// and no Git process of its own at work on them.
+pub(crate) fn unlock(repository: &Path, gone: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in list(repository)? {
         if ends_in(&entry, "lock") || ends_in(&entry, "making") {
             fs::remove_file(&entry)?;
@@ -121,9 +115,9 @@ pub(crate) fn clean(repository: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     for folder in ["refs", "reftable"] {
-        clean_locks(&repository.join(folder), &mut gone)?;
+        clean_locks(&repository.join(folder), gone)?;
     }
-    Ok(gone)
+    Ok(())
 }
 
 fn clean_locks(folder: &Path, gone: &mut Vec<PathBuf>) -> io::Result<()> {

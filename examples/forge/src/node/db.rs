@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tenon_quorum::{FenceGate, Incarnation, RepoId};
 
+use crate::wire::ParcelId;
+
 /// The node's own database. A call returns once what it says is on disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
@@ -14,11 +16,18 @@ pub(crate) struct Db {
     incarnation: Incarnation,
 }
 
-/// A gate as it stands on disk, and the frame of the record it voted for.
+/// A gate as it stands on disk, and what it voted for.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) gate: FenceGate,
-    pub(crate) record: Option<Vec<u8>>,
+    pub(crate) vote: Option<KeptVote>,
+}
+
+/// What a gate voted for: the frame of a record, and the parcel that holds its objects.
+#[derive(Debug)]
+pub(crate) struct KeptVote {
+    pub(crate) record: Vec<u8>,
+    pub(crate) parcel: Option<ParcelId>,
 }
 
 /// Why the database did not do its work. The transaction did not happen, or (on a failing disk) its end is unknown.
@@ -43,6 +52,15 @@ impl Db {
             "CREATE TABLE IF NOT EXISTS node (id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS gates (repo INTEGER PRIMARY KEY, gate TEXT NOT NULL, record BLOB) STRICT;",
         )?;
+        // Folders of forge 0.1 have no parcels: their votes' objects are in the repositories.
+        let has_parcels: i64 = connection.query_row(
+            "SELECT count(*) FROM pragma_table_info('gates') WHERE name = 'parcel'",
+            [],
+            |row| row.get(0),
+        )?;
+        if has_parcels == 0 {
+            connection.execute_batch("ALTER TABLE gates ADD COLUMN parcel TEXT")?;
+        }
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         connection.execute("INSERT OR IGNORE INTO node (id, incarnation) VALUES (1, ?1)", params![now])?;
@@ -59,24 +77,29 @@ impl Db {
     /// What is kept of a repository.
     pub(crate) async fn load(&self, repo: RepoId) -> Result<Option<Kept>, DbError> {
         self.with(move |connection| {
-            let found: Option<(String, Option<Vec<u8>>)> = connection
-                .query_row("SELECT gate, record FROM gates WHERE repo = ?1", params![key(repo)], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
+            let found: Option<(String, Option<Vec<u8>>, Option<String>)> = connection
+                .query_row("SELECT gate, record, parcel FROM gates WHERE repo = ?1", params![key(repo)], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
                 })
                 .optional()?;
-            found.map(|(gate, record)| Ok(Kept { gate: serde_json::from_str(&gate)?, record })).transpose()
+            let Some((gate, record, parcel)) = found else { return Ok(None) };
+            let parcel = parcel.and_then(|parcel| ParcelId::try_from(parcel).ok());
+            let vote = record.map(|record| KeptVote { record, parcel });
+            Ok(Some(Kept { gate: serde_json::from_str(&gate)?, vote }))
         })
         .await
     }
 
-    /// Keeps a gate and the record it voted for (none, if it has no open vote) in one transaction.
-    pub(crate) async fn keep(&self, repo: RepoId, gate: &FenceGate, record: Option<Vec<u8>>) -> Result<(), DbError> {
+    /// Keeps a gate and what it voted for (nothing, if it has no open vote) in one transaction.
+    pub(crate) async fn keep(&self, repo: RepoId, gate: &FenceGate, vote: Option<KeptVote>) -> Result<(), DbError> {
         let gate = serde_json::to_string(gate)?;
+        let (record, parcel) = vote.map_or((None, None), |vote| (Some(vote.record), vote.parcel.map(String::from)));
         self.with(move |connection| {
             connection.execute(
-                "INSERT INTO gates (repo, gate, record) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (repo) DO UPDATE SET gate = excluded.gate, record = excluded.record",
-                params![key(repo), gate, record],
+                "INSERT INTO gates (repo, gate, record, parcel) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (repo) DO UPDATE
+                 SET gate = excluded.gate, record = excluded.record, parcel = excluded.parcel",
+                params![key(repo), gate, record, parcel],
             )?;
             Ok(())
         })

@@ -15,8 +15,8 @@ use tenon_quorum::NodeId;
 /// Where a drill can strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
-    /// In the `pre-receive` hook, before any object was sent.
-    PreReceive,
+    /// The objects of a push are about to come in.
+    InParcel,
     /// Refs are locked and checked; nothing is proposed.
     AfterPrepare,
     /// The log has the record; the writer's refs have not moved.
@@ -25,6 +25,8 @@ pub(crate) enum Point {
     AfterCommit,
     /// A replica has persisted its vote and has not answered.
     AfterStage,
+    /// A repair is about to begin.
+    BeforeSync,
     /// A repair has fetched objects and moved no ref.
     InSync,
 }
@@ -32,11 +34,12 @@ pub(crate) enum Point {
 impl Point {
     fn name(self) -> &'static str {
         match self {
-            Point::PreReceive => "pre-receive",
+            Point::InParcel => "in-parcel",
             Point::AfterPrepare => "after-prepare",
             Point::AfterAppend => "after-append",
             Point::AfterCommit => "after-commit",
             Point::AfterStage => "after-stage",
+            Point::BeforeSync => "before-sync",
             Point::InSync => "in-sync",
         }
     }

@@ -4,10 +4,9 @@
 
 mod db;
 mod drill;
-pub(crate) mod hook;
+pub(crate) mod gc;
 mod listing;
-mod pre_receive;
-mod proc_receive;
+mod parcels;
 mod push;
 mod replica;
 mod serve;
@@ -15,8 +14,9 @@ mod sync;
 #[cfg(test)]
 mod torture;
 mod upkeep;
+mod wants;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tenon_quorum::{NodeId, RepoId};
-use tenon_refslog::{ChecksumKey, Config};
+use tenon_refslog::Config;
 use tokio::sync::OnceCell;
 
 use crate::cli::{CLUSTER_TOKEN_ENV, Limits, NodeArgs};
@@ -37,8 +37,6 @@ use replica::{Replica, ReplicaError};
 
 /// How long a node that starts waits for the Git processes of its former life to end.
 const FORMER_LIFE: Duration = Duration::from_secs(30);
-/// How long a member that did not answer in time is not waited for again.
-const SUSPICION: Duration = Duration::from_secs(20);
 
 /// What all of a node's work shares.
 #[derive(Debug)]
@@ -51,19 +49,17 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) git: Git,
     pub(crate) db: db::Db,
-    pub(crate) desk: hook::Desk,
     pub(crate) drills: drill::Drills,
     pub(crate) http: reqwest::Client,
     /// What the refs of every repository are held to.
     pub(crate) rules: Config,
     pub(crate) upkeep: upkeep::Upkeep,
     replicas: Mutex<BTreeMap<RepoId, Arc<OnceCell<Arc<Replica>>>>>,
-    suspects: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 impl Shared {
     /// What a node works with, in a folder where nobody else is at work.
-    async fn new(
+    fn new(
         args: &NodeArgs,
         folder: PathBuf,
         token: String,
@@ -78,7 +74,6 @@ impl Shared {
             token,
             limits: args.limits,
             git,
-            desk: hook::Desk::open().await?,
             drills: drill::Drills::from_environment(node, &folder),
             http: http()?,
             rules,
@@ -86,16 +81,11 @@ impl Shared {
             db,
             folder,
             replicas: Mutex::default(),
-            suspects: Mutex::default(),
         }))
     }
 
     pub(crate) fn repository_folder(&self, id: RepoId) -> PathBuf {
         self.folder.join("repos").join(format!("{}.git", id.0))
-    }
-
-    pub(crate) fn hooks_folder(&self) -> PathBuf {
-        self.folder.join("hooks")
     }
 
     pub(crate) fn spool_folder(&self) -> PathBuf {
@@ -107,21 +97,6 @@ impl Shared {
         let cell = Arc::clone(self.replicas.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default());
         let open = async || Ok::<_, ReplicaError>(Arc::new(Replica::open(Arc::clone(self), id).await?));
         cell.get_or_try_init(open).await.cloned()
-    }
-
-    /// Whether all of `nodes` were late not long ago.
-    pub(crate) fn suspects(&self, nodes: &BTreeSet<NodeId>) -> bool {
-        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.iter().all(|node| suspects.get(node).is_some_and(|since| since.elapsed() < SUSPICION))
-    }
-
-    /// Remembers who was late; whoever is not named was in time.
-    pub(crate) fn suspect(&self, nodes: BTreeSet<NodeId>) {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        suspects.retain(|node, _| nodes.contains(node));
-        for node in nodes {
-            suspects.entry(node).or_insert_with(Instant::now);
-        }
     }
 }
 
@@ -136,7 +111,6 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
     let _alone = alone(&folder).await?;
     let git = Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
     let db = db::Db::open(&folder.join("node.db"))?;
-    hook::install(&folder.join("hooks")).context("the hooks cannot be written")?;
     let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| {
         format!(
             "node {} cannot listen on {}: is the port taken? choose others with --node-port-base",
@@ -151,8 +125,8 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
         registered = announce(&http, &args.router, &token, &register) => registered?,
         () = &mut parent => return Ok(()),
     };
-    let rules = Config::builder(crate::git::refs::FORMAT, ChecksumKey::new(registered.checksum_key)).build()?;
-    let shared = Shared::new(&args, folder, token, git, db, rules).await?;
+    let rules = crate::git::refs::rules(registered.checksum_key)?;
+    let shared = Shared::new(&args, folder, token, git, db, rules)?;
     tracing::info!(%node, incarnation = %register.incarnation, url = register.url, "node is up");
     tokio::spawn(upkeep::run(Arc::clone(&shared)));
     tokio::select! {

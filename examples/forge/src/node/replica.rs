@@ -5,23 +5,27 @@
 //! *state* (gate and refs in memory; held while the gate is persisted, so that memory never runs ahead of the disk).
 //! A vote takes only the last: it comes in while the push that it is for holds the first.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tenon_quorum::{
-    Admission, Fence, FenceGate, GateRefusal, Generation, Proof, RepoId, Report, Route, Row, StageOrder, Stamp,
+    Admission, Digest, Fence, FenceGate, GateRefusal, Generation, Proof, RepoId, Report, Route, Row, StageOrder, Stamp,
 };
 use tenon_refslog::{Change, Mode, ObjectId, Record, Refs, Segment, Value, Version};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard, RwLock, watch};
 
 use super::Shared;
-use super::db::DbError;
+use super::db::{DbError, KeptVote};
 use super::drill::Point;
 use super::listing;
+use super::parcels::Parcels;
+use super::wants::{Fetches, Reached};
 use crate::git::objects::{self, ObjectFolders};
 use crate::git::{GitError, refs as git_refs, repository};
-use crate::wire;
+use crate::wire::{self, ParcelId};
 
 /// Why a replica did not do what it was asked. Where nothing else is said, nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +50,25 @@ pub(crate) type Turn = OwnedMutexGuard<()>;
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) gate: FenceGate,
-    /// The record of the open vote.
-    staged: Option<(Record, Bytes)>,
+    /// What the open vote is for.
+    staged: Option<Vote>,
     /// The refs at `gate.applied()`; empty and of no meaning while that is blank.
     pub(crate) refs: Refs,
-    /// Objects known to be here with all they need, beyond what the refs vouch for.
-    connected: Vec<ObjectId>,
+}
+
+/// What a vote is for: a record, and where its objects are until it is proven.
+#[derive(Debug, Clone)]
+struct Vote {
+    record: Record,
+    frame: Bytes,
+    parcel: Option<ParcelId>,
+}
+
+impl State {
+    /// The parcel of the open vote.
+    pub(crate) fn parcel(&self) -> Option<&ParcelId> {
+        self.staged.as_ref()?.parcel.as_ref()
+    }
 }
 
 /// An open repository.
@@ -62,13 +79,17 @@ pub(crate) struct Replica {
     shared: Arc<Shared>,
     turn: Arc<Mutex<()>>,
     making: Mutex<()>,
+    pub(crate) parcels: Parcels,
+    /// How often unreachable objects were swept out.
+    pub(crate) sweeps: AtomicU64,
+    /// Held while a vote is cast on what was found to be here, and alone while objects go.
+    pub(crate) sweeping: RwLock<()>,
+    pub(crate) fetches: Fetches,
+    pub(crate) reached: Reached,
     pub(crate) refs_lock: RwLock<()>,
     state: Mutex<State>,
     fence: watch::Sender<Fence>,
 }
-
-/// Enough to remember of packs that came in before their votes.
-const CONNECTED_LIMIT: usize = 100_000;
 
 impl Replica {
     /// Opens a repository: frees it of what killed Git processes left, and finds out whether its refs are what its gate says.
@@ -78,19 +99,24 @@ impl Replica {
     pub(crate) async fn open(shared: Arc<Shared>, id: RepoId) -> Result<Replica, ReplicaError> {
         let folder = shared.repository_folder(id);
         let kept = shared.db.load(id).await?;
-        let (mut gate, record) = match kept {
-            Some(kept) => (kept.gate, kept.record),
+        let (mut gate, vote) = match kept {
+            Some(kept) => (kept.gate, kept.vote),
             None => (FenceGate::new(id, shared.node, shared.db.incarnation()), None),
         };
-        let staged = match record {
-            Some(frame) => {
-                let frame = Bytes::from(frame);
-                Some((decode(&frame)?, frame))
+        let staged = match vote {
+            Some(vote) => {
+                let frame = Bytes::from(vote.record);
+                Some(Vote { record: decode(&frame)?, frame, parcel: vote.parcel })
             }
             None => None,
         };
+        let parcels = Parcels::of(&folder);
+        parcels.clean(staged.as_ref().and_then(|vote| vote.parcel.as_ref()))?;
         let refs = if gate.applied() == Stamp::BLANK {
             None
+        } else if gate.applied().digest == Digest::TOMBSTONE {
+            repository::remove(&folder)?;
+            Some(shared.empty(id, gate.applied()))
         } else if folder.join("HEAD").is_file() {
             let gone = repository::clean(&folder)?;
             if !gone.is_empty() {
@@ -99,7 +125,7 @@ impl Replica {
             if repository::settle_config(&folder)? == repository::Settled::PutBack {
                 tracing::warn!(%id, "the repository's config had been changed; it is as made again");
             }
-            listing::sound(&shared, id, &folder, gate.applied(), staged.as_ref().map(|(record, _)| record)).await?
+            listing::sound(&shared, id, &folder, gate.applied(), staged.as_ref().map(|vote| &vote.record)).await?
         } else {
             None
         };
@@ -110,18 +136,23 @@ impl Replica {
             None => {
                 tracing::error!(%id, applied = %gate.applied(), "the refs are not what the gate says; waiting for a repair");
                 gate = gate.lost();
-                shared.db.keep(id, &gate, staged.as_ref().map(|(_, frame)| frame.to_vec())).await?;
+                shared.db.keep(id, &gate, staged.as_ref().map(Vote::kept)).await?;
                 blank
             }
         };
         let fence = watch::Sender::new(gate.report().fence);
-        let state = State { gate, staged, refs, connected: Vec::new() };
+        let state = State { gate, staged, refs };
         Ok(Replica {
             id,
             folder,
             shared,
             turn: Arc::default(),
             making: Mutex::default(),
+            parcels,
+            sweeps: AtomicU64::new(0),
+            sweeping: RwLock::new(()),
+            fetches: Fetches::default(),
+            reached: Reached::default(),
             refs_lock: RwLock::new(()),
             state: Mutex::new(state),
             fence,
@@ -191,11 +222,18 @@ impl Replica {
 
     /// Votes for a record: its objects are here with all they need, it leads to the digest that is claimed, and both record and gate
     /// are on disk once this returns.
-    pub(crate) async fn stage(&self, order: &StageOrder, frame: Bytes) -> Result<Report, ReplicaError> {
+    pub(crate) async fn stage(
+        &self,
+        order: &StageOrder,
+        frame: Bytes,
+        parcel: Option<ParcelId>,
+    ) -> Result<Report, ReplicaError> {
         // The state that the vote builds on may itself be a vote so far: the order proves it.
         let _before = self.settle(&order.base).await?;
         let record = decode(&frame)?;
-        self.has_objects_of(&record).await?;
+        self.arrived(parcel.as_ref()).await;
+        let _nothing_is_swept = self.sweeping.read().await;
+        self.has_objects_of(&record, parcel.as_ref()).await?;
         let mut state = self.state().await;
         let gate = state.gate.stage(order)?;
         if state.gate.staged() == gate.staged() {
@@ -204,7 +242,7 @@ impl Replica {
             return Ok(state.gate.report());
         }
         leads_to(&state.refs, &record, order.stamp(), wire::lineage(self.id, order.base.newest.epoch))?;
-        self.keep(&mut state, gate, Some((record, frame))).await?;
+        self.keep(&mut state, gate, Some(Vote { record, frame, parcel })).await?;
         let report = state.gate.report();
         drop(state);
         self.shared.drills.at(Point::AfterStage).await;
@@ -212,26 +250,40 @@ impl Replica {
     }
 
     /// Takes over the record that `row` shows as committed, voted for or not.
-    pub(crate) async fn apply(&self, row: &Row, frame: Bytes) -> Result<Report, ReplicaError> {
+    pub(crate) async fn apply(
+        &self,
+        row: &Row,
+        frame: Bytes,
+        parcel: Option<ParcelId>,
+    ) -> Result<Report, ReplicaError> {
         let report = self.settle(row).await?;
         if report.applied == row.newest {
             return Ok(report);
         }
         let record = decode(&frame)?;
-        self.has_objects_of(&record).await?;
+        self.arrived(parcel.as_ref()).await;
+        self.has_objects_of(&record, parcel.as_ref()).await?;
         let turn = self.turn().await;
-        self.take_over(&turn, &row.proof(), &record).await?;
+        self.take_over(&turn, &row.proof(), &record, parcel.as_ref()).await?;
         Ok(self.report().await)
     }
 
-    /// Moves the refs by a record that `proof` shows as committed. Any vote is passed over.
-    pub(crate) async fn take_over(&self, turn: &Turn, proof: &Proof, record: &Record) -> Result<(), ReplicaError> {
+    /// Moves the refs by a record that `proof` shows as committed; the parcel's objects become the repository's before. Any vote
+    /// is passed over.
+    pub(crate) async fn take_over(
+        &self,
+        turn: &Turn,
+        proof: &Proof,
+        record: &Record,
+        parcel: Option<&ParcelId>,
+    ) -> Result<(), ReplicaError> {
         let state = self.state().await;
         if state.gate.applied() == proof.newest {
             return Ok(());
         }
         leads_to(&state.refs, record, proof.newest, wire::lineage(self.id, proof.newest.epoch))?;
         drop(state);
+        self.adopt(parcel).await?;
         self.move_refs(turn, record.forward_only().changes()).await?;
         self.has_moved(proof, record).await
     }
@@ -239,12 +291,19 @@ impl Replica {
     /// Applies the open vote if `proof` shows it as committed.
     async fn apply_staged(&self, turn: &Turn, proof: &Proof) -> Result<(), ReplicaError> {
         let state = self.state().await;
-        let record = match &state.staged {
-            Some((record, _)) if state.gate.proves_staged(proof) => record.clone(),
+        let vote = match &state.staged {
+            Some(vote) if state.gate.proves_staged(proof) => vote.clone(),
             _ => return Ok(()),
         };
         drop(state);
-        self.take_over(turn, proof, &record).await
+        self.take_over(turn, proof, &vote.record, vote.parcel.as_ref()).await
+    }
+
+    /// Makes the objects of a parcel the repository's own; what is committed needs them.
+    pub(crate) async fn adopt(&self, parcel: Option<&ParcelId>) -> Result<(), ReplicaError> {
+        let Some(parcel) = parcel else { return Ok(()) };
+        objects::adopt(&self.folder, &self.parcels.folder(parcel)).await?;
+        Ok(self.parcels.remove(parcel)?)
     }
 
     /// The refs in the repository have moved by `record`; now the gate says so too.
@@ -259,7 +318,6 @@ impl Replica {
             Err(_) => state.gate.install(proof)?,
         };
         self.keep(&mut state, gate, None).await?;
-        state.connected.clear();
         state.refs.apply(record).map_err(|error| ReplicaError::Refused(error.to_string()))?;
         Ok(())
     }
@@ -267,6 +325,15 @@ impl Replica {
     /// Moves refs in the repository, whatever they are now.
     async fn move_refs(&self, _turn: &Turn, changes: &[Change]) -> Result<(), ReplicaError> {
         let _alone = self.refs_lock.write().await;
+        let moved = git_refs::carry_out(&self.shared.git, &self.folder, changes).await;
+        let Err(error @ GitError::Failed { .. }) = moved else { return Ok(moved?) };
+        // Perhaps a Git that was killed stands in the way.
+        let mut gone = Vec::new();
+        repository::unlock(&self.folder, &mut gone)?;
+        if gone.is_empty() {
+            return Err(error.into());
+        }
+        tracing::warn!(id = %self.id, ?gone, "removed the locks of a killed git");
         Ok(git_refs::carry_out(&self.shared.git, &self.folder, changes).await?)
     }
 
@@ -276,7 +343,6 @@ impl Replica {
         let gate = state.gate.install(proof)?;
         self.keep(&mut state, gate, None).await?;
         state.refs = refs;
-        state.connected.clear();
         Ok(state.gate.report())
     }
 
@@ -286,34 +352,42 @@ impl Replica {
         let gate = state.gate.lost();
         self.keep(&mut state, gate, None).await?;
         state.refs = self.shared.empty(self.id, Stamp::BLANK);
-        state.connected.clear();
         Ok(state.gate.report())
     }
 
-    /// Remembers that these objects are here with all they need.
-    pub(crate) async fn note_connected(&self, ids: &[ObjectId]) {
-        let mut state = self.state().await;
-        if state.connected.len() + ids.len() > CONNECTED_LIMIT {
-            state.connected.clear();
-        }
-        state.connected.extend(ids.iter().copied().take(CONNECTED_LIMIT));
-    }
-
-    async fn has_objects_of(&self, record: &Record) -> Result<(), ReplicaError> {
+    /// Whether what the record sets is here with all it needs: in the parcel that came for it, or in the repository.
+    async fn has_objects_of(&self, record: &Record, parcel: Option<&ParcelId>) -> Result<(), ReplicaError> {
         let new: Vec<ObjectId> =
             record.changes().iter().filter_map(|change| change.new_value().and_then(Value::id)).collect();
-        let state = self.state().await;
-        let unknown: Vec<ObjectId> = new.into_iter().filter(|id| !state.connected.contains(id)).collect();
-        drop(state);
-        self.make().await?;
-        match objects::connected(&self.shared.git, &self.folder, &ObjectFolders::default(), &unknown).await {
-            Err(error @ GitError::Failed { .. }) => {
-                return Err(ReplicaError::Refused(format!("objects of the record are not here: {error}")));
-            }
-            other => other?,
+        let sweeps = self.sweeps.load(Ordering::SeqCst);
+        if parcel.is_some_and(|parcel| self.parcels.vouches(parcel, &new, sweeps)) {
+            return Ok(());
         }
-        self.note_connected(&unknown).await;
-        Ok(())
+        let state = self.state().await;
+        let vouched: BTreeSet<ObjectId> = state.refs.iter().filter_map(|(_, value)| Value::id(&value)).collect();
+        drop(state);
+        let unknown: Vec<ObjectId> = new.into_iter().filter(|id| !vouched.contains(id)).collect();
+        self.make().await?;
+        let folders = self.folders(parcel);
+        match objects::connected(&self.shared.git, &self.folder, &folders, &unknown).await {
+            Err(error @ GitError::Failed { .. }) => {
+                Err(ReplicaError::Refused(format!("objects of the record are not here: {error}")))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Waits for a parcel that is coming in.
+    pub(crate) async fn arrived(&self, parcel: Option<&ParcelId>) {
+        if let Some(parcel) = parcel {
+            self.parcels.arrived(parcel).await;
+        }
+    }
+
+    /// Where Git finds the objects of a push that is not decided yet.
+    pub(crate) fn folders(&self, parcel: Option<&ParcelId>) -> ObjectFolders {
+        let folder = parcel.map(|parcel| self.parcels.folder(parcel)).filter(|folder| folder.is_dir());
+        folder.map_or_else(ObjectFolders::default, |folder| ObjectFolders::with_parcel(&self.folder, &folder))
     }
 
     /// Makes the bare repository if it is not there.
@@ -323,15 +397,17 @@ impl Replica {
     }
 
     /// Persists a gate, with a new vote's record or else with the one that is still open; then it is the node's gate.
-    async fn keep(
-        &self,
-        state: &mut State,
-        gate: FenceGate,
-        vote: Option<(Record, Bytes)>,
-    ) -> Result<(), ReplicaError> {
+    async fn keep(&self, state: &mut State, gate: FenceGate, vote: Option<Vote>) -> Result<(), ReplicaError> {
         let staged = if gate.staged().is_none() { None } else { vote.or_else(|| state.staged.clone()) };
         if gate != state.gate {
-            self.shared.db.keep(self.id, &gate, staged.as_ref().map(|(_, frame)| frame.to_vec())).await?;
+            self.shared.db.keep(self.id, &gate, staged.as_ref().map(Vote::kept)).await?;
+        }
+        let before = state.staged.as_ref().and_then(|vote| vote.parcel.as_ref());
+        if let Some(before) =
+            before.filter(|before| staged.as_ref().and_then(|vote| vote.parcel.as_ref()) != Some(before))
+        {
+            // Applied or passed over, its objects are in the repository or wanted by nobody.
+            self.parcels.remove(before)?;
         }
         if gate.applied() != state.gate.applied() {
             self.shared.upkeep.note(self.id);
@@ -341,6 +417,12 @@ impl Replica {
         state.staged = staged;
         self.fence.send_if_modified(|seen| std::mem::replace(seen, fence) != fence);
         Ok(())
+    }
+}
+
+impl Vote {
+    fn kept(&self) -> KeptVote {
+        KeptVote { record: self.frame.to_vec(), parcel: self.parcel.clone() }
     }
 }
 

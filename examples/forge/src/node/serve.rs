@@ -2,28 +2,27 @@
 
 mod file;
 mod git;
+mod parcel;
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream};
+use bytes::Bytes;
 use tenon_quorum::{Generation, Incarnation, RepoId, Row, StageOrder, Stamp};
 
 use super::replica::{Replica, ReplicaError};
-use super::{Shared, sync};
-use crate::git::objects::{self, PackKind};
-use crate::git::{GitError, refs as git_refs, repository};
-use crate::wire::{self, Health, RefsView, Refused, Shipment, SyncAsk};
+use super::{Shared, gc, sync};
+use crate::git::{refs as git_refs, repository};
+use crate::wire::{self, Health, RefsView, Refused, SyncAsk};
 
-/// The most that leads a pack: the names of its tips.
-const SHIPMENT_LIMIT: usize = 64 << 20;
+/// The most that the commands of a push take.
+const COMMANDS_LIMIT: usize = 64 << 20;
 /// The longest record of the refs log that is taken in.
 const RECORD_LIMIT: usize = 64 << 20;
 
@@ -36,9 +35,10 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
         .route("/repos/{id}/snapshot", post(snapshot))
         .route("/repos/{id}/info/refs", get(git::info_refs))
         .route("/repos/{id}/git-upload-pack", post(git::upload_pack))
-        .route("/repos/{id}/git-receive-pack", post(git::receive_pack))
+        .route("/repos/{id}/push", post(git::push).layer(DefaultBodyLimit::max(COMMANDS_LIMIT)))
         .route("/repos/{id}/file", get(file::read))
-        .route("/repos/{id}/objects", post(take_objects))
+        .route("/repos/{id}/parcels/{parcel}", post(parcel::take).get(parcel::holds).delete(parcel::remove))
+        .route("/repos/{id}/parcels/{parcel}/forward", post(parcel::forward))
         .route("/repos/{id}/stage", post(stage))
         .route("/repos/{id}/apply", post(apply))
         .route("/repos/{id}/raise", post(raise))
@@ -47,6 +47,8 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
         .route("/repos/{id}/report", get(report))
         .route("/repos/{id}/refs", get(refs))
         .route("/repos/{id}/rebuild", post(rebuild))
+        .route("/repos/{id}/sweep", post(sweep))
+        .route("/repos/{id}/pack", post(parcel::pack))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), alive))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), authorise))
         .with_state(shared);
@@ -175,7 +177,8 @@ async fn stage(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: 
         Ok(asked) => asked,
         Err(failure) => return explained(Err(failure)).await,
     };
-    with(shared, id, async move |replica| Ok(Json(replica.stage(&order, frame).await?).into_response())).await
+    let parcel = wire::from_header(&headers, wire::PARCEL);
+    with(shared, id, async move |replica| Ok(Json(replica.stage(&order, frame, parcel).await?).into_response())).await
 }
 
 async fn apply(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {
@@ -184,7 +187,8 @@ async fn apply(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: 
         Ok(asked) => asked,
         Err(failure) => return explained(Err(failure)).await,
     };
-    with(shared, id, async move |replica| Ok(Json(replica.apply(&row, frame).await?).into_response())).await
+    let parcel = wire::from_header(&headers, wire::PARCEL);
+    with(shared, id, async move |replica| Ok(Json(replica.apply(&row, frame, parcel).await?).into_response())).await
 }
 
 /// The question in the header, and the body.
@@ -226,6 +230,16 @@ async fn refs(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Respons
     .await
 }
 
+/// Frees what neither a ref nor one of these ids reaches.
+async fn sweep(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(keep): Json<Vec<String>>) -> Response {
+    let this = Arc::clone(&shared);
+    with(shared, id, async move |replica| {
+        let keep: Vec<_> = keep.iter().filter_map(|id| tenon_refslog::ObjectId::from_hex(id).ok()).collect();
+        Ok(Json(gc::sweep(&this, &replica, &keep).await?).into_response())
+    })
+    .await
+}
+
 /// Throws the repository away, to be repaired from the log and another node. The gate stays, and says that nothing is held.
 async fn rebuild(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Response {
     with(shared, id, async move |replica| {
@@ -240,60 +254,4 @@ async fn rebuild(State(shared): State<Arc<Shared>>, Path(id): Path<u64>) -> Resp
         Ok(Json(report).into_response())
     })
     .await
-}
-
-/// Takes a pack in for a push on another node: 200 once it is durable, 412 if all objects are needed instead of the newest.
-async fn take_objects(
-    State(shared): State<Arc<Shared>>,
-    Path(id): Path<u64>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let Some(base) = wire::from_header::<Row>(&headers, wire::ASK) else {
-        return explained(Err(Failure::bad(format!("{} is missing", wire::ASK)))).await;
-    };
-    let this = Arc::clone(&shared);
-    with(shared, id, async move |replica| {
-        replica.raise(&base).await?;
-        replica.make().await?;
-        let mut blocks = body.into_data_stream();
-        let Some((shipment, rest)) = lead(&mut blocks).await else {
-            return Err(ReplicaError::Refused("what leads the pack cannot be read".into()));
-        };
-        let tips = shipment.ids().ok_or_else(|| ReplicaError::Refused("a tip is no object id".into()))?;
-        let pack = stream::iter([Ok(rest)]).chain(blocks);
-        match objects::take_in(&this.git, &replica.folder, &tips, Box::pin(pack)).await {
-            Ok(()) => {
-                replica.note_connected(&tips).await;
-                Ok(StatusCode::OK.into_response())
-            }
-            Err(error @ GitError::Failed { .. }) => {
-                tracing::info!(repo = id, kind = ?shipment.kind, %error, "a pack does not fit");
-                let status = match shipment.kind {
-                    PackKind::Thin => StatusCode::PRECONDITION_FAILED,
-                    PackKind::Full => StatusCode::UNPROCESSABLE_ENTITY,
-                };
-                Ok((status, error.to_string()).into_response())
-            }
-            Err(error) => Err(error.into()),
-        }
-    })
-    .await
-}
-
-/// Reads what leads a pack; the bytes of the pack that came with it.
-async fn lead(
-    blocks: &mut (impl futures_util::Stream<Item = Result<Bytes, axum::Error>> + Unpin),
-) -> Option<(Shipment, Bytes)> {
-    let mut have = BytesMut::new();
-    loop {
-        if have.len() >= 4 {
-            let length = usize::try_from((&have[..4]).get_u32()).ok().filter(|length| *length <= SHIPMENT_LIMIT)?;
-            if have.len() >= 4 + length {
-                let json = have.split_to(4 + length);
-                return Some((serde_json::from_slice(&json[4..]).ok()?, have.freeze()));
-            }
-        }
-        have.extend_from_slice(&blocks.next().await?.ok()?);
-    }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tenon_quorum::{GateRefusal, Proof, Report, Stamp};
+use tenon_quorum::{Digest, GateRefusal, Proof, Report, Stamp};
 use tenon_refslog::{ObjectId, Record, Refs, Segment, Snapshot, Value, Version};
 
 use super::Shared;
 use super::drill::Point;
-use super::pre_receive::without_url;
+use super::push::without_url;
 use super::replica::{Replica, ReplicaError};
 use crate::git::objects::{self, ObjectFolders};
 use crate::git::{refs as git_refs, repository};
@@ -22,11 +22,23 @@ use crate::wire::{self, LogPart, Peer, SyncAsk};
 /// The replica serves nothing newer than before; its refs may be between two states, and its gate says that they are lost then.
 pub(crate) async fn run(shared: &Arc<Shared>, replica: &Replica, ask: &SyncAsk) -> Result<Report, ReplicaError> {
     let proof = &ask.row.proof();
-    let report = replica.settle(&ask.row).await?;
+    shared.drills.at(Point::BeforeSync).await;
+    // A vote that the row proves is carried out if it can be; if it cannot, this repair does without it.
+    let report = match replica.settle(&ask.row).await {
+        Ok(report) => report,
+        Err(ReplicaError::Git(error)) => {
+            tracing::warn!(repo = %replica.id, %error, "a proven vote cannot be carried out here");
+            replica.report().await
+        }
+        Err(error) => return Err(error),
+    };
     if report.applied == proof.newest {
         return Ok(report);
     }
     let turn = replica.turn().await;
+    if proof.newest.digest == Digest::TOMBSTONE {
+        return bury(shared, replica, proof).await;
+    }
     replica.make().await?;
     repository::settle_config(&replica.folder)?;
     let wanted = match &ask.source {
@@ -53,6 +65,15 @@ pub(crate) async fn run(shared: &Arc<Shared>, replica: &Replica, ask: &SyncAsk) 
     let report = replica.install(proof, wanted).await;
     drop(turn);
     report
+}
+
+/// The repository is deleted: nothing but the gate remains of it.
+async fn bury(shared: &Shared, replica: &Replica, proof: &Proof) -> Result<Report, ReplicaError> {
+    check_direction(replica, proof).await?;
+    let alone = replica.refs_lock.write().await;
+    repository::remove(&replica.folder)?;
+    drop(alone);
+    replica.install(proof, shared.empty(replica.id, proof.newest)).await
 }
 
 /// Asks the gate before any ref moves whether it would take the result.
@@ -136,6 +157,7 @@ async fn fetch_objects(
 /// Makes the refs in the repository what they should be: the difference to what Git lists, deletes first.
 async fn match_refs(shared: &Shared, replica: &Replica, wanted: &Refs) -> Result<(), ReplicaError> {
     let _alone = replica.refs_lock.write().await;
+    repository::unlock(&replica.folder, &mut Vec::new())?;
     let is = git_refs::list(&shared.git, &replica.folder).await?;
     Ok(shared.match_listing(&replica.folder, &is, wanted).await?)
 }

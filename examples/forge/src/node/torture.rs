@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tenon_quorum::testkit::{Done, Host, NODES, Order, REPOS, Ran, Reply, Swap, torture};
 use tenon_quorum::{Digest, FeedEntry, Incarnation, NodeId, RepoId, Route, Row, StageOrder, SwapResult, Version};
-use tenon_refslog::{ChecksumKey, Config};
+use tenon_refslog::Config;
 use tokio::runtime::Runtime;
 
 use super::db::Db;
@@ -30,17 +30,23 @@ use crate::router::log;
 use crate::router::nodes::{Answer, Life, Nodes, Served};
 use crate::router::spool::Spooled;
 use crate::router::store::{FeedRow, Sqlite, Store, Swapped};
-use crate::wire::{self, FileText, FileView, Peer, SyncAsk};
+use crate::wire::{self, FileText, FileView, ParcelId, Peer, SyncAsk};
 use author::Author;
 
 type Result<T> = anyhow::Result<T>;
 
 const TOKEN: &str = "the cluster's";
-const LIMITS: Limits =
-    Limits { max_push_bytes: 1 << 20, max_refs_per_push: 10, max_git_seconds: 60, max_wait_seconds: 10, max_queue: 10 };
+const LIMITS: Limits = Limits {
+    max_push_bytes: 1 << 20,
+    max_refs_per_push: 10,
+    strict_objects: false,
+    max_git_seconds: 60,
+    max_wait_seconds: 10,
+    max_queue: 10,
+};
 
 fn rules() -> Result<Config> {
-    Ok(Config::builder(crate::git::refs::FORMAT, ChecksumKey::new([7; 32])).build()?)
+    Ok(crate::git::refs::rules([7; 32])?)
 }
 
 /// A database's files, and what of them a killed process leaves: what is in them at this moment.
@@ -79,7 +85,7 @@ impl Node {
             let git = Git::find(Duration::from_secs(LIMITS.max_git_seconds)).await?;
             let db = Db::open(&path.join("node.db"))?;
             let incarnation = db.incarnation();
-            let shared = Shared::new(&args, path, TOKEN.to_owned(), git, db, rules()?).await?;
+            let shared = Shared::new(&args, path, TOKEN.to_owned(), git, db, rules()?)?;
             tokio::spawn(serve::run(listener, shared));
             anyhow::Ok((incarnation, format!("http://{listen}")))
         })?;
@@ -187,13 +193,13 @@ impl Forge {
     /// What a writer's node and the router do: the objects first, then the record.
     async fn stage(&self, to: Life, order: &StageOrder) -> Result<Done> {
         let written = self.author.written(order.base.repo, order.digest).context("nobody wrote that")?;
-        let url = format!("{}/repos/{}/objects", self.nodes[&to.node].url, order.base.repo.0);
+        let parcel = ParcelId::random()?;
+        let url = format!("{}/repos/{}/parcels/{parcel}", self.nodes[&to.node].url, order.base.repo.0);
         let request = reqwest::Client::builder().no_proxy().build()?.post(url).bearer_auth(TOKEN);
-        let request = request.header(wire::ASK, wire::to_header(&order.base));
         let request = request.header(wire::LIFE, wire::to_header(&to.incarnation));
         let reply = request.body(written.shipment.clone()).send().await?;
         match reply.status().as_u16() {
-            200 => Ok(done(&self.client.stage(to, order, &written.record).await?)),
+            200 => Ok(done(&self.client.stage(to, order, &written.record, Some(&parcel)).await?)),
             409 => Ok(Done::Refused),
             _ => bail!("{}: {}", reply.status(), reply.text().await?),
         }

@@ -53,6 +53,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 async fn tend(shared: &Arc<Shared>, id: RepoId) -> Result<(), ReplicaError> {
     let replica = shared.replica(id).await?;
     let folder = &replica.folder;
+    let state = replica.state().await;
+    replica.parcels.expire(state.parcel())?;
+    drop(state);
     if packs(folder)? > MOST_PACKS {
         // Rolled up by size, without a look at what is reachable: nothing gets lost, and each object is copied rarely.
         shared.git.within(folder, "repack").args(["--geometric=2", "-d", "-l", "--quiet"]).run(&[]).await?;

@@ -15,7 +15,7 @@ use tenon_quorum::{NodeId, RepoId, ShardId, Verdict, WriteId};
 use super::http::{self, Failure};
 use super::name::RepoName;
 use super::store::LogRows;
-use super::{Host, nodes, reads, writes};
+use super::{Host, admin, nodes, reads, writes};
 use crate::supervise::Order;
 use crate::wire::{self, LogPart, Proposed, Register, Registered};
 
@@ -35,6 +35,7 @@ pub(crate) fn routes(host: &Host) -> Routes<Host> {
         .route("/api/status", routing::get(status))
         .route("/api/nodes/{id}/replace", routing::post(replace))
         .route("/api/nodes/{id}/{order}", routing::post(order))
+        .merge(admin::routes())
         .layer(middleware::from_fn_with_state(host.clone(), http::api));
     let internal = Routes::new()
         .route("/internal/register", routing::post(register))
@@ -326,11 +327,11 @@ pub(crate) fn pieces(rows: LogRows, to: u64) -> Bytes {
     out.freeze()
 }
 
-fn parse(name: &str) -> Result<RepoName, Failure> {
+pub(super) fn parse(name: &str) -> Result<RepoName, Failure> {
     RepoName::parse(name).map_err(|e| Failure::new(StatusCode::BAD_REQUEST, e))
 }
 
-async fn named(host: &Host, name: &str) -> Result<RepoId, Failure> {
+pub(super) async fn named(host: &Host, name: &str) -> Result<RepoId, Failure> {
     let name = parse(name)?;
     host.repos.find(&name).await?.ok_or_else(|| Failure::not_found(format!("there is no repository {name}")))
 }

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
 use super::nodes::Nodes;
-use super::store::{Store, StoreError};
+use super::store::{Pipelines, Store, StoreError};
 
 /// Ended writes whose answers are kept for a node that asks again.
 const ANSWERS_KEPT: usize = 4096;
@@ -51,7 +51,14 @@ pub(crate) struct Core {
     ended: VecDeque<WriteId>,
     pub(crate) changes: BTreeMap<ChangeId, oneshot::Sender<Result<(), Reason>>>,
     /// The records of proposed writes, for the swap that commits them: by repository and fence.
-    pub(crate) records: BTreeMap<(RepoId, Fence), Bytes>,
+    pub(crate) records: BTreeMap<(RepoId, Fence), Proposal>,
+}
+
+/// What a proposed write commits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proposal {
+    pub(crate) record: Bytes,
+    pub(crate) pipelines: Pipelines,
 }
 
 /// A write as its waiters see it.
@@ -65,6 +72,8 @@ pub(crate) struct Write {
     pub(crate) proposed: bool,
     /// Given up: nothing may be proposed any more.
     pub(crate) closed: bool,
+    /// Whether what it commits gets pipelines.
+    pub(crate) pipelines: Pipelines,
 }
 
 /// Where a write stands.
@@ -256,7 +265,7 @@ impl Core {
     }
 
     /// An effect with the record that it commits, if it commits one.
-    fn equip(&self, effect: Effect) -> (Effect, Option<Bytes>) {
+    fn equip(&self, effect: Effect) -> (Effect, Option<Proposal>) {
         let record = if let Effect::SwapRow { next, feed: Some(feed), .. } = &effect {
             self.records.get(&(next.repo, feed.fence)).cloned()
         } else {

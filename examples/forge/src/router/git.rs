@@ -12,28 +12,22 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::BytesMut;
-use futures_util::StreamExt as _;
 use tenon_quorum::{RepoId, RequestId};
 
 use super::Host;
-use super::answer::{self, Asked, Verdict};
 use super::http::{self, Failure};
 use super::name::RepoName;
 use super::nodes::{Answer, Served};
+use super::push;
 use super::reads;
 use super::spool::{SpoolError, Spooled};
-use super::writes::{Ended, Lease};
+use crate::git::advertise;
+use crate::wire;
 
 /// Largest body of a fetch: wants, haves and options.
 const MAX_FETCH_BYTES: u64 = 64 << 20;
-/// More lines than that are not read to find out what a push asks for.
-const MAX_COMMANDS: usize = 100_000;
-/// How often a read is routed again, and a push granted again, when nodes fail it.
+/// How often a read is routed again when nodes fail it.
 const ATTEMPTS: usize = 6;
-/// A reply to a push up to this size is held back until it is whole, so that another node can take
-/// over; a longer one is passed on as it comes.
-const HELD_BACK: usize = 1 << 20;
 
 /// Request headers that a node's Git must see.
 const PASSED_IN: [HeaderName; 4] =
@@ -49,6 +43,8 @@ enum Service {
     Fetch,
     /// `POST git-receive-pack`
     Push,
+    /// Anything below `info/lfs/`.
+    Lfs,
 }
 
 impl Service {
@@ -59,6 +55,7 @@ impl Service {
             Self::ListForPush => "info/refs?service=git-receive-pack",
             Self::Fetch => "git-upload-pack",
             Self::Push => "git-receive-pack",
+            Self::Lfs => "info/lfs",
         }
     }
 }
@@ -76,8 +73,9 @@ fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<(RepoName, 
     let path = path.trim_start_matches('/');
     let no = || Failure::not_found("not here; a repository is cloned from http://HOST:PORT/NAME.git");
     let (repo, rest) = path
-        .rsplit_once("/info/refs")
-        .map(|(repo, _)| (repo, "info/refs"))
+        .split_once("/info/lfs/")
+        .map(|(repo, _)| (repo, "info/lfs"))
+        .or_else(|| path.rsplit_once("/info/refs").map(|(repo, _)| (repo, "info/refs")))
         .or_else(|| path.rsplit_once('/'))
         .ok_or_else(no)?;
     let service = match (method, rest, query.unwrap_or_default()) {
@@ -89,6 +87,7 @@ fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<(RepoName, 
                 "only smart HTTP is spoken here: use a Git newer than 1.6.6",
             ));
         }
+        (_, "info/lfs", _) => Service::Lfs,
         (&Method::POST, "git-upload-pack", _) => Service::Fetch,
         (&Method::POST, "git-receive-pack", _) => Service::Push,
         _ => return Err(no()),
@@ -104,31 +103,62 @@ async fn handle(host: &Host, name: &RepoName, service: Service, request: Request
     {
         return Ok(*refused);
     }
-    let repo = match host.repos.find(name).await? {
-        Some(repo) => repo,
-        // The first push makes the repository.
-        None if service == Service::ListForPush => host.repos.ensure(name).await?,
-        None => return Err(Failure::not_found(format!("there is no repository {name}"))),
+    if service == Service::Lfs {
+        return Ok(no_lfs());
+    }
+    let repo = host.repos.find(name).await?;
+    let repo = match (repo, service) {
+        // The first push makes the repository, once its objects are found good.
+        (None, Service::ListForPush) => return Ok(nothing_yet()),
+        (repo, Service::Push) => repo,
+        (Some(repo), _) => Some(repo),
+        (None, _) => return Err(Failure::not_found(format!("there is no repository {name}"))),
     };
     let (parts, body) = request.into_parts();
+    if service == Service::Push && parts.headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a push is not to be compressed once more"));
+    }
     let limit = if service == Service::Push { host.limits.max_push_bytes } else { MAX_FETCH_BYTES };
     let body = match host.spool.take(body, limit).await {
         Ok(body) => body,
         // Git shows its user a verdict on each ref, but not what comes with a status that is no success.
         Err(SpoolError::TooLarge { start, limit }) if service == Service::Push => {
             let why = format!("the push is larger than the {limit} bytes allowed");
-            return Ok(commands(&start).await?.reply(Verdict::Rejected(&why)));
+            return Ok(push::commands(&start).await?.reply(Some(&why)));
         }
         Err(e @ SpoolError::TooLarge { .. }) => return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, e)),
         Err(e @ SpoolError::Broken(_)) => return Err(Failure::new(StatusCode::BAD_REQUEST, e)),
         Err(e @ SpoolError::Disk(_)) => return Err(Failure::new(StatusCode::INSUFFICIENT_STORAGE, e)),
     };
+    let Some(repo) = repo.filter(|_| service != Service::Push) else {
+        return push::push(host, name, repo, body).await;
+    };
     let client = parts.extensions.get().map(|ConnectInfo(address): &ConnectInfo<SocketAddr>| *address);
-    let call = Call { host, repo, service, client: connection(client), headers: passed_in(&parts.headers), body };
-    match service {
-        Service::Push => call.push().await,
-        Service::ListForFetch | Service::ListForPush | Service::Fetch => call.read().await,
+    let mut headers = passed_in(&parts.headers);
+    if service == Service::Fetch {
+        // A job checks its commit out, whatever has become of the branch since.
+        headers.insert(wire::ALSO, wire::to_header(&host.ci.open_commits(repo.0).await?));
     }
+    let call = Call { host, repo, service, client: connection(client), headers, body };
+    call.read().await
+}
+
+/// What a client sees that wants to push to a repository which its push will make.
+fn nothing_yet() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-git-receive-pack-advertisement"),
+        (header::CACHE_CONTROL, "no-cache, max-age=0, must-revalidate"),
+    ];
+    (headers, advertise::for_push(None)).into_response()
+}
+
+/// Git LFS speaks JSON; its clients show the message.
+fn no_lfs() -> Response {
+    let message = "this server stores no Git LFS objects: commit the files themselves, or name another LFS server \
+                   in .lfsconfig";
+    let body = serde_json::json!({ "message": message }).to_string();
+    let headers = [(header::CONTENT_TYPE, "application/vnd.git-lfs+json"), (header::CACHE_CONTROL, "no-cache")];
+    (StatusCode::NOT_IMPLEMENTED, headers, body).into_response()
 }
 
 /// A fetch lists refs and then negotiates, request after request over one connection.
@@ -136,14 +166,6 @@ fn connection(client: Option<SocketAddr>) -> RequestId {
     let mut hasher = DefaultHasher::new();
     client.hash(&mut hasher);
     RequestId(hasher.finish())
-}
-
-/// What a push asks for.
-async fn commands(body: &Spooled) -> Result<Asked, Failure> {
-    let mut start = body.reader().await.map_err(Failure::unavailable)?;
-    Asked::read(&mut start, MAX_COMMANDS)
-        .await
-        .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("not a push: {e}")))
 }
 
 fn passed_in(headers: &HeaderMap) -> HeaderMap {
@@ -189,106 +211,6 @@ impl Call<'_> {
         }
         Err(last)
     }
-
-    /// A push goes to the node that is granted the write. When that node fails before the write is
-    /// decided, the write is ended for certain and another is granted.
-    async fn push(self) -> Result<Response, Failure> {
-        if self.body.is_flush() {
-            // A client probes whether it may post at all; Git answers with nothing.
-            return Ok(answer::receive_pack_result(Body::empty()));
-        }
-        let asked = commands(&self.body).await?;
-        let most = self.host.limits.max_refs_per_push;
-        if asked.len() > most {
-            let why = format!("{} refs in one push, at most {most} are allowed", asked.len());
-            return Ok(asked.reply(Verdict::Rejected(&why)));
-        }
-        let need = self.host.driver.view(|core| core.router.config().quorum().write()) as usize;
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            let lease = match self.host.writes.begin(self.repo).await {
-                Ok(lease) => lease,
-                Err(refused) => return Ok(asked.reply(Verdict::Rejected(&refused))),
-            };
-            let served = self.host.driver.nodes.serve_push(lease.grant(), need, &self.headers, &self.body).await;
-            match self.finish_push(lease, served).await {
-                PushEnd::Answer(reply) => return Ok(reply),
-                PushEnd::Accepted => return Ok(asked.reply(Verdict::Accepted)),
-                PushEnd::Again(why) => last = why,
-                PushEnd::Unknown(why) => {
-                    // Neither `ok` nor `ng` would be true: the connection breaks, the client asks again.
-                    return Err(Failure::unavailable(format!("whether the push was taken is not known yet: {why}")));
-                }
-            }
-        }
-        Ok(asked.reply(Verdict::Rejected(&last)))
-    }
-
-    async fn finish_push(&self, lease: Lease, served: anyhow::Result<Served>) -> PushEnd {
-        let writer = lease.node();
-        let failed = match served {
-            Ok(Served::Reply(reply)) => match self.hold_back(reply, lease).await {
-                Ok((None, response)) => return PushEnd::Answer(response),
-                // The node did not wait for what the store says: the store is right.
-                Ok((Some(lease), _)) => return ended(lease, format!("{writer} answered early")).await,
-                Err(failed) => failed,
-            },
-            Ok(Served::Refused(refused)) => {
-                let why = format!("{writer} refused the grant: {}", refused.reason);
-                self.host.driver.tell_answer(writer, Ok(Answer::Refused(refused))).await;
-                return ended(lease, why).await;
-            }
-            Err(e) => (lease, e),
-        };
-        let (lease, error) = failed;
-        self.host.driver.node_failed(writer, &error).await;
-        ended(lease, format!("{writer} failed: {error:#}")).await
-    }
-
-    /// Takes a reply in until it is whole; a long one goes on as a stream, which holds the lease.
-    /// A write that the node proposed and that is not decided yet comes back with the reply.
-    async fn hold_back(
-        &self,
-        reply: reqwest::Response,
-        lease: Lease,
-    ) -> Result<(Option<Lease>, Response), (Lease, anyhow::Error)> {
-        let head = reply_head(&reply);
-        let mut stream = self.host.driver.nodes.body(lease.node(), reply).boxed();
-        let mut whole = BytesMut::new();
-        while whole.len() < HELD_BACK {
-            match stream.next().await {
-                Some(Ok(bytes)) => whole.extend_from_slice(&bytes),
-                Some(Err(e)) => return Err((lease, e.into())),
-                None => {
-                    let open = lease.is_open().then_some(lease);
-                    return Ok((open, head.map(|()| Body::from(whole.freeze()))));
-                }
-            }
-        }
-        let start = futures_util::stream::once(async move { Ok(whole.freeze()) });
-        let rest = start.chain(stream).map(move |bytes| {
-            let _until_the_end = &lease;
-            bytes
-        });
-        Ok((None, head.map(|()| Body::from_stream(rest))))
-    }
-}
-
-/// How an attempt ended that its node did not answer.
-async fn ended(lease: Lease, why: String) -> PushEnd {
-    match lease.end().await {
-        Ended::Applied => PushEnd::Accepted,
-        Ended::NotApplied => PushEnd::Again(why),
-        Ended::Unknown(reason) => PushEnd::Unknown(format!("{why}; {reason}")),
-    }
-}
-
-/// How one attempt of a push ended.
-enum PushEnd {
-    Answer(Response),
-    Accepted,
-    Again(String),
-    Unknown(String),
 }
 
 fn reply_head(reply: &reqwest::Response) -> Response<()> {
@@ -319,6 +241,7 @@ mod tests {
         assert_eq!(get("/t/a/info/refs", "service=git-receive-pack"), Ok((name("t/a"), Service::ListForPush)));
         assert_eq!(post("/t/a.git/git-upload-pack"), Ok((name("t/a"), Service::Fetch)));
         assert_eq!(post("/a.git/git-receive-pack"), Ok((name("a"), Service::Push)));
+        assert_eq!(post("/t/a.git/info/lfs/objects/batch"), Ok((name("t/a"), Service::Lfs)));
         assert_eq!(get("/a.git/info/refs", ""), Err(StatusCode::FORBIDDEN));
         assert_eq!(get("/a.git/HEAD", ""), Err(StatusCode::NOT_FOUND));
         assert_eq!(get("/", ""), Err(StatusCode::NOT_FOUND));

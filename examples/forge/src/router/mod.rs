@@ -1,22 +1,26 @@
 //! The router: the one process that clients talk to, and the only one that reads and writes the
 //! store.
 
+mod admin;
 mod answer;
 pub(crate) mod api;
 mod ci;
 pub(crate) mod driver;
+mod fork;
 mod git;
 mod http;
 pub(crate) mod log;
 mod migrate;
 mod name;
 pub(crate) mod nodes;
+mod push;
 mod reads;
 mod recover;
 mod replace;
 mod repos;
 pub(crate) mod spool;
 pub(crate) mod store;
+pub(crate) mod tidy;
 mod writes;
 
 use std::future::Future;
@@ -29,11 +33,11 @@ use anyhow::{Context as _, Result, bail};
 use axum::serve::ListenerExt as _;
 use futures_util::StreamExt as _;
 use tenon_quorum::{Generation, NodeId, Quorum, RepoId};
-use tenon_refslog::{ChecksumKey, ObjectFormat};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+pub(crate) use admin::{Branch, NewName, Protect, SweptNodes};
 pub(crate) use api::{Inspected, Inspection, Listed, Named, NodeStatus, ReplicaStatus, RepoStatus, Status};
 pub(crate) use ci::Shown;
 pub(crate) use http::{Failure, api as api_guard, bears, page_guard};
@@ -75,6 +79,7 @@ pub(crate) struct Parts {
     supervisor: Supervisor,
     spool: Spool,
     limits: Limits,
+    retention: tidy::Retention,
     /// Writers must show it, if there is one.
     token: Option<String>,
     cluster_token: String,
@@ -117,7 +122,7 @@ pub(crate) async fn serve(
     let driver = Driver::new(tenon_quorum::Router::new(quorum_config(long, home.generation()?)?), store, nodes);
     let wait = Duration::from_secs(args.limits.max_wait_seconds);
     let writes = Arc::new(Writes::new(Arc::clone(&driver), args.limits.max_queue, wait));
-    let refs = tenon_refslog::Config::builder(ObjectFormat::Sha1, ChecksumKey::new(checksum_key)).build()?;
+    let refs = crate::git::refs::rules(checksum_key)?;
     let plan = plan(&args, &home, &url);
     plan.check_ports(count)?;
     let supervisor = Supervisor::start(plan, count)?;
@@ -129,6 +134,7 @@ pub(crate) async fn serve(
         supervisor,
         spool: Spool::new(&home.spool()?),
         limits: args.limits,
+        retention: args.retention,
         token: args.token,
         cluster_token: home.token().to_owned(),
         checksum_key,
@@ -147,8 +153,12 @@ pub(crate) async fn serve(
     let server = tokio::spawn(server.into_future());
     let driver = tokio::spawn(Arc::clone(&host.driver).run());
     let keeper = tokio::spawn(log::keep_short(host.clone()));
+    let tidying = tokio::spawn(tidy::run(host.clone()));
     let started = host.all_registered(&home).await;
     if started.is_ok() {
+        if let Err(e) = host.repos.unmake_all().await {
+            warn!("what is left of first pushes that were cut short stays for now: {e}");
+        }
         host.first_repository().await;
         home.publish_address(&url)?;
         ready(&url);
@@ -164,6 +174,7 @@ pub(crate) async fn serve(
     }
     host.supervisor.stop().await;
     keeper.abort();
+    tidying.abort();
     driver.abort();
     started
 }

@@ -11,13 +11,12 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tenon_quorum::{
-    FenceGate, Generation, Grant, Incarnation, Member, NodeId, RepoId, Report, Route, Row, StageOrder, Stamp,
-};
+use tenon_quorum::{FenceGate, Generation, Incarnation, Member, NodeId, RepoId, Report, Route, Row, StageOrder, Stamp};
 use tokio::sync::watch;
 
 use super::spool::Spooled;
-use crate::wire::{self, Peer, RefsView, Refused, SyncAsk, WriteOrder};
+use crate::node::gc::Swept;
+use crate::wire::{self, Forward, ParcelId, Peer, PushAnswer, RefsView, Refused, SyncAsk, WriteOrder};
 
 /// For calls that only read or write a few small values.
 const SHORT: Duration = Duration::from_secs(10);
@@ -70,7 +69,25 @@ pub(crate) enum Answer {
     Refused(Refused),
 }
 
-/// What a node answers to a routed read, or to a push that it was granted.
+/// What a node answers to a push that it was granted.
+#[derive(Debug)]
+pub(crate) enum Decided {
+    Answer(PushAnswer),
+    Refused(Refused),
+}
+
+/// What a node answers to the objects of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shipped {
+    /// They are durable.
+    Here,
+    /// They lean on objects that it does not have.
+    Lags(String),
+    /// No repository should hold them, or they are damaged.
+    Bad(String),
+}
+
+/// What a node answers to a routed read.
 #[derive(Debug)]
 pub(crate) enum Served {
     Reply(reqwest::Response),
@@ -112,17 +129,6 @@ impl Nodes {
         book.iter().map(|(node, known)| (*node, known.clone())).collect()
     }
 
-    /// Nodes that answer, among these members, without one.
-    fn peers(&self, members: &[Member], without: NodeId) -> Vec<Peer> {
-        let others = members.iter().filter(|m| m.node != without);
-        others
-            .filter_map(|m| {
-                let known = self.known(m.node).filter(|k| k.is_up() && k.incarnation == m.incarnation)?;
-                Some(Peer { node: m.node, url: known.url })
-            })
-            .collect()
-    }
-
     pub(crate) async fn healthy(&self, known: &Known) -> bool {
         let health = self.client.get(format!("{}/health", known.url)).bearer_auth(&self.token).timeout(HEALTH).send();
         health.await.is_ok_and(|reply| reply.status().is_success())
@@ -136,7 +142,7 @@ impl Nodes {
         headers: &HeaderMap,
         body: &Spooled,
     ) -> Result<Served> {
-        let request = self.forward(route.node, route.proof.repo, path, headers, body).await?;
+        let request = self.pass_on(route.node, route.proof.repo, path, headers, body).await?;
         let reply = self.send(route.node, request.header(wire::ROUTE, wire::to_header(route))).await?;
         if reply.status() == StatusCode::CONFLICT {
             return Ok(Served::Refused(reply.json().await?));
@@ -159,22 +165,92 @@ impl Nodes {
         }
     }
 
-    /// Sends a push to the node that was granted it.
-    pub(crate) async fn serve_push(
-        &self,
-        grant: &Grant,
-        need: usize,
-        headers: &HeaderMap,
-        body: &Spooled,
-    ) -> Result<Served> {
-        let order = WriteOrder { grant: grant.clone(), peers: self.peers(&grant.base.members, grant.writer), need };
-        let request = self.forward(grant.writer, grant.base.repo, "git-receive-pack", headers, body).await?;
-        let reply = self.send(grant.writer, request.header(wire::GRANT, wire::to_header(&order))).await?;
+    /// Has the node that was granted a push decide it; the commands are pkt-lines.
+    pub(crate) async fn decide(&self, order: &WriteOrder, commands: Bytes) -> Result<Decided> {
+        let node = order.grant.writer;
+        let request = self.post(node, order.grant.base.repo, "push")?.timeout(self.long);
+        let request = request.header(wire::GRANT, wire::to_header(order)).body(commands);
+        let reply = self.send(node, request).await?;
         match reply.status() {
-            StatusCode::CONFLICT => Ok(Served::Refused(reply.json().await?)),
-            status if status.is_success() => Ok(Served::Reply(reply)),
+            StatusCode::CONFLICT => Ok(Decided::Refused(reply.json().await?)),
+            status if status.is_success() => Ok(Decided::Answer(reply.json().await?)),
             _ => bail!("{}", fault(reply).await),
         }
+    }
+
+    /// Sends the objects of a push to a node: what leads them, then the pack as the client made it.
+    pub(crate) async fn ship(
+        &self,
+        to: Life,
+        repo: RepoId,
+        parcel: &ParcelId,
+        (lead, pack): (Bytes, impl Stream<Item = std::io::Result<Bytes>> + Send + 'static),
+    ) -> Result<Shipped> {
+        let body = futures_util::stream::iter([Ok(lead)]).chain(pack);
+        let request = self.order(to, repo, &format!("parcels/{parcel}"))?.timeout(self.long);
+        shipped(self.send(to.node, request.body(reqwest::Body::wrap_stream(body))).await?).await
+    }
+
+    /// Whether a node holds a parcel; one that is coming in is waited for.
+    pub(crate) async fn holds(&self, at: Life, repo: RepoId, parcel: &ParcelId) -> Result<bool> {
+        let url = self.url(at.node, repo, &format!("parcels/{parcel}"))?;
+        let request = self.client.get(url).header(wire::LIFE, wire::to_header(&at.incarnation)).timeout(self.long);
+        let reply = self.send(at.node, request).await?;
+        match reply.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            status if status.is_success() => Ok(true),
+            _ => bail!("{}", fault(reply).await),
+        }
+    }
+
+    /// Has a node that holds a parcel send all that its tips need to one that lags.
+    pub(crate) async fn forward(
+        &self,
+        from: Life,
+        to: Life,
+        repo: RepoId,
+        parcel: &ParcelId,
+        tips: Vec<String>,
+    ) -> Result<Shipped> {
+        let url = self.known(to.node).with_context(|| format!("{} has not registered", to.node))?.url;
+        let ask = Forward { to: Peer { node: to.node, url }, tips };
+        let request = self.order(from, repo, &format!("parcels/{parcel}/forward"))?.timeout(self.long);
+        shipped(self.send(from.node, request.json(&ask)).await?).await
+    }
+
+    /// All that these ids of a repository need, packed, as a routed read.
+    pub(crate) async fn pack(
+        &self,
+        route: &Route,
+        tips: &[String],
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
+        let request = self.post(route.node, route.proof.repo, "pack")?.timeout(self.long).json(tips);
+        let reply = self.send(route.node, request.header(wire::ROUTE, wire::to_header(route))).await?;
+        if reply.status().is_success() { Ok(self.body(route.node, reply)) } else { bail!("{}", fault(reply).await) }
+    }
+
+    /// Frees what neither a ref nor one of `keep` reaches.
+    pub(crate) async fn sweep(&self, to: Life, repo: RepoId, keep: &[String]) -> Result<Swept> {
+        let reply = self.send(to.node, self.order(to, repo, "sweep")?.timeout(self.long).json(keep)).await?;
+        match reply.status() {
+            StatusCode::CONFLICT => bail!("{}", reply.json::<Refused>().await?.reason),
+            status if status.is_success() => Ok(reply.json().await?),
+            _ => bail!("{}", fault(reply).await),
+        }
+    }
+
+    /// A push was refused: its objects go.
+    pub(crate) async fn drop_parcel(&self, to: Life, repo: RepoId, parcel: &ParcelId) -> Result<()> {
+        let url = self.url(to.node, repo, &format!("parcels/{parcel}"))?;
+        let request = self.client.delete(url).header(wire::LIFE, wire::to_header(&to.incarnation)).timeout(SHORT);
+        let reply = self.send(to.node, request).await?;
+        if reply.status().is_success() { Ok(()) } else { bail!("{}", fault(reply).await) }
+    }
+
+    /// The members of a repository that answer, each in the life that it is a member in.
+    pub(crate) fn answering(&self, members: &[Member]) -> Vec<Member> {
+        let up = |m: &&Member| self.known(m.node).is_some_and(|k| k.is_up() && k.incarnation == m.incarnation);
+        members.iter().filter(up).copied().collect()
     }
 
     pub(crate) async fn raise(&self, to: Life, row: &Row) -> Result<Answer> {
@@ -189,23 +265,31 @@ impl Nodes {
         if reply.status().is_success() { Ok(reply.json().await?) } else { bail!("{}", fault(reply).await) }
     }
 
-    pub(crate) async fn stage(&self, to: Life, order: &StageOrder, record: &Bytes) -> Result<Answer> {
-        self.with_record(to, "stage", order.base.repo, order, record).await
+    pub(crate) async fn stage(
+        &self,
+        to: Life,
+        order: &StageOrder,
+        record: &Bytes,
+        parcel: Option<&ParcelId>,
+    ) -> Result<Answer> {
+        self.with_record(to, ("stage", order.base.repo), order, (record, parcel)).await
     }
 
-    pub(crate) async fn apply(&self, to: Life, row: &Row, record: &Bytes) -> Result<Answer> {
-        self.with_record(to, "apply", row.repo, row, record).await
+    pub(crate) async fn apply(&self, to: Life, row: &Row, record: &Bytes, parcel: Option<&ParcelId>) -> Result<Answer> {
+        self.with_record(to, ("apply", row.repo), row, (record, parcel)).await
     }
 
     async fn with_record(
         &self,
         to: Life,
-        what: &str,
-        repo: RepoId,
+        (what, repo): (&str, RepoId),
         ask: &impl Serialize,
-        record: &Bytes,
+        (record, parcel): (&Bytes, Option<&ParcelId>),
     ) -> Result<Answer> {
-        let request = self.order(to, repo, what)?.timeout(self.long);
+        let mut request = self.order(to, repo, what)?.timeout(self.long);
+        if let Some(parcel) = parcel {
+            request = request.header(wire::PARCEL, wire::to_header(parcel));
+        }
         let request = request.header(wire::ASK, wire::to_header(ask)).body(record.clone());
         judged(self.send(to.node, request).await?).await
     }
@@ -261,7 +345,7 @@ impl Nodes {
         Ok(format!("{}/repos/{}/{what}", known.url, repo.0))
     }
 
-    async fn forward(
+    async fn pass_on(
         &self,
         node: NodeId,
         repo: RepoId,
@@ -273,7 +357,9 @@ impl Nodes {
             self.client.get(self.url(node, repo, path)?)
         } else {
             let length = body.len();
-            self.post(node, repo, path)?.header(header::CONTENT_LENGTH, length).body(body.body().await?)
+            self.post(node, repo, path)?
+                .header(header::CONTENT_LENGTH, length)
+                .body(reqwest::Body::wrap_stream(body.body(0).await?))
         };
         Ok(request.headers(headers.clone()))
     }
@@ -283,7 +369,7 @@ impl Nodes {
         &self,
         node: NodeId,
         reply: reqwest::Response,
-    ) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static {
+    ) -> impl Stream<Item = Result<Bytes, std::io::Error>> + Send + use<> {
         let up = self.known(node).map(|known| known.up.subscribe());
         let state = Some((reply.bytes_stream().boxed(), up));
         futures_util::stream::unfold(state, move |state| async move {
@@ -313,6 +399,16 @@ impl Nodes {
             reply = request.bearer_auth(&self.token).send() => Ok(reply?),
             _ = up.wait_for(|up| !up) => Err(anyhow!("{node} is down")),
         }
+    }
+}
+
+async fn shipped(reply: reqwest::Response) -> Result<Shipped> {
+    match reply.status() {
+        StatusCode::OK => Ok(Shipped::Here),
+        StatusCode::PRECONDITION_FAILED => Ok(Shipped::Lags(reply.text().await?)),
+        StatusCode::UNPROCESSABLE_ENTITY => Ok(Shipped::Bad(reply.text().await?)),
+        StatusCode::CONFLICT => bail!("{}", reply.json::<Refused>().await?.reason),
+        _ => bail!("{}", fault(reply).await),
     }
 }
 

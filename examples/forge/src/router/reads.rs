@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenon_quorum::{First, ReadRequest, ReadStep, Reason, Refusal, RepoId, RequestId, Route};
+use tenon_quorum::{First, ReadRequest, ReadStep, Reason, Refusal, RepoId, RequestId, Route, Row};
 
 use super::driver::{Driver, now};
 use super::http::Failure;
@@ -36,6 +36,17 @@ pub(crate) async fn route(driver: &Arc<Driver>, repo: RepoId, via: Option<Reques
             Err(refusal) => return Err(failure(&refusal)),
         }
     }
+}
+
+/// The row as it is known here, or else as the store has it: good enough to say who the members are.
+pub(crate) async fn row(driver: &Arc<Driver>, repo: RepoId) -> Result<Row, Failure> {
+    if let Some(row) = driver.view(|core| core.router.row_of(repo)) {
+        return Ok(row);
+    }
+    let ask = driver.ask(|core, _| core.router.begin_read());
+    driver.fetch_row(ask, repo).await;
+    let row = driver.view(|core| core.router.row_of(repo));
+    row.ok_or_else(|| Failure::unavailable("the repository's row cannot be read"))
 }
 
 fn failure(refusal: &Refusal) -> Failure {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tenon_quorum::{CreateRequest, Digest, Epoch, Member, NodeId, RepoId, ShardId};
+use axum::http::StatusCode;
+use tenon_quorum::{CreateRequest, Digest, Epoch, Member, NodeId, RepoId, Row, RowState, ShardId};
 use tenon_refslog::{Command, RefName, Refs, Transaction, Value};
 use tracing::info;
 
 use super::driver::{Driver, decode};
 use super::http::Failure;
 use super::name::RepoName;
+use super::store::{Newborn, Pipelines};
 use super::writes::Writes;
 use crate::wire::{self, Proposed};
 
@@ -40,7 +42,7 @@ pub(crate) struct Repos {
     writes: Arc<Writes>,
     config: tenon_refslog::Config,
     shards: u32,
-    /// Known to be whole; a name never leads to another id.
+    /// Known to be whole, by the name that each has now.
     ready: Mutex<BTreeMap<RepoName, RepoId>>,
     /// One creation at a time.
     creating: tokio::sync::Mutex<()>,
@@ -62,36 +64,109 @@ impl Repos {
             return Ok(Some(repo));
         }
         let text = name.to_string();
-        match self.driver.stored(move |store| store.name(&text)).await? {
-            // Perhaps its creation was cut short: finish it.
-            Some(_) => self.ensure(name).await.map(Some),
-            None => Ok(None),
+        let Some(id) = self.driver.stored(move |store| store.name(&text)).await? else { return Ok(None) };
+        if self.stored_row(RepoId(id)).await?.is_some_and(|row| row.state == RowState::Deleted) {
+            // Its deletion was cut short: it is finished.
+            let _one_at_a_time = self.creating.lock().await;
+            self.driver.stored(move |store| store.forget(id)).await?;
+            return Ok(None);
         }
+        // Perhaps its creation was cut short: finish it.
+        self.ensure(name).await.map(Some)
     }
 
     /// The id of a repository, which is made if it is not there.
     pub(crate) async fn ensure(&self, name: &RepoName) -> Result<RepoId, Failure> {
+        Ok(self.make(name, Newborn::No).await?.0)
+    }
+
+    /// The id of a repository for a push that may be its first; whether it was made for this push, which then keeps it
+    /// ([`Repos::keep`]) or has it removed again ([`Repos::unmake`]).
+    pub(crate) async fn for_push(&self, name: &RepoName) -> Result<(RepoId, Newborn), Failure> {
+        match self.find(name).await? {
+            Some(repo) => Ok((repo, Newborn::No)),
+            None => self.make(name, Newborn::Yes).await,
+        }
+    }
+
+    async fn make(&self, name: &RepoName, newborn: Newborn) -> Result<(RepoId, Newborn), Failure> {
         let _one_at_a_time = self.creating.lock().await;
         if let Some(repo) = self.known(name) {
-            return Ok(repo);
+            return Ok((repo, Newborn::No));
         }
         let text = name.to_string();
         let repo = RepoId(self.driver.stored(move |store| store.add_name(&text)).await?);
-        let row = self.driver.stored(move |store| store.row(repo.0)).await?;
-        let row = row.and_then(|body| decode(repo, &body));
+        let row = self.stored_row(repo).await?;
+        let made = if row.is_none() { newborn } else { Newborn::No };
         if row.is_none() {
+            if made == Newborn::Yes {
+                self.driver.stored(move |store| store.set_newborn(repo.0, Newborn::Yes)).await?;
+            }
             self.create(repo).await?;
             info!(%repo, %name, "created");
         }
         if row.is_none_or(|row| row.newest.version.0 == 0) {
             self.point_head(repo).await?;
         }
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), repo);
-        Ok(repo)
+        self.ready().insert(name.clone(), repo);
+        Ok((repo, made))
+    }
+
+    /// The first push of a repository was taken.
+    pub(crate) async fn keep(&self, repo: RepoId) -> Result<(), Failure> {
+        Ok(self.driver.stored(move |store| store.set_newborn(repo.0, Newborn::No)).await?)
+    }
+
+    /// Removes a repository that was made for a push which was refused, unless another push has come to it meanwhile.
+    pub(crate) async fn unmake(&self, repo: RepoId) -> Result<(), Failure> {
+        let row = self.stored_row(repo).await?;
+        // The first version says where HEAD points; the second is somebody's push.
+        if row.is_some_and(|row| row.newest.version.0 <= 1) { self.remove(repo).await } else { self.keep(repo).await }
+    }
+
+    /// Finishes with what was left when the router ended in the middle of first pushes.
+    pub(crate) async fn unmake_all(&self) -> Result<(), Failure> {
+        for repo in self.driver.stored(|store| store.newborns()).await? {
+            self.unmake(RepoId(repo)).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a repository: its name is free at once, its nodes drop it, what is under way in it is refused.
+    pub(crate) async fn remove(&self, repo: RepoId) -> Result<(), Failure> {
+        let _one_at_a_time = self.creating.lock().await;
+        let done = self.driver.change(|router, now| router.delete(now, repo)).await;
+        done.map_err(Failure::unavailable)?;
+        self.ready().retain(|_, known| *known != repo);
+        self.driver.stored(move |store| store.forget(repo.0)).await?;
+        info!(%repo, "deleted");
+        Ok(())
+    }
+
+    /// Gives a repository another name, under which alone it is found from then on.
+    pub(crate) async fn rename(&self, repo: RepoId, name: &RepoName) -> Result<(), Failure> {
+        let _one_at_a_time = self.creating.lock().await;
+        let text = name.to_string();
+        if !self.driver.stored(move |store| store.rename(repo.0, &text)).await? {
+            return Err(Failure::new(StatusCode::CONFLICT, format!("there is a repository {name} already")));
+        }
+        let mut ready = self.ready();
+        ready.retain(|_, known| *known != repo);
+        ready.insert(name.clone(), repo);
+        Ok(())
+    }
+
+    async fn stored_row(&self, repo: RepoId) -> Result<Option<Row>, Failure> {
+        let body = self.driver.stored(move |store| store.row(repo.0)).await?;
+        Ok(body.and_then(|body| decode(repo, &body)))
+    }
+
+    fn ready(&self) -> std::sync::MutexGuard<'_, BTreeMap<RepoName, RepoId>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self, name: &RepoName) -> Option<RepoId> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+        self.ready().get(name).copied()
     }
 
     async fn create(&self, repo: RepoId) -> Result<(), Failure> {
@@ -136,7 +211,7 @@ impl Repos {
 
     /// The first record of every log: where HEAD points, so that no clone is without a branch to be on.
     async fn point_head(&self, repo: RepoId) -> Result<(), Failure> {
-        let lease = self.writes.begin(repo).await.map_err(Failure::unavailable)?;
+        let lease = self.writes.begin(repo, Pipelines::Wanted).await.map_err(Failure::unavailable)?;
         let base = lease.grant().base.newest;
         if base.version.0 > 0 {
             return Ok(());

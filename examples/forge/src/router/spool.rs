@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use tempfile::TempPath;
 use tokio::fs::File;
-use tokio::io::{AsyncRead, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
 /// What is larger goes to a file.
@@ -120,13 +120,20 @@ impl Spooled {
         }
     }
 
-    /// The body once more, from its start.
-    pub(crate) async fn body(&self) -> std::io::Result<reqwest::Body> {
+    /// The body once more, from `start` on.
+    pub(crate) async fn body(
+        &self,
+        start: u64,
+    ) -> std::io::Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>> {
         match self {
-            Self::Memory(bytes) => Ok(bytes.clone().into()),
+            Self::Memory(bytes) => {
+                let rest = bytes.slice(usize::try_from(start).unwrap_or(usize::MAX).min(bytes.len())..);
+                Ok(futures_util::stream::once(async move { Ok(rest) }).left_stream())
+            }
             Self::File { path, .. } => {
-                let file = File::open(path).await?;
-                Ok(reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, 1 << 16)))
+                let mut file = File::open(path).await?;
+                file.seek(std::io::SeekFrom::Start(start)).await?;
+                Ok(ReaderStream::with_capacity(file, 1 << 16).right_stream())
             }
         }
     }

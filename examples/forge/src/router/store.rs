@@ -17,7 +17,10 @@ pub(crate) use sqlite::Sqlite;
 pub(crate) enum StoreError {
     #[error("the store cannot be used: {0}")]
     Database(#[from] rusqlite::Error),
-    #[error("the store was made by another version of forge (schema {found}, this one reads {known})")]
+    #[error(
+        "the store was made by a later version of forge (schema {found}, this one reads up to {known}): \
+         use that version, or a backup from before it"
+    )]
     Schema { found: String, known: String },
     #[error("the store holds a value that is none: {0}")]
     Value(String),
@@ -34,6 +37,31 @@ pub(crate) struct FeedRow {
     pub(crate) epoch: u32,
     /// The encoded refs record; empty once compaction has folded it into a segment.
     pub(crate) record: Vec<u8>,
+    /// Whether the push wants pipelines.
+    pub(crate) pipelines: Pipelines,
+}
+
+/// Whether a push gets pipelines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pipelines {
+    #[default]
+    Wanted,
+    /// Its sender said `-o ci.skip`.
+    Skipped,
+}
+
+/// Whether a repository waits for its first push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Newborn {
+    Yes,
+    No,
+}
+
+/// Whether a branch is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    On,
+    Off,
 }
 
 /// What became of a compare-and-set.
@@ -83,6 +111,24 @@ pub(crate) trait Store: std::fmt::Debug + Send + Sync {
     fn add_name(&self, name: &str) -> Result<u64, StoreError>;
     /// Gives a name to a repository that has none here, but a row.
     fn adopt(&self, repo: u64, name: &str) -> Result<(), StoreError>;
+    /// Gives a repository another name; `false` if that is another's.
+    fn rename(&self, repo: u64, name: &str) -> Result<bool, StoreError>;
+    /// Forgets the name, the feed and the log of a repository that is deleted; its row, a tombstone, stays.
+    fn forget(&self, repo: u64) -> Result<(), StoreError>;
+    /// Remembers that a repository is being made for its first push, or that this push is done.
+    fn set_newborn(&self, repo: u64, newborn: Newborn) -> Result<(), StoreError>;
+    /// Repositories whose first push was not done when the router ended.
+    fn newborns(&self) -> Result<Vec<u64>, StoreError>;
+    /// The branches of a repository that cannot be deleted or moved back, as full names.
+    fn protected(&self, repo: u64) -> Result<Vec<String>, StoreError>;
+    /// Protects a branch, or no longer.
+    fn protect(&self, repo: u64, branch: &str, protection: Protection) -> Result<(), StoreError>;
+    /// At which version a repository was swept last, and when; one that never was begins to wait now.
+    fn swept(&self, repo: u64, version: Option<u64>, now_ms: u64) -> Result<Option<(u64, u64)>, StoreError>;
+    /// A repository was swept.
+    fn set_swept(&self, repo: u64, version: u64, now_ms: u64) -> Result<(), StoreError>;
+    /// Forgets rows of the feed up to the version `followed` whose records are folded, but for the newest `keep` rows.
+    fn shorten_feed(&self, repo: u64, followed: u64, keep: u32) -> Result<(), StoreError>;
     /// Every repository, by name.
     fn names(&self) -> Result<Vec<(u64, String)>, StoreError>;
     /// The row of a repository, whole.

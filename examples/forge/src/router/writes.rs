@@ -13,9 +13,10 @@ use tenon_quorum::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::driver::{Driver, Write, WriteState};
+use super::driver::{Driver, Proposal, Write, WriteState};
 use super::nodes::{Answer, Life};
-use crate::wire::{Propose, Proposed};
+use super::store::Pipelines;
+use crate::wire::{ParcelId, Propose, Proposed};
 
 /// How long a push waits for nodes that lag or were not heard of yet, before it is refused.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,7 +95,7 @@ impl Writes {
     ///
     /// # Errors
     /// Why there is none, as the client is told.
-    pub(crate) async fn begin(&self, repo: RepoId) -> Result<Lease, String> {
+    pub(crate) async fn begin(&self, repo: RepoId, pipelines: Pipelines) -> Result<Lease, String> {
         let place = self.enter(repo)?;
         let end = Instant::now() + self.wait;
         let turn = tokio::time::timeout_at(end, Arc::clone(&place.line.turn).lock_owned())
@@ -103,7 +104,7 @@ impl Writes {
         let patience = Instant::now() + PATIENCE;
         loop {
             let mut turns = self.driver.turns();
-            let (refusal, until) = match self.ask(repo) {
+            let (refusal, until) = match self.ask(repo, pipelines) {
                 Ok(mut held) => match held.granted().await {
                     Ok(grant) => return Ok(Lease { held, grant, _turn: turn }),
                     Err(reason) => (Refusal::from(reason), patience.min(end)),
@@ -128,12 +129,13 @@ impl Writes {
         Ok(Place { writes: self, repo, line })
     }
 
-    fn ask(&self, repo: RepoId) -> Result<Held, Refusal> {
+    fn ask(&self, repo: RepoId, pipelines: Pipelines) -> Result<Held, Refusal> {
         let request = RequestId(self.requests.fetch_add(1, Ordering::Relaxed));
         let (write, state) = self.driver.ask(|core, now| {
             let write = core.router.begin_write(now, &WriteRequest::new(repo, request))?;
             let (sender, state) = watch::channel(WriteState::Waiting);
-            core.writes.insert(write, Write { repo, state: sender, base: None, proposed: false, closed: false });
+            core.writes
+                .insert(write, Write { repo, state: sender, base: None, proposed: false, closed: false, pipelines });
             Ok::<_, Refusal>((write, state))
         })?;
         Ok(Held { driver: Arc::clone(&self.driver), write, state })
@@ -149,12 +151,6 @@ impl Lease {
         &self.grant
     }
 
-    /// Whether a record was proposed and its end is not known yet.
-    pub(crate) fn is_open(&self) -> bool {
-        let proposed = self.held.driver.view(|core| core.writes.get(&self.held.write).is_some_and(|w| w.proposed));
-        proposed && !matches!(&*self.held.state.borrow(), WriteState::Ended(..))
-    }
-
     /// Gives the write up if it is not decided, and waits until it is known how it ended.
     pub(crate) async fn end(mut self) -> Ended {
         self.held.give_up();
@@ -163,7 +159,7 @@ impl Lease {
 
     /// Proposes in the writer's place: for changes that need no Git.
     pub(crate) async fn propose(&self, after: Digest, record: Bytes) -> Proposed {
-        let ask = Propose { base: self.grant.base.proof(), after };
+        let ask = Propose { base: self.grant.base.proof(), after, parcel: None };
         propose(&self.held.driver, self.held.write, ask, record).await
     }
 }
@@ -215,7 +211,8 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
     };
     if let Some(grant) = &grant {
         for member in &grant.base.members {
-            tokio::spawn(stage(Arc::clone(driver), member.into(), grant.stage(ask.after), record.clone()));
+            let cargo = (record.clone(), ask.parcel.clone());
+            tokio::spawn(stage(Arc::clone(driver), member.into(), grant.stage(ask.after), cargo));
         }
     }
     drop(state.wait_for(|state| matches!(state, WriteState::Ended(..))).await);
@@ -226,7 +223,8 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
             if let Some(grant) = &grant {
                 let row = Row { newest, ..grant.base.clone() };
                 for member in row.members.iter().filter(|member| member.node != grant.writer) {
-                    tokio::spawn(apply(Arc::clone(driver), member.into(), row.clone(), record.clone()));
+                    let cargo = (record.clone(), ask.parcel.clone());
+                    tokio::spawn(apply(Arc::clone(driver), member.into(), row.clone(), cargo));
                 }
             }
             Proposed::Applied { proof }
@@ -261,16 +259,20 @@ impl super::driver::Core {
         };
         let Some(grant) = granted else { return Opened::Never("the grant has ended".to_owned()) };
         known.proposed = true;
-        self.records.insert((known.repo, ask.base.fence), record.clone());
+        let proposal = Proposal { record: record.clone(), pipelines: known.pipelines };
+        self.records.insert((known.repo, ask.base.fence), proposal);
         Opened::New(grant, state)
     }
 }
 
+/// A record, and where its objects are if they came with it.
+type Cargo = (Bytes, Option<ParcelId>);
+
 /// Has one node stage the record; its report is its vote.
-async fn stage(driver: Arc<Driver>, to: Life, order: StageOrder, record: Bytes) {
+async fn stage(driver: Arc<Driver>, to: Life, order: StageOrder, (record, parcel): Cargo) {
     let node = to.node;
     for _ in 0..STAGE_ATTEMPTS {
-        match driver.nodes.stage(to, &order, &record).await {
+        match driver.nodes.stage(to, &order, &record, parcel.as_ref()).await {
             Ok(Answer::Report(report)) => return driver.tell_answer(node, Ok(Answer::Report(report))).await,
             Ok(Answer::Refused(refused)) => {
                 tracing::warn!(%node, repo = %order.base.repo, "does not vote: {}", refused.reason);
@@ -285,8 +287,8 @@ async fn stage(driver: Arc<Driver>, to: Life, order: StageOrder, record: Bytes) 
 }
 
 /// Has one node make the committed record visible. If that fails, the next read does it.
-async fn apply(driver: Arc<Driver>, to: Life, row: Row, record: Bytes) {
-    let answer = driver.nodes.apply(to, &row, &record).await;
+async fn apply(driver: Arc<Driver>, to: Life, row: Row, (record, parcel): Cargo) {
+    let answer = driver.nodes.apply(to, &row, &record, parcel.as_ref()).await;
     driver.tell_answer(to.node, answer).await;
 }
 

@@ -73,6 +73,16 @@ impl CiStore {
         Ok(all)
     }
 
+    /// The commits of a repository's open pipelines, newest first.
+    pub(crate) fn open_commits(&self, repo: u64, most: u32) -> Result<Vec<String>, CiStoreError> {
+        let on = self.lock();
+        let mut query = on.prepare_cached(
+            "SELECT hash FROM ci_pipelines WHERE open = 1 AND repo = ?1 GROUP BY hash ORDER BY MAX(id) DESC LIMIT ?2",
+        )?;
+        let found = query.query_map(params![signed(repo)?, most], |r| r.get(0))?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+
     /// The newest pipelines, of one repository or of all, newest first.
     pub(crate) fn pipelines(&self, repo: Option<u64>, most: u32) -> Result<Vec<PipelineRecord>, CiStoreError> {
         let on = self.lock();

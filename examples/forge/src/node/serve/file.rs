@@ -45,11 +45,14 @@ pub(super) async fn read(
 
 async fn look(git: &Git, folder: &std::path::Path, asked: &Asked) -> Result<FileView, GitError> {
     let commit = format!("{}^{{commit}}", asked.object);
-    let found = git.within(folder, "log").args(["-1", "--format=%H%n%s", &commit, "--"]).run_to_end(&[]).await?;
+    let found = git.within(folder, "log").args(["-1", "--format=%H%n%s%n%B", &commit, "--"]).run_to_end(&[]).await?;
     let text = String::from_utf8_lossy(&found.stdout);
-    let Some((commit, subject)) = text.split_once('\n').filter(|_| found.status.success()) else {
-        return Ok(FileView { commit: None, subject: String::new(), file: None });
+    let mut lines = text.splitn(3, '\n');
+    let (Some(commit), Some(subject), true) = (lines.next(), lines.next(), found.status.success()) else {
+        return Ok(FileView { commit: None, subject: String::new(), skip_ci: false, file: None });
     };
+    let message = lines.next().unwrap_or_default().to_lowercase();
+    let skip_ci = ["[skip ci]", "[ci skip]"].iter().any(|said| message.contains(said));
     let subject = subject.trim().chars().filter(|c| !c.is_control()).take(SUBJECT).collect();
     let name = format!("{commit}:{}", asked.path);
     let size = git.within(folder, "cat-file").args(["-s", &name]).run_to_end(&[]).await?;
@@ -63,5 +66,5 @@ async fn look(git: &Git, folder: &std::path::Path, asked: &Asked) -> Result<File
             Some(text.map_or(FileText::NotText, FileText::Text))
         }
     };
-    Ok(FileView { commit: Some(commit.to_owned()), subject, file })
+    Ok(FileView { commit: Some(commit.to_owned()), subject, skip_ci, file })
 }

@@ -1,8 +1,9 @@
-//! The services of Git itself: the advertisement, a fetch's exchange, a push.
+//! The services of Git itself: the advertisement, a fetch's exchange, a push's commands.
 
 use std::io::Read as _;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,13 +12,14 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
 use tenon_quorum::{Proof, Route, Stamp};
+use tenon_refslog::ObjectId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Answer, Failure, explained, with};
-use crate::git::repository;
-use crate::node::Shared;
-use crate::node::push::Push;
+use crate::git::{advertise, pkt, repository};
+use crate::node::push::{Line, Push};
 use crate::node::replica::{Replica, ReplicaError};
+use crate::node::{Shared, wants};
 use crate::wire::{self, WriteOrder};
 
 /// The most a request of `upload-pack` may have, packed and unpacked: wants, haves and shallow lines, no objects.
@@ -43,9 +45,12 @@ pub(super) async fn info_refs(
     let this = Arc::clone(&shared);
     with(shared, id, async move |replica| {
         admit(&replica, &headers).await?;
-        let protocol = protocol(&headers).filter(|_| what == "upload-pack");
+        if what == "receive-pack" {
+            let refs = replica.state().await.refs.clone();
+            return Ok(git_response(&service, "advertisement", Body::from(advertise::for_push(Some(&refs)))));
+        }
         let mut invocation = this.git.within(&replica.folder, what);
-        if let Some(protocol) = &protocol {
+        if let Some(protocol) = protocol(&headers) {
             invocation.env("GIT_PROTOCOL", protocol);
         }
         let listed = replica.refs_lock.read().await;
@@ -112,6 +117,17 @@ pub(super) async fn upload_pack(
             invocation.env("GIT_PROTOCOL", protocol);
         }
         invocation.args(["--stateless-rpc", "."]);
+        // Another node's repair may have all that is here; users may have what the refs reach.
+        if headers.contains_key(wire::ROUTE) {
+            let also = wire::from_header::<Vec<String>>(&headers, wire::ALSO).unwrap_or_default();
+            let also: Vec<ObjectId> = also.iter().filter_map(|id| ObjectId::from_hex(id).ok()).collect();
+            if let Some(id) = wants::out_of_reach(&this, &replica, &request, &also).await? {
+                let mut refusal = Vec::new();
+                pkt::put(&mut refusal, format!("ERR upload-pack: not our ref {}", id.to_hex()).as_bytes());
+                return Ok(git_response("git-upload-pack", "result", Body::from(refusal)));
+            }
+        }
+        let fetching = replica.fetches.begin();
         // A listing sees refs at one moment; a fetch reads objects, which do not change.
         if request.starts_with(b"0014command=ls-refs") {
             let listed = replica.refs_lock.read().await;
@@ -121,7 +137,10 @@ pub(super) async fn upload_pack(
         }
         let running = invocation.spawn()?;
         let (to, mut from) = tokio::sync::mpsc::channel::<std::io::Result<Bytes>>(8);
-        tokio::spawn(stream_out(running, request, to));
+        tokio::spawn(async move {
+            stream_out(running, request, to).await;
+            drop(fetching);
+        });
         let blocks = stream::poll_fn(move |context| from.poll_recv(context));
         Ok(git_response("git-upload-pack", "result", Body::from_stream(blocks)))
     })
@@ -191,25 +210,29 @@ async fn negotiation(headers: &HeaderMap, body: Body) -> Answer<Bytes> {
     }
 }
 
-/// A push under its grant; or the probe by which a client finds out whether it may talk at all.
-pub(super) async fn receive_pack(
+/// A push under its grant: its commands as pkt-lines, its objects in a parcel that came before.
+pub(super) async fn push(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<u64>,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> Response {
     let Some(order) = wire::from_header::<WriteOrder>(&headers, wire::GRANT) else {
-        let probe = axum::body::to_bytes(body, 4).await;
-        if probe.is_ok_and(|bytes| bytes.as_ref() == b"0000") {
-            return git_response("git-receive-pack", "result", Body::empty());
-        }
-        return (StatusCode::FORBIDDEN, "a push needs a grant\n").into_response();
+        return explained(Err(Failure::bad("a push needs a grant"))).await;
+    };
+    let most = shared.limits.max_refs_per_push.saturating_add(1);
+    let lines = match pkt::section(&mut &body[..], most).await {
+        Ok(lines) => lines.iter().map(|line| Line::parse(line)).collect::<Option<Vec<_>>>(),
+        Err(_) => None,
+    };
+    let Some(lines) = lines else {
+        return explained(Err(Failure::bad("the commands cannot be read"))).await;
     };
     let this = Arc::clone(&shared);
     with(shared, id, async move |replica| {
-        let mut reply = Push::start(this, replica, order, body).await?;
-        let blocks = stream::poll_fn(move |context| reply.poll_recv(context));
-        Ok(git_response("git-receive-pack", "result", Body::from_stream(blocks)))
+        repository::settle_config(&replica.folder)?;
+        let push = Push { shared: this, replica, order };
+        Ok(Json(push.decide(lines).await?).into_response())
     })
     .await
 }

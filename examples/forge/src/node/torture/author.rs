@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use tenon_quorum::{Digest, Epoch, RepoId, Row};
 use tenon_refslog::{Command as Change, ObjectId, RefName, Refs, Transaction, Value};
 
-use crate::git::objects::PackKind;
 use crate::wire::{self, Shipment};
 
 /// The file that holds what was written.
@@ -69,7 +68,7 @@ impl Author {
         refs.apply(&record)?;
         let (after, frame) = (digest(&refs), record.encode());
         let pack = self.output(&["pack-objects", "--revs", "--stdout", "-q"], format!("{tip}\n").as_bytes())?;
-        let shipment = [Shipment { tips: vec![tip], kind: PackKind::Full }.lead().as_ref(), &pack].concat().into();
+        let shipment = [Shipment { tips: vec![tip] }.lead().as_ref(), &pack].concat().into();
         self.written.insert((base.repo, after), Written { refs, record: frame.clone(), shipment });
         Ok((after, frame))
     }

@@ -7,16 +7,16 @@ use tenon_quorum::{Ask, Effect, FeedEntry, NodeId, RepoId, Row, SwapResult, Sync
 
 use tracing::{error, info, warn};
 
-use super::Driver;
+use super::{Driver, Proposal};
 use crate::router::log;
 use crate::router::nodes::{Answer, Life};
-use crate::router::store::{FeedRow, Swapped};
+use crate::router::store::{FeedRow, Pipelines, Swapped};
 use crate::wire::{Peer, SyncAsk};
 
 impl Driver {
-    pub(super) async fn carry_out(self: Arc<Self>, effect: Effect, record: Option<Bytes>) {
+    pub(super) async fn carry_out(self: Arc<Self>, effect: Effect, proposal: Option<Proposal>) {
         match effect {
-            Effect::SwapRow { ticket, expect, next, feed } => self.swap(ticket, expect, next, feed, record).await,
+            Effect::SwapRow { ticket, expect, next, feed } => self.swap(ticket, expect, next, feed, proposal).await,
             Effect::FetchRow { ask, repo } => self.fetch_row(ask, repo).await,
             Effect::FetchFeed { ask, repo, version } => self.fetch_feed(ask, repo, version).await,
             Effect::FetchFamily { ask, family } => self.fetch_family(ask, family).await,
@@ -54,10 +54,13 @@ impl Driver {
         expect: Option<Row>,
         next: Row,
         feed: Option<FeedEntry>,
-        record: Option<Bytes>,
+        proposal: Option<Proposal>,
     ) {
         let repo = next.repo;
-        let row = feed.map(|feed| feed_row(&feed, record.unwrap_or_default()));
+        let row = feed.map(|feed| {
+            let proposal = proposal.unwrap_or_default();
+            FeedRow { pipelines: proposal.pipelines, ..feed_row(&feed, proposal.record) }
+        });
         let (expect, next) = (expect.map(|row| encode(&row)), encode(&next));
         let done = self.stored(move |store| store.swap(repo.0, expect.as_deref(), &next, row.as_ref())).await;
         let result = match done {
@@ -164,6 +167,7 @@ pub(crate) fn feed_row(entry: &FeedEntry, record: Bytes) -> FeedRow {
         fence: (entry.fence.generation.0, entry.fence.counter),
         epoch: entry.stamp.epoch.0,
         record: record.into(),
+        pipelines: Pipelines::Wanted,
     }
 }
 

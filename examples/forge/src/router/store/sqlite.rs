@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{Compaction, FeedRow, LogRows, SegmentRow, Store, StoreError, Swapped};
+use super::{Compaction, FeedRow, LogRows, Newborn, Pipelines, Protection, SegmentRow, Store, StoreError, Swapped};
 
-const SCHEMA: &str = "1";
+const SCHEMA: &str = "2";
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -16,12 +16,19 @@ CREATE TABLE IF NOT EXISTS rows(repo INTEGER PRIMARY KEY, body BLOB NOT NULL) ST
 CREATE TABLE IF NOT EXISTS feed(
   repo INTEGER NOT NULL, version INTEGER NOT NULL, epoch INTEGER NOT NULL, digest BLOB NOT NULL,
   generation INTEGER NOT NULL, counter INTEGER NOT NULL, record BLOB NOT NULL,
-  PRIMARY KEY(repo, version)) STRICT, WITHOUT ROWID;
+  skip_ci INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(repo, version)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS swept(repo INTEGER PRIMARY KEY, version INTEGER NOT NULL, at_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS newborns(repo INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS protected(
+  repo INTEGER NOT NULL, branch TEXT NOT NULL, PRIMARY KEY(repo, branch)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS segments(
   repo INTEGER NOT NULL, base INTEGER NOT NULL, \"end\" INTEGER NOT NULL, bytes BLOB NOT NULL,
   PRIMARY KEY(repo, base)) STRICT;
 CREATE TABLE IF NOT EXISTS snapshots(repo INTEGER PRIMARY KEY, version INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;
 ";
+
+/// What a store of an older schema lacks: (the schema, what makes the next of it).
+const STEPS: [(&str, &str); 1] = [("1", "ALTER TABLE feed ADD COLUMN skip_ci INTEGER NOT NULL DEFAULT 0")];
 
 /// The embedded store: one file, one connection.
 #[derive(Debug)]
@@ -38,11 +45,24 @@ impl Sqlite {
         connection.busy_timeout(std::time::Duration::from_secs(10))?;
         connection.execute_batch(TABLES)?;
         let store = Self { connection: Mutex::new(connection) };
-        let found = store.meta("schema", &|| SCHEMA.to_owned())?;
-        if found != SCHEMA {
-            return Err(StoreError::Schema { found, known: SCHEMA.to_owned() });
-        }
+        store.meta("schema", &|| SCHEMA.to_owned())?;
+        store.bring_up_to_date()?;
         Ok(store)
+    }
+
+    /// Takes a store of an older schema step by step to this one's, all at once or not at all.
+    fn bring_up_to_date(&self) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let mut found: String = tx.query_row("SELECT value FROM meta WHERE key = 'schema'", [], |r| r.get(0))?;
+            for (from, step) in STEPS {
+                if found == from {
+                    tx.execute_batch(step)?;
+                    found = (from.parse::<u32>().unwrap_or_default() + 1).to_string();
+                    tx.execute("UPDATE meta SET value = ?1 WHERE key = 'schema'", [&found])?;
+                }
+            }
+            if found == SCHEMA { Ok(()) } else { Err(StoreError::Schema { found, known: SCHEMA.to_owned() }) }
+        })
     }
 
     /// A panic while the lock was held cannot leave half a change: transactions roll back.
@@ -97,6 +117,95 @@ impl Store for Sqlite {
         })
     }
 
+    fn rename(&self, repo: u64, name: &str) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let taken = "SELECT count(*) FROM repos WHERE name = ?1 AND id != ?2";
+            let taken: i64 = tx.query_row(taken, params![name, signed(repo)?], |r| r.get(0))?;
+            if taken > 0 {
+                return Ok(false);
+            }
+            tx.execute("UPDATE repos SET name = ?1 WHERE id = ?2", params![name, signed(repo)?])?;
+            Ok(true)
+        })
+    }
+
+    fn forget(&self, repo: u64) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let repo = signed(repo)?;
+            for table in ["feed", "segments", "snapshots", "newborns", "protected", "swept"] {
+                tx.execute(&format!("DELETE FROM {table} WHERE repo = ?1"), [repo])?;
+            }
+            tx.execute("DELETE FROM repos WHERE id = ?1", [repo])?;
+            Ok(())
+        })
+    }
+
+    fn set_newborn(&self, repo: u64, newborn: Newborn) -> Result<(), StoreError> {
+        let change = match newborn {
+            Newborn::Yes => "INSERT OR IGNORE INTO newborns(repo) VALUES(?1)",
+            Newborn::No => "DELETE FROM newborns WHERE repo = ?1",
+        };
+        self.lock().execute(change, [signed(repo)?])?;
+        Ok(())
+    }
+
+    fn newborns(&self) -> Result<Vec<u64>, StoreError> {
+        let connection = self.lock();
+        let mut query = connection.prepare_cached("SELECT repo FROM newborns ORDER BY repo")?;
+        let rows = query.query_map([], |r| r.get::<_, i64>(0))?;
+        rows.map(|id| unsigned(id?)).collect()
+    }
+
+    fn protected(&self, repo: u64) -> Result<Vec<String>, StoreError> {
+        let connection = self.lock();
+        let mut query = connection.prepare_cached("SELECT branch FROM protected WHERE repo = ?1 ORDER BY branch")?;
+        let rows = query.query_map([signed(repo)?], |r| r.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn protect(&self, repo: u64, branch: &str, protection: Protection) -> Result<(), StoreError> {
+        let change = match protection {
+            Protection::On => "INSERT OR IGNORE INTO protected(repo, branch) VALUES(?1, ?2)",
+            Protection::Off => "DELETE FROM protected WHERE repo = ?1 AND branch = ?2",
+        };
+        self.lock().execute(change, params![signed(repo)?, branch])?;
+        Ok(())
+    }
+
+    fn swept(&self, repo: u64, version: Option<u64>, now_ms: u64) -> Result<Option<(u64, u64)>, StoreError> {
+        self.write(|tx| {
+            if version.is_some() {
+                tx.execute(
+                    "INSERT OR IGNORE INTO swept(repo, version, at_ms) VALUES(?1, 0, ?2)",
+                    params![signed(repo)?, signed(now_ms)?],
+                )?;
+            }
+            let found: Option<(i64, i64)> = tx
+                .query_row("SELECT version, at_ms FROM swept WHERE repo = ?1", [signed(repo)?], |r| {
+                    Ok((r.get(0)?, r.get(1)?))
+                })
+                .optional()?;
+            found.map(|(version, at)| Ok((unsigned(version)?, unsigned(at)?))).transpose()
+        })
+    }
+
+    fn set_swept(&self, repo: u64, version: u64, now_ms: u64) -> Result<(), StoreError> {
+        self.lock().execute(
+            "INSERT OR REPLACE INTO swept(repo, version, at_ms) VALUES(?1, ?2, ?3)",
+            params![signed(repo)?, signed(version)?, signed(now_ms)?],
+        )?;
+        Ok(())
+    }
+
+    fn shorten_feed(&self, repo: u64, followed: u64, keep: u32) -> Result<(), StoreError> {
+        self.lock().execute(
+            "DELETE FROM feed WHERE repo = ?1 AND version <= ?2 AND record = x''
+             AND version <= (SELECT MAX(version) FROM feed WHERE repo = ?1) - ?3",
+            params![signed(repo)?, signed(followed)?, keep],
+        )?;
+        Ok(())
+    }
+
     fn names(&self) -> Result<Vec<(u64, String)>, StoreError> {
         let connection = self.lock();
         let mut query = connection.prepare_cached("SELECT id, name FROM repos ORDER BY name")?;
@@ -142,8 +251,8 @@ impl Store for Sqlite {
             }
             if let Some(row) = feed {
                 tx.prepare_cached(
-                    "INSERT INTO feed(repo, version, epoch, digest, generation, counter, record)
-                     VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT INTO feed(repo, version, epoch, digest, generation, counter, record, skip_ci)
+                     VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 )?
                 .execute(params![
                     repo,
@@ -152,7 +261,8 @@ impl Store for Sqlite {
                     row.digest,
                     row.fence.0,
                     signed(row.fence.1)?,
-                    row.record
+                    row.record,
+                    row.pipelines == Pipelines::Skipped
                 ])?;
             }
             Ok(Swapped::Moved)
@@ -240,16 +350,18 @@ fn segments(connection: &Connection, repo: i64) -> Result<Vec<SegmentRow>, Store
 
 fn feed(connection: &Connection, repo: u64, after: u64, limit: usize) -> Result<Vec<FeedRow>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT version, epoch, digest, generation, counter, record FROM feed
+        "SELECT version, epoch, digest, generation, counter, record, skip_ci FROM feed
          WHERE repo = ?1 AND version > ?2 ORDER BY version LIMIT ?3",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = query.query_map(params![signed(repo)?, signed(after)?, limit], |r| {
-        Ok((r.get::<_, i64>(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?, r.get(5)?))
+        Ok((r.get::<_, i64>(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get::<_, i64>(4)?, r.get(5)?, r.get::<_, bool>(6)?))
     })?;
     rows.map(|row| {
-        let (version, epoch, digest, generation, counter, record) = row?;
-        Ok(FeedRow { version: unsigned(version)?, epoch, digest, fence: (generation, unsigned(counter)?), record })
+        let (version, epoch, digest, generation, counter, record, skipped) = row?;
+        let pipelines = if skipped { Pipelines::Skipped } else { Pipelines::Wanted };
+        let fence = (generation, unsigned(counter)?);
+        Ok(FeedRow { version: unsigned(version)?, epoch, digest, fence, record, pipelines })
     })
     .collect()
 }
@@ -280,6 +392,7 @@ mod tests {
             fence: (1, version),
             epoch: 1,
             record: vec![u8::try_from(version).unwrap(); 3],
+            pipelines: if version == 6 { Pipelines::Skipped } else { Pipelines::Wanted },
         }
     }
 
@@ -323,6 +436,62 @@ mod tests {
         assert_eq!((log.segments.len(), log.tail), (0, vec![change(6)]));
         assert_eq!(store.feed(repo, 1, 1).unwrap()[0].record, Vec::<u8>::new());
         assert_eq!((store.long_logs(1).unwrap(), store.long_logs(2).unwrap()), (vec![repo], vec![]));
+    }
+
+    #[test]
+    fn a_store_of_the_first_schema_opens_and_one_of_a_later_says_so() {
+        let (dir, store) = store();
+        let repo = store.add_name("a").unwrap();
+        store.swap(repo, None, b"r0", Some(&change(1))).unwrap();
+        drop(store);
+        let file = dir.path().join("store.db");
+        let connection = Connection::open(&file).unwrap();
+        connection
+            .execute_batch(
+                "ALTER TABLE feed DROP COLUMN skip_ci; DROP TABLE newborns; DROP TABLE protected;
+                 UPDATE meta SET value = '1' WHERE key = 'schema'",
+            )
+            .unwrap();
+        let store = Sqlite::open(&file).unwrap();
+        assert_eq!(store.feed(repo, 0, 10).unwrap(), vec![change(1)]);
+        assert_eq!(store.meta("schema", &String::new).unwrap(), SCHEMA);
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema'", []).unwrap();
+        assert!(matches!(Sqlite::open(&file), Err(StoreError::Schema { found, .. }) if found == "99"));
+    }
+
+    #[test]
+    fn a_feed_is_shortened_as_far_as_it_is_followed_and_folded() {
+        let (_dir, store) = store();
+        let repo = store.add_name("a").unwrap();
+        store.swap(repo, None, &[0], None).unwrap();
+        for v in 1..=6_u8 {
+            store.swap(repo, Some(&[v - 1]), &[v], Some(&change(v.into()))).unwrap();
+        }
+        let left = || store.feed(repo, 0, 10).unwrap().iter().map(|row| row.version).collect::<Vec<_>>();
+        store.shorten_feed(repo, 6, 1).unwrap();
+        assert_eq!(left(), [1, 2, 3, 4, 5, 6], "nothing is folded");
+        store.compact(repo, &Compaction { snapshot: Some((4, vec![9])), segments: Vec::new(), through: 4 }).unwrap();
+        store.shorten_feed(repo, 2, 1).unwrap();
+        assert_eq!(left(), [3, 4, 5, 6], "what is not followed stays");
+        store.shorten_feed(repo, 6, 3).unwrap();
+        assert_eq!(left(), [4, 5, 6], "the newest three stay");
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_its_row_and_frees_its_name() {
+        let (_dir, store) = store();
+        let repo = store.add_name("a").unwrap();
+        store.swap(repo, None, b"r0", Some(&change(1))).unwrap();
+        store.protect(repo, "refs/heads/main", Protection::On).unwrap();
+        store.set_newborn(repo, Newborn::Yes).unwrap();
+        let other = store.add_name("b").unwrap();
+        assert!(!store.rename(other, "a").unwrap() && store.rename(other, "c").unwrap());
+        assert_eq!((store.protected(repo).unwrap().len(), store.newborns().unwrap()), (1, vec![repo]));
+        store.forget(repo).unwrap();
+        assert_eq!((store.protected(repo).unwrap().len(), store.newborns().unwrap()), (0, vec![]));
+        assert_eq!(store.names().unwrap(), [(other, "c".to_owned())]);
+        assert_eq!((store.row(repo).unwrap(), store.feed(repo, 0, 10).unwrap()), (Some(b"r0".to_vec()), vec![]));
+        assert!(![repo, other].contains(&store.add_name("a").unwrap()), "another repository");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tenon_refslog::Version;
 use tenon_refslog::testkit::{Appended, LogStore, torture};
 
-use super::{Compaction, FeedRow, SegmentRow, Sqlite, Store, StoreError, Swapped};
+use super::{Compaction, FeedRow, Pipelines, SegmentRow, Sqlite, Store, StoreError, Swapped};
 
 const REPO: u64 = 1;
 
@@ -36,7 +36,14 @@ impl LogStore for Log {
     fn append(&mut self, version: Version, record: &[u8]) -> Result<Appended, StoreError> {
         let Version(version) = version;
         let before = row(version - 1);
-        let feed = FeedRow { version, digest: [0; 16], fence: (1, 1), epoch: 1, record: record.to_vec() };
+        let feed = FeedRow {
+            version,
+            digest: [0; 16],
+            fence: (1, 1),
+            epoch: 1,
+            record: record.to_vec(),
+            pipelines: Pipelines::Wanted,
+        };
         let expect = (version > 1).then_some(before.as_slice());
         match self.store.swap(REPO, expect, &row(version), Some(&feed))? {
             Swapped::Moved => Ok(Appended::Durable),
