@@ -31,11 +31,10 @@ impl Copy {
     /// # Errors
     /// A file cannot be read or written, or the manifest does not list its members as expected.
     pub(crate) fn of(root: &Path, folder: &str) -> Result<Self> {
-        let copy = Self {
-            root: root.join("target/breaks").join(folder),
-            package: format!("tenon-{folder}"),
-            folder: folder.to_owned(),
-        };
+        let own = fs::read_to_string(root.join(folder).join("Cargo.toml"))?;
+        let package = own.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+        let package = package.with_context(|| format!("no package in {folder}"))?.to_owned();
+        let copy = Self { root: root.join("target/breaks").join(folder), package, folder: folder.to_owned() };
         if copy.crate_dir().exists() {
             fs::remove_dir_all(copy.crate_dir())?;
         }

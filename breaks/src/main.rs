@@ -19,7 +19,7 @@ use crate::copy::{Copy, Verdict};
 /// Break the safety rules of a crate on purpose, one at a time, and name the test that notices.
 #[derive(Parser)]
 struct Options {
-    /// The crate's folder: quorum, refslog, jobqueue or scaler.
+    /// The crate's folder: quorum, refslog, jobqueue, scaler, or one under examples/lib.
     folder: String,
     /// Only the breaks whose rule contains one of these texts.
     rules: Vec<String>,

@@ -228,6 +228,10 @@ pub(crate) struct ServeArgs {
     /// Where the router listens. Port 0 picks a free one.
     #[arg(long, default_value = LISTEN)]
     pub(crate) listen: SocketAddr,
+    /// A name that browsers and Git call this server by, besides this machine's own and the address it listens on; may be
+    /// given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
     /// Node k listens on this port + k [default: the router's port; free ones if that is 0].
     #[arg(long)]
     pub(crate) node_port_base: Option<u16>,

@@ -282,14 +282,14 @@ async fn job_page(State(host): State<Host>, Path(id): Path<u64>, Query(shown): Q
 }
 
 async fn pipeline_form(State(host): State<Host>, headers: HeaderMap, Path((id, act)): Path<(u64, String)>) -> Response {
-    if let Err(refused) = router::page_guard(&host, &headers) {
+    if let Err(refused) = router::may_write(&host, &headers) {
         return *refused;
     }
     back(act_on_pipeline(State(host), Path((id, act))).await, &format!("/-/pipelines/{id}"))
 }
 
 async fn job_form(State(host): State<Host>, headers: HeaderMap, Path((id, act)): Path<(u64, String)>) -> Response {
-    if let Err(refused) = router::page_guard(&host, &headers) {
+    if let Err(refused) = router::may_write(&host, &headers) {
         return *refused;
     }
     let pipeline = read_job(&host, id, None).await.map(|view| view.line.id);

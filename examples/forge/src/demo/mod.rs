@@ -40,6 +40,7 @@ impl Running {
         let args = ServeArgs {
             data: data.to_owned(),
             listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            host: Vec::new(),
             node_port_base: None,
             nodes: 3,
             token: None,

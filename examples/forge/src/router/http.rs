@@ -1,12 +1,41 @@
-//! What every request to the router goes through: who asks, and what an error looks like.
+//! What every request to the router goes through: whose it is, who asks, and what an error looks like.
 
+use anyhow::Result as Anyhow;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
+use door::{Door, Hosts, Route};
 
 use super::Host;
+use crate::cli::ServeArgs;
+
+/// The checks that come before every route.
+///
+/// # Errors
+/// A name of `--host` is none.
+pub(crate) fn door(args: &ServeArgs) -> Anyhow<Door> {
+    let ours = Hosts::new().named(&args.listen.to_string())?;
+    let ours = args.host.iter().try_fold(ours, |hosts, name| hosts.named(name))?;
+    Ok(Door::new(ours, route))
+}
+
+/// Who a route is for.
+fn route(_method: &Method, uri: &Uri) -> Route {
+    let path = uri.path();
+    if path.ends_with("/git-upload-pack") {
+        Route::Program(Some("application/x-git-upload-pack-request"))
+    } else if path.ends_with("/git-receive-pack") {
+        Route::Program(Some("application/x-git-receive-pack-request"))
+    } else if path.ends_with("/info/refs") || path.starts_with("/internal/") {
+        Route::Program(None)
+    } else if path.starts_with("/api/") {
+        Route::Api
+    } else {
+        Route::Page
+    }
+}
 
 /// An answer that is no success, told in one plain line; Git shows it as `remote: …`.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,22 +77,6 @@ pub(crate) fn bears(headers: &HeaderMap, token: &str) -> bool {
     bearer(headers).is_some_and(|given| same(given, token))
 }
 
-/// Lets a form of our own page through: sent from the page itself, by somebody who may write.
-///
-/// Without a token only a page that was loaded by a name of this machine counts: another name that leads here is a trick.
-pub(crate) fn page_guard(host: &Host, headers: &HeaderMap) -> Result<(), Box<Response>> {
-    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
-    let authority = text(header::HOST).unwrap_or_default();
-    let origin = text(header::ORIGIN).and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
-    let local = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
-    let local = ["localhost", "127.0.0.1", "[::1]"].contains(&local);
-    if origin != Some(authority) || (host.token.is_none() && !local) {
-        let refused = Failure::new(StatusCode::FORBIDDEN, "changes are taken from forge's own page only");
-        return Err(Box::new(refused.into_response()));
-    }
-    may_write(host, headers)
-}
-
 /// Lets through only calls that carry the cluster's token.
 pub(crate) async fn internal(State(host): State<Host>, request: Request, next: Next) -> Response {
     if bears(request.headers(), &host.cluster_token) {
@@ -72,14 +85,10 @@ pub(crate) async fn internal(State(host): State<Host>, request: Request, next: N
     Failure::new(StatusCode::UNAUTHORIZED, "for the nodes of this cluster only").into_response()
 }
 
-/// Lets reads through, and changes only if they may be made: with the token, if there is one, and
-/// never on behalf of a web page of somebody else.
+/// Lets reads through, and changes only if they may be made: with the token, if there is one.
 pub(crate) async fn api(State(host): State<Host>, request: Request, next: Next) -> Response {
     if request.method() == Method::GET {
         return next.run(request).await;
-    }
-    if request.headers().contains_key(header::ORIGIN) {
-        return Failure::new(StatusCode::FORBIDDEN, "changes are not taken from web pages").into_response();
     }
     match may_write(&host, request.headers()) {
         Ok(()) => next.run(request).await,

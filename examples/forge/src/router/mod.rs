@@ -40,7 +40,7 @@ use tracing::warn;
 pub(crate) use admin::{Branch, NewName, Protect, SweptNodes};
 pub(crate) use api::{Inspected, Inspection, Listed, Named, NodeStatus, ReplicaStatus, RepoStatus, Status};
 pub(crate) use ci::Shown;
-pub(crate) use http::{Failure, api as api_guard, bears, page_guard};
+pub(crate) use http::{Failure, api as api_guard, bears, may_write};
 pub(crate) use log::Compacted;
 pub(crate) use migrate::Moved;
 pub(crate) use recover::Recovered;
@@ -109,6 +109,7 @@ pub(crate) async fn serve(
     if count == 0 || !count.is_multiple_of(repos::REPLICAS) {
         bail!("--nodes {count}: a shard is {} nodes, so theirs is a multiple of it", repos::REPLICAS);
     }
+    let door = http::door(&args)?;
     // Before anything is made: a Git that is missing or too old is said here, not by each node.
     crate::git::Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
     let home = Home::open(&args.data)?;
@@ -142,7 +143,7 @@ pub(crate) async fn serve(
         ci: Ci::start(&home, &url, &args.ci)?,
     }));
     let app = api::routes(&host).merge(crate::ci::api::routes(&host)).fallback(git::serve).with_state(host.clone());
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let app = app.layer(door).into_make_service_with_connect_info::<SocketAddr>();
     let listener = listener.tap_io(|stream| {
         if let Err(e) = stream.set_nodelay(true) {
             warn!("TCP_NODELAY: {e}");

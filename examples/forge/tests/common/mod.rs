@@ -379,3 +379,13 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
     };
     (0..len).map(|_| step()).collect()
 }
+
+/// Something that a test cannot do without. Where it is missing the test is skipped by name, or fails if
+/// `TENON_NO_SKIPS` is set.
+pub(crate) fn needs<T>(what: &str, found: Option<T>) -> Option<T> {
+    if found.is_none() {
+        assert!(std::env::var_os("TENON_NO_SKIPS").is_none(), "no {what}, and TENON_NO_SKIPS is set");
+        println!("skipped: no {what}");
+    }
+    found
+}
