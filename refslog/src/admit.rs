@@ -1,13 +1,14 @@
 //! Would Git let this transaction happen, and what would it change?
 
 mod conflict;
+mod source;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::change::{Change, Old, Value};
 use crate::config::{HeadDeletion, RootRefs};
-use crate::digest::Checksum;
+use crate::digest::{Checksum, ChecksumKey};
 use crate::id::Point;
 use crate::name::RefName;
 use crate::record::Record;
@@ -15,37 +16,51 @@ use crate::refs::Refs;
 use crate::transaction::{Action, Command, Deref, Transaction};
 use crate::verdict::{Admitted, Reason, Refused, Verdict};
 
+pub(crate) use source::Source;
+
 impl Refs {
     /// Asks what a transaction would do, by the rules of `git update-ref`. Changes nothing.
     ///
     /// The same rules, in Git's order: names; symbolic refs are resolved; no ref twice, also through a symbolic ref;
-    /// old values; no directory where a file is. Whether objects exist, and whether a branch may move back, is the
+    /// old values; no directory where a file is. Every name that a command touches or points to, directly or through a
+    /// symbolic ref, passes the same checks. Whether objects exist, and whether a branch may move back, is the
     /// host's to ask: objects never pass through here.
     ///
     /// # Errors
     /// A verdict per command, at least one of which is refused.
     pub fn admit(&self, transaction: &Transaction) -> Result<Admitted, Refused> {
-        let commands = transaction.commands();
-        let max = self.config.max_commands;
-        if commands.len() > max {
-            let reason = Reason::TooManyCommands { count: commands.len(), max };
-            return Err(Refused { verdicts: alloc::vec![Verdict::Refused(Box::new(reason)); commands.len()] });
+        match admit(&source::Resident::new(self), transaction) {
+            Ok(verdict) => verdict,
+            Err(never) => match never {},
         }
-        let mut admission = Admission {
-            refs: self,
-            steps: Vec::with_capacity(commands.len()),
-            verdicts: Vec::with_capacity(commands.len()),
-            touched: Vec::with_capacity(commands.len()),
-            leaf: 0,
-        };
-        for command in commands {
-            admission.plan(command);
-        }
-        admission.touched.sort_unstable();
-        admission.refuse_duplicates();
-        admission.refuse_conflicts();
-        admission.finish(commands)
     }
+}
+
+/// Admission over any source of refs.
+///
+/// # Errors
+/// The source cannot be read; within, a verdict per command, at least one of which is refused.
+pub(crate) fn admit<S: Source>(source: &S, transaction: &Transaction) -> Result<Result<Admitted, Refused>, S::Error> {
+    let commands = transaction.commands();
+    let max = source.config().max_commands;
+    if commands.len() > max {
+        let reason = Reason::TooManyCommands { count: commands.len(), max };
+        let verdicts = alloc::vec![Verdict::Refused(Box::new(reason)); commands.len()];
+        return Ok(Err(Refused { verdicts }));
+    }
+    let mut admission = Admission {
+        source,
+        steps: Vec::with_capacity(commands.len()),
+        verdicts: Vec::with_capacity(commands.len()),
+        touched: Vec::with_capacity(commands.len()),
+    };
+    for command in commands {
+        admission.plan(command)?;
+    }
+    admission.touched.sort_unstable();
+    admission.refuse_duplicates()?;
+    admission.refuse_conflicts()?;
+    Ok(admission.finish(commands))
 }
 
 /// Where a command lands.
@@ -56,31 +71,41 @@ struct Step<'a> {
     current: Option<Value>,
 }
 
-struct Admission<'a> {
-    refs: &'a Refs,
+struct Admission<'a, S> {
+    source: &'a S,
     steps: Vec<Step<'a>>,
     verdicts: Vec<Verdict>,
     /// Every name that a command names or reaches, with the command's index; sorted once all are there.
     touched: Vec<(RefName, usize)>,
-    /// The leaf that was looked in last: names mostly come in order.
-    leaf: usize,
 }
 
-impl<'a> Admission<'a> {
+/// What becomes of a name that a transaction touches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// It is only read, passed through or deleted.
+    Touched,
+    /// A ref of this name is made or written, or a symbolic ref is made to point to it.
+    Written,
+}
+
+impl<'a, S: Source> Admission<'a, S> {
     /// Checks what a command needs by itself, and notes which names it touches.
-    fn plan(&mut self, command: &'a Command) {
+    fn plan(&mut self, command: &'a Command) -> Result<(), S::Error> {
         let at = self.steps.len();
         let mut name = command.name().clone();
-        let mut current = self.look_up(&name);
+        let mut current = self.source.look_up(name.as_bytes())?;
         self.touched.push((name.clone(), at));
-        let mut verdict = self.check_name(command);
+        let writes = if matches!(command.action(), Action::Set(_)) { Use::Written } else { Use::Touched };
+        let mut verdict = self.check_name(&name, writes).and_then(|()| self.check_value(command));
         if command.deref() == Deref::Follow {
+            let max = self.source.config().max_symref_depth;
             let mut depth = 0;
             while let Some(Value::Symbolic(target)) = current {
-                let max = self.refs.config.max_symref_depth;
-                current = self.refs.get(&target);
+                current = self.source.look_up(target.as_bytes())?;
                 name = target;
                 self.touched.push((name.clone(), at));
+                // What is reached through a symbolic ref is held to what a name given directly is.
+                verdict = verdict.and_then(|()| self.check_name(&name, writes));
                 depth += 1;
                 if depth > max {
                     verdict = verdict.and(Err(Reason::SymrefLoop { max }));
@@ -89,20 +114,17 @@ impl<'a> Admission<'a> {
             }
         }
         let step = Step { command, name, current };
-        let verdict = verdict.and_then(|()| self.check_step(&step));
+        let verdict = match verdict {
+            Ok(()) => self.check_step(&step)?,
+            Err(reason) => Err(reason),
+        };
         self.verdicts.push(verdict.unwrap_or_else(|reason| Verdict::Refused(Box::new(reason))));
         self.steps.push(step);
+        Ok(())
     }
 
-    fn look_up(&mut self, name: &RefName) -> Option<Value> {
-        let found = self.refs.map.find_near(self.leaf, name.as_bytes());
-        self.leaf = found.unwrap_or_else(|place| place).leaf;
-        self.refs.map.value_at(found.ok()?, name.as_bytes())
-    }
-
-    fn check_name(&self, command: &Command) -> Result<(), Reason> {
-        let config = &self.refs.config;
-        let name = command.name();
+    fn check_name(&self, name: &RefName, becomes: Use) -> Result<(), Reason> {
+        let config = self.source.config();
         let bytes = name.as_bytes();
         if matches!(bytes, b"FETCH_HEAD" | b"MERGE_HEAD") {
             return Err(Reason::PseudoRef);
@@ -110,72 +132,95 @@ impl<'a> Admission<'a> {
         if PER_WORKTREE.iter().any(|prefix| bytes.starts_with(prefix)) {
             return Err(Reason::PerWorktree);
         }
-        if config.root_refs == RootRefs::HeadOnly && !name.is_head() && !bytes.starts_with(b"refs/") {
+        let served = bytes.starts_with(b"refs/")
+            || match config.root_refs {
+                RootRefs::HeadOnly => name.is_head(),
+                RootRefs::Any => name.is_root(),
+            };
+        if !served {
             return Err(Reason::OutsideRefs);
         }
-        let Action::Set(value) = command.action() else {
+        if becomes == Use::Touched {
             return Ok(());
-        };
-        if !value.fits(config.format) {
-            return Err(Reason::ObjectFormat { want: config.format });
         }
         if bytes.len() > config.max_name_len {
             return Err(Reason::NameTooLong { len: bytes.len(), max: config.max_name_len });
         }
-        RefName::check(bytes, crate::OneLevel::Allow).map_err(Reason::BadName)?;
-        if let Some(target) = value.target_name() {
-            RefName::check(target.as_bytes(), crate::OneLevel::Allow).map_err(Reason::BadName)?;
+        let longest = bytes.split(|byte| *byte == b'/').map(<[u8]>::len).max().unwrap_or_default();
+        if longest > config.max_component_len {
+            return Err(Reason::ComponentTooLong { len: longest, max: config.max_component_len });
         }
-        Ok(())
+        RefName::check(bytes, crate::OneLevel::Allow).map_err(Reason::BadName)
+    }
+
+    /// Checks what a command writes: the format of an id, the name that a symbolic ref is to point to.
+    fn check_value(&self, command: &Command) -> Result<(), Reason> {
+        let Action::Set(value) = command.action() else { return Ok(()) };
+        if !value.fits(self.source.config().format) {
+            return Err(Reason::ObjectFormat { want: self.source.config().format });
+        }
+        value.target_name().map_or(Ok(()), |target| self.check_name(target, Use::Written))
     }
 
     /// Checks the old value; answers whether the ref would change.
-    fn check_step(&self, step: &Step<'_>) -> Result<Verdict, Reason> {
-        let command = step.command;
-        if *command.action() == Action::Delete
-            && step.name.is_head()
-            && self.refs.config.head_deletion == HeadDeletion::Refuse
-        {
-            return Err(Reason::HeadDeletion);
+    fn check_step(&self, step: &Step<'_>) -> Result<Result<Verdict, Reason>, S::Error> {
+        if let Err(reason) = self.check_head(step) {
+            return Ok(Err(reason));
         }
-        self.check_old(step)?;
-        let changes = match command.action() {
-            Action::Set(value) => step.current.as_ref() != Some(value),
-            Action::Delete => step.current.is_some(),
-            Action::Verify => false,
-        };
-        Ok(if changes { Verdict::Changes } else { Verdict::Unchanged })
+        let old = self.check_old(step)?;
+        Ok(old.map(|()| {
+            let changes = match step.command.action() {
+                Action::Set(value) => step.current.as_ref() != Some(value),
+                Action::Delete => step.current.is_some(),
+                Action::Verify => false,
+            };
+            if changes { Verdict::Changes } else { Verdict::Unchanged }
+        }))
     }
 
-    fn check_old(&self, step: &Step<'_>) -> Result<(), Reason> {
+    /// A folder whose `HEAD` is gone, or names anything but a ref below `refs/`, is no repository to Git.
+    fn check_head(&self, step: &Step<'_>) -> Result<(), Reason> {
+        if !step.name.is_head() {
+            return Ok(());
+        }
+        match step.command.action() {
+            Action::Delete if self.source.config().head_deletion == HeadDeletion::Refuse => Err(Reason::HeadDeletion),
+            Action::Set(Value::Symbolic(target)) if !target.as_bytes().starts_with(b"refs/") => Err(Reason::HeadTarget),
+            Action::Delete | Action::Set(_) | Action::Verify => Ok(()),
+        }
+    }
+
+    fn check_old(&self, step: &Step<'_>) -> Result<Result<(), Reason>, S::Error> {
         let expected = match (step.command.action(), step.command.old()) {
             (Action::Verify, Old::Any) => &Old::Absent,
             (_, old) => old,
         };
         let end;
         let seen = match (expected, &step.current) {
-            (Old::Any, _) => return Ok(()),
+            (Old::Any, _) => return Ok(Ok(())),
             // An expected id is compared with what a symbolic ref resolves to, even where the command acts on the symbolic
             // ref itself, which must then resolve: counted from its target, as Git's `files` backend does.
             (_, Some(Value::Symbolic(target))) => {
-                let name = self.refs.resolve(target).ok_or(Reason::SymrefLoop { max: Refs::READ_DEPTH })?;
+                let Some(name) = self.source.resolve(target)? else {
+                    return Ok(Err(Reason::SymrefLoop { max: Refs::READ_DEPTH }));
+                };
                 if matches!(expected, Old::Is(Value::Symbolic(_))) {
                     step.current.as_ref()
                 } else {
-                    end = self.refs.get(&name);
+                    end = self.source.look_up(name.as_bytes())?;
                     end.as_ref()
                 }
             }
             (_, current) => current.as_ref(),
         };
         if expected.matches(seen) {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        Err(match (expected.value().cloned(), seen.cloned()) {
-            (Some(expected), Some(actual)) => Reason::Stale { expected, actual },
-            (Some(expected), None) => Reason::Missing { expected },
-            (None, Some(actual)) => Reason::Exists { actual },
-            (None, None) => return Ok(()),
+        Ok(match (expected.value().cloned(), seen.cloned()) {
+            (Some(expected), Some(actual)) => Err(Reason::Stale { expected, actual }),
+            (Some(expected), None) => Err(Reason::Missing { expected }),
+            (None, Some(actual)) => Err(Reason::Exists { actual }),
+            (None, None) => Ok(()),
         })
     }
 
@@ -195,7 +240,7 @@ impl<'a> Admission<'a> {
     }
 
     /// No ref twice: neither by name, nor through a symbolic ref, nor `HEAD` beside the branch that it names.
-    fn refuse_duplicates(&mut self) {
+    fn refuse_duplicates(&mut self) -> Result<(), S::Error> {
         let mut refusals = Vec::new();
         let mut refuse = |name: &RefName, one: usize, other: usize| {
             refusals.push((one, Reason::Duplicate { name: name.clone(), other }));
@@ -210,8 +255,9 @@ impl<'a> Admission<'a> {
                 }
             }
         }
-        if let Some((name, Value::Symbolic(below))) = self.head() {
-            for (_, one) in self.touching(&name) {
+        let head = RefName::store(b"HEAD");
+        if let Some(Value::Symbolic(below)) = self.source.look_up(head.as_bytes())? {
+            for (_, one) in self.touching(&head) {
                 for (_, other) in self.touching(&below).iter().filter(|(_, other)| other != one) {
                     refuse(&below, *one, *other);
                 }
@@ -220,16 +266,11 @@ impl<'a> Admission<'a> {
         for (at, reason) in refusals {
             self.refuse(at, reason);
         }
-    }
-
-    fn head(&self) -> Option<(RefName, Value)> {
-        let head = RefName::store(b"HEAD");
-        let value = self.refs.get(&head)?;
-        Some((head, value))
+        Ok(())
     }
 
     fn finish(self, commands: &[Command]) -> Result<Admitted, Refused> {
-        let Self { refs, steps: mut plans, verdicts, touched, .. } = self;
+        let Self { source, steps: mut plans, verdicts, touched } = self;
         debug_assert_eq!(verdicts.len(), commands.len(), "one verdict per command");
         if verdicts.iter().any(|verdict| verdict.reason().is_some()) {
             return Err(Refused { verdicts });
@@ -245,9 +286,10 @@ impl<'a> Admission<'a> {
             };
             changes.push(Change::new(name, Old::known(step.current.take()), new));
         }
-        let record = refs.point.version.next().filter(|_| !changes.is_empty()).map(|version| {
-            let point = Point { lineage: refs.point.lineage, version, checksum: checksum_after(refs, &changes) };
-            Record::from_admission(point, changes)
+        let Point { lineage, version, checksum } = source.point();
+        let record = version.next().filter(|_| !changes.is_empty()).map(|version| {
+            let checksum = checksum_after(&source.config().key, checksum, &changes);
+            Record::from_admission(Point { lineage, version, checksum }, changes)
         });
         Ok(Admitted { record, verdicts })
     }
@@ -257,9 +299,9 @@ impl<'a> Admission<'a> {
 const PER_WORKTREE: [&[u8]; 5] =
     [b"refs/bisect/", b"refs/rewritten/", b"refs/worktree/", b"main-worktree/", b"worktrees/"];
 
-fn checksum_after(refs: &Refs, changes: &[Change]) -> Checksum {
-    let key = &refs.config.key;
-    changes.iter().fold(refs.point.checksum, |sum, change| {
+/// The checksum after changes that keep their old values.
+pub(crate) fn checksum_after(key: &ChecksumKey, before: Checksum, changes: &[Change]) -> Checksum {
+    changes.iter().fold(before, |sum, change| {
         let sum = match change.old().value() {
             Some(value) => sum.minus(key.entry(change.name(), value)),
             None => sum,

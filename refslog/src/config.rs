@@ -23,7 +23,8 @@ pub enum RootRefs {
     /// `HEAD` alone: the one root ref that a served repository needs.
     #[default]
     HeadOnly,
-    /// All that `git update-ref` takes, such as `ORIG_HEAD` or `foo/bar`.
+    /// Every name that Git both makes and deletes there: capitals and underscores, such as `ORIG_HEAD`. Git also makes
+    /// `foo/bar` or `lower`, which it then cannot delete; those are refused.
     Any,
 }
 
@@ -48,6 +49,7 @@ pub struct Config {
     pub(crate) head_deletion: HeadDeletion,
     pub(crate) max_commands: usize,
     pub(crate) max_name_len: usize,
+    pub(crate) max_component_len: usize,
     pub(crate) max_symref_depth: usize,
 }
 
@@ -64,6 +66,12 @@ pub enum ConfigError {
         /// What was asked for.
         given: usize,
     },
+    /// No component, or more than a name has.
+    #[error("max_component_len {given} is not within 1..={}", RefName::MAX_LEN)]
+    ComponentLen {
+        /// What was asked for.
+        given: usize,
+    },
 }
 
 impl Config {
@@ -76,7 +84,8 @@ impl Config {
             root_refs: RootRefs::HeadOnly,
             head_deletion: HeadDeletion::Refuse,
             max_commands: 1_000_000,
-            max_name_len: 4_096,
+            max_name_len: 3_072,
+            max_component_len: 250,
             max_symref_depth: crate::Refs::READ_DEPTH,
         })
     }
@@ -124,9 +133,17 @@ impl ConfigBuilder {
         self
     }
 
-    /// Longest name of a new ref, in bytes. Default: 4,096, a path's length on Linux.
+    /// Longest name of a new ref, or of what a symbolic ref names, in bytes. Default: 3,072, which leaves a quarter of a
+    /// path on Linux to the folder of the repository.
     pub const fn max_name_len(mut self, max_name_len: usize) -> Self {
         self.0.max_name_len = max_name_len;
+        self
+    }
+
+    /// Longest part of such a name between slashes, in bytes. Default: 250, since Git makes a file of that name with
+    /// `.lock` behind it, and file systems take 255.
+    pub const fn max_component_len(mut self, max_component_len: usize) -> Self {
+        self.0.max_component_len = max_component_len;
         self
     }
 
@@ -148,6 +165,9 @@ impl ConfigBuilder {
         }
         if !(1..=RefName::MAX_LEN).contains(&config.max_name_len) {
             return Err(ConfigError::NameLen { given: config.max_name_len });
+        }
+        if !(1..=RefName::MAX_LEN).contains(&config.max_component_len) {
+            return Err(ConfigError::ComponentLen { given: config.max_component_len });
         }
         Ok(config)
     }

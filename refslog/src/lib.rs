@@ -146,8 +146,8 @@ pub use config::{Config, ConfigBuilder, ConfigError, DfPolicy, HeadDeletion, Roo
 pub use digest::{Checksum, ChecksumKey};
 pub use id::{LineageId, Point, Version};
 pub use log::{
-    Folded, Log, LogConfig, LogConfigBuilder, LogConfigError, LogError, Piece, PinId, ReplicaId, Standing, Taken,
-    Touched,
+    Absorbed, Folded, Log, LogConfig, LogConfigBuilder, LogConfigError, LogError, Piece, PinId, ReplicaId, Standing,
+    Taken, Touched,
 };
 pub use name::{NameError, OneLevel, RefName};
 pub use oid::{ObjectFormat, ObjectId, OidError};

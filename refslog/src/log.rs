@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 
 use crate::compact::{CompactError, Mode, Segment};
 use crate::id::{Point, Version};
-use crate::plan::{Extent, PieceKind, Plan, Rule, Stretch};
+use crate::plan::{Extent, Limits, PieceKind, Plan, Rule, Stretch};
 use crate::record::Record;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Merged, Snapshot};
 
 pub use config::{LogConfig, LogConfigBuilder, LogConfigError};
 pub use error::LogError;
@@ -41,6 +41,26 @@ pub struct Folded {
     pub inputs: Vec<(Version, Version, usize)>,
     /// Changes that a later one of the same ref replaced, and so are gone.
     pub superseded: usize,
+}
+
+/// What merging into the snapshot did, in numbers.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Absorbed {
+    /// The later snapshot: make it durable, then tell [`Log::handle_absorbed`].
+    pub snapshot: Snapshot,
+    /// The pieces that went into it: base, end, changes. None of the versions that they made can be told apart any more.
+    pub inputs: Vec<(Version, Version, usize)>,
+    /// Changes that a later one of the same ref replaced.
+    pub superseded: usize,
+    /// Refs that the snapshot before did not hold and this one does.
+    pub added: usize,
+    /// Refs that both hold, with another value.
+    pub replaced: usize,
+    /// Refs that the snapshot before held and this one does not.
+    pub removed: usize,
+    /// Deletions that nobody needs any more, and that are remembered nowhere from now on.
+    pub tombstones: usize,
 }
 
 /// The log of one repository as a host keeps it: a snapshot, the pieces after it, and who still needs which versions.
@@ -84,7 +104,7 @@ impl Log {
     /// Tells that a record is durable. One that the log has already changes nothing.
     ///
     /// # Errors
-    /// It is of another log, or does not follow the newest version.
+    /// It is of another log, does not follow the newest version, or is another record than the one of its version.
     pub fn append(&mut self, record: Record) -> Result<Taken, LogError> {
         let bytes = record.encode().len() as u64;
         self.push(Piece::Record(record), bytes)
@@ -108,7 +128,7 @@ impl Log {
             return Err(LogError::LineageMismatch { have: end.lineage, found: piece.end().lineage });
         }
         if piece.end().version <= end.version {
-            return Ok(Taken::Unchanged);
+            return self.check_repeated(&piece).map(|()| Taken::Unchanged);
         }
         if piece.base() != end.version {
             return Err(LogError::Future { asked: piece.base(), newest: end.version });
@@ -121,6 +141,23 @@ impl Log {
         }
         self.pieces.push((piece, bytes));
         Ok(Taken::Taken)
+    }
+
+    /// A piece that the log has already must be the same, as far as that can still be told.
+    fn check_repeated(&self, piece: &Piece) -> Result<(), LogError> {
+        let end = piece.end();
+        let own = self.pieces().find(|own| own.end().version == end.version);
+        let point = match own {
+            Some(own) => own.end(),
+            None if self.snapshot.point().version == end.version => self.snapshot.point(),
+            // Within a fold, or before the snapshot.
+            None => return Ok(()),
+        };
+        let differ = match (own, piece) {
+            (Some(Piece::Record(own)), Piece::Record(other)) => !own.is_same_but_for_form(other),
+            _ => false,
+        };
+        if point != end || differ { Err(LogError::OtherRecord { version: end.version }) } else { Ok(()) }
     }
 
     /// The pieces that a replica at `version` has to replay, oldest first; the first may reach back before it.
@@ -156,11 +193,11 @@ impl Log {
                 },
             })
             .collect();
-        let horizon = self.horizon();
         let mut boundaries: Vec<Version> = self.pins.values().copied().collect();
-        boundaries.push(horizon);
+        boundaries.extend(self.waited_for());
+        let limits = Limits { readable: self.readable_from(), horizon: self.horizon(), boundaries: &boundaries };
         let rule = Rule { factor: self.config.factor, min_records: self.config.min_records, budget };
-        rule.plan(&extents, self.snapshot.as_bytes().len() as u64, horizon, &boundaries)
+        rule.plan(&extents, self.snapshot.as_bytes().len() as u64, &limits)
     }
 
     fn range_of(&self, base: Version, end: Version) -> Option<core::ops::RangeInclusive<usize>> {
@@ -177,27 +214,40 @@ impl Log {
     pub fn fold(&self, stretch: &Stretch) -> Result<Folded, LogError> {
         let compacted = LogError::VersionCompacted { asked: stretch.base, base: stretch.base, end: stretch.end };
         let range = self.range_of(stretch.base, stretch.end).ok_or(compacted)?;
-        let base = match range.start().checked_sub(1).and_then(|at| self.pieces.get(at)) {
-            Some((before, _)) => before.end(),
-            None => self.snapshot.point(),
-        };
-        let pieces = self.pieces.get(range).unwrap_or_default();
+        let pieces = self.pieces.get(range.clone()).unwrap_or_default();
         let inputs: Vec<_> =
             pieces.iter().map(|(piece, _)| (piece.base(), piece.end().version, piece.changes().len())).collect();
-        let legs = piece::legs(base, pieces.iter().map(|(piece, _)| piece));
-        let segment = crate::compact::fold(base, Mode::Cover, &legs)?;
+        let segment = self.folded(range)?;
         let changes: usize = inputs.iter().map(|(_, _, changes)| changes).sum();
         let superseded = changes - segment.changes().len();
         Ok(Folded { segment, inputs, superseded })
     }
 
-    /// Tells that a folded segment is durable; the pieces that it replaces may now be deleted.
+    fn folded(&self, range: core::ops::RangeInclusive<usize>) -> Result<Segment, CompactError> {
+        let base = match range.start().checked_sub(1).and_then(|at| self.pieces.get(at)) {
+            Some((before, _)) => before.end(),
+            None => self.snapshot.point(),
+        };
+        let pieces = self.pieces.get(range).unwrap_or_default();
+        let legs = piece::legs(base, pieces.iter().map(|(piece, _)| piece));
+        crate::compact::fold(base, Mode::Cover, &legs)
+    }
+
+    /// Tells that a folded segment is durable; once it is taken, the pieces that it replaces may be deleted.
+    ///
+    /// It is folded again to see that it is what its pieces make, with or without old values. [`Taken::Unchanged`] where it
+    /// is not, or where it would swallow a version that is retained, or was pinned since: keep the pieces then, and delete the segment.
     pub fn handle_folded(&mut self, segment: Segment) -> Taken {
-        let Some(range) = self.range_of(segment.base().version, segment.end().version) else {
+        let (base, end) = (segment.base().version, segment.end().version);
+        let Some(range) = self.range_of(base, end).filter(|range| range.start() < range.end()) else {
             return Taken::Unchanged;
         };
-        let same_end = self.pieces.get(*range.end()).is_some_and(|(last, _)| last.end() == segment.end());
-        if !same_end || range.start() == range.end() || segment.mode() == Mode::Exact {
+        let swallowed = self.pins.values().any(|pinned| base < *pinned && *pinned < end);
+        if swallowed || end > self.readable_from() {
+            return Taken::Unchanged;
+        }
+        let is_true = self.folded(range.clone()).is_ok_and(|own| own == segment || own.forward_only() == segment);
+        if !is_true {
             return Taken::Unchanged;
         }
         let bytes = segment.encode().len() as u64;
@@ -210,17 +260,21 @@ impl Log {
     ///
     /// # Errors
     /// The pieces are not those of the plan any more, or do not fit the snapshot.
-    pub fn absorb(&self, stretch: &Stretch) -> Result<Snapshot, LogError> {
-        Ok(self.snapshot.merge(&self.fold(stretch)?.segment)?)
+    pub fn absorb(&self, stretch: &Stretch) -> Result<Absorbed, LogError> {
+        let Folded { segment, inputs, superseded } = self.fold(stretch)?;
+        let (snapshot, merged) = self.snapshot.merge_counted(&segment)?;
+        let tombstones = segment.changes().iter().filter(|change| change.new_value().is_none()).count();
+        let Merged { added, replaced, removed } = merged;
+        Ok(Absorbed { snapshot, inputs, superseded, added, replaced, removed, tombstones })
     }
 
-    /// Tells that a later snapshot of this log is durable; the pieces up to it and the older snapshot may be deleted. One
-    /// beyond the horizon changes nothing: somebody still needs what it replaces.
+    /// Tells that a later snapshot of this log is durable; once it is taken, the pieces up to it and the older snapshot may
+    /// be deleted. One beyond the horizon changes nothing: somebody still needs what it replaces.
     pub fn handle_absorbed(&mut self, snapshot: Snapshot) -> Taken {
         let point = snapshot.point();
         let behind = self.pieces.iter().position(|(piece, _)| piece.end() == point);
         match behind {
-            Some(last) if point.version <= self.horizon() => {
+            Some(last) if point.version <= self.horizon() && snapshot.format() == self.snapshot.format() => {
                 self.pieces.drain(..=last);
                 self.snapshot = snapshot;
                 Taken::Taken

@@ -165,6 +165,13 @@ impl RefName {
         self.as_bytes() == b"HEAD"
     }
 
+    /// Whether the name is one of the refs beside `refs/` that Git both makes and deletes: capitals and underscores only
+    /// (`HEAD`, `ORIG_HEAD`).
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        is_root(self.as_bytes())
+    }
+
     /// The bytes of the name.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -251,8 +258,12 @@ fn is_safe(name: &[u8]) -> bool {
     }
     match name.strip_prefix(b"refs/") {
         Some(rest) => rest.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b"..")),
-        None => name.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_'),
+        None => is_root(name),
     }
+}
+
+fn is_root(name: &[u8]) -> bool {
+    name.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_')
 }
 
 impl PartialEq for RefName {

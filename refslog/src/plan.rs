@@ -69,18 +69,26 @@ pub(crate) struct Rule {
     pub(crate) budget: u64,
 }
 
+/// What a plan must leave as it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits<'a> {
+    /// From this version on, each one stays readable: nothing is folded.
+    pub(crate) readable: Version,
+    /// Nothing beyond this version goes into the snapshot.
+    pub(crate) horizon: Version,
+    /// Versions that no fold may swallow.
+    pub(crate) boundaries: &'a [Version],
+}
+
 impl Rule {
     /// The next step on `pieces`, none of which crosses a boundary that was there when it was made.
     ///
     /// Folds never cross a boundary. With factor `f`, `n` bytes of log leave at most `log_f n + 1` segments between two
     /// boundaries, and each byte is rewritten about as often.
-    pub(crate) fn plan(
-        &self,
-        pieces: &[Extent],
-        snapshot_bytes: u64,
-        horizon: Version,
-        boundaries: &[Version],
-    ) -> Plan {
+    pub(crate) fn plan(&self, pieces: &[Extent], snapshot_bytes: u64, limits: &Limits<'_>) -> Plan {
+        let Limits { readable, horizon, boundaries } = *limits;
+        let foldable = pieces.iter().take_while(|piece| piece.end <= readable).count();
+        let pieces = pieces.get(..foldable).unwrap_or_default();
         let mut over = None;
         let mut start = 0;
         while start < pieces.len() {

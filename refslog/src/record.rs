@@ -138,6 +138,17 @@ impl Record {
         &self.changes
     }
 
+    /// Whether the other is this record, perhaps with old values kept in one of the two only.
+    pub(crate) fn is_same_but_for_form(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Change, &Change)| {
+            let old = *one.old() == Old::Any || *other.old() == Old::Any || one.old() == other.old();
+            one.name() == other.name() && one.new_value() == other.new_value() && old
+        };
+        self.after == other.after
+            && self.changes.len() == other.changes.len()
+            && self.changes.iter().zip(&other.changes).all(same)
+    }
+
     /// The same record without old values.
     pub fn forward_only(&self) -> Self {
         Self { after: self.after, form: Form::ForwardOnly, changes: strip_old(&self.changes) }

@@ -55,7 +55,8 @@ pub enum ReplayError {
         /// The ref.
         name: RefName,
     },
-    /// The result would not have the checksum that it must have: the replica has diverged, or the key is another.
+    /// The result would not have the checksum that it must have, or the refs are at this version and are others: the
+    /// replica has diverged, or the key is another.
     #[error("version {version} would have checksum {found}, not {want}")]
     ChecksumMismatch {
         /// The version.
@@ -195,6 +196,11 @@ impl Refs {
         let have = self.point.version;
         if self.point.lineage != part.after.lineage {
             return Err(ReplayError::LineageMismatch { have: self.point.lineage, found: part.after.lineage });
+        }
+        if have == part.after.version && self.point.checksum != part.after.checksum {
+            // Another record of this version: not late, but of a fork.
+            let (want, found) = (part.after.checksum, self.point.checksum);
+            return Err(ReplayError::ChecksumMismatch { version: have, want, found });
         }
         if have >= part.after.version {
             return Ok(Replayed::AlreadyApplied);

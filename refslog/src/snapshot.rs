@@ -270,6 +270,11 @@ impl Snapshot {
     /// # Errors
     /// The snapshot is damaged, or the segment does not start here.
     pub fn merge(&self, segment: &Segment) -> Result<Self, MergeError> {
+        Ok(self.merge_counted(segment)?.0)
+    }
+
+    /// As [`Snapshot::merge`], and what that did.
+    pub(crate) fn merge_counted(&self, segment: &Segment) -> Result<(Self, Merged), MergeError> {
         if segment.base() != self.point {
             return Err(MergeError::NotAtBase { have: self.point.version, need: segment.base().version });
         }
@@ -283,9 +288,16 @@ impl Snapshot {
         let mut writer = Writer::new(format, expected);
         let mut changes = segment.changes().iter().peekable();
         let mut wrong: Option<RefName> = None;
+        let mut merged = Merged::default();
         let mut note = |change: &Change, current: Option<&Value>| {
             if !change.old().matches(current) && wrong.is_none() {
                 wrong = Some(change.name().clone());
+            }
+            match (current, change.new_value()) {
+                (None, Some(_)) => merged.added += 1,
+                (Some(_), None) => merged.removed += 1,
+                (Some(old), Some(new)) => merged.replaced += usize::from(old != new),
+                (None, None) => {}
             }
         };
         self.for_each(|name, value| {
@@ -314,6 +326,14 @@ impl Snapshot {
         if let Some(name) = wrong {
             return Err(MergeError::OldMismatch { name });
         }
-        Ok(writer.finish(segment.end()))
+        Ok((writer.finish(segment.end()), merged))
     }
+}
+
+/// What a merge did to the refs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Merged {
+    pub(crate) added: usize,
+    pub(crate) replaced: usize,
+    pub(crate) removed: usize,
 }

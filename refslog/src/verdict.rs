@@ -97,6 +97,17 @@ pub enum Reason {
         /// Commands allowed.
         max: usize,
     },
+    /// `HEAD` would name what is no ref below `refs/`: such a folder is no repository to Git.
+    #[error("HEAD can only name a ref below 'refs/'")]
+    HeadTarget,
+    /// A part of the name between slashes is longer than the configuration allows.
+    #[error("a component of the name has {len} bytes, {max} are allowed")]
+    ComponentTooLong {
+        /// Bytes of the longest component.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
 }
 
 impl Reason {
@@ -119,6 +130,8 @@ impl Reason {
             Self::SymrefLoop { .. } => 13,
             Self::HeadDeletion => 14,
             Self::TooManyCommands { .. } => 15,
+            Self::HeadTarget => 16,
+            Self::ComponentTooLong { .. } => 17,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{LINEAGE, config, empty, id, key, name, oid, open_config, refs_of};
+use common::{LINEAGE, config, empty, id, key, name, oid, open_config, refs_of, symbolic};
 use tenon_refslog::{
     Change, Command, Config, DfPolicy, HeadDeletion, ObjectFormat, ObjectId, Old, Reason, Record, RefName, Refs,
     Transaction, Value, Verdict, Version,
@@ -201,8 +201,9 @@ fn directory_file_conflicts_in_the_final_state_only() {
 /// That no parent of `foo-b` is a ref says nothing of `foo`, however many bytes `foo/x` shares with it.
 #[test]
 fn a_neighbour_does_not_vouch_for_a_directory() {
-    let refs = Refs::from_entries(open_config(), LINEAGE, Version(1), [(name("foo"), id(1))]).unwrap();
-    let both: Transaction = ["foo-b", "foo/x"].map(|new| Command::create(name(new), oid(2))).into_iter().collect();
+    let refs = Refs::from_entries(open_config(), LINEAGE, Version(1), [(name("refs/foo"), id(1))]).unwrap();
+    let both: Transaction =
+        ["refs/foo-b", "refs/foo/x"].map(|new| Command::create(name(new), oid(2))).into_iter().collect();
     assert_eq!(shown(refs.admit(&both)), "refused 1#11");
 }
 
@@ -227,6 +228,82 @@ fn names_that_are_not_served() {
     );
     let allowing = Config::builder(ObjectFormat::Sha1, key()).head_deletion(HeadDeletion::Allow).build().unwrap();
     check(&allowing, &[("HEAD deleted where that is allowed", "HEAD=@main", "delete! HEAD", "HEAD:@main>-")]);
+}
+
+/// What may not be touched by its name may not be touched through a symbolic ref either, nor be named by one.
+#[test]
+fn a_symbolic_ref_leads_round_no_policy() {
+    let wide = "n".repeat(251);
+    let long = vec!["n"; 2_506].join("/");
+    for (target, code) in [
+        ("FETCH_HEAD", 4),
+        ("MERGE_HEAD", 4),
+        ("ORIG_HEAD", 3),
+        ("lower", 3),
+        ("foo/bar", 3),
+        ("refs/bisect/bad", 5),
+        ("worktrees/w/HEAD", 5),
+        (&format!("refs/heads/{wide}"), 17),
+        (&format!("refs/{long}"), 2),
+    ] {
+        let target = name(target);
+        let through = name("refs/heads/through");
+        let held = Value::Symbolic(target.clone());
+        let refs = Refs::from_entries(config(), LINEAGE, Version(1), [(through.clone(), held.clone())]).unwrap();
+        let fresh = empty();
+        for (refs, command) in [
+            (&fresh, Command::create(target.clone(), oid(1))),
+            (&fresh, Command::create(through.clone(), held.clone())),
+            (&fresh, Command::create(name("HEAD"), held.clone())),
+            (&refs, Command::update(through.clone(), oid(1))),
+            (&refs, Command::create(through.clone(), symbolic("refs/heads/x")).follow()),
+        ] {
+            let shown = shown(refs.admit(&command.clone().into()));
+            let expected = format!("refused 0#{code}");
+            assert_eq!(shown, expected, "{target}: {command:?}");
+        }
+        // The symbolic ref itself can be got rid of.
+        assert!(refs.admit(&Command::delete(through).no_deref().into()).is_ok());
+    }
+    // The widest that goes.
+    let widest = name(&format!("refs/heads/{}", "n".repeat(250)));
+    assert!(empty().admit(&Command::create(widest, oid(1)).into()).is_ok());
+}
+
+/// Git takes a folder whose `HEAD` names nothing below `refs/` for no repository.
+#[test]
+fn head_names_a_ref_below_refs() {
+    for (config, code) in [(config(), 3), (open_config(), 3)] {
+        check(&config, &[("HEAD to itself", "HEAD=@main", "update HEAD @HEAD", "refused 0#16")]);
+        let to_main = Command::update(name("HEAD"), symbolic("main"));
+        assert_eq!(shown(empty().admit(&to_main.into())), format!("refused 0#{code}"));
+    }
+    let to_root = Command::update(name("HEAD"), symbolic("ORIG_HEAD"));
+    let refs = Refs::new(open_config(), LINEAGE);
+    assert_eq!(shown(refs.admit(&to_root.clone().into())), "refused 0#16");
+    // Nor through another symbolic ref.
+    let refs = Refs::from_entries(open_config(), LINEAGE, Version(1), [(name("refs/x"), symbolic("HEAD"))]).unwrap();
+    let through = Command::update(name("refs/x"), symbolic("ORIG_HEAD")).follow();
+    assert_eq!(shown(refs.admit(&through.into())), "refused 0#16");
+}
+
+/// What Git makes and then cannot delete is neither made nor deleted.
+#[test]
+fn root_refs_are_those_that_git_makes_and_deletes() {
+    let refs = Refs::new(open_config(), LINEAGE);
+    for outside in ["foo/bar", "lower", "Mixed_HEAD", "config", "objects/x"] {
+        let name = name(outside);
+        for command in [
+            Command::create(name.clone(), oid(1)),
+            Command::delete(name.clone()),
+            Command::verify(name.clone(), Old::Any),
+        ] {
+            assert_eq!(shown(refs.admit(&command.into())), "refused 0#3", "{name}");
+        }
+    }
+    for root in ["ORIG_HEAD", "FOO"] {
+        assert!(refs.admit(&Command::create(name(root), oid(1)).into()).is_ok());
+    }
 }
 
 #[test]
@@ -256,6 +333,7 @@ fn limits_are_reasons_too() {
     assert_eq!(shown(refs.admit(&command("create long 1").into())), "refused 0#2");
     assert!(Config::builder(ObjectFormat::Sha1, key()).max_commands(0).build().is_err());
     assert!(Config::builder(ObjectFormat::Sha1, key()).max_name_len(70_000).build().is_err());
+    assert!(Config::builder(ObjectFormat::Sha1, key()).max_component_len(0).build().is_err());
 }
 
 #[test]

@@ -130,6 +130,23 @@ fn printed(refs: &Refs) -> Vec<u8> {
     git::write_for_each_ref(refs).unwrap()
 }
 
+/// The symbolic refs, by the files in which the `files` backend keeps them: Git lists none that leads nowhere.
+fn symbolic_in_files(repository: &Repository) -> Vec<(String, String)> {
+    let names = common::NAMES.iter().chain(&common::CLASSES[1..]);
+    let mut found: Vec<(String, String)> = names
+        .filter_map(|name| {
+            let text = std::fs::read_to_string(repository.folder.path().join(name)).ok()?;
+            Some(((*name).to_owned(), text.strip_prefix("ref: ")?.trim_end().to_owned()))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn symbolic_in(refs: &Refs) -> Vec<(String, String)> {
+    refs.iter().filter_map(|(name, value)| Some((name.to_string(), value.target_name()?.to_string()))).collect()
+}
+
 /// What Git 2.47 refuses although the crate follows its rules elsewhere; everything else must agree.
 fn refused_by_git_alone(backend: &str, command: &Command, refs: &Refs) -> bool {
     if *command.old() == Old::Any && *command.action() != Action::Verify {
@@ -153,6 +170,25 @@ fn refused_by_git_alone(backend: &str, command: &Command, refs: &Refs) -> bool {
     itself || noted && trips()
 }
 
+/// Whether the crate refuses what Git would carry out: by a policy that keeps replicas and `HEAD` whole. Such a transaction is
+/// not shown to Git, which might then have no repository any more.
+fn refused_by_policy_alone(refused: &Refused, transaction: &Transaction) -> bool {
+    refused.reasons().any(|(at, reason)| {
+        let command = &transaction.commands()[at];
+        let sets = matches!(command.action(), Action::Set(_));
+        let name = command.name();
+        match reason {
+            Reason::HeadDeletion | Reason::HeadTarget | Reason::PerWorktree => true,
+            // By its name, Git refuses it too.
+            Reason::PseudoRef => !["FETCH_HEAD", "MERGE_HEAD"].map(str::as_bytes).contains(&name.as_bytes()),
+            // Git makes those and does not delete them.
+            Reason::OutsideRefs => sets || name.as_bytes().starts_with(b"refs/") || name.is_root(),
+            // A reason of Git's own.
+            other => !matches!(other.code(), 1..=15),
+        }
+    })
+}
+
 /// Random transactions: Git and the crate agree on each verdict, and on the refs after each few.
 fn agree(backend: &str, format: ObjectFormat, seed: u64, steps: usize) {
     let repository = Repository::new(backend, format);
@@ -164,18 +200,25 @@ fn agree(backend: &str, format: ObjectFormat, seed: u64, steps: usize) {
     let mut refs = Refs::from_entries(config, LineageId(1), Version(1), [(head, main)]).unwrap();
     let mut chance = Chance::new(seed);
     let mut git = UpdateRef::start(&repository);
-    let (mut admitted, mut refused, mut refused_alone, mut compared) = (0, 0, 0, 0);
+    let (mut admitted, mut refused, mut refused_alone, mut compared, mut policy, mut odd) = (0, 0, 0, 0, 0, 0);
     for step in 0..steps {
-        let (transaction, verdict) = loop {
-            let transaction = common::transaction(&mut chance, &refs, &ids);
+        let (transaction, verdict, text) = loop {
+            let transaction = common::transaction_over(&mut chance, &refs, &ids, common::of_any_class);
             let verdict = refs.admit(&transaction);
-            // Git takes a repository whose `HEAD` was deleted for none.
-            let beheads = |refused: &Refused| refused.reasons().any(|(_, why)| *why == Reason::HeadDeletion);
-            if !verdict.as_ref().is_err_and(beheads) {
-                break (transaction, verdict);
+            // What Git has no words for cannot be shown to it.
+            let Ok(text) = git::write_transaction(&transaction, format) else { continue };
+            if !verdict.as_ref().is_err_and(|refused| refused_by_policy_alone(refused, &transaction)) {
+                break (transaction, verdict, text);
             }
+            policy += 1;
         };
-        let answer = git.transact(&repository, &git::write_transaction(&transaction, format));
+        odd += usize::from(
+            transaction.commands().iter().any(|command| common::CLASSES[1..].contains(&&*command.name().to_string())),
+        );
+        // What is written is read as it was meant.
+        let read = git::parse_update_ref(&text, format);
+        assert_eq!(read.is_ok_and(|read| refs.admit(&read).is_ok()), verdict.is_ok(), "{transaction:#?}");
+        let answer = git.transact(&repository, &text);
         let story = || {
             format!(
                 "{backend} {format}, step {step}; replay: REFSLOG_SEED={seed} REFSLOG_STEPS={steps} cargo test -p \
@@ -204,13 +247,18 @@ fn agree(backend: &str, format: ObjectFormat, seed: u64, steps: usize) {
         if step % 8 == 0 || step + 1 == steps {
             let (git_has, have) = (repository.for_each_ref(), printed(&refs));
             assert_eq!(String::from_utf8_lossy(&git_has), String::from_utf8_lossy(&have), "{step} {seed}");
+            if backend == "files" {
+                assert_eq!(symbolic_in_files(&repository), symbolic_in(&refs), "{step} {seed}");
+            }
             compared += 1;
         }
     }
     say(&format!(
         "{backend} {format}: {steps} transactions, {admitted} admitted by both, {refused} refused by both, \
-         {refused_alone} by Git alone, as listed; all refs compared {compared} times"
+         {refused_alone} by Git alone, as listed; {odd} touched odd names; {policy} more were refused by policy alone; \
+         all refs compared {compared} times"
     ));
+    assert!(odd > steps / 10 && policy > steps / 10, "{odd} {policy}: no class of name is left out");
     assert!(admitted > steps / 10 && refused > steps / 10, "{admitted} admitted, {refused} refused: too lopsided");
 }
 
@@ -235,6 +283,121 @@ fn verdicts_and_refs_agree_under_sha256() {
     if git_is_there() {
         let (seed, steps) = seed_and_steps(3, 1_000);
         agree("files", ObjectFormat::Sha256, seed, steps);
+    }
+}
+
+/// Streams of commands with words that steer in any place, cut off anywhere: what the parser takes, Git commits if it is
+/// admitted; what the parser refuses, Git does not carry out.
+#[test]
+fn streams_that_are_cut_off_are_not_committed() {
+    if !git_is_there() {
+        return;
+    }
+    let (seed, steps) = seed_and_steps(5, 250);
+    let repository = Repository::new("files", ObjectFormat::Sha1);
+    let ids = repository.commits(4);
+    let mut chance = Chance::new(seed);
+    let main = Value::Symbolic(RefName::new("refs/heads/main").unwrap());
+    let head = [(RefName::new("HEAD").unwrap(), main)];
+    let mut refs = Refs::from_entries(open_config(), LineageId(1), Version(1), head).unwrap();
+    repository.git(&["symbolic-ref", "HEAD", "refs/heads/main"], b"");
+    let (mut committed, mut cut) = (0, 0);
+    for step in 0..steps {
+        let transaction = common::transaction(&mut chance, &refs, &ids);
+        let admitted = refs.admit(&transaction);
+        let policy = admitted.as_ref().is_err_and(|refused| refused_by_policy_alone(refused, &transaction));
+        let alone = transaction.commands().iter().any(|command| refused_by_git_alone("files", command, &refs));
+        let Ok(commands) = git::write_transaction(&transaction, ObjectFormat::Sha1) else { continue };
+        if policy || alone {
+            continue;
+        }
+        let mut text = Vec::new();
+        for (word, odds) in [("start", 2), ("", 1), ("prepare", 2), ("start", 12), ("commit", 2)] {
+            if word.is_empty() {
+                text.extend_from_slice(&commands);
+            } else if chance.one_in(odds) {
+                text.extend_from_slice(word.as_bytes());
+                text.push(0);
+            }
+            if word != "commit" && chance.one_in(30) {
+                text.extend_from_slice(b"option no-deref\0");
+            }
+        }
+        if chance.one_in(3) {
+            // At the end of a field: Git does not miss the last zero of a whole one.
+            let ends: Vec<usize> = (0..text.len()).filter(|at| text[*at] == 0).map(|at| at + 1).collect();
+            text.truncate(*chance.pick(&ends));
+        }
+        let (ok, _, error) = repository.git(&["update-ref", "--stdin", "-z"], &text);
+        let story =
+            || format!("step {step}, seed {seed}: {error}\n{}", String::from_utf8_lossy(&text).replace('\0', "\n"));
+        let parsed = git::parse_update_ref(&text, ObjectFormat::Sha1);
+        match parsed.as_ref().map(|read| refs.admit(read)) {
+            Ok(Ok(admission)) => {
+                assert!(ok, "Git refuses what is read and admitted: {}", story());
+                if let Some(record) = admission.record() {
+                    let _ = refs.apply(record).unwrap();
+                    committed += 1;
+                }
+            }
+            Ok(Err(_)) => assert!(!ok, "Git takes what is read and refused: {}", story()),
+            // Perhaps without a complaint: what was begun is aborted.
+            Err(_) => cut += 1,
+        }
+        let (git_has, have) = (repository.for_each_ref(), printed(&refs));
+        assert_eq!(String::from_utf8_lossy(&git_has), String::from_utf8_lossy(&have), "{parsed:?}; {}", story());
+        assert_eq!(symbolic_in_files(&repository), symbolic_in(&refs), "{parsed:?}; {}", story());
+    }
+    assert!(committed > steps / 20 && cut > steps / 10, "{committed} committed, {cut} cut off");
+}
+
+/// The longest component that is admitted is the longest that Git can lock a file for.
+#[test]
+fn the_widest_name_is_the_widest_that_git_takes() {
+    if !git_is_there() {
+        return;
+    }
+    let repository = Repository::new("files", ObjectFormat::Sha1);
+    let id = repository.commits(1)[0];
+    let refs = Refs::new(common::config(), LineageId(1));
+    for (bytes, takes) in [(250, true), (251, false)] {
+        let create = Transaction::from(Command::create(common::name(&format!("refs/heads/{}", "n".repeat(bytes))), id));
+        let text = git::write_transaction(&create, ObjectFormat::Sha1).unwrap();
+        assert_eq!(refs.admit(&create).is_ok(), takes, "{bytes}");
+        assert_eq!(repository.git(&["update-ref", "--stdin", "-z"], &text).0, takes, "{bytes}");
+    }
+}
+
+/// What Git cannot read is told with its name; that it is not listed does not mean that it was deleted.
+#[test]
+fn a_listing_that_is_not_complete_is_none() {
+    if !git_is_there() {
+        return;
+    }
+    let repository = Repository::new("files", ObjectFormat::Sha1);
+    let id = repository.commits(1)[0].to_hex();
+    let file = |name: &str| repository.folder.path().join("refs/heads").join(name);
+    let listed = || {
+        let format = format!("--format={}", git::FOR_EACH_REF_FORMAT);
+        let out = git(repository.folder.path(), &["for-each-ref", &format]).wait_with_output().unwrap();
+        assert!(out.status.success(), "Git says so on standard error only");
+        git::parse_for_each_ref(&out.stdout, &out.stderr, ObjectFormat::Sha1)
+    };
+    for name in ["a", "b"] {
+        repository.git(&["update-ref", &format!("refs/heads/{name}"), &id], b"");
+    }
+    assert_eq!(listed().unwrap().len(), 2);
+    for (name, text, reason) in [
+        ("b", &id[..20], git::UnreadReason::Broken),
+        ("b", "", git::UnreadReason::Broken),
+        ("bad..name", &*id, git::UnreadReason::BadName),
+    ] {
+        std::fs::write(file(name), text).unwrap();
+        let told = listed().unwrap_err();
+        let git::ListingError::Unread { first, rest } = &told else { panic!("{told}") };
+        assert_eq!((first.reason, rest.len()), (reason, 0), "{told}");
+        assert!(told.to_string().contains(&format!("refs/heads/{name}")), "{told}");
+        std::fs::write(file("b"), format!("{id}\n")).unwrap();
     }
 }
 
@@ -289,7 +452,7 @@ fn texts_pass_between_git_and_the_crate() {
     }
     repository.git(&["symbolic-ref", "HEAD", "refs/heads/main"], b"");
     repository.git(&["tag", "-a", "-m", "a tag", "v1", "refs/heads/main"], b"");
-    let entries = git::parse_for_each_ref(&repository.for_each_ref(), format).unwrap();
+    let entries = git::parse_for_each_ref(&repository.for_each_ref(), b"", format).unwrap();
     assert_eq!(entries.len(), 4);
     let refs = Refs::from_entries(open_config(), LineageId(1), Version(1), entries.clone()).unwrap();
     assert_eq!(printed(&refs), repository.for_each_ref());

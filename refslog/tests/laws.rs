@@ -13,9 +13,9 @@ use std::iter::successors;
 use common::{Chance, LINEAGE, config, oid, open_config, seed_and_steps};
 use proptest::prelude::*;
 use tenon_refslog::{
-    Action, Change, Command, DecodeError, Deref, DfPolicy, Log, LogConfig, LogError, Mode, ObjectId, Old, Piece, PinId,
-    Plan, Reason, Record, Records, RefName, Refs, Replayed, ReplicaId, Segment, Snapshot, Taken, Transaction, Value,
-    Version, compact, compact_segments, git,
+    Action, Change, Checksum, Command, DecodeError, Deref, DfPolicy, Log, LogConfig, LogError, Mode, ObjectId, Old,
+    Piece, PinId, Plan, Point, Reason, Record, Records, RefName, Refs, ReplayError, Replayed, ReplicaId, Segment,
+    Snapshot, Taken, Transaction, Value, Version, compact, compact_segments, git,
 };
 
 fn ids() -> Vec<ObjectId> {
@@ -109,6 +109,12 @@ fn late_repeated_and_early_records_change_nothing() {
                 assert_eq!(applied, Ok(Replayed::Applied), "seed {seed}");
             } else {
                 assert_eq!(applied == Ok(Replayed::AlreadyApplied), record.version() <= before.version);
+                // One of the same version that leads elsewhere is not late.
+                let elsewhere = Point { checksum: Checksum::EMPTY, ..record.after() };
+                let other = Record::new(elsewhere, record.changes().to_vec()).unwrap();
+                if record.after() == before {
+                    assert!(matches!(refs.apply(&other), Err(ReplayError::ChecksumMismatch { .. })), "seed {seed}");
+                }
                 assert_eq!(refs.point(), before, "seed {seed}");
             }
         }
@@ -165,7 +171,15 @@ fn a_log_read_back_is_a_twin() {
         let it = history(seed, steps);
         let rule = LogConfig::builder().min_records(4).retain_versions(2).build().unwrap();
         let mut log = Log::new(rule, it.states[0].snapshot());
+        let mut chance = Chance::new(seed);
         for (at, record) in it.records.iter().enumerate() {
+            let version = Version(chance.below(at + 1) as u64);
+            match chance.below(8) {
+                0 => drop(log.pin(PinId(1), version)),
+                1 => drop(log.unpin(PinId(1))),
+                2 => drop(log.handle_progress(ReplicaId(1), version)),
+                _ => {}
+            }
             let mut twin = Log::new(rule, Snapshot::open(log.snapshot().as_bytes().clone()).unwrap());
             for piece in log.pieces() {
                 let taken = match piece {
@@ -173,6 +187,12 @@ fn a_log_read_back_is_a_twin() {
                     Piece::Segment(segment) => twin.append_segment(Segment::decode(segment.encode()).unwrap()),
                 };
                 assert_eq!(taken, Ok(Taken::Taken), "seed {seed}");
+            }
+            for (pin, version) in log.pins() {
+                twin.pin(pin, version).unwrap();
+            }
+            for (replica, version) in log.replicas() {
+                assert_eq!(twin.handle_progress(replica, version), Ok(Taken::Taken), "seed {seed}");
             }
             assert_eq!((twin.end(), twin.horizon()), (log.end(), log.horizon()), "seed {seed}");
             assert_eq!(twin.plan(u64::MAX), log.plan(u64::MAX), "seed {seed}");
@@ -188,11 +208,21 @@ fn a_log_read_back_is_a_twin() {
                     let _ = log.handle_folded(folded.segment);
                 }
                 Plan::Absorb(stretch) => {
-                    let snapshot = log.absorb(&stretch).unwrap();
+                    let snapshot = log.absorb(&stretch).unwrap().snapshot;
                     let _ = log.handle_absorbed(snapshot);
                 }
                 Plan::Nothing | Plan::OverBudget(_) => {}
             }
+        }
+        let _ = (log.unpin(PinId(1)), log.forget(ReplicaId(1)));
+        let mut steps = 0;
+        while let Plan::Absorb(stretch) | Plan::Fold(stretch) = log.plan(u64::MAX) {
+            let snapshot = log.absorb(&stretch).unwrap().snapshot;
+            if log.handle_absorbed(snapshot) == Taken::Unchanged {
+                let _ = log.handle_folded(log.fold(&stretch).unwrap().segment);
+            }
+            steps += 1;
+            assert!(steps < 1_000, "seed {seed}");
         }
         assert!(log.snapshot().point().version > Version::GENESIS, "seed {seed}: nothing was folded away");
         assert_eq!(log.restore_at(open_config(), log.end().version).unwrap().point(), it.refs.point(), "seed {seed}");
@@ -250,6 +280,7 @@ fn every_refusal_is_explained_by_its_numbers() {
                     Reason::Duplicate { other, .. } => *other != at && *other < transaction.commands().len(),
                     Reason::SymrefLoop { max } => links > *max,
                     Reason::HeadDeletion => *command.action() == Action::Delete,
+                    Reason::HeadTarget => matches!(command.action(), Action::Set(Value::Symbolic(to)) if to.is_head()),
                     _ => panic!("unexpected {reason:?}, seed {seed}"),
                 };
                 assert!(explained, "{reason:?} does not explain {command:?}, seed {seed}");
@@ -373,7 +404,7 @@ proptest! {
         }
         let format = config().format();
         let _ = git::parse_packed_refs(&input, format);
-        let _ = git::parse_for_each_ref(&input, format);
+        let _ = git::parse_for_each_ref(&input, &input, format);
         let _ = git::parse_hook_lines(&input, format);
         let _ = git::parse_update_ref(&input, format);
         let _ = git::parse_reflog(&input, format);
@@ -395,8 +426,20 @@ proptest! {
     fn transactions_pass_through_text(seed in any::<u64>()) {
         let mut chance = Chance::new(seed);
         let transaction = common::transaction(&mut chance, &Refs::new(open_config(), LINEAGE), &ids());
-        let text = git::write_transaction(&transaction, config().format());
-        let read = git::parse_update_ref(&text, config().format()).unwrap();
+        // What Git has no words for is refused, and nothing else is.
+        let unwritable = |command: &Command| {
+            matches!((command.action(), command.old()), (Action::Set(Value::Direct(_)), Old::Is(Value::Symbolic(_))))
+        };
+        let Ok(text) = git::write_transaction(&transaction, config().format()) else {
+            prop_assert!(transaction.commands().iter().any(unwritable));
+            return Ok(());
+        };
+        prop_assert!(!transaction.commands().iter().any(unwritable));
+        // Git's verdict on a symbolic ref that it is not told to act on itself is a refusal to read on.
+        let Ok(read) = git::parse_update_ref(&text, config().format()) else {
+            prop_assert!(Refs::new(open_config(), LINEAGE).admit(&transaction).is_err());
+            return Ok(());
+        };
         let plain = |command: &Command| (command.name().clone(), command.action().clone(), command.deref());
         prop_assert!(read.commands().iter().map(plain).eq(transaction.commands().iter().map(plain)));
         let refs = Refs::new(open_config(), LINEAGE);

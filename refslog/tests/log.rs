@@ -8,8 +8,8 @@ mod common;
 
 use common::{Chance, LINEAGE, NAMES, config, name, oid, open_config, seed_and_steps};
 use tenon_refslog::{
-    Command, CompactError, Log, LogConfig, LogError, Mode, Piece, PinId, Plan, Refs, Replayed, ReplicaId, Segment,
-    Snapshot, Standing, Taken, Touched, Version,
+    Change, Checksum, Command, CompactError, Log, LogConfig, LogError, Mode, Piece, PinId, Plan, Point, Refs,
+    ReplayError, Replayed, ReplicaId, Segment, Snapshot, Standing, Taken, Touched, Version,
 };
 
 fn log_config() -> LogConfig {
@@ -31,13 +31,45 @@ fn carry_out(log: &mut Log, plan: &Plan, seed: u64) -> usize {
             bytes.len()
         }
         Plan::Absorb(stretch) => {
-            let snapshot = log.absorb(stretch).unwrap();
+            let absorbed = log.absorb(stretch).unwrap();
+            let changes: usize = absorbed.inputs.iter().map(|(_, _, changes)| changes).sum();
+            let net = changes - absorbed.superseded;
+            assert!(absorbed.added + absorbed.replaced + absorbed.removed <= net, "seed {seed}");
+            assert!(absorbed.removed <= absorbed.tombstones, "seed {seed}");
+            let refs = log.snapshot().len() + absorbed.added as u64 - absorbed.removed as u64;
+            assert_eq!(absorbed.snapshot.len(), refs, "the numbers recompute what it holds; seed {seed}");
+            let (first, last) = (absorbed.inputs.first().unwrap(), absorbed.inputs.last().unwrap());
+            assert_eq!((first.0, last.1), (stretch.base, stretch.end), "seed {seed}");
+            let snapshot = absorbed.snapshot;
             let opened = Snapshot::open(snapshot.as_bytes().clone()).unwrap();
             assert_eq!(log.handle_absorbed(opened.clone()), Taken::Taken, "seed {seed}");
             assert_eq!(log.handle_absorbed(opened), Taken::Unchanged, "repeated; seed {seed}");
             snapshot.as_bytes().len()
         }
     }
+}
+
+/// A version is pinned after a step was done and before it is told: what the pin was promised holds.
+fn pinned_meanwhile(world: &mut World, plan: &Plan, chance: &mut Chance, seed: u64) {
+    let (Plan::Fold(stretch) | Plan::Absorb(stretch)) = plan else { return };
+    let version =
+        Version(stretch.base.0 + chance.below(usize::try_from(stretch.end.0 - stretch.base.0).unwrap()) as u64);
+    let folded = world.log.fold(stretch).unwrap();
+    let absorbed = matches!(plan, Plan::Absorb(_)).then(|| world.log.absorb(stretch).unwrap());
+    let pin = PinId(99);
+    if world.log.pin(pin, version).is_err() {
+        return;
+    }
+    let before = world.log.get(&name("refs/heads/main"), version);
+    let taken = match absorbed {
+        Some(absorbed) => world.log.handle_absorbed(absorbed.snapshot),
+        None => world.log.handle_folded(folded.segment),
+    };
+    let harmless = version <= stretch.base && !matches!(plan, Plan::Absorb(_));
+    assert_eq!(taken == Taken::Taken, harmless, "{version} in {plan:?}; seed {seed}");
+    assert_eq!(world.log.get(&name("refs/heads/main"), version), before, "pinned {version}, seed {seed}");
+    assert!(world.log.restore_at(open_config(), version).is_ok(), "pinned {version}, seed {seed}");
+    assert_eq!(world.log.unpin(pin), Taken::Taken);
 }
 
 struct World {
@@ -137,7 +169,15 @@ fn run(seed: u64, steps: usize) {
         }
         let budget = [300, 2_000, u64::MAX][chance.below(3)];
         let plan = world.log.plan(budget);
-        carry_out(&mut world.log, &plan, seed);
+        if chance.one_in(3) {
+            pinned_meanwhile(&mut world, &plan, &mut chance, seed);
+        } else {
+            carry_out(&mut world.log, &plan, seed);
+        }
+        let readable = world.log.readable_from().max(world.log.snapshot().point().version);
+        for version in readable.0..=world.log.end().version.0 {
+            assert!(world.log.checksum_at(Version(version)).is_ok(), "{version} is retained; seed {seed}");
+        }
         if step % 5 == 0 {
             check(&world, &mut chance, seed);
         }
@@ -172,8 +212,9 @@ fn settled(log: &mut Log) -> usize {
 #[test]
 fn a_difference_names_the_version_that_touched_last() {
     let mut refs = Refs::new(config(), LINEAGE);
-    let rule = LogConfig::builder().min_records(2).build().unwrap();
+    let rule = LogConfig::builder().min_records(2).retain_versions(0).build().unwrap();
     let mut log = Log::new(rule, refs.snapshot());
+    log.handle_progress(ReplicaId(1), Version(0)).unwrap();
     for n in 0..3 {
         append(&mut log, &mut refs, Command::update(name("refs/heads/a"), oid(n)));
         append(&mut log, &mut refs, Command::update(name("refs/heads/b"), oid(n % 2)));
@@ -246,9 +287,11 @@ fn a_segment_of_a_fork_is_refused() {
         let base = fork.point();
         let _ = fork.apply(&record).unwrap();
         let segment = Segment::of_record(base, &record, Mode::Cover).unwrap();
-        let expected =
-            if n == 2 { Ok(Taken::Unchanged) } else { Err(CompactError::Diverged { at: Version(1) }.into()) };
-        assert_eq!(log.append_segment(segment), expected);
+        let expected = match n {
+            2 => LogError::OtherRecord { version: Version(1) },
+            _ => CompactError::Diverged { at: Version(1) }.into(),
+        };
+        assert_eq!(log.append_segment(segment), Err(expected));
     }
     assert_eq!(log.end(), refs.point());
 }
@@ -319,6 +362,8 @@ fn a_pin_splits_folds_and_keeps_its_version() {
     assert_eq!(ends, [Version(7), Version(20)]);
     assert_eq!(log.get(&name("refs/heads/a"), Version(7)).unwrap(), Some(oid(6).into()));
     let between = log.get(&name("refs/heads/a"), Version(9)).unwrap_err();
+    assert_eq!(log.pins().collect::<Vec<_>>(), [(PinId(1), Version(7))]);
+    assert_eq!(log.replicas().collect::<Vec<_>>(), [(ReplicaId(1), Version(0))]);
     assert_eq!(between, LogError::VersionCompacted { asked: Version(9), base: Version(7), end: Version(20) });
     assert_eq!(log.pin(PinId(2), Version(9)).unwrap_err(), between);
     assert_eq!(log.get(&name("refs/heads/b"), Version(9)).unwrap(), None, "untouched refs are known in between");
@@ -328,8 +373,9 @@ fn a_pin_splits_folds_and_keeps_its_version() {
 #[test]
 fn plans_explain_themselves_and_resume() {
     let mut refs = Refs::new(config(), LINEAGE);
-    let rule = LogConfig::builder().min_records(4).retain_versions(1_000).build().unwrap();
+    let rule = LogConfig::builder().min_records(4).retain_versions(0).build().unwrap();
     let mut log = Log::new(rule, refs.snapshot());
+    log.handle_progress(ReplicaId(1), Version(0)).unwrap();
     for n in 0..64 {
         append(&mut log, &mut refs, Command::create(name(&format!("refs/changes/{n}")), oid(n)));
     }
@@ -377,8 +423,9 @@ fn unknown_folds_change_nothing() {
 #[test]
 fn geometric_folds_stay_few_and_cheap() {
     let mut refs = Refs::new(config(), LINEAGE);
-    let rule = LogConfig::builder().retain_versions(u64::MAX).build().unwrap();
+    let rule = LogConfig::builder().retain_versions(0).build().unwrap();
     let mut log = Log::new(rule, refs.snapshot());
+    log.handle_progress(ReplicaId(1), Version(0)).unwrap();
     let mut appended = 0;
     let mut written = 0;
     let mut most = 0;
@@ -396,4 +443,76 @@ fn geometric_folds_stay_few_and_cheap() {
     let amplification = (appended + written) * 100 / appended;
     assert!(amplification <= 1_400, "{amplification} per cent");
     assert!(most <= 10, "{most} live pieces");
+}
+
+/// A fact is looked at as closely as a command: a fold is taken if it is what its pieces make, and only then.
+#[test]
+fn a_fold_of_something_else_is_not_taken() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let rule = LogConfig::builder().min_records(2).retain_versions(0).build().unwrap();
+    let mut log = Log::new(rule, refs.snapshot());
+    log.handle_progress(ReplicaId(1), Version(0)).unwrap();
+    for n in 0..4 {
+        append(&mut log, &mut refs, Command::update(name(&format!("refs/heads/{}", n % 3)), oid(n)));
+    }
+    let Plan::Fold(stretch) = log.plan(u64::MAX) else { panic!("nothing to fold") };
+    let good = log.fold(&stretch).unwrap().segment;
+    let made = |base: Point, end: Point, changes: Vec<Change>| {
+        Segment::new(base, end, Mode::Cover, good.form(), changes).unwrap()
+    };
+    let (base, end, changes) = (good.base(), good.end(), good.changes().to_vec());
+    let altered = Change::new(changes[0].name().clone(), changes[0].old().clone(), Some(oid(99).into()));
+    let elsewhere = Checksum::from_bytes([7; 32]);
+    for bad in [
+        made(Point { checksum: elsewhere, ..base }, end, changes.clone()),
+        made(base, Point { checksum: elsewhere, ..end }, changes.clone()),
+        made(base, end, changes[1..].to_vec()),
+        made(base, end, [&[altered], &changes[1..]].concat()),
+        good.clone().exact().unwrap(),
+    ] {
+        assert_eq!(log.handle_folded(bad.clone()), Taken::Unchanged, "{bad:?}");
+        assert_eq!(log.pieces().count(), 4);
+    }
+    assert!(log.restore_at(config(), Version(4)).is_ok());
+    let mut twin = log.clone();
+    assert_eq!(twin.handle_folded(good.forward_only()), Taken::Taken, "without old values it is still what they make");
+    assert_eq!(log.handle_folded(good), Taken::Taken);
+    assert_eq!(log.restore_at(config(), Version(4)).unwrap().point(), refs.point());
+}
+
+/// Two writers: the second record of a version is neither taken nor passed over in silence.
+#[test]
+fn another_record_of_the_same_version_is_told() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let mut log = Log::new(LogConfig::builder().build().unwrap(), refs.snapshot());
+    append(&mut log, &mut refs, Command::update(name("refs/heads/a"), oid(1)));
+    let fork = Refs::new(config(), LINEAGE);
+    let other = fork.admit(&Command::update(name("refs/heads/a"), oid(2)).into()).unwrap().into_record().unwrap();
+    assert_eq!(log.append(other.clone()), Err(LogError::OtherRecord { version: Version(1) }));
+    assert!(matches!(refs.apply(&other), Err(ReplayError::ChecksumMismatch { version: Version(1), .. })));
+    let own = log.pieces().next().unwrap().clone();
+    let Piece::Record(own) = own else { panic!("a record") };
+    assert_eq!(log.append(own.forward_only()), Ok(Taken::Unchanged), "the same without old values");
+    // And at the snapshot itself.
+    let mut later = Log::new(LogConfig::builder().build().unwrap(), refs.snapshot());
+    assert_eq!(later.append(own), Ok(Taken::Unchanged));
+    assert_eq!(later.append(other), Err(LogError::OtherRecord { version: Version(1) }));
+}
+
+/// What would hold nothing is not accepted, and what cannot be is not believed.
+#[test]
+fn needs_are_checked_when_they_are_told() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let rule = LogConfig::builder().min_records(2).retain_versions(0).max_lag_versions(3).build().unwrap();
+    let mut log = Log::new(rule, refs.snapshot());
+    for n in 0..5 {
+        append(&mut log, &mut refs, Command::update(name("refs/heads/a"), oid(n)));
+    }
+    let beyond = log.pin(PinId(1), Version(1));
+    assert!(matches!(beyond, Err(LogError::BeyondLimits { asked: Version(1), versions: 4, .. })), "{beyond:?}");
+    assert_eq!(log.handle_progress(ReplicaId(1), Version(9)), Ok(Taken::Unchanged), "not there yet");
+    assert_eq!(log.replicas().count(), 0);
+    assert_eq!(log.handle_progress(ReplicaId(1), Version(3)), Ok(Taken::Taken));
+    assert_eq!(log.handle_progress(ReplicaId(1), Version(3)), Ok(Taken::Unchanged));
+    assert_eq!(log.horizon(), Version(3));
 }

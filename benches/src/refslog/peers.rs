@@ -133,7 +133,7 @@ fn git_rows(backend: &str, scale: Scale) -> Result<Vec<Row>, String> {
     let many = scale.pick(100_000, 5_000);
     let creates: Transaction = (0..many).map(|n| Command::create(change_ref(n), one)).collect();
     let update_ref = |transaction: &Transaction| {
-        let text = git::write_transaction(transaction, ObjectFormat::Sha1);
+        let text = git::write_transaction(transaction, ObjectFormat::Sha1).map_err(text)?;
         milliseconds(|| run(path, &["update-ref", "--stdin", "-z"], &text).map(drop))
     };
     let making = update_ref(&creates)?;

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Result;
-use tenon_refslog::{Log, LogConfig, Plan, Stretch};
+use anyhow::{Result, ensure};
+use tenon_refslog::{Absorbed, Log, LogConfig, Plan, Stretch, Taken};
 
 use crate::progress;
 use crate::store::{Access, Store};
@@ -54,19 +54,24 @@ fn fold(store: &mut Store, log: &mut Log, stretch: &Stretch, out: &mut impl Writ
     let bytes = folded.segment.encode();
     let (kept, gone) = (folded.segment.changes().len(), folded.superseded);
     let len = bytes.len();
-    // Durable before anything that it replaces goes.
+    // Nobody else changes what the log must keep while this holds its lock, so what is planned is taken. Durable before
+    // anything that it replaces goes.
     store.put_segment(stretch.base, stretch.end, bytes)?;
-    let _ = log.handle_folded(folded.segment);
+    ensure!(log.handle_folded(folded.segment) == Taken::Taken, "the log does not take its own fold");
     writeln!(out, "folded {}: {len} bytes, {kept} changes kept, {gone} superseded", reason(stretch))?;
     Ok(())
 }
 
 fn absorb(store: &mut Store, log: &mut Log, stretch: &Stretch, out: &mut impl Write) -> Result<()> {
-    let snapshot = log.absorb(stretch)?;
+    let Absorbed { snapshot, added, replaced, removed, .. } = log.absorb(stretch)?;
     store.put_snapshot(snapshot.point().version, snapshot.as_bytes().clone())?;
     let (refs, len) = (snapshot.len(), snapshot.as_bytes().len());
-    let _ = log.handle_absorbed(snapshot);
-    writeln!(out, "merged into the snapshot {}: {refs} refs in {len} bytes", reason(stretch))?;
+    ensure!(log.handle_absorbed(snapshot) == Taken::Taken, "the log does not take its own snapshot");
+    writeln!(
+        out,
+        "merged into the snapshot {}: {refs} refs in {len} bytes, {added} added, {replaced} replaced, {removed} removed",
+        reason(stretch)
+    )?;
     Ok(())
 }
 

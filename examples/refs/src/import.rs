@@ -10,8 +10,11 @@ use crate::repository::{self, Listing};
 use crate::store::{Access, Kept, Store};
 
 pub(crate) fn import(from: &Path, folder: &Path, out: &mut impl Write) -> Result<()> {
-    let listing = repository::list(from)?;
-    if Store::is_at(folder) { update(listing, folder, out) } else { begin(listing, folder, out) }
+    if Store::is_at(folder) {
+        update(from, folder, out)
+    } else {
+        begin(repository::list(from, std::iter::empty())?, folder, out)
+    }
 }
 
 /// The first import makes the log: a snapshot at version 1.
@@ -31,14 +34,15 @@ fn begin(listing: Listing, folder: &Path, out: &mut impl Write) -> Result<()> {
 }
 
 /// Every later one appends what is different now, as one record.
-fn update(listing: Listing, folder: &Path, out: &mut impl Write) -> Result<()> {
+fn update(from: &Path, folder: &Path, out: &mut impl Write) -> Result<()> {
     let mut store = Store::open(folder, Access::Write)?;
     let config = store.config()?;
+    let log = store.log(LogConfig::builder().build()?)?;
+    let mut refs = log.restore_at(config.clone(), log.end().version)?;
+    let listing = repository::list(from, refs.iter().map(|(name, _)| name))?;
     if listing.format != config.format() {
         bail!("the log is of format {}, the repository of {}", config.format(), listing.format);
     }
-    let log = store.log(LogConfig::builder().build()?)?;
-    let mut refs = log.restore_at(config.clone(), log.end().version)?;
     let version = refs.version().next().context("no version is left")?;
     let now = Refs::from_entries(config, refs.lineage(), version, listing.entries)?;
     let changes = diff(&refs, &now);

@@ -54,7 +54,7 @@ enum Verb {
     Compact {
         /// The log's folder
         log: PathBuf,
-        /// Newest versions that stay out of the snapshot, and so can still be asked for
+        /// Versions before the newest that can still be asked for, each one: their records are not folded
         #[arg(long, default_value_t = 1_000, value_name = "VERSIONS")]
         keep: u64,
         /// Most bytes that one step may read

@@ -35,7 +35,7 @@ impl Place {
     /// All refs there.
     pub(crate) fn refs(&self) -> Result<Refs> {
         if self.version.is_none() && repository::is_repository(&self.path) {
-            let listing = repository::list(&self.path)?;
+            let listing = repository::list(&self.path, std::iter::empty())?;
             // Nothing is compared by checksum with a repository, so any key will do.
             let config = Config::builder(listing.format, ChecksumKey::new([0; 32])).build()?;
             return Ok(Refs::from_entries(config, LineageId(0), Version::GENESIS, listing.entries)?);

@@ -40,7 +40,7 @@ pub(crate) fn verify(folder: &Path, against: Option<&Path>, out: &mut impl Write
         );
     }
     if let Some(repository) = against {
-        let listing = repository::list(repository)?;
+        let listing = repository::list(repository, refs.iter().map(|(name, _)| name))?;
         let now = Refs::from_entries(store.config()?, refs.lineage(), refs.version(), listing.entries)?;
         let changes = diff(&refs, &now);
         for change in changes.iter().take(10) {

@@ -149,13 +149,22 @@ fn versions_are_kept_told_and_folded() {
     assert!(step.lines().count() == 2 && step.contains(" - refs/heads/short/0"), "{step}");
     assert!(world.refs(&["import", "repo.git", "log"]).contains("nothing has changed"));
 
-    assert!(world.refs(&["compact", "log", "--dry-run"]).starts_with("would fold 1..11"));
-    assert!(world.refs(&["compact", "log", "--budget", "1"]).starts_with("the next step is over the budget"));
-    let said = world.refs(&["compact", "log"]);
-    assert!(said.starts_with("folded 1..11 (10 pieces"), "{said}");
-    assert_eq!(world.refs(&["log", "log"]).lines().count(), 2);
+    // What is kept can be asked for, version by version; by default that is everything here.
+    assert_eq!(world.refs(&["compact", "log", "--dry-run"]), "nothing to do\n");
+    assert!(world.refs(&["compact", "log"]).starts_with("0 steps"));
+    let before: Vec<String> = (1..11).map(|n| world.refs(&["diff", &format!("log@{n}"), "log"])).collect();
+    let keep = ["--keep", "4"];
+    assert!(world.refs(&[&["compact", "log", "--dry-run"][..], &keep].concat()).starts_with("would fold 1..7"));
+    let over = world.refs(&[&["compact", "log", "--budget", "1"][..], &keep].concat());
+    assert!(over.starts_with("the next step is over the budget"), "{over}");
+    let said = world.refs(&[&["compact", "log"][..], &keep].concat());
+    assert!(said.starts_with("folded 1..7 (6 pieces"), "{said}");
+    assert_eq!(world.refs(&["log", "log"]).lines().count(), 6);
+    for n in 7..11 {
+        assert_eq!(world.refs(&["diff", &format!("log@{n}"), "log"]), before[n - 1], "version {n} is kept");
+    }
     let gone = world.refused(&["diff", "log@2", "log@3"]);
-    assert!(gone.contains("version 2 was compacted: 1 and 11 can be told"), "{gone}");
+    assert!(gone.contains("version 2 was compacted: 1 and 7 can be told"), "{gone}");
     world.refs(&["verify", "log", "--against", "repo.git"]);
 
     // Nothing is kept: a log as short as its last version, and as good as ever.
@@ -168,6 +177,84 @@ fn versions_are_kept_told_and_folded() {
     assert_eq!(world.files("log").len(), 3, "key, records, snapshot");
     world.refs(&["verify", "log", "--against", "repo.git"]);
     assert_eq!(world.refs(&["log", "log", "--changes"]).lines().count(), 1);
+}
+
+/// A ref that Git cannot read was not deleted: whatever is wrong with a repository is said, with the name of the ref, and the
+/// log stays as it is.
+#[test]
+fn damage_is_no_deletion() {
+    let world = World::new(3);
+    world.history();
+    world.git(&["symbolic-ref", "refs/heads/zz", "refs/heads/one"], b"");
+    world.refs(&["import", "repo.git", "log"]);
+    let before = world.refs(&["log", "log"]);
+    let one = fs::read(world.path("repo.git/refs/heads/one")).unwrap();
+    let file = |name: &str| world.path("repo.git").join(name);
+    for (name, damage) in [
+        ("refs/heads/one", &one[..20]),
+        ("refs/heads/one", b""),
+        ("refs/heads/one", b"ref: \n"),
+        ("refs/heads/one", b"0000000000000000000000000000000000000000\n"),
+        ("refs/heads/one", b"1234567890123456789012345678901234567890\n"),
+        ("refs/heads/bad..name", &one),
+        ("HEAD", b"ref: refs/heads/ma in\n"),
+    ] {
+        let good = fs::read(file(name)).ok();
+        fs::write(file(name), damage).unwrap();
+        for words in [
+            &["import", "repo.git", "log"][..],
+            &["verify", "log", "--against", "repo.git"],
+            &["diff", "log", "repo.git"],
+        ] {
+            let said = world.refused(words);
+            let named = said.contains(name) || (name == "HEAD" && said.contains("repo.git"));
+            assert!(named, "{words:?} on {name} as {:?}: {said}", damage.escape_ascii().to_string());
+        }
+        assert!(world.run(&["import", "repo.git", "new"]).status.code() == Some(1) && !file("../new").exists());
+        match good {
+            Some(good) => fs::write(file(name), good).unwrap(),
+            None => fs::remove_file(file(name)).unwrap(),
+        }
+        assert_eq!(world.refs(&["log", "log"]), before, "the log is as it was");
+    }
+    fs::write(file("packed-refs"), b"# pack-refs with: sorted \n1234").unwrap();
+    assert!(world.refused(&["import", "repo.git", "log"]).contains("packed-refs"));
+    fs::remove_file(file("packed-refs")).unwrap();
+    assert!(world.refs(&["import", "repo.git", "log"]).contains("nothing has changed"));
+}
+
+/// Git passes over symbolic refs that lead nowhere, in silence: they are there all the same, on both backends.
+#[test]
+fn symbolic_refs_that_lead_nowhere_are_kept() {
+    for backend in ["files", "reftable"] {
+        let world = World::new(0);
+        fs::create_dir(world.path("its.git")).unwrap();
+        world.git_in("its.git", &["init", "-q", "--bare", "-b", "main", &format!("--ref-format={backend}")], b"");
+        let id =
+            world.git_in("its.git", &["commit-tree", "-m", "one", "4b825dc642cb6eb9a060e54bf8d69288fbee4904"], b"");
+        for name in ["refs/heads/b", "refs/heads/end"] {
+            world.git_in("its.git", &["update-ref", name, id.trim()], b"");
+        }
+        for (name, to) in [("refs/heads/a", "refs/heads/b"), ("refs/heads/chain", "refs/heads/a")] {
+            world.git_in("its.git", &["symbolic-ref", name, to], b"");
+        }
+        world.refs(&["import", "its.git", "log"]);
+        let chain = world.refs(&["log", "log", "refs/heads/chain"]);
+        assert!(chain.contains("ref:refs/heads/a"), "what it holds, not where it ends: {chain}");
+        world.git_in("its.git", &["update-ref", "-d", "refs/heads/b"], b"");
+        let said = world.refs(&["import", "its.git", "log"]);
+        assert!(said.starts_with("version 2: 1 changes"), "{backend}: only the branch is gone: {said}");
+        // What was an id leads nowhere now.
+        world.git_in("its.git", &["symbolic-ref", "refs/heads/end", "refs/heads/nowhere"], b"");
+        assert!(world.refs(&["import", "its.git", "log"]).starts_with("version 3: 1 changes"));
+        let end = world.refs(&["log", "log", "refs/heads/end"]);
+        assert!(end.contains("3 ref:refs/heads/nowhere"), "{backend}: {end}");
+        world.refs(&["verify", "log", "--against", "its.git"]);
+        if backend == "files" {
+            world.git_in("its.git", &["symbolic-ref", "refs/heads/new", "refs/heads/nowhere"], b"");
+            assert!(world.refs(&["import", "its.git", "log"]).starts_with("version 4: 1 changes"));
+        }
+    }
 }
 
 /// Git takes what `diff --update-ref` prints, and is then where the log says.
@@ -187,7 +274,7 @@ fn a_repository_is_brought_to_a_version() {
 fn a_flipped_byte_is_found_in_every_file() {
     let world = World::new(200);
     world.history();
-    world.refs(&["compact", "log"]);
+    world.refs(&["compact", "log", "--keep", "1"]);
     world.git(&["update-ref", "-d", "refs/heads/topic"], b"");
     world.refs(&["import", "repo.git", "log"]);
     world.refs(&["verify", "log"]);
@@ -261,7 +348,7 @@ fn what_a_crash_left_beside_is_not_read() {
     assert_eq!(world.refs(&["log", "log"]), before);
     // A fold that was kept, and whose records were not dropped any more.
     let records = fs::read(world.path("log/records")).unwrap();
-    world.refs(&["compact", "log"]);
+    world.refs(&["compact", "log", "--keep", "0"]);
     let folded = world.refs(&["log", "log"]);
     fs::write(world.path("log/records"), &records).unwrap();
     assert_eq!(world.refs(&["log", "log"]), folded);

@@ -1,6 +1,7 @@
 //! The output of `git for-each-ref`.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::{Fields, ParseError, ParseErrorKind, UnwritableName, lines, put_hex, writable};
 use crate::change::{Target, Value};
@@ -14,13 +15,107 @@ use crate::refs::Refs;
 /// neither output of `for-each-ref`.
 pub const FOR_EACH_REF_FORMAT: &str = "%(objectname) %(*objectname) %(symref) %(refname)";
 
-/// The refs that `git for-each-ref` printed with [`FOR_EACH_REF_FORMAT`], in the order of the output.
+/// A ref that Git passed over, because it cannot read it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnreadRef {
+    /// The name as Git printed it: it may be none that [`RefName`] takes.
+    pub name: Vec<u8>,
+    /// What is wrong with it.
+    pub reason: UnreadReason,
+}
+
+/// Why Git passed over a ref.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UnreadReason {
+    /// What it holds is neither an id nor the name of a ref: a power loss leaves such files. No command of Git writes or
+    /// deletes it; its file in the repository has to be removed.
+    Broken,
+    /// Its name breaks Git's rules. `git update-ref -d` deletes it.
+    BadName,
+}
+
+impl fmt::Display for UnreadRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.reason {
+            UnreadReason::Broken => "it is damaged",
+            UnreadReason::BadName => "its name breaks Git's rules",
+        };
+        write!(f, "'{}': {what}", self.name.escape_ascii())
+    }
+}
+
+/// Why what `git for-each-ref` printed cannot be taken as all refs of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListingError {
+    /// A line of standard output is not what Git prints.
+    #[error("the listing cannot be read: {0}")]
+    Parse(#[from] ParseError),
+    /// Git passed over refs. They are there: that they are not listed does not mean that they were deleted.
+    #[error("Git cannot read {}{}", .first, More(.rest.len()))]
+    Unread {
+        /// The first of them.
+        first: UnreadRef,
+        /// All others.
+        rest: Vec<UnreadRef>,
+    },
+    /// Git said something else on standard error, so the listing may lack anything.
+    #[error("Git said while it listed refs: {}", .line.escape_ascii())]
+    Said {
+        /// The first such line.
+        line: Vec<u8>,
+    },
+}
+
+struct More(usize);
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, "; nor {} more", self.0) }
+    }
+}
+
+/// The refs that `git for-each-ref` printed with [`FOR_EACH_REF_FORMAT`], in the order of the output, if those are all.
 ///
-/// Of a chain of symbolic refs, Git prints the end only: a host that serves such chains asks `git symbolic-ref` for each.
+/// Git passes over what it cannot read, says so on standard error only, and ends with status 0. So both texts of the
+/// process are needed, printed in English (`LC_ALL=C`), and whoever runs it has seen that its status was 0. Git does
+/// **not** say that it passes over symbolic refs that lead nowhere: ask `git symbolic-ref` for those that may be there.
+///
+/// Of a chain of symbolic refs, Git prints the end only: a host that serves such chains asks `git symbolic-ref
+/// --no-recurse` for each.
 ///
 /// # Errors
-/// The first line that Git would not have printed.
-pub fn parse_for_each_ref(text: &[u8], format: ObjectFormat) -> Result<Vec<(RefName, Value)>, ParseError> {
+/// The listing is not complete, or a line is none that Git would have printed.
+pub fn parse_for_each_ref(
+    output: &[u8],
+    errors: &[u8],
+    format: ObjectFormat,
+) -> Result<Vec<(RefName, Value)>, ListingError> {
+    check_errors(errors)?;
+    Ok(parse_listing(output, format)?)
+}
+
+/// Whether Git listed everything, by what it printed on standard error.
+fn check_errors(errors: &[u8]) -> Result<(), ListingError> {
+    let mut unread = Vec::new();
+    for line in errors.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let known = [
+            (&b"warning: ignoring broken ref "[..], UnreadReason::Broken),
+            (b"warning: ignoring ref with broken name ", UnreadReason::BadName),
+        ];
+        let found = known.iter().find_map(|(lead, reason)| Some((line.strip_prefix(*lead)?, *reason)));
+        let Some((name, reason)) = found else { return Err(ListingError::Said { line: line.to_vec() }) };
+        unread.push(UnreadRef { name: name.to_vec(), reason });
+    }
+    let mut unread = unread.into_iter();
+    match unread.next() {
+        Some(first) => Err(ListingError::Unread { first, rest: unread.collect() }),
+        None => Ok(()),
+    }
+}
+
+fn parse_listing(text: &[u8], format: ObjectFormat) -> Result<Vec<(RefName, Value)>, ParseError> {
     let mut refs = Vec::new();
     for (number, line) in lines(text) {
         let fields = Fields { line: number, format };

@@ -8,11 +8,13 @@ mod packed_refs;
 mod reflog;
 mod update_ref;
 
-pub use for_each_ref::{FOR_EACH_REF_FORMAT, parse_for_each_ref, write_for_each_ref};
+pub use for_each_ref::{
+    FOR_EACH_REF_FORMAT, ListingError, UnreadReason, UnreadRef, parse_for_each_ref, write_for_each_ref,
+};
 pub use lines::{HookLine, parse_hook_line, parse_hook_lines, write_hook_line};
 pub use packed_refs::{parse_packed_refs, write_packed_refs};
 pub use reflog::{ReflogLine, parse_reflog, parse_reflog_line, write_reflog_line};
-pub use update_ref::{parse_update_ref, write_changes, write_transaction};
+pub use update_ref::{UnwritableCommand, parse_update_ref, write_changes, write_transaction};
 
 use alloc::vec::Vec;
 
@@ -79,6 +81,9 @@ pub enum ParseErrorKind {
     /// A number is not one.
     #[error("a number is not one")]
     Number,
+    /// A transaction was begun and not committed when the text ended: Git aborts it.
+    #[error("the text ends before 'commit', so Git aborts the transaction")]
+    Unfinished,
 }
 
 /// A name that cannot stand in a line-based format, because it contains a line feed.

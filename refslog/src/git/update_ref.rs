@@ -36,14 +36,31 @@ pub fn write_changes<'a>(changes: impl IntoIterator<Item = &'a Change>, format: 
     [deletions, rest, head].into_iter().filter(|text| !text.is_empty()).collect()
 }
 
-/// A transaction as commands for `git update-ref --stdin -z`.
-#[must_use]
-pub fn write_transaction(transaction: &Transaction, format: ObjectFormat) -> Vec<u8> {
+/// A transaction as commands for `git update-ref --stdin -z`, without `start` and `commit` around them.
+///
+/// # Errors
+/// A command that Git has no words for: an id in place of an expected symbolic value ("detach `HEAD` if it names `main`").
+/// Written without its expectation, Git would carry out what [`Refs::admit`](crate::Refs::admit) refuses.
+pub fn write_transaction(transaction: &Transaction, format: ObjectFormat) -> Result<Vec<u8>, UnwritableCommand> {
     let mut out = Vec::new();
-    for command in transaction.commands() {
+    for (at, command) in transaction.commands().iter().enumerate() {
+        let expects_symbolic = matches!(command.old(), Old::Is(Value::Symbolic(_)));
+        if expects_symbolic && matches!(command.action(), Action::Set(Value::Direct(_))) {
+            return Err(UnwritableCommand { at, name: command.name().clone() });
+        }
         put_command(&mut out, command.name(), command.old(), command.action(), command.deref(), format);
     }
-    out
+    Ok(out)
+}
+
+/// A command that `git update-ref` has no words for: it replaces an expected symbolic value by an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("command {at}: git update-ref cannot replace what is expected to be symbolic, '{name}', by an id")]
+pub struct UnwritableCommand {
+    /// Index of the command.
+    pub at: usize,
+    /// Its ref.
+    pub name: RefName,
 }
 
 fn put_command(out: &mut Vec<u8>, name: &RefName, old: &Old, action: &Action, deref: Deref, format: ObjectFormat) {
@@ -97,12 +114,8 @@ fn put_symbolic(out: &mut Vec<u8>, name: &RefName, old: &Old, action: &Action, f
             }
             out.push(0);
         }
-        Action::Set(Value::Direct(target)) => {
-            // No command of Git replaces an expected symbolic value by an id: the expectation stands on its own.
-            put_word(out, "update", name);
-            put_id_or_null(out, Some(target.id()), format);
-            out.extend_from_slice(b"\0\0");
-        }
+        // An id in place of a symbolic value is not written with its expectation: there is no such command.
+        Action::Set(Value::Direct(_)) => {}
         Action::Delete | Action::Verify => {
             let word = if *action == Action::Delete { "symref-delete" } else { "symref-verify" };
             put_word(out, word, name);
@@ -121,34 +134,54 @@ fn put_word(out: &mut Vec<u8>, word: &str, name: &RefName) {
     out.push(0);
 }
 
-/// Parses what would be fed to `git update-ref --stdin -z` as one transaction. `start`, `prepare` and `commit` may
-/// stand around the commands; `abort` is refused, and so is anything after `commit`.
+/// How far Git's own transaction is, while it reads commands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nobody asked for a transaction: the end of the input commits.
+    Open,
+    /// `start` was read: the end of the input aborts.
+    Started,
+    /// `prepare` was read: only `commit` and `abort` may follow.
+    Prepared,
+    Committed,
+}
+
+impl Stage {
+    /// After a word that only steers the transaction; `None` where it stands out of place.
+    fn steered(self, word: &[u8]) -> Option<Self> {
+        match (self, word) {
+            (Self::Open, b"start") => Some(Self::Started),
+            (Self::Open | Self::Started, b"prepare") => Some(Self::Prepared),
+            (Self::Open | Self::Started | Self::Prepared, b"commit") => Some(Self::Committed),
+            _ => None,
+        }
+    }
+}
+
+/// Parses what would be fed to `git update-ref --stdin -z` as one transaction, which Git would commit if it admits it.
+///
+/// `start`, `prepare` and `commit` may stand around the commands, as Git has them; `abort` is refused, and so are anything
+/// after `commit` and anything but `commit` after `prepare`. Where Git's transaction was begun, the input has to end with
+/// `commit`: Git aborts one that is cut off.
 ///
 /// # Errors
-/// The first field that Git would not have taken.
+/// The first field that Git would not have taken, or [`ParseErrorKind::Unfinished`].
 pub fn parse_update_ref(text: &[u8], format: ObjectFormat) -> Result<Transaction, ParseError> {
     let mut fields = text.split_inclusive(|byte| *byte == 0);
     let mut input = Input { next: &mut || fields.next(), at: 0, format };
     let mut transaction = Transaction::new();
+    // Stays until the next command, over whatever only steers.
     let mut no_deref = Deref::Follow;
-    let mut committed = false;
+    let mut stage = Stage::Open;
     while let Some(field) = input.maybe()? {
         let (word, rest) = super::split_once(field, b' ').unwrap_or((field, b""));
         let place = input.fields();
-        if committed {
-            return Err(place.error(ParseErrorKind::OutOfPlace));
-        }
+        let out_of_place = place.error(ParseErrorKind::OutOfPlace);
         match (word, rest) {
-            (b"option", b"no-deref") => {
-                no_deref = Deref::Never;
-                continue;
-            }
-            (b"start", b"") if transaction.commands().is_empty() => {}
-            (b"prepare", b"") => {}
-            (b"commit", b"") => committed = true,
-            (b"start" | b"abort" | b"prepare" | b"commit", _) => {
-                return Err(place.error(ParseErrorKind::OutOfPlace));
-            }
+            (b"start" | b"abort" | b"prepare" | b"commit", b"") => stage = stage.steered(word).ok_or(out_of_place)?,
+            _ if matches!(stage, Stage::Prepared | Stage::Committed) => return Err(out_of_place),
+            (b"start" | b"abort" | b"prepare" | b"commit", _) => return Err(out_of_place),
+            (b"option", b"no-deref") => no_deref = Deref::Never,
             _ => {
                 let command = input.command(word, place.name(rest)?)?;
                 // Without the option, Git follows, even for what makes a ref symbolic; two commands then refuse to.
@@ -159,11 +192,14 @@ pub fn parse_update_ref(text: &[u8], format: ObjectFormat) -> Result<Transaction
                     }
                     (Deref::Follow, _) => command.follow(),
                 });
+                no_deref = Deref::Follow;
             }
         }
-        no_deref = Deref::Follow;
     }
-    Ok(transaction)
+    match stage {
+        Stage::Open | Stage::Committed => Ok(transaction),
+        Stage::Started | Stage::Prepared => Err(ParseError::new(input.at, ParseErrorKind::Unfinished)),
+    }
 }
 
 struct Input<'a, 'f> {
@@ -252,9 +288,10 @@ impl<'a> Input<'a, '_> {
         }
     }
 
+    /// Git takes this one command without its last fields where the input ends there.
     fn symbolic_old(&mut self) -> Result<Old, ParseError> {
-        match self.field()? {
-            b"" => match self.field()? {
+        match self.maybe()?.unwrap_or_default() {
+            b"" => match self.maybe()?.unwrap_or_default() {
                 b"" => Ok(Old::Any),
                 _ => Err(self.fields().error(ParseErrorKind::Fields)),
             },

@@ -35,8 +35,8 @@ pub enum LogConfigError {
 }
 
 impl LogConfig {
-    /// The defaults: factor 2, folds from 64 records on, 1,000 versions kept, replicas followed up to 1,000,000 versions
-    /// or 1 GiB behind, 1,024 of them.
+    /// The defaults: factor 2, folds from 64 records on, 1,000 versions kept readable, replicas followed up to 1,000,000
+    /// versions or 1 GiB behind, 1,024 of them.
     pub const fn builder() -> LogConfigBuilder {
         LogConfigBuilder(Self {
             factor: 2,
@@ -62,7 +62,8 @@ impl LogConfigBuilder {
         self
     }
 
-    /// How many of the newest versions stay out of the snapshot even if nobody needs them.
+    /// How many versions before the newest can still be read, one by one, even if nobody needs them. Their records are not
+    /// folded, so this many of them are kept.
     pub const fn retain_versions(mut self, versions: u64) -> Self {
         self.0.retain_versions = versions;
         self

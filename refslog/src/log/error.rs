@@ -47,6 +47,22 @@ pub enum LogError {
     /// An exact segment serves replicas at its base only, so a log keeps none.
     #[error("a log keeps segments that cover, not exact ones")]
     NeedsCover,
+    /// Another record of this version is in the log already: two writers appended, or the replica follows a fork.
+    #[error("version {version} is another record in this log")]
+    OtherRecord {
+        /// The version.
+        version: Version,
+    },
+    /// The version is further behind than the log waits for, so that a pin on it would hold nothing.
+    #[error("version {asked} is {versions} versions and {bytes} bytes behind, more than the log waits for")]
+    BeyondLimits {
+        /// What was asked for.
+        asked: Version,
+        /// Versions after it.
+        versions: u64,
+        /// Bytes of the pieces after it.
+        bytes: u64,
+    },
     /// More replicas or pins than the configuration allows.
     #[error("{max} replicas or pins are followed already")]
     TooManyNeeds {

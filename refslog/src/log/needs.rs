@@ -37,20 +37,34 @@ pub enum Standing {
 }
 
 impl Log {
-    /// Tells how far a replica has come; from now on the log waits for it, within its limits. An older version than the
-    /// one already told changes nothing.
+    /// Tells how far a replica has come; from now on the log waits for it, within its limits. A version that is not newer
+    /// than the one already told, or not there yet, changes nothing.
     ///
     /// # Errors
     /// As many replicas as allowed are followed already.
     pub fn handle_progress(&mut self, replica: ReplicaId, version: Version) -> Result<Taken, LogError> {
+        let known = self.replicas.get(&replica).copied();
+        if version > self.end().version || known.is_some_and(|known| version <= known) {
+            return Ok(Taken::Unchanged);
+        }
         let max = self.config.max_needs;
-        if !self.replicas.contains_key(&replica) && self.replicas.len() >= max {
+        if known.is_none() && self.replicas.len() >= max {
             return Err(LogError::TooManyNeeds { max });
         }
-        let known = self.replicas.entry(replica).or_insert(version);
-        let newer = version > *known;
-        *known = version.max(*known);
-        Ok(if newer { Taken::Taken } else { Taken::Unchanged })
+        self.replicas.insert(replica, version);
+        Ok(Taken::Taken)
+    }
+
+    /// The replicas that are followed, each with the version that it has come to: make these durable, and tell them again
+    /// when the log is read back, before it is compacted.
+    pub fn replicas(&self) -> impl Iterator<Item = (ReplicaId, Version)> {
+        self.replicas.iter().map(|(replica, version)| (*replica, *version))
+    }
+
+    /// The versions that are pinned: make these durable, and pin them again when the log is read back, before it is
+    /// compacted.
+    pub fn pins(&self) -> impl Iterator<Item = (PinId, Version)> {
+        self.pins.iter().map(|(pin, version)| (*pin, *version))
     }
 
     /// Stops waiting for a replica.
@@ -58,13 +72,17 @@ impl Log {
         if self.replicas.remove(&replica).is_some() { Taken::Taken } else { Taken::Unchanged }
     }
 
-    /// Keeps one version readable until it is unpinned, within the log's limits.
+    /// Keeps one version readable until it is unpinned or falls behind the log's limits ([`Log::standing`] tells). Every
+    /// later fact respects it: a fold that would swallow the version is not taken, even if it was begun before.
     ///
     /// # Errors
-    /// The version is not there, was folded away, or too many are pinned.
+    /// The version is not there, was folded away, is beyond the limits already, or too many are pinned.
     pub fn pin(&mut self, pin: PinId, version: Version) -> Result<(), LogError> {
         self.check_known(version)?;
         self.check_boundary(version)?;
+        if let Standing::Resync { versions, bytes } = self.standing(version) {
+            return Err(LogError::BeyondLimits { asked: version, versions, bytes });
+        }
         let max = self.config.max_needs;
         if !self.pins.contains_key(&pin) && self.pins.len() >= max {
             return Err(LogError::TooManyNeeds { max });
@@ -102,10 +120,20 @@ impl Log {
     /// horizon is still delivered: what makes a later version than the horizon stays in the log.
     #[must_use]
     pub fn horizon(&self) -> Version {
-        let end = self.end().version;
-        let retained = Version(end.0.saturating_sub(self.config.retain_versions));
+        let readable = self.readable_from();
+        self.waited_for().map_or(readable, |version| version.min(readable))
+    }
+
+    /// The lowest version that a replica or pin within the limits needs.
+    pub(super) fn waited_for(&self) -> Option<Version> {
         let needs = self.replicas.values().chain(self.pins.values());
-        let waited_for = needs.filter(|version| !matches!(self.standing(**version), Standing::Resync { .. }));
-        waited_for.copied().chain([retained]).min().unwrap_or(end)
+        needs.copied().filter(|version| !matches!(self.standing(*version), Standing::Resync { .. })).min()
+    }
+
+    /// The oldest of the newest versions that stay readable whether or not somebody needs them: from here on, nothing is
+    /// folded.
+    #[must_use]
+    pub fn readable_from(&self) -> Version {
+        Version(self.end().version.0.saturating_sub(self.config.retain_versions))
     }
 }

@@ -101,9 +101,39 @@ pub const NAMES: [&str; 14] = [
     "refs/changes/34/1234/1",
 ];
 
-/// A random command over [`NAMES`] and the first `ids` ids.
-pub fn command(chance: &mut Chance, refs: &Refs, ids: &[ObjectId]) -> Command {
-    let target = name(NAMES[chance.below(NAMES.len())]);
+/// Every class of name that Git or a policy tells apart.
+pub const CLASSES: [&str; 16] = [
+    "HEAD",
+    "FETCH_HEAD",
+    "MERGE_HEAD",
+    "ORIG_HEAD",
+    "FOO_HEAD",
+    "AUTO_MERGE",
+    "lower",
+    "Mixed_HEAD",
+    "foo/bar",
+    "refs/bisect/bad",
+    "refs/rewritten/x",
+    "refs/worktree/x",
+    "main-worktree/HEAD",
+    "worktrees/w/HEAD",
+    "refs/one",
+    "refs/stash",
+];
+
+/// One of [`NAMES`].
+pub fn ordinary(chance: &mut Chance) -> RefName {
+    name(NAMES[chance.below(NAMES.len())])
+}
+
+/// One of [`NAMES`], and one time in five one of [`CLASSES`].
+pub fn of_any_class(chance: &mut Chance) -> RefName {
+    if chance.one_in(5) { name(CLASSES[chance.below(CLASSES.len())]) } else { ordinary(chance) }
+}
+
+/// A random command over the names that `pick` gives and the first `ids` ids.
+pub fn command(chance: &mut Chance, refs: &Refs, ids: &[ObjectId], pick: fn(&mut Chance) -> RefName) -> Command {
+    let target = pick(chance);
     let current = refs.get(&target);
     let old = |chance: &mut Chance| match chance.below(8) {
         0 => Old::Absent,
@@ -132,10 +162,17 @@ pub fn command(chance: &mut Chance, refs: &Refs, ids: &[ObjectId]) -> Command {
         _ => {
             let old = match current {
                 Some(Value::Symbolic(at)) if chance.one_in(2) => Old::Is(Value::Symbolic(at)),
+                _ if chance.one_in(8) => Old::Is(Value::Symbolic(pick(chance))),
                 _ => Old::Any,
             };
-            let to = Value::Symbolic(name(NAMES[1 + chance.below(NAMES.len() - 1)]));
-            Command::update(target, to).expecting(old)
+            let to = Value::Symbolic(pick(chance));
+            match chance.below(8) {
+                0 => return Command::delete(target).expecting(old).no_deref(),
+                1 => return Command::verify(target, old).no_deref(),
+                2 => return Command::update(target, *chance.pick(ids)).expecting(old).no_deref(),
+                3 => return Command::update(target, to).expecting(old).follow(),
+                _ => Command::update(target, to).expecting(old),
+            }
         }
     };
     if chance.one_in(6) && !matches!(command.action(), Action::Set(Value::Symbolic(_))) {
@@ -147,8 +184,18 @@ pub fn command(chance: &mut Chance, refs: &Refs, ids: &[ObjectId]) -> Command {
 
 /// A random transaction of one to five commands.
 pub fn transaction(chance: &mut Chance, refs: &Refs, ids: &[ObjectId]) -> Transaction {
+    transaction_over(chance, refs, ids, ordinary)
+}
+
+/// A random transaction over the names that `pick` gives.
+pub fn transaction_over(
+    chance: &mut Chance,
+    refs: &Refs,
+    ids: &[ObjectId],
+    pick: fn(&mut Chance) -> RefName,
+) -> Transaction {
     let count = 1 + chance.below(chance.clone().below(5) + 1);
-    (0..count).map(|_| command(chance, refs, ids)).collect()
+    (0..count).map(|_| command(chance, refs, ids, pick)).collect()
 }
 
 /// The seed of a random test: from `REFSLOG_SEED`, else the given one; how many steps: `REFSLOG_STEPS`.

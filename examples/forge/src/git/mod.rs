@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use process::{Invocation, Running};
+use tenon_refslog::git::ListingError;
 
 /// The oldest Git that has all forge needs: settings by `GIT_CONFIG_COUNT` (2.31), `repack --geometric` (2.32).
 const OLDEST: (u32, u32) = (2, 32);
@@ -37,6 +38,9 @@ pub(crate) enum GitError {
     TooMuch { what: &'static str, limit: usize },
     #[error("git {what}: {message}")]
     Failed { what: &'static str, message: String },
+    /// A listing of refs that is not complete, so that nothing follows from what it lacks.
+    #[error("git for-each-ref: {0}")]
+    Listing(#[from] ListingError),
 }
 
 impl GitError {

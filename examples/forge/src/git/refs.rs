@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use tenon_refslog::git::{FOR_EACH_REF_FORMAT, parse_for_each_ref, write_changes};
+use tenon_refslog::git::{
+    FOR_EACH_REF_FORMAT, ListingError, UnreadReason, UnreadRef, parse_for_each_ref, write_changes,
+};
 use tenon_refslog::{Change, ChecksumKey, Config, ConfigError, DfPolicy, ObjectFormat, RefName, Value};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, ChildStdout};
 
 use super::objects::ObjectFolders;
-use super::{Git, GitError, Running};
+use super::{Git, GitError, Running, repository};
 
 /// A ref transaction that is open in a Git process: begun, perhaps prepared, not yet committed.
 ///
@@ -137,12 +139,11 @@ pub(crate) fn rules(checksum_key: [u8; 32]) -> Result<Config, ConfigError> {
 /// Lists the refs of a repository.
 ///
 /// # Errors
-/// Git failed, or listed what is no ref.
+/// Git failed, listed what is no ref, or could not read all of them.
 pub(crate) async fn list(git: &Git, repository: &Path) -> Result<Listing, GitError> {
     let format = format!("--format={FOR_EACH_REF_FORMAT}");
     let output = git.within(repository, "for-each-ref").arg(format).run(&[]).await?;
-    let refs = parse_for_each_ref(&output.stdout, FORMAT)
-        .map_err(|error| GitError::Failed { what: "for-each-ref", message: error.to_string() })?;
+    let refs = parse_for_each_ref(&output.stdout, output.stderr.as_bytes(), FORMAT)?;
     let mut listing: Listing = refs.into_iter().collect();
     // Older Gits do not list it, and no Git lists one that names no branch yet.
     let head = git.within(repository, "symbolic-ref").args(["-q", "HEAD"]).run_to_end(&[]).await?;
@@ -150,8 +151,45 @@ pub(crate) async fn list(git: &Git, repository: &Path) -> Result<Listing, GitErr
         let target = RefName::new(head.stdout.trim_ascii_end())
             .map_err(|error| GitError::Failed { what: "symbolic-ref", message: error.to_string() })?;
         listing.insert(head_name(), Value::Symbolic(target));
+    } else if !head.stderr.is_empty() {
+        return Err(GitError::Failed { what: "symbolic-ref", message: super::last_line(&head.stderr) });
     }
     Ok(listing)
+}
+
+/// Lists the refs of a repository that are about to be made what the log says. What Git cannot read is removed first: no
+/// command of Git's replaces a damaged ref.
+///
+/// # Errors
+/// Git or the file system failed.
+pub(crate) async fn list_mended(git: &Git, repository: &Path) -> Result<Listing, GitError> {
+    let io = |source| GitError::Io { what: "for-each-ref", source };
+    match list(git, repository).await {
+        Err(GitError::Listing(ListingError::Unread { first, rest })) => {
+            for unread in std::iter::once(first).chain(rest) {
+                tracing::warn!(folder = %repository.display(), "removed what Git cannot read: {unread}");
+                remove_unread(git, repository, &unread).await?;
+            }
+        }
+        Err(error @ (GitError::Listing(_) | GitError::Failed { .. })) => {
+            tracing::warn!(folder = %repository.display(), "all refs are made anew: {error}");
+            repository::drop_refs(repository).map_err(io)?;
+        }
+        other => return other,
+    }
+    list(git, repository).await
+}
+
+async fn remove_unread(git: &Git, repository: &Path, unread: &UnreadRef) -> Result<(), GitError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let name = RefName::broken(&unread.name)
+        .map_err(|error| GitError::Failed { what: "for-each-ref", message: format!("{unread}; {error}") })?;
+    let name = std::ffi::OsStr::from_bytes(name.as_bytes());
+    if unread.reason == UnreadReason::BadName {
+        git.within(repository, "update-ref").args(["--no-deref", "-d"]).arg(name).run(&[]).await?;
+        return Ok(());
+    }
+    std::fs::remove_file(repository.join(name)).map_err(|source| GitError::Io { what: "for-each-ref", source })
 }
 
 /// `HEAD`.
@@ -283,7 +321,6 @@ async fn symbolic_ref(git: &Git, repository: &Path, name: &RefName, to: &RefName
 
 #[cfg(test)]
 mod tests {
-    use super::super::repository;
     use super::*;
 
     async fn repository() -> (tempfile::TempDir, std::path::PathBuf, Git, String) {
@@ -324,6 +361,40 @@ mod tests {
             RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes()).await.unwrap_err();
         assert!(error.in_one_line().contains("refs/heads/main"), "{error}");
         assert!(repository::clean(&path).unwrap().is_empty(), "Git gave its locks back");
+    }
+
+    /// A power loss cuts a loose ref short: that it is not listed does not mean that it was deleted.
+    #[tokio::test]
+    async fn damaged_refs_are_named_and_made_anew() {
+        let (_folder, path, git, id) = repository().await;
+        let create = |name: &str| format!("create refs/heads/{name}\0{id}\0");
+        let both = create("main") + &create("other");
+        RefTransaction::prepare(&git, &path, &ObjectFolders::default(), both.as_bytes())
+            .await
+            .unwrap()
+            .commit()
+            .await
+            .unwrap();
+        let whole = list(&git, &path).await.unwrap();
+        let wanted: Vec<Change> = whole
+            .iter()
+            .map(|(name, value)| Change::new(name.clone(), tenon_refslog::Old::Any, Some(value.clone())))
+            .collect();
+        std::fs::write(path.join("refs/heads/main"), &id[..20]).unwrap();
+        let refused = list(&git, &path).await.unwrap_err().to_string();
+        assert!(refused.contains("'refs/heads/main'"), "{refused}");
+        assert!(carry_out(&git, &path, &wanted).await.is_err(), "Git cannot write over it");
+        let mended = list_mended(&git, &path).await.unwrap();
+        assert_eq!(mended.len(), whole.len() - 1);
+        carry_out(&git, &path, &wanted).await.unwrap();
+        assert_eq!(list(&git, &path).await.unwrap(), whole);
+        for (file, damage) in [("packed-refs", "# pack-refs with: sorted \nabcd"), ("HEAD", "ref: refs/he")] {
+            std::fs::write(path.join(file), damage).unwrap();
+            repository::settle_head(&path).unwrap();
+            list_mended(&git, &path).await.unwrap();
+            carry_out(&git, &path, &wanted).await.unwrap();
+            assert_eq!(list(&git, &path).await.unwrap(), whole, "{file}");
+        }
     }
 
     #[tokio::test]

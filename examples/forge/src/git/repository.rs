@@ -71,7 +71,37 @@ pub(crate) fn settle_config(repository: &Path) -> io::Result<Settled> {
     Ok(Settled::PutBack)
 }
 
-/// What [`settle_config`] found.
+/// Puts a `HEAD` in the place of one that a power loss cut short: without one, a folder is no repository to Git, and
+/// nothing in it can be mended.
+pub(crate) fn settle_head(repository: &Path) -> io::Result<Settled> {
+    let head = repository.join("HEAD");
+    let text = fs::read(&head)?;
+    let text = text.strip_suffix(b"\n").unwrap_or_default();
+    let symbolic = text
+        .strip_prefix(b"ref: ")
+        .is_some_and(|name| name.starts_with(b"refs/heads/") && tenon_refslog::RefName::new(name).is_ok());
+    if symbolic || tenon_refslog::ObjectId::from_hex(text).is_ok() {
+        return Ok(Settled::AsMade);
+    }
+    let draft = repository.join("HEAD.making");
+    fs::write(&draft, "ref: refs/heads/main\n")?;
+    fs::rename(&draft, &head)?;
+    Ok(Settled::PutBack)
+}
+
+/// Removes all refs but `HEAD`, whatever they are: they are about to be made anew.
+pub(crate) fn drop_refs(repository: &Path) -> io::Result<()> {
+    match fs::remove_file(repository.join("packed-refs")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    remove(&repository.join("refs"))?;
+    fs::create_dir(repository.join("refs"))?;
+    sync_folder(&repository.join("refs"))?;
+    sync_folder(repository)
+}
+
+/// What [`settle_config`] or [`settle_head`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settled {
     AsMade,

@@ -20,7 +20,14 @@ pub(super) async fn sound(
     applied: Stamp,
     staged: Option<&Record>,
 ) -> Result<Option<Refs>, ReplicaError> {
-    let is = git_refs::list(&shared.git, folder).await?;
+    let is = match git_refs::list(&shared.git, folder).await {
+        Err(error @ (GitError::Listing(_) | GitError::Failed { .. })) => {
+            // Refs that cannot be read are not what the gate says, whatever they were: a repair makes them anew.
+            tracing::error!(%id, "{error}");
+            return Ok(None);
+        }
+        other => other?,
+    };
     if let Some(refs) = shared.refs_with(id, applied, &is) {
         return Ok(Some(refs));
     }

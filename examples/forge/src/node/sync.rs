@@ -158,6 +158,7 @@ async fn fetch_objects(
 async fn match_refs(shared: &Shared, replica: &Replica, wanted: &Refs) -> Result<(), ReplicaError> {
     let _alone = replica.refs_lock.write().await;
     repository::unlock(&replica.folder, &mut Vec::new())?;
-    let is = git_refs::list(&shared.git, &replica.folder).await?;
+    repository::settle_head(&replica.folder)?;
+    let is = git_refs::list_mended(&shared.git, &replica.folder).await?;
     Ok(shared.match_listing(&replica.folder, &is, wanted).await?)
 }
