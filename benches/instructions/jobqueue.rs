@@ -82,7 +82,8 @@ impl Host {
         let number = self.next;
         self.next += 1;
         let job = NewJob { id: JobId::new(number), spec: JobSpec::default(), tag: Some(Self::tag(number)) };
-        let new = Submission { id: PipelineId::new(number), class: Class::new(0), priority: 0, jobs: &[job] };
+        let new =
+            Submission { id: PipelineId::new(number), class: Class::new(0), priority: 0, jobs: &[job], needs: &[] };
         self.engine.submit(NOW, &new).unwrap();
         self.settle();
     }

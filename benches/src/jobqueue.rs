@@ -75,11 +75,7 @@ impl Host {
             match effect {
                 Effect::Persist { ticket } => {
                     for change in self.engine.changes(ticket) {
-                        self.read += match change.row {
-                            DbRow::Job(job) => u64::from(job.version.get()),
-                            DbRow::Pipeline(row) => u64::from(row.version.get()),
-                            DbRow::Key(row) => u64::from(row.version.get()),
-                        };
+                        self.read += u64::from(change.row.version().get());
                     }
                     self.engine.handle_committed(self.now, ticket);
                 }
@@ -107,7 +103,7 @@ impl Host {
 
     fn submit_all(&mut self, pipeline: u64, jobs: &[NewJob]) {
         let (id, class) = (PipelineId::new(pipeline), Class::new(0));
-        let call = self.engine.submit(self.now, &Submission { id, class, priority: 0, jobs });
+        let call = self.engine.submit(self.now, &Submission { id, class, priority: 0, jobs, needs: &[] });
         assert!(call.is_ok(), "{call:?}");
         self.settle();
     }
@@ -341,7 +337,7 @@ fn rebuild(scale: Scale) -> Row {
     let mut table = Vec::new();
     for number in 1..=count as u64 {
         table.extend(host.engine.job(JobId::new(number)).map(DbRow::Job));
-        table.extend(host.engine.pipeline(PipelineId::new(number)).copied().map(DbRow::Pipeline));
+        table.extend(host.engine.pipeline(PipelineId::new(number)).cloned().map(DbRow::Pipeline));
     }
     drop(host);
     let mut fresh = Host::new(POOLS, TAGS);

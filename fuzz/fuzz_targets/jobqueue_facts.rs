@@ -89,7 +89,7 @@ fn command(bytes: &mut Bytes<'_>, now: Timestamp, engine: &mut Engine, seen: &[L
         0 | 1 => {
             let jobs: Vec<NewJob> = (0..bytes.below(5)).map(|_| job(bytes)).collect();
             let (id, priority) = (PipelineId::new(bytes.number()), bytes.next());
-            engine.submit(now, &Submission { id, class: Class::new(0), priority, jobs: &jobs })
+            engine.submit(now, &Submission { id, class: Class::new(0), priority, jobs: &jobs, needs: &[] })
         }
         2 | 3 => {
             let (want, wait_ms) = (u32::from(bytes.next()), bytes.number());

@@ -30,7 +30,7 @@ pub fn decide(now: Timestamp, pipeline: &mut Pipeline, jobs: &mut [Job], filters
             }
             pipeline.order = order;
             // All of a batch are judged by the same weather.
-            let weather = *pipeline;
+            let weather = pipeline.clone();
             for job in jobs.iter_mut().filter(|job| job.state == State::Unstart && job.spec.order == order) {
                 let Some(verdict) = filters.judge(now, &weather, job) else { continue };
                 changed += apply(now, pipeline, job, &Event::Decide(verdict), stamp);
@@ -38,7 +38,7 @@ pub fn decide(now: Timestamp, pipeline: &mut Pipeline, jobs: &mut [Job], filters
         }
     }
     if changed > 0 {
-        *pipeline = pipeline.written(stamp.write);
+        *pipeline = pipeline.clone().written(stamp.write);
     }
     changed
 }

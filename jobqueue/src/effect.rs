@@ -1,31 +1,137 @@
 //! What a host is asked to do, and what it is told.
 
-use crate::id::{AskId, CallId, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Ticket, Version, Worker};
+use crate::id::{
+    AskId, CallId, Incarnation, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Ticket, Version, Worker, WriteId,
+};
 use crate::job::{Entry, Job, State};
 use crate::key::KeyRow;
 use crate::pipeline::{Pipeline, PipelineState};
+use crate::plan::Plan;
+use crate::pool_row::{LifeRow, PoolRow};
 use crate::reason::Refused;
 use crate::time::Timestamp;
 
-/// A row of one of the three tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A row of one of the queue's tables.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Row {
-    /// A job's.
+    /// One attempt of a job.
     Job(Job),
-    /// A pipeline's.
+    /// A pipeline.
     Pipeline(Pipeline),
-    /// A key's.
+    /// A key that jobs share.
     Key(KeyRow),
+    /// What the jobs of a pipeline wait for; written once.
+    Plan(Plan),
+    /// A pool's limit, and how much of it each engine may use.
+    Pool(PoolRow),
+    /// One life of an engine.
+    Life(LifeRow),
+}
+
+/// A row's primary key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum RowKey {
+    /// One attempt of a job.
+    Job(JobKey),
+    /// A pipeline.
+    Pipeline(PipelineId),
+    /// A key that jobs share.
+    Key(Key),
+    /// The plan of a pipeline.
+    Plan(PipelineId),
+    /// A pool.
+    Pool(PoolId),
+    /// One life of an engine.
+    Life(Incarnation),
+}
+
+impl Row {
+    /// The row's primary key.
+    #[must_use]
+    pub const fn key(&self) -> RowKey {
+        match self {
+            Self::Job(row) => RowKey::Job(row.key),
+            Self::Pipeline(row) => RowKey::Pipeline(row.id),
+            Self::Key(row) => RowKey::Key(row.key),
+            Self::Plan(row) => RowKey::Plan(row.pipeline),
+            Self::Pool(row) => RowKey::Pool(row.pool),
+            Self::Life(row) => RowKey::Life(row.life),
+        }
+    }
+
+    /// How often the row was written.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        match self {
+            Self::Job(row) => row.version,
+            Self::Pipeline(row) => row.version,
+            Self::Key(row) => row.version,
+            Self::Plan(row) => row.version,
+            Self::Pool(row) => row.version,
+            Self::Life(row) => row.version,
+        }
+    }
+
+    /// Who wrote the row last.
+    #[must_use]
+    pub const fn write(&self) -> WriteId {
+        match self {
+            Self::Job(row) => row.write,
+            Self::Pipeline(row) => row.write,
+            Self::Key(row) => row.write,
+            Self::Plan(row) => row.write,
+            Self::Pool(row) => row.write,
+            Self::Life(row) => row.write,
+        }
+    }
+
+    /// The row as it is told: a pool's says what the database's clock said when it was read.
+    #[must_use]
+    pub fn read_at(mut self, clock: Timestamp) -> Self {
+        if let Self::Pool(row) = &mut self {
+            row.clock = clock;
+        }
+        self
+    }
+
+    /// The job, if it is one.
+    #[must_use]
+    pub const fn as_job(&self) -> Option<&Job> {
+        if let Self::Job(row) = self { Some(row) } else { None }
+    }
+
+    /// The pipeline, if it is one.
+    #[must_use]
+    pub const fn as_pipeline(&self) -> Option<&Pipeline> {
+        if let Self::Pipeline(row) = self { Some(row) } else { None }
+    }
+
+    /// The key, if it is one.
+    #[must_use]
+    pub const fn as_key(&self) -> Option<&KeyRow> {
+        if let Self::Key(row) = self { Some(row) } else { None }
+    }
+
+    /// Whether the row is a job that has not ended, or a pipeline that is open. Databases index these.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        match self {
+            Self::Job(row) => !row.state.is_terminal(),
+            Self::Pipeline(row) => matches!(row.state(), PipelineState::Open),
+            Self::Key(_) | Self::Plan(_) | Self::Pool(_) | Self::Life(_) => false,
+        }
+    }
 }
 
 /// One row of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Change {
     /// The version that the row must have; without one there must be no such row.
     pub expect: Option<Version>,
-    /// What it becomes.
+    /// What it becomes. A row whose version is the expected one is a guard: it must be so, and stays as it is.
     pub row: Row,
 }
 
@@ -33,14 +139,38 @@ pub struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Want {
-    /// The job's latest attempt, its pipeline's row, and its key's if it has one.
+    /// The job's latest attempt, its pipeline's row and plan, and its key's row if it has one.
     Job(JobId),
-    /// The pipeline's row, and the latest attempt of each of its jobs.
+    /// The pipeline's row and plan, and the latest attempt of each of its jobs.
     Pipeline(PipelineId),
-    /// The key's row.
+    /// The key's row; then, read after it, the latest attempt of each job that it names ([`KeyRow::names`]), and every
+    /// job that holds it ([`Job::held_key`]). A job is told once.
     Key(Key),
     /// The rows that [`Engine::changes`](crate::Engine::changes) shows for this ticket, as they are.
     Written(Ticket),
+    /// A page: of the open pipelines whose id is `from` or larger, the first `limit` by id, with their plans and
+    /// with all their jobs that have not ended.
+    Open {
+        /// The smallest id.
+        from: PipelineId,
+        /// How many pipelines.
+        limit: u32,
+    },
+    /// At most `limit` open pipelines whose row says [`Pipeline::owes`], with their plans and with all their jobs that
+    /// have not ended.
+    Owing {
+        /// How many pipelines.
+        limit: u32,
+    },
+    /// The pool's row, and the row of each life that has a share in it.
+    Pool(PoolId),
+    /// The row of this life; then, read after it, every job that is charged to it in this pool ([`Job::charged`]).
+    Charged {
+        /// The pool.
+        pool: PoolId,
+        /// The life.
+        life: Incarnation,
+    },
 }
 
 /// A job for a worker.

@@ -1,7 +1,8 @@
 //! A job's row: plain data with a version, which any host can keep in any database.
 
 use crate::id::{
-    Attempt, CallId, Component, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Tag, Version, Worker, WriteId,
+    Attempt, CallId, Component, Incarnation, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Tag, Version, Worker,
+    WriteId,
 };
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -219,7 +220,7 @@ impl Default for Policy {
 }
 
 /// What never changes about a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct JobSpec {
     /// Its place in the orchestration: equal numbers run in parallel, smaller ones before.
@@ -236,12 +237,36 @@ pub struct JobSpec {
     pub unchanged: Option<ResultKey>,
     /// Whether the host is asked before it runs.
     pub condition: Condition,
-    /// What at most one job may hold at a time.
+    /// What at most `key_limit` jobs may hold at a time.
     pub key: Option<Key>,
+    /// How much of its key may be held at a time, by all jobs together, for this job to join them; 1 or more.
+    pub key_limit: u32,
+    /// How much of its key it holds; from 1 to `key_limit`.
+    pub key_weight: u32,
     /// What it does when a newer job with its key waits too.
     pub on_newer: OnNewer,
     /// Times and tries.
     pub policy: Policy,
+}
+
+impl Default for JobSpec {
+    /// A job of order 0 without a key, wanted on success, that starts by itself and fails its pipeline.
+    fn default() -> Self {
+        Self {
+            order: 0,
+            component: Component::default(),
+            when: When::default(),
+            start: Start::default(),
+            on_failure: OnFailure::default(),
+            unchanged: None,
+            condition: Condition::default(),
+            key: None,
+            key_limit: 1,
+            key_weight: 1,
+            on_newer: OnNewer::default(),
+            policy: Policy::default(),
+        }
+    }
 }
 
 /// What the next delivery asks of the worker.
@@ -372,6 +397,13 @@ impl Job {
     #[must_use]
     pub const fn held_key(&self) -> Option<Key> {
         if self.state.is_leased() || matches!(self.state, State::Polling) { self.spec.key } else { None }
+    }
+
+    /// The pool and the engine's life whose share it takes up: from its delivery until its worker is done with it.
+    #[must_use]
+    pub fn charged(&self) -> Option<(PoolId, Incarnation)> {
+        let delivery = self.delivery.filter(|_| self.state.is_leased())?;
+        Some((delivery.pool, delivery.write.engine))
     }
 
     /// The token of the delivery that the row remembers.

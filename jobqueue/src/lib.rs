@@ -35,41 +35,13 @@
 //! written, and because nothing is refused before the row was read again. A worker pulls, gets [`Effect::Assign`],
 //! acknowledges with the assignment's token, **starts only when that is answered**, sends heartbeats, and reports.
 //!
-//! Here is the whole of it, with a database in memory:
+//! Here is the whole of it, with rows in memory ([`memory::MemoryRows`] does what any database must):
 //!
 //! ```
-//! use std::collections::BTreeMap;
+//! use tenon_jobqueue::memory::MemoryRows;
 //! use tenon_jobqueue::*;
 //!
-//! // Yours: a table for each kind of row; no job here has a key. A write changes all its rows, each from the version it expects, or none.
-//! #[derive(Default)]
-//! struct Db(BTreeMap<JobKey, Job>, BTreeMap<PipelineId, Pipeline>);
-//! impl Db {
-//!     fn version(&self, row: &Row) -> Option<Version> {
-//!         match row {
-//!             Row::Job(job) => self.0.get(&job.key).map(|row| row.version),
-//!             Row::Pipeline(pipeline) => self.1.get(&pipeline.id).map(|row| row.version),
-//!             Row::Key(_) => None,
-//!         }
-//!     }
-//!     fn write(&mut self, changes: &[Change]) -> bool {
-//!         let good = changes.iter().all(|change| self.version(&change.row) == change.expect);
-//!         for change in changes.iter().filter(|_| good) {
-//!             match change.row {
-//!                 Row::Job(job) => drop(self.0.insert(job.key, job)),
-//!                 Row::Pipeline(pipeline) => drop(self.1.insert(pipeline.id, pipeline)),
-//!                 Row::Key(_) => {}
-//!             }
-//!         }
-//!         good
-//!     }
-//!     fn read(&self, keep: impl Fn(&Job) -> bool) -> Vec<Row> {
-//!         let jobs = self.0.values().filter(|job| keep(job)).copied().map(Row::Job);
-//!         jobs.chain(self.1.values().copied().map(Row::Pipeline)).collect()
-//!     }
-//! }
-//!
-//! let (mut db, mut now) = (Db::default(), Timestamp::from_millis(1));
+//! let (mut db, mut now) = (MemoryRows::default(), Timestamp::from_millis(1));
 //! let mut engine = Engine::new(Config::builder(Incarnation::new(1)).seed(7).build()?);
 //! let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
 //! engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
@@ -78,7 +50,7 @@
 //! let job = |id, order| NewJob { id: JobId::new(id), spec: JobSpec { order, ..JobSpec::default() }, tag: None };
 //! let jobs = [job(1, 1), job(2, 2)];
 //! let id = PipelineId::new(1);
-//! engine.submit(now, &Submission { id, class: Class::new(0), priority: 0, jobs: &jobs })?;
+//! engine.submit(now, &Submission { id, class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] })?;
 //! let mut closed = None;
 //! while closed.is_none() {
 //!     engine.pull(now, &PullRequest { pool, worker, want: 1, wait_ms: 1_000, previous: None })?;
@@ -89,10 +61,15 @@
 //!                 if db.write(engine.changes(ticket)) {
 //!                     engine.handle_committed(now, ticket);
 //!                 } else {
-//!                     engine.handle_conflicted(now, ticket, &db.read(|_| true));
+//!                     let rows = db.read(Want::Written(ticket), engine.changes(ticket));
+//!                     engine.handle_conflicted(now, ticket, &rows);
 //!                 }
 //!             }
-//!             Effect::Fetch { ask, .. } => engine.handle_rows(now, ask, &db.read(|_| true)),
+//!             Effect::Fetch { ask, want } => {
+//!                 let written = if let Want::Written(ticket) = want { engine.changes(ticket) } else { &[] };
+//!                 let rows = db.read(want, written);
+//!                 engine.handle_rows(now, ask, &rows);
+//!             }
 //!             // In life this goes to the worker, whose words come back by the network.
 //!             Effect::Assign { assignment, .. } => {
 //!                 engine.work(now, worker, assignment.token, Act::Ack)?;
@@ -111,7 +88,7 @@
 //!
 //! // A restart: a new life of the engine, rebuilt from the rows that have not ended.
 //! let mut engine = Engine::new(Config::builder(Incarnation::new(2)).seed(7).build()?);
-//! assert_eq!(engine.load(now, &db.read(|job| !job.state.is_terminal())).taken, 0);
+//! assert_eq!(engine.load(now, &db.open()).taken, 0);
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
@@ -195,8 +172,12 @@ mod job;
 mod key;
 mod kinds;
 mod lane;
+pub mod memory;
 mod moves;
+mod outcome;
 mod pipeline;
+mod plan;
+mod pool_row;
 mod queues;
 mod rate;
 mod reason;
@@ -218,7 +199,7 @@ mod workers;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service, Turns};
 pub use decide::decide;
-pub use effect::{Answer, Assignment, Change, Effect, Row, Want};
+pub use effect::{Answer, Assignment, Change, Effect, Row, RowKey, Want};
 pub use engine::{
     Compensated, Counters, Engine, Explanation, PullRequest, QueueView, RestoreError, Snapshot, Standing, Why,
 };
@@ -232,7 +213,10 @@ pub use job::{
     Condition, Delivery, Entry, Job, JobSpec, OnFailure, OnNewer, Outcome, Policy, ResultKey, Start, State, Tally, When,
 };
 pub use key::KeyRow;
+pub use outcome::{JobClass, Outcomes};
 pub use pipeline::{NeedsError, NewJob, Pipeline, PipelineState, Submission, run_orders};
+pub use plan::{Plan, PlannedJob};
+pub use pool_row::{LifeRow, PoolRow, PoolShare};
 pub use rate::Rate;
 pub use reason::{Reason, Refused};
 #[cfg(feature = "shared")]

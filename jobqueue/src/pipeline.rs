@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::id::{Class, JobId, PipelineId, Tag, Version, WriteId};
 use crate::job::{Job, JobSpec, OnFailure, Start, State};
+use crate::outcome::Outcomes;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -27,7 +28,7 @@ pub enum PipelineState {
 ///
 /// Because each completion writes this row, two that complete at once on two hosts cannot both believe that the other
 /// is still running: one of the writes conflicts, and is made again from the new counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pipeline {
     /// The row's primary key.
@@ -54,6 +55,11 @@ pub struct Pipeline {
     pub stopped: u32,
     /// When somebody aborted it.
     pub aborted_at: Option<Timestamp>,
+    /// Whether some job is owed a write that did not fit into the last one: to be opened, skipped, revived or stopped.
+    /// Any engine may go on with it; databases index these.
+    pub owes: bool,
+    /// Where each job stands that has a place in the pipeline's [`Plan`](crate::Plan); empty without a plan.
+    pub outcomes: Outcomes,
 }
 
 /// In which of its pipeline's counts a job's row stands.
@@ -153,7 +159,7 @@ impl Pipeline {
 
     /// The row as the next write of it.
     #[must_use]
-    pub(crate) const fn written(mut self, write: WriteId) -> Self {
+    pub(crate) fn written(mut self, write: WriteId) -> Self {
         self.version = self.version.next();
         self.write = write;
         self
@@ -182,6 +188,10 @@ pub struct Submission<'a> {
     pub priority: u8,
     /// Its jobs, in the order in which equals shall run.
     pub jobs: &'a [NewJob],
+    /// The jobs that name what they need, each with those jobs: it starts once they have ended, whatever else its order
+    /// does, and is judged by them alone; with an empty list it starts at once. A job that is not listed waits for all
+    /// jobs of smaller orders. What a job needs must not have a larger order than it.
+    pub needs: &'a [(JobId, &'a [JobId])],
 }
 
 /// A run that cannot be ordered.

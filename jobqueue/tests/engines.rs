@@ -407,7 +407,13 @@ fn an_unknown_write_is_known_by_its_write_id_and_not_by_its_version() {
 fn a_submission_that_was_lost_is_made_again_and_is_its_own_should_the_first_arrive() {
     for arrives in [false, true] {
         let mut host = Host::new();
-        let new = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &[new_job(1, 1)] };
+        let new = Submission {
+            id: PipelineId::new(1),
+            class: Class::new(0),
+            priority: 0,
+            jobs: &[new_job(1, 1)],
+            needs: &[],
+        };
         let call = host.engine.submit(host.now, &new).unwrap();
         let Some(Effect::Persist { ticket }) = host.engine.poll_effect() else { panic!() };
         let first = host.engine.changes(ticket).to_vec();
@@ -465,17 +471,12 @@ fn a_request_that_always_conflicts_is_contended_at_last() {
                         Row::Job(job) => job.version = job.version.next(),
                         Row::Pipeline(row) => row.version = row.version.next(),
                         Row::Key(row) => row.version = row.version.next(),
+                        Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
                     }
                 }
-                let mut db = host.db.borrow_mut();
                 for row in &rows {
-                    match row {
-                        Row::Job(job) => db.jobs.insert(job.key, *job).map(|_| ()),
-                        Row::Pipeline(row) => db.pipelines.insert(row.id, *row).map(|_| ()),
-                        Row::Key(row) => db.keys.insert(row.key, *row).map(|_| ()),
-                    };
+                    host.db.borrow_mut().put(row.clone());
                 }
-                drop(db);
                 host.engine.handle_conflicted(host.now, ticket, &rows);
             }
             Some(effect) => host.act(effect),
@@ -532,6 +533,7 @@ fn compensation_decides_a_pipeline_whose_decision_was_lost() {
             class: tenon_jobqueue::Class::new(0),
             priority: 0,
             jobs: &[new_job(1, 1)],
+            needs: &[],
         },
     );
     let Some(Effect::Persist { ticket }) = host.engine.poll_effect() else { panic!("{call:?}") };
@@ -585,6 +587,7 @@ fn full_is_an_answer() {
             class: tenon_jobqueue::Class::new(0),
             priority: 0,
             jobs: &three,
+            needs: &[],
         };
         assert_eq!(host.engine.submit(host.now, &new), Err(why));
         assert_eq!(host.engine.snapshot(), before);
@@ -602,6 +605,7 @@ fn what_cannot_be_meant_is_refused() {
             class: tenon_jobqueue::Class::new(0),
             priority: 0,
             jobs,
+            needs: &[],
         };
         assert_eq!(host.engine.submit(host.now, &new), Err(Refused::Invalid));
     }

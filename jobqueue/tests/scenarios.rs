@@ -184,7 +184,7 @@ impl Play {
         let jobs: Vec<NewJob> = words.plain().filter(|word| word.contains('@')).map(job).collect();
         let (id, class) = (PipelineId::new(words.number(1)), Class::new(small(words.named("class").unwrap_or(0))));
         let priority = u8::try_from(words.named("priority").unwrap_or(0)).unwrap();
-        self.ask(at, |engine, now| engine.submit(now, &Submission { id, class, priority, jobs: &jobs }))
+        self.ask(at, |engine, now| engine.submit(now, &Submission { id, class, priority, jobs: &jobs, needs: &[] }))
     }
 
     /// Windows, components, pools, tags: what an operator does.

@@ -38,7 +38,7 @@ fn pool() -> PoolSpec {
 
 fn submit(shared: &Shared, id: u64) {
     let job = NewJob { id: JobId::new(id), spec: JobSpec::default(), tag: None };
-    let new = Submission { id: PipelineId::new(id), class: Class::new(0), priority: 0, jobs: &[job] };
+    let new = Submission { id: PipelineId::new(id), class: Class::new(0), priority: 0, jobs: &[job], needs: &[] };
     shared.of(new.id, |engine| engine.submit(NOW, &new)).unwrap().unwrap();
 }
 

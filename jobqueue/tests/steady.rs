@@ -46,7 +46,7 @@ impl Steady {
         let tag = Some(Tag::new(u32::try_from(self.next % u64::from(TAGS)).unwrap(), 1));
         let jobs = [NewJob { id: JobId::new(self.next), spec: JobSpec::default(), tag }];
         let (id, class, priority) = (PipelineId::new(self.next), Class::new(0), 0);
-        self.engine.submit(self.now, &Submission { id, class, priority, jobs: &jobs }).unwrap();
+        self.engine.submit(self.now, &Submission { id, class, priority, jobs: &jobs, needs: &[] }).unwrap();
         self.settle();
     }
 

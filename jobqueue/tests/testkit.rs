@@ -4,11 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use tenon_jobqueue::memory::MemoryRows;
 use tenon_jobqueue::testkit::{JobStore, Report, Written, torture};
-use tenon_jobqueue::{
-    Change, Incarnation, Job, JobId, JobKey, Key, KeyRow, Pipeline, PipelineId, PipelineState, Row, State, Version,
-    Want, WriteId,
-};
+use tenon_jobqueue::{Attempt, Change, Incarnation, Job, JobId, JobKey, Key, Row, RowKey, State, Want, WriteId};
 
 /// How a store misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +30,7 @@ enum Fault {
 
 #[derive(Clone, Debug, Default)]
 struct Tables {
-    jobs: BTreeMap<JobKey, Job>,
-    pipelines: BTreeMap<PipelineId, Pipeline>,
-    keys: BTreeMap<Key, KeyRow>,
+    rows: MemoryRows,
     lives: u64,
 }
 
@@ -52,55 +48,46 @@ impl Store {
         Self { fault, tables: Tables::default(), before: Tables::default(), cache: BTreeMap::new() }
     }
 
-    fn key(&self, key: Key) -> Key {
-        if self.fault == Fault::CutsKeysTo63Bits { Key::new(key.get() & (u64::MAX >> 1)) } else { key }
-    }
-
-    fn version(&self, row: &Row) -> Option<Version> {
-        match row {
-            Row::Job(job) => self.tables.jobs.get(&job.key).map(|job| job.version),
-            Row::Pipeline(row) => self.tables.pipelines.get(&row.id).map(|row| row.version),
-            Row::Key(row) => self.tables.keys.get(&self.key(row.key)).map(|row| row.version),
+    /// The key that the store takes a row's for.
+    fn key(&self, key: RowKey) -> RowKey {
+        match key {
+            RowKey::Key(key) if self.fault == Fault::CutsKeysTo63Bits => {
+                RowKey::Key(Key::new(key.get() & (u64::MAX >> 1)))
+            }
+            _ => key,
         }
     }
 
     fn may(&self, change: &Change) -> bool {
+        let version = self.tables.rows.version(self.key(change.row.key()));
         match self.fault {
-            Fault::IgnoresVersions => self.version(&change.row).is_some() == change.expect.is_some(),
+            Fault::IgnoresVersions => version.is_some() == change.expect.is_some(),
             Fault::IgnoresVersionsOfKeys if matches!(change.row, Row::Key(_)) => true,
             Fault::Upserts if change.expect.is_none() => true,
-            _ => self.version(&change.row) == change.expect,
+            _ => version == change.expect,
         }
     }
 
     fn put(&mut self, row: &Row) {
-        match *row {
-            Row::Job(mut job) => {
-                if self.fault == Fault::ForgetsWhoWrote {
-                    job.write = WriteId::default();
+        let mut row = row.clone();
+        match &mut row {
+            Row::Job(job) if self.fault == Fault::ForgetsWhoWrote => job.write = WriteId::default(),
+            Row::Key(row) => {
+                if let RowKey::Key(key) = self.key(RowKey::Key(row.key)) {
+                    row.key = key;
                 }
-                self.tables.jobs.insert(job.key, job);
             }
-            Row::Pipeline(row) => drop(self.tables.pipelines.insert(row.id, row)),
-            Row::Key(mut row) => {
-                row.key = self.key(row.key);
-                self.tables.keys.insert(row.key, row);
-            }
+            _ => {}
         }
+        self.tables.rows.put(row);
     }
 
-    fn latest(&self, id: JobId) -> Option<Job> {
-        let mut attempts = self.tables.jobs.values().filter(|job| job.id() == id);
-        if self.fault == Fault::ReadsTheFirstAttempt { attempts.next() } else { attempts.next_back() }.copied()
-    }
-
-    fn fresh(&self, changes: &[Change]) -> Vec<Row> {
-        let rows = changes.iter().filter_map(|change| match change.row {
-            Row::Job(job) => self.tables.jobs.get(&job.key).copied().map(Row::Job),
-            Row::Pipeline(row) => self.tables.pipelines.get(&row.id).copied().map(Row::Pipeline),
-            Row::Key(row) => self.tables.keys.get(&self.key(row.key)).copied().map(Row::Key),
-        });
-        rows.collect()
+    fn first(&self, row: Row) -> Row {
+        let first = |key: JobKey| JobKey { attempt: Attempt::FIRST, ..key };
+        match row {
+            Row::Job(job) => self.tables.rows.get(RowKey::Job(first(job.key))).unwrap_or(row),
+            _ => row,
+        }
     }
 }
 
@@ -125,36 +112,37 @@ impl JobStore for Store {
     }
 
     fn read(&mut self, want: Want, written: &[Change]) -> Result<Vec<Row>, String> {
-        let pipeline = |id: PipelineId| self.tables.pipelines.get(&id).copied().map(Row::Pipeline);
-        Ok(match want {
-            Want::Job(id) => {
-                let Some(mut job) = self.latest(id) else { return Ok(Vec::new()) };
-                if self.fault == Fault::ReadsFromACache {
-                    job = *self.cache.entry(id).or_insert(job);
-                }
-                [Row::Job(job)].into_iter().chain(pipeline(job.pipeline)).collect()
-            }
-            Want::Pipeline(id) => {
-                let mut jobs: Vec<JobId> =
-                    self.tables.jobs.values().filter(|job| job.pipeline == id).map(Job::id).collect();
-                jobs.dedup();
-                let jobs = jobs.into_iter().filter_map(|job| self.latest(job)).map(Row::Job);
-                jobs.chain(pipeline(id)).collect()
-            }
-            Want::Key(key) => self.tables.keys.get(&self.key(key)).copied().map(Row::Key).into_iter().collect(),
-            Want::Written(_) => self.fresh(written),
-        })
+        let want = match want {
+            Want::Key(key) => match self.key(RowKey::Key(key)) {
+                RowKey::Key(key) => Want::Key(key),
+                _ => want,
+            },
+            _ => want,
+        };
+        let mut rows = self.tables.rows.read(want, written);
+        if matches!(want, Want::Written(_)) {
+            rows = written.iter().filter_map(|change| self.tables.rows.get(self.key(change.row.key()))).collect();
+        } else if self.fault == Fault::ReadsTheFirstAttempt {
+            rows = rows.into_iter().map(|row| self.first(row)).collect();
+        } else if let (Fault::ReadsFromACache, Some(Row::Job(job))) = (self.fault, rows.first_mut()) {
+            *job = *self.cache.entry(job.id()).or_insert(*job);
+        }
+        Ok(rows)
     }
 
     fn open_rows(&mut self) -> Result<Vec<Row>, String> {
-        let open = |job: &&Job| match self.fault {
-            Fault::ForgetsTheSuspended => !job.state.is_terminal() && job.state != State::Suspended,
-            Fault::TellsTheEndedToo => true,
-            _ => !job.state.is_terminal(),
-        };
-        let jobs = self.tables.jobs.values().filter(open).copied().map(Row::Job);
-        let pipelines = self.tables.pipelines.values().filter(|row| row.state() == PipelineState::Open);
-        Ok(jobs.chain(pipelines.copied().map(Row::Pipeline)).collect())
+        let mut rows = self.tables.rows.open();
+        match self.fault {
+            Fault::ForgetsTheSuspended => {
+                rows.retain(|row| row.as_job().is_none_or(|job| job.state != State::Suspended));
+            }
+            Fault::TellsTheEndedToo => {
+                let ended = self.tables.rows.jobs.values().filter(|job| job.state.is_terminal());
+                rows.extend(ended.copied().map(Row::Job));
+            }
+            _ => {}
+        }
+        Ok(rows)
     }
 
     fn next_life(&mut self) -> Result<Incarnation, String> {

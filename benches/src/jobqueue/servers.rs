@@ -14,8 +14,8 @@ use postgres::types::ToSql;
 use postgres::{Client, NoTls, Statement};
 use tenon_jobqueue::{
     Act, Assignment, Change, Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, Outcome, PipelineId,
-    PipelineState, PoolId, PoolKind, PoolSpec, PullRequest, Row as DbRow, Service, Submission, Tag, Ticket, Timestamp,
-    Worker, WorkerName,
+    PoolId, PoolKind, PoolSpec, PullRequest, Row as DbRow, RowKey, Service, Submission, Tag, Ticket, Timestamp, Worker,
+    WorkerName,
 };
 
 use crate::{Bound, Pair, Row, Scale, interleave};
@@ -150,20 +150,19 @@ struct Columns {
 
 impl Columns {
     fn push(&mut self, change: &Change) -> Fails<()> {
-        let (id, attempt, version, open) = match &change.row {
-            DbRow::Job(job) => (job.id().get(), job.attempt().get(), job.version, !job.state.is_terminal()),
-            DbRow::Pipeline(row) => (row.id.get(), 0, row.version, row.state() == PipelineState::Open),
-            DbRow::Key(_) => return Err("no job here has a key".into()),
+        let (id, attempt) = match change.row.key() {
+            RowKey::Job(key) => (key.job.get(), key.attempt.get()),
+            RowKey::Pipeline(id) => (id.get(), 0),
+            other @ (RowKey::Key(_) | RowKey::Plan(_) | RowKey::Pool(_) | RowKey::Life(_)) => {
+                return Err(format!("no such row is here: {other:?}").into());
+            }
         };
+        let (version, open) = (change.row.version(), change.row.is_open());
         self.id.push(id.cast_signed());
         self.attempt.push(attempt.cast_signed());
         self.version.push(version.get().cast_signed());
         self.open.push(open);
-        self.row.push(match &change.row {
-            DbRow::Job(job) => serde_json::to_string(job)?,
-            DbRow::Pipeline(row) => serde_json::to_string(row)?,
-            DbRow::Key(_) => String::new(),
-        });
+        self.row.push(serde_json::to_string(&change.row)?);
         self.expect.extend(change.expect.map(|version| version.get().cast_signed()));
         Ok(())
     }
@@ -273,7 +272,8 @@ impl Centre {
             let number = self.next;
             self.next += 1;
             let job = NewJob { id: JobId::new(number), spec: JobSpec::default(), tag: None };
-            let new = Submission { id: PipelineId::new(number), class: Class::new(0), priority: 0, jobs: &[job] };
+            let new =
+                Submission { id: PipelineId::new(number), class: Class::new(0), priority: 0, jobs: &[job], needs: &[] };
             self.within(|engine, now| engine.submit(now, &new))?;
         }
         self.settle()?;

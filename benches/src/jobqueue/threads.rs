@@ -78,7 +78,7 @@ fn life(shared: &Shared, number: u64) {
     let worker = Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) };
     let pipeline = PipelineId::new(number);
     let jobs = [NewJob { id: JobId::new(number), spec: JobSpec::default(), tag: Some(tag(number)) }];
-    let new = Submission { id: pipeline, class: Class::new(0), priority: 0, jobs: &jobs };
+    let new = Submission { id: pipeline, class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] };
     let pull = PullRequest { pool: PoolId::new(1), worker, want: 1, wait_ms: 0, previous: None };
     ask(shared, pipeline, |engine| engine.submit(NOW, &new));
     let Some(job) = ask(shared, pipeline, |engine| engine.pull(NOW, &pull)) else { return };

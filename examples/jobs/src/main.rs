@@ -71,7 +71,7 @@ fn main() -> Result<()> {
                 spec: JobSpec { policy, ..JobSpec::default() },
                 tag: Some(Tag::new(tag, 0)),
             };
-            let new = Submission { id: PipelineId::new(id), class: Class::new(0), priority, jobs: &[job] };
+            let new = Submission { id: PipelineId::new(id), class: Class::new(0), priority, jobs: &[job], needs: &[] };
             let _submitted = centre.ask(|engine, now| engine.submit(now, &new))?;
         }
         What::Abort { job } => drop(centre.ask(|engine, now| engine.abort(now, JobId::new(job)))?),

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, TransactionBehavior, params};
-use tenon_jobqueue::{Change, Incarnation, PipelineState, Row, Version, Want};
+use tenon_jobqueue::{Change, Incarnation, Job, KeyRow, Pipeline, Row, RowKey, Version, Want};
 
 const TABLES: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
 CREATE TABLE IF NOT EXISTS rows(kind INTEGER, id INTEGER, attempt INTEGER, version INTEGER NOT NULL,
@@ -56,37 +56,95 @@ impl Store {
     pub(crate) fn read(&self, want: Want, written: &[Change]) -> Result<Vec<Row>> {
         match want {
             Want::Job(job) => {
-                let of = "kind = 1 AND id = (SELECT pipeline FROM rows WHERE kind = 0 AND id = ?1)";
-                self.rows(&format!("{LATEST} AND (kind = 0 AND id = ?1 OR {of})"), [job.get().cast_signed()])
+                let of = "kind IN (1, 3) AND id = (SELECT pipeline FROM rows WHERE kind = 0 AND id = ?1)";
+                let mut rows =
+                    self.rows(&format!("{LATEST} AND (kind = 0 AND id = ?1 OR {of})"), [number(job.get())])?;
+                if let Some(key) = rows.iter().find_map(|row| row.as_job()?.spec.key) {
+                    rows.extend(self.one_row(RowKey::Key(key))?);
+                }
+                Ok(rows)
             }
-            Want::Pipeline(id) => {
-                self.rows(&format!("{LATEST} AND kind < 2 AND pipeline = ?1"), [id.get().cast_signed()])
+            Want::Pipeline(id) => self.rows(&format!("{LATEST} AND pipeline = ?1"), [number(id.get())]),
+            Want::Key(key) => {
+                let Some(row) = self.one_row(RowKey::Key(key))? else { return Ok(Vec::new()) };
+                let mentioned = row.as_key().into_iter().flat_map(KeyRow::names).collect::<Vec<_>>();
+                let mut jobs = self.open_jobs(|job| job.held_key() == Some(key))?;
+                for name in mentioned {
+                    let named = self.rows(&format!("{LATEST} AND kind = 0 AND id = ?1"), [number(name.get())])?;
+                    jobs.extend(named.into_iter().filter(|row| !jobs.contains(row)).collect::<Vec<_>>());
+                }
+                Ok([row].into_iter().chain(jobs).collect())
             }
-            Want::Key(key) => self.rows("kind = 2 AND id = ?1", [key.get().cast_signed()]),
             Want::Written(_) => {
-                let one = |change: &Change| self.rows("kind = ?1 AND id = ?2 AND attempt = ?3", key(&change.row));
-                Ok(written.iter().map(one).collect::<Result<Vec<_>>>()?.concat())
+                let one = |change: &Change| self.one_row(change.row.key());
+                Ok(written.iter().filter_map(|change| one(change).transpose()).collect::<Result<_>>()?)
+            }
+            Want::Open { from, limit } => self.whole(|row| row.id >= from, limit),
+            Want::Owing { limit } => self.whole(|row| row.owes, limit),
+            Want::Pool(id) => {
+                let Some(row) = self.one_row(RowKey::Pool(id))? else { return Ok(Vec::new()) };
+                let shares = if let Row::Pool(row) = &row { row.shares.clone() } else { Vec::new() };
+                let lives = shares.iter().filter_map(|share| self.one_row(RowKey::Life(share.life)).transpose());
+                [Ok(row)].into_iter().chain(lives).collect()
+            }
+            Want::Charged { pool, life } => {
+                let row = self.one_row(RowKey::Life(life))?;
+                let jobs = self.open_jobs(|job| job.charged() == Some((pool, life)))?;
+                Ok(row.into_iter().chain(jobs).collect())
             }
         }
     }
+
+    /// The open pipelines that are as asked, by id, with their plans and the jobs that have not ended.
+    fn whole(&self, is_wanted: impl Fn(&Pipeline) -> bool, limit: u32) -> Result<Vec<Row>> {
+        let mut found = self.rows("kind = 1 AND open", [])?;
+        found.retain(|row| row.as_pipeline().is_some_and(&is_wanted));
+        found.sort_unstable_by_key(Row::key);
+        found.truncate(limit as usize);
+        let mut all = Vec::new();
+        for row in found {
+            let Row::Pipeline(Pipeline { id, .. }) = row else { continue };
+            all.extend(self.rows("pipeline = ?1 AND (kind IN (1, 3) OR open)", [number(id.get())])?);
+        }
+        Ok(all)
+    }
+
+    fn open_jobs(&self, is_wanted: impl Fn(&Job) -> bool) -> Result<Vec<Row>> {
+        let mut rows = self.rows("kind = 0 AND open", [])?;
+        rows.retain(|row| row.as_job().is_some_and(&is_wanted));
+        Ok(rows)
+    }
+
+    fn one_row(&self, row: RowKey) -> Result<Option<Row>> {
+        let found = self.rows("kind = ?1 AND id = ?2 AND attempt = ?3", key(row))?.pop();
+        Ok(found.map(|row| row.read_at(crate::now())))
+    }
+}
+
+const fn number(id: u64) -> i64 {
+    id.cast_signed()
 }
 
 /// A row's primary key.
-fn key(row: &Row) -> (u8, i64, u32) {
+const fn key(row: RowKey) -> (u8, i64, u32) {
     match row {
-        Row::Job(job) => (0, job.id().get().cast_signed(), job.attempt().get()),
-        Row::Pipeline(row) => (1, row.id.get().cast_signed(), 0),
-        Row::Key(row) => (2, row.key.get().cast_signed(), 0),
+        RowKey::Job(key) => (0, number(key.job.get()), key.attempt.get()),
+        RowKey::Pipeline(id) => (1, number(id.get()), 0),
+        RowKey::Key(key) => (2, number(key.get()), 0),
+        RowKey::Plan(id) => (3, number(id.get()), 0),
+        RowKey::Pool(pool) => (4, pool.get() as i64, 0),
+        RowKey::Life(life) => (5, number(life.get()), 0),
     }
 }
 
 /// Puts one row in its place, if that is as expected: how many rows were touched.
 pub(crate) fn put(on: &Connection, change: &Change) -> Result<usize> {
-    let (kind, id, attempt) = key(&change.row);
-    let (version, pipeline, open) = match &change.row {
-        Row::Job(job) => (job.version, job.pipeline.get().cast_signed(), !job.state.is_terminal()),
-        Row::Pipeline(row) => (row.version, id, row.state() == PipelineState::Open),
-        Row::Key(row) => (row.version, 0, false),
+    let (kind, id, attempt) = key(change.row.key());
+    let (version, open) = (change.row.version(), change.row.is_open());
+    let pipeline = match &change.row {
+        Row::Job(job) => number(job.pipeline.get()),
+        Row::Pipeline(_) | Row::Plan(_) => id,
+        Row::Key(_) | Row::Pool(_) | Row::Life(_) => -1,
     };
     let sql = match change.expect {
         None => "INSERT OR IGNORE INTO rows SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE ?8 = 0",

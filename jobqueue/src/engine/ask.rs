@@ -11,6 +11,7 @@ use crate::event::{Act, Event, Stopper};
 use crate::filter::Hold;
 use crate::id::{Attempt, CallId, Class, Component, JobId, JobKey, Key, LeaseToken, PipelineId, Tag, Version, Worker};
 use crate::job::{Entry, Job, ResultKey, State, Tally};
+use crate::outcome::Outcomes;
 use crate::pipeline::{NewJob, Pipeline, Submission};
 use crate::rate::Rate;
 use crate::reason::{Reason, Refused};
@@ -141,6 +142,8 @@ impl Engine {
             failed: 0,
             stopped: 0,
             aborted_at: None,
+            owes: false,
+            outcomes: Outcomes::default(),
         };
         let mut batch = core::mem::take(&mut self.batch);
         batch.clear();
@@ -176,7 +179,7 @@ impl Engine {
         }
         self.batch = batch;
         let at = self.store.add_pipe(id);
-        self.put_pipeline(ticket, at, None, &Pipeline { version, ..row });
+        self.put_pipeline(ticket, at, None, Pipeline { version, ..row });
         self.propose(ticket, Origin::Call(call));
         Ok(call)
     }

@@ -23,7 +23,7 @@ impl Engine {
         if !slot.lock.is_free() || !slot.row.as_ref().is_some_and(wants_decision) {
             return;
         }
-        let Some(mut row) = slot.row else { return };
+        let Some(mut row) = slot.row.clone() else { return };
         if slot.lacks_jobs(&row) {
             self.whole(id);
             // Which batch is next cannot be told yet; what shall stop can.
@@ -51,7 +51,7 @@ impl Engine {
                     self.stage_key(before.held_key(), job);
                 }
             }
-            self.put_pipeline(ticket, at, expect, &row);
+            self.put_pipeline(ticket, at, expect, row.clone());
             self.propose(ticket, Origin::Decide);
         } else if row.aborted_at.is_none() {
             self.ask_host(&row, &batch);
@@ -91,7 +91,7 @@ impl Engine {
     pub(super) fn whole(&mut self, id: PipelineId) {
         let at = self.store.pipe(id);
         let Some(slot) = self.store.pipes.get_mut(at) else { return };
-        let read = slot.row.is_some() && slot.read_at == slot.row.map(|row| row.version);
+        let read = slot.row.is_some() && slot.read_at == slot.row.as_ref().map(|row| row.version);
         if !slot.asked && !read {
             slot.asked = true;
             self.ask(Want::Pipeline(id), Purpose::Pipeline(id));

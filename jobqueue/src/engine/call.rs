@@ -153,7 +153,7 @@ impl Engine {
             if let Some(other) = slot.and_then(|slot| slot.lock.ticket()) {
                 return self.wait_for(id, other);
             }
-            pipeline = slot.and_then(|slot| slot.row).or_else(|| pipeline_row(rows, row.pipeline));
+            pipeline = slot.and_then(|slot| slot.row.clone()).or_else(|| pipeline_row(rows, row.pipeline));
             if pipeline.is_none() {
                 return self.refuse(id, Want::Job(job), Refused::Unknown);
             }
@@ -204,7 +204,7 @@ impl Engine {
             pipeline.trade(before.share, Share::of(next.as_ref().unwrap_or(row)));
             let place = self.store.jobs.get(at).map(|slot| slot.pipe);
             let place = place.unwrap_or_else(|| self.store.pipe(pipeline.id));
-            self.put_pipeline(ticket, place, expect, &pipeline.written(self.write_id(ticket)));
+            self.put_pipeline(ticket, place, expect, pipeline.written(self.write_id(ticket)));
         }
         if let Some(next) = next {
             self.put_new_job(&next);
@@ -225,7 +225,7 @@ impl Engine {
         if let Some(ticket) = slot.and_then(|slot| slot.lock.ticket()) {
             return self.wait_for(id, ticket);
         }
-        let known = slot.and_then(|slot| slot.row).or_else(|| pipeline_row(rows, pipeline));
+        let known = slot.and_then(|slot| slot.row.clone()).or_else(|| pipeline_row(rows, pipeline));
         let Some(mut row) = known else { return self.refuse(id, want, Refused::Unknown) };
         match row.state() {
             PipelineState::Open if row.aborted_at.is_some() && call.fresh => self.answer(id, Answer::Aborting),
@@ -236,7 +236,7 @@ impl Engine {
                 row.aborted_at = Some(self.now);
                 let row = row.written(self.write_id(ticket));
                 let at = self.store.pipe(row.id);
-                self.put_pipeline(ticket, at, expect, &row);
+                self.put_pipeline(ticket, at, expect, row);
                 self.propose(ticket, Origin::Call(id));
             }
             ended @ (PipelineState::Succeeded | PipelineState::Failed | PipelineState::Aborted) => {
@@ -276,7 +276,7 @@ impl Engine {
         row.aborted_at = None;
         row.order = 0;
         let at = self.store.pipe(row.id);
-        self.put_pipeline(ticket, at, expect, &row.written(stamp.write));
+        self.put_pipeline(ticket, at, expect, row.written(stamp.write));
         self.propose(ticket, Origin::Call(id));
     }
 }
@@ -305,10 +305,7 @@ pub(super) fn done(job: &Job) -> Answer {
 }
 
 pub(super) fn job_row(row: &Row) -> Option<Job> {
-    match row {
-        Row::Job(job) => Some(*job),
-        Row::Pipeline(_) | Row::Key(_) => None,
-    }
+    row.as_job().copied()
 }
 
 /// The job's latest attempt among `rows`.
@@ -317,9 +314,6 @@ pub(super) fn latest(rows: &[Row], id: JobId) -> Option<Job> {
 }
 
 pub(super) fn pipeline_row(rows: &[Row], id: PipelineId) -> Option<Pipeline> {
-    let newest = rows.iter().filter_map(|row| match row {
-        Row::Pipeline(pipeline) if pipeline.id == id => Some(*pipeline),
-        Row::Pipeline(_) | Row::Job(_) | Row::Key(_) => None,
-    });
-    newest.max_by_key(|pipeline| pipeline.version)
+    let newest = rows.iter().filter_map(Row::as_pipeline).filter(|row| row.id == id);
+    newest.max_by_key(|pipeline| pipeline.version).cloned()
 }

@@ -53,9 +53,9 @@ impl Flight {
     }
 
     /// Takes in a row that is kept at this place.
-    pub(super) fn add(&mut self, expect: Option<Version>, row: &Row, at: u32) {
+    pub(super) fn add(&mut self, expect: Option<Version>, row: Row, at: u32) {
         self.note(at);
-        self.changes.push(Change { expect, row: *row });
+        self.changes.push(Change { expect, row });
     }
 
     /// The same for a job's, which is large.
@@ -90,8 +90,8 @@ impl Engine {
     }
 
     /// Puts a pipeline's row into the next write, and locks it where it is kept.
-    pub(super) fn put_pipeline(&mut self, ticket: Ticket, at: u32, expect: Option<Version>, row: &Pipeline) {
-        self.scratch.add(expect, &Row::Pipeline(*row), at);
+    pub(super) fn put_pipeline(&mut self, ticket: Ticket, at: u32, expect: Option<Version>, row: Pipeline) {
+        self.scratch.add(expect, Row::Pipeline(row), at);
         if let Some(slot) = self.store.pipes.get_mut(at) {
             slot.lock = Lock::of(ticket);
         }
@@ -186,7 +186,7 @@ impl Engine {
             match &change.row {
                 Row::Job(job) => self.land_job(job, flight.place(number), ticket, flight.origin),
                 Row::Pipeline(pipeline) => self.land_pipeline(pipeline, flight.place(number), ticket),
-                Row::Key(_) => {}
+                Row::Key(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
             }
         }
         match flight.origin {
@@ -232,10 +232,8 @@ impl Engine {
     /// What a command is told once its write is made.
     fn written(&self, call: CallId, changes: &[Change]) -> Answer {
         let inserted = || {
-            let keys = changes.iter().filter(|change| change.expect.is_none()).filter_map(|change| match change.row {
-                Row::Job(job) => Some(job.key),
-                Row::Pipeline(_) | Row::Key(_) => None,
-            });
+            let new = changes.iter().filter(|change| change.expect.is_none());
+            let keys = new.filter_map(|change| Some(change.row.as_job()?.key));
             let (mut jobs, mut first) = (0, None);
             for key in keys {
                 jobs += 1;
@@ -249,11 +247,9 @@ impl Engine {
             Some(Work::RetryPipeline(_) | Work::Event(_, Event::Retry)) => inserted(),
             Some(Work::Event(..) | Work::Pull(_)) | None => {
                 // An attempt that is followed by another is told of before that one.
-                let own = changes.iter().find_map(|change| match change.row {
-                    Row::Job(job) if change.expect.is_some() => Some(job),
-                    Row::Job(_) | Row::Pipeline(_) | Row::Key(_) => None,
-                });
-                own.map_or(Answer::Refused(Refused::Unknown), |job| done(&job))
+                let own =
+                    changes.iter().filter(|change| change.expect.is_some()).find_map(|change| change.row.as_job());
+                own.map_or(Answer::Refused(Refused::Unknown), done)
             }
         }
     }
@@ -292,7 +288,7 @@ impl Engine {
         let pipe = self.store.jobs.get(at).map_or(NONE, |slot| slot.pipe);
         let Some(slot) = self.store.pipes.get_mut(pipe) else { return };
         let moves = before.moves_pipeline(&job, &step);
-        let known = slot.row.filter(|_| moves && slot.lock.is_free());
+        let known = slot.row.clone().filter(|_| moves && slot.lock.is_free());
         if (moves && known.is_none()) || !self.key_is_clear(before.key, job.held_key()) {
             // Settling the write of the pipeline or the key, or reading its row, sets the alarm again.
             if let Some(slot) = self.store.pipes.get_mut(pipe) {

@@ -92,7 +92,8 @@ impl Engine {
         }
         let version = known.map_or(Version::FIRST, |known| known.version.next());
         let expect = known.map(|known| known.version);
-        self.scratch.add(expect, &Row::Key(KeyRow { key, version, write: row.write, holder }), NONE);
+        let known = known.unwrap_or(KeyRow::new(key));
+        self.scratch.add(expect, Row::Key(KeyRow { version, write: row.write, holder, ..known }), NONE);
         self.lock_key(key, row.write.ticket);
     }
 

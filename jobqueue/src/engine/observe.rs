@@ -212,7 +212,7 @@ impl Engine {
             (Some(ticket), _) => Why::Writing(ticket),
             (None, State::Unstart) if self.judging.contains(&id) => Why::Asked,
             (None, State::Unstart) => {
-                let row = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row);
+                let row = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row.as_ref());
                 let (open, remaining) = row.map_or((0, 0), |row| (row.order, row.remaining));
                 Why::Batch { open, remaining }
             }

@@ -188,7 +188,7 @@ impl Engine {
     /// A pipeline's row as this engine has just written it, and where it is kept.
     pub(super) fn apply_pipeline(&mut self, pipeline: &Pipeline, at: u32) {
         let Some(slot) = self.store.pipes.get_mut(at) else { return };
-        slot.row = Some(*pipeline);
+        slot.row = Some(pipeline.clone());
         if wants_decision(pipeline) {
             self.undecided.push_back(pipeline.id);
         }
@@ -200,7 +200,7 @@ impl Engine {
     /// Forgets a pipeline that has ended, with the manual jobs that nobody waited for; or one that is nothing here.
     pub(super) fn tidy_pipeline(&mut self, at: u32) {
         let Some(slot) = self.store.pipes.get(at).filter(|slot| slot.lock.is_free() && !slot.asked) else { return };
-        if slot.row.is_some_and(|row| row.state() == PipelineState::Open) {
+        if slot.row.as_ref().is_some_and(|row| row.state() == PipelineState::Open) {
             return;
         }
         while let Some(job) = self.unlocked(at) {

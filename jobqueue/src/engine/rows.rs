@@ -50,7 +50,7 @@ impl Engine {
             let since = match row {
                 Row::Job(job) => job.since,
                 Row::Pipeline(pipeline) => pipeline.created,
-                Row::Key(_) => Timestamp::ZERO,
+                Row::Key(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => Timestamp::ZERO,
             };
             if self.now.millis_since(since) >= self.config.settling_ms {
                 if let Row::Pipeline(pipeline) = row {
@@ -70,7 +70,7 @@ impl Engine {
     fn suspect(&mut self, pipeline: &Pipeline) {
         let at = self.store.find_pipe(pipeline.id);
         if let Some(slot) = at.and_then(|at| self.store.pipes.get_mut(at)) {
-            if slot.row.is_some_and(|row| slot.lacks_jobs(&row)) {
+            if slot.row.as_ref().is_some_and(|row| slot.lacks_jobs(row)) {
                 slot.read_at = None;
             }
             self.undecided.push_back(pipeline.id);
@@ -94,7 +94,7 @@ impl Engine {
             let taken = match row {
                 Row::Job(job) => self.take_job(job),
                 Row::Pipeline(pipeline) => self.take_pipeline(pipeline),
-                Row::Key(_) => Taken::Known,
+                Row::Key(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => Taken::Known,
             };
             match taken {
                 Taken::Yes => told.taken += 1,
@@ -163,10 +163,10 @@ impl Engine {
             None => self.store.pipe(pipeline.id),
         };
         let Some(slot) = self.store.pipes.get_mut(at) else { return Taken::Known };
-        if !slot.lock.is_free() || slot.row.is_some_and(|row| row.version >= pipeline.version) {
+        if !slot.lock.is_free() || slot.row.as_ref().is_some_and(|row| row.version >= pipeline.version) {
             return Taken::Known;
         }
-        slot.row = Some(*pipeline);
+        slot.row = Some(pipeline.clone());
         self.undecided.push_back(pipeline.id);
         self.catch_up(at);
         self.tidy_pipeline(at);
@@ -207,7 +207,7 @@ impl Engine {
         let Some(at) = self.store.find_pipe(id) else { return };
         let Some(slot) = self.store.pipes.get_mut(at) else { return };
         slot.asked = false;
-        slot.read_at = slot.row.map(|row| row.version);
+        slot.read_at = slot.row.as_ref().map(|row| row.version);
         if slot.row.is_none() {
             // No such pipeline: its jobs cannot be real.
             while let Some(job) = self.unlocked(at) {

@@ -43,6 +43,7 @@ impl Engine {
                     self.unlock_pipeline(at.unwrap_or(NONE), ticket);
                 }
                 Row::Key(row) => self.unlock_key(row.key, ticket),
+                Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
             }
         }
         self.take(fresh)
@@ -59,7 +60,7 @@ impl Engine {
                     }
                 }
                 Row::Key(row) => self.free_up(row.key),
-                Row::Pipeline(_) => {}
+                Row::Pipeline(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
             }
         }
         for change in &flight.changes {
@@ -95,7 +96,7 @@ impl Engine {
                     }
                     self.ask_key(row.key);
                 }
-                Row::Job(_) | Row::Pipeline(_) => {}
+                Row::Job(_) | Row::Pipeline(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
             }
         }
     }
@@ -127,12 +128,7 @@ impl Engine {
     /// Whether one of the rows was written by this write.
     fn is_own(&self, ticket: Ticket, rows: &[Row]) -> bool {
         let write = self.write_id(ticket);
-        self.flights.get(ticket).is_some()
-            && rows.iter().any(|row| match row {
-                Row::Job(job) => job.write == write,
-                Row::Pipeline(pipeline) => pipeline.write == write,
-                Row::Key(row) => row.write == write,
-            })
+        self.flights.get(ticket).is_some() && rows.iter().any(|row| row.write() == write)
     }
 
     /// A submission that was not made is made again, as the same write: should the first yet arrive, it is known by its

@@ -121,7 +121,7 @@ impl Engine {
         silent.sort_unstable();
         let pipelines = self.store.pipes.places().map(|(_, slot)| PipeState {
             id: slot.id,
-            row: slot.row,
+            row: slot.row.clone(),
             asked: slot.asked,
             read_at: slot.read_at,
             late: slot.late,
@@ -266,7 +266,7 @@ impl Engine {
             }
             let at = self.store.pipe(pipeline.id);
             if let Some(slot) = self.store.pipes.get_mut(at) {
-                slot.row = pipeline.row;
+                slot.row.clone_from(&pipeline.row);
                 slot.asked = pipeline.asked;
                 slot.read_at = pipeline.read_at;
                 slot.late = pipeline.late;
@@ -333,7 +333,7 @@ impl Engine {
             let mut flight = Box::<Flight>::default();
             for change in &saved.changes {
                 let place = self.relock(change, saved.ticket)?;
-                flight.add(change.expect, &change.row, place);
+                flight.add(change.expect, change.row.clone(), place);
             }
             (flight.origin, flight.resolving) = (saved.origin, saved.resolving);
             flight.waiters.clone_from(&saved.waiters);
@@ -347,6 +347,7 @@ impl Engine {
     /// Locks a row for the write that was under way for it; returns where it is kept.
     fn relock(&mut self, change: &Change, ticket: Ticket) -> Result<u32, RestoreError> {
         let (at, held) = match &change.row {
+            Row::Plan(_) | Row::Pool(_) | Row::Life(_) => return Ok(NONE),
             Row::Job(_) if change.expect.is_none() => (NONE, None),
             Row::Key(row) => (NONE, self.keys.get(&row.key).and_then(|slot| slot.lock)),
             Row::Job(job) => {
@@ -369,6 +370,7 @@ impl Engine {
                 }
             }
             Row::Key(row) => self.lock_key(row.key, ticket),
+            Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
         }
         Ok(at)
     }

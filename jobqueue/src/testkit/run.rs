@@ -201,7 +201,13 @@ impl<'a, S: JobStore> Run<'a, S> {
             jobs.push(NewJob { id: JobId::new(self.jobs), spec, tag: None });
         }
         self.pipelines += 1;
-        let new = Submission { id: PipelineId::new(self.pipelines), class: Class::new(0), priority: 0, jobs: &jobs };
+        let new = Submission {
+            id: PipelineId::new(self.pipelines),
+            class: Class::new(0),
+            priority: 0,
+            jobs: &jobs,
+            needs: &[],
+        };
         let _refused_if_full = self.with(at, |engine, now| engine.submit(now, &new));
     }
 
@@ -311,10 +317,8 @@ impl<'a, S: JobStore> Run<'a, S> {
         match self.nodes[at].todo.remove(pick) {
             Effect::Persist { ticket } => self.persist(at, ticket),
             Effect::Fetch { ask, want } => {
-                let written = match want {
-                    Want::Written(ticket) => self.nodes[at].engine.changes(ticket).to_vec(),
-                    Want::Job(_) | Want::Pipeline(_) | Want::Key(_) => Vec::new(),
-                };
+                let written =
+                    if let Want::Written(ticket) = want { self.nodes[at].engine.changes(ticket) } else { &[] }.to_vec();
                 let rows = self.read(want, &written)?;
                 self.with(at, |engine, now| engine.handle_rows(now, ask, &rows));
                 Ok(())

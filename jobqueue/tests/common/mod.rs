@@ -7,54 +7,49 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use tenon_jobqueue::memory::MemoryRows;
 use tenon_jobqueue::{
     Act, Answer, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobId, JobKey,
-    JobSpec, Key, KeyRow, LeaseToken, NewJob, Outcome, Pipeline, PipelineId, PipelineState, PoolId, PoolSpec,
-    PullRequest, Refused, Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
+    JobSpec, LeaseToken, NewJob, Outcome, Pipeline, PipelineId, PipelineState, PoolId, PoolSpec, PullRequest, Refused,
+    Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
 };
 
-/// Two tables, written by compare-and-set on the version, all rows of a write or none.
+/// All rows, written by compare-and-set on the version, all rows of a write or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Db {
-    pub jobs: BTreeMap<JobKey, Job>,
-    pub pipelines: BTreeMap<PipelineId, Pipeline>,
-    pub keys: BTreeMap<Key, KeyRow>,
+    pub rows: MemoryRows,
     /// How often each job's result was accepted.
     pub results: BTreeMap<JobId, u32>,
 }
 
-impl Db {
-    fn version(&self, row: &Row) -> Option<tenon_jobqueue::Version> {
-        match row {
-            Row::Job(job) => self.jobs.get(&job.key).map(|job| job.version),
-            Row::Pipeline(pipeline) => self.pipelines.get(&pipeline.id).map(|pipeline| pipeline.version),
-            Row::Key(row) => self.keys.get(&row.key).map(|row| row.version),
-        }
-    }
+impl std::ops::Deref for Db {
+    type Target = MemoryRows;
 
+    fn deref(&self) -> &MemoryRows {
+        &self.rows
+    }
+}
+
+impl std::ops::DerefMut for Db {
+    fn deref_mut(&mut self) -> &mut MemoryRows {
+        &mut self.rows
+    }
+}
+
+impl Db {
     pub fn write(&mut self, changes: &[Change]) -> bool {
         assert!(!changes.is_empty(), "an empty write");
-        if changes.iter().any(|change| self.version(&change.row) != change.expect) {
+        if !self.allows(changes) {
             return false;
         }
-        for change in changes {
-            match change.row {
-                Row::Job(job) => {
-                    let old = self.jobs.insert(job.key, job);
-                    let was = old.map(|old| old.state);
-                    assert!(was.is_none_or(|state| !state.is_terminal()), "{was:?} was left: {job:?}");
-                    if job.state == State::Succeeded {
-                        *self.results.entry(job.id()).or_default() += 1;
-                    }
-                }
-                Row::Pipeline(pipeline) => {
-                    self.pipelines.insert(pipeline.id, pipeline);
-                }
-                Row::Key(row) => {
-                    self.keys.insert(row.key, row);
-                }
+        for job in changes.iter().filter_map(|change| change.row.as_job()) {
+            let was = self.jobs.get(&job.key).map(|old| old.state);
+            assert!(was.is_none_or(|state| !state.is_terminal()), "{was:?} was left: {job:?}");
+            if job.state == State::Succeeded {
+                *self.results.entry(job.id()).or_default() += 1;
             }
         }
+        assert!(self.rows.write(changes));
         self.check();
         true
     }
@@ -70,7 +65,7 @@ impl Db {
         let named = self.keys.values().filter_map(|row| Some((row.key, row.holder?)));
         assert_eq!(held, named.collect(), "who holds what");
         for pipeline in self.pipelines.values() {
-            let mut counted = Pipeline { unstarted: 0, remaining: 0, failed: 0, stopped: 0, ..*pipeline };
+            let mut counted = Pipeline { unstarted: 0, remaining: 0, failed: 0, stopped: 0, ..pipeline.clone() };
             for job in self.latest(pipeline.id) {
                 counted.absorb(None, Some(&job));
             }
@@ -93,36 +88,19 @@ impl Db {
     }
 
     pub fn read(&self, want: Want, engine: &Engine) -> Vec<Row> {
-        let pipeline = |id| self.pipelines.get(&id).copied().map(Row::Pipeline);
-        match want {
-            Want::Job(id) => {
-                let job = self.jobs.values().rfind(|job| job.id() == id).copied();
-                let row = job.and_then(|job| pipeline(job.pipeline));
-                let key = job.and_then(|job| self.keys.get(&job.spec.key?).copied().map(Row::Key));
-                job.map(Row::Job).into_iter().chain(row).chain(key).collect()
-            }
-            Want::Key(key) => self.keys.get(&key).copied().map(Row::Key).into_iter().collect(),
-            Want::Pipeline(id) => self.latest(id).into_iter().map(Row::Job).chain(pipeline(id)).collect(),
-            Want::Written(ticket) => self.fresh(engine.changes(ticket)),
-        }
+        let written = if let Want::Written(ticket) = want { engine.changes(ticket) } else { &[] };
+        self.rows.read(want, written)
     }
 
     /// The rows of a write as they are.
     pub fn fresh(&self, changes: &[Change]) -> Vec<Row> {
-        let rows = changes.iter().filter_map(|change| match change.row {
-            Row::Job(job) => self.jobs.get(&job.key).copied().map(Row::Job),
-            Row::Pipeline(row) => self.pipelines.get(&row.id).copied().map(Row::Pipeline),
-            Row::Key(row) => self.keys.get(&row.key).copied().map(Row::Key),
-        });
-        rows.collect()
+        changes.iter().filter_map(|change| self.get(change.row.key())).collect()
     }
 
-    /// Every row that a rebuild needs.
+    /// Every row that a rebuild needs, and the keys.
     pub fn open(&self) -> Vec<Row> {
-        let jobs = self.jobs.values().filter(|job| !job.state.is_terminal()).copied().map(Row::Job);
-        let open = self.pipelines.values().filter(|pipeline| pipeline.state() == PipelineState::Open);
         let keys = self.keys.values().copied().map(Row::Key);
-        jobs.chain(open.copied().map(Row::Pipeline)).chain(keys).collect()
+        self.rows.open().into_iter().chain(keys).collect()
     }
 }
 
@@ -213,7 +191,7 @@ impl Host {
     }
 
     pub fn pipeline(&self, id: u64) -> Pipeline {
-        self.db.borrow().pipelines[&PipelineId::new(id)]
+        self.db.borrow().pipelines[&PipelineId::new(id)].clone()
     }
 
     /// Does one effect, as a careful host does.
@@ -281,7 +259,7 @@ impl Host {
 
     pub fn submit_as(&mut self, pipeline: u64, class: u32, priority: u8, jobs: &[NewJob]) -> Answer {
         let (id, class) = (PipelineId::new(pipeline), Class::new(class));
-        let call = self.engine.submit(self.now, &Submission { id, class, priority, jobs });
+        let call = self.engine.submit(self.now, &Submission { id, class, priority, jobs, needs: &[] });
         self.answer(call)
     }
 

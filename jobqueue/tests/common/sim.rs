@@ -56,7 +56,7 @@ impl Input {
                 return engine.set_component(now, *component, *service).map(|()| None);
             }
             Self::Submit(id, priority, jobs) => {
-                engine.submit(now, &Submission { id: *id, class: Class::new(0), priority: *priority, jobs })
+                engine.submit(now, &Submission { id: *id, class: Class::new(0), priority: *priority, jobs, needs: &[] })
             }
             Self::Pull(request) => engine.pull(now, request),
             Self::Work(worker, token, act) => engine.work(now, *worker, *token, *act),
@@ -267,6 +267,8 @@ impl Sim {
                 condition: [Condition::None, Condition::None, Condition::Ask]
                     [usize::try_from(self.dice.roll(3)).unwrap()],
                 key: [None, None, Some(Key::new(self.dice.roll(2)))][usize::try_from(self.dice.roll(3)).unwrap()],
+                key_limit: 1,
+                key_weight: 1,
                 on_newer: [OnNewer::Waits, OnNewer::Waits, OnNewer::GivesWay, OnNewer::KeepsOut]
                     [usize::try_from(self.dice.roll(4)).unwrap()],
                 policy,

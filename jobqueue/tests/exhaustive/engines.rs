@@ -106,7 +106,7 @@ impl World {
             let centre = world.birth();
             world.centres.push(centre);
         }
-        let new = Submission { id: PIPELINE, class: Class::new(0), priority: 0, jobs };
+        let new = Submission { id: PIPELINE, class: Class::new(0), priority: 0, jobs, needs: &[] };
         world.centres[0].engine.submit(world.now, &new).unwrap();
         world.drain(0);
         world.deliver_all();
@@ -129,7 +129,7 @@ impl World {
         let mut world = Self::new(&[crate::common::new_job(1, 1)], 0, Outcome::Succeeded);
         world.db = Db::default();
         world.centres = (0..2).map(|_| world.birth()).collect();
-        let new = Submission { id: PIPELINE, class: Class::new(0), priority: 0, jobs };
+        let new = Submission { id: PIPELINE, class: Class::new(0), priority: 0, jobs, needs: &[] };
         world.centres[0].engine.submit(world.now, &new).unwrap();
         world.drain(0);
         world.ledger = Ledger::default();

@@ -23,6 +23,7 @@ impl Message {
                 Row::Job(job) => format!("job {} v{} {:?}", job.id(), job.version, job.state),
                 Row::Pipeline(row) => format!("pipeline v{}", row.version),
                 Row::Key(row) => format!("key v{} {:?}", row.version, row.holder.map(|key| key.job)),
+                other => format!("{:?} v{}", other.key(), other.version()),
             };
             rows.map(one).collect::<Vec<_>>().join(", ")
         };

@@ -4,8 +4,8 @@ use crate::common::Db;
 use crate::ledger::PIPELINE;
 
 use tenon_jobqueue::{
-    Attempt, Change, Class, Entry, Event, Filters, Incarnation, Job, JobId, JobKey, NewJob, Pipeline, Reason, Refused,
-    Row, Stamp, State, Tag, Tally, Ticket, Timestamp, Version, WriteId, decide, transition,
+    Attempt, Change, Class, Entry, Event, Filters, Incarnation, Job, JobId, JobKey, NewJob, Outcomes, Pipeline, Reason,
+    Refused, Row, Stamp, State, Tag, Tally, Ticket, Timestamp, Version, WriteId, decide, transition,
 };
 
 /// What one of the four is about.
@@ -19,7 +19,7 @@ pub enum Task {
 /// What a task makes of the rows: a write, or the rule that refuses it.
 pub fn plan(db: &Db, now: Timestamp, task: &Task, write: WriteId) -> Result<Vec<Change>, Refused> {
     let stamp = Stamp { write, chance: 0 };
-    let mut pipeline = *db.pipelines.get(&PIPELINE).ok_or(Refused::Unknown)?;
+    let mut pipeline = db.pipelines.get(&PIPELINE).cloned().ok_or(Refused::Unknown)?;
     let expect = Some(pipeline.version);
     let next = |row: Pipeline| Row::Pipeline(Pipeline { version: row.version.next(), write, ..row });
     match *task {
@@ -30,7 +30,8 @@ pub fn plan(db: &Db, now: Timestamp, task: &Task, write: WriteId) -> Result<Vec<
             }
             let decided = jobs.into_iter().filter(|job| job.write == write);
             let rows = decided.map(|job| (Version::new(job.version.get() - 1), Row::Job(job)));
-            let rows = rows.chain([(Version::new(pipeline.version.get() - 1), Row::Pipeline(pipeline))]);
+            let old = Version::new(pipeline.version.get() - 1);
+            let rows = rows.chain([(old, Row::Pipeline(pipeline))]);
             Ok(rows.map(|(old, row)| Change { expect: Some(old), row }).collect())
         }
         Task::Stop => {
@@ -73,6 +74,8 @@ pub fn submitted(now: Timestamp, jobs: &[NewJob]) -> Db {
         failed: 0,
         stopped: 0,
         aborted_at: None,
+        owes: false,
+        outcomes: Outcomes::default(),
     };
     let mut rows = Vec::new();
     for new in jobs {

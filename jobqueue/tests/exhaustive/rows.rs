@@ -168,11 +168,7 @@ impl World {
 
     fn resolve(&mut self, at: usize) {
         let Some(flight) = self.actors[at].take() else { return };
-        let own = self.db.fresh(&flight.changes).into_iter().any(|row| match row {
-            Row::Job(job) => job.write == flight.write,
-            Row::Pipeline(row) => row.write == flight.write,
-            Row::Key(row) => row.write == flight.write,
-        });
+        let own = self.db.fresh(&flight.changes).into_iter().any(|row| row.write() == flight.write);
         if own {
             self.ledger.resolved = true;
             self.made(&flight);

@@ -200,7 +200,7 @@ impl Centre {
             let id = PipelineId::new(core.next_pipeline);
             let first = core.next_job;
             let jobs: Vec<NewJob> = plan.jobs(first, &numbers, self.settings.job_timeout);
-            let submission = Submission { id, class: plan.class(), priority: plan.priority(), jobs: &jobs };
+            let submission = Submission { id, class: plan.class(), priority: plan.priority(), jobs: &jobs, needs: &[] };
             let ids = jobs.iter().map(|job| job.id).collect();
             core.births.insert(id, pushed.birth(id, now, BirthOf::Jobs(plan.file, ids)));
             let call = core.engine.submit(now, &submission).inspect_err(|_| drop(core.births.remove(&id)))?;
@@ -280,10 +280,7 @@ impl Core {
                 self.hand(Task::Persist(ticket, Write { changes, birth }));
             }
             Effect::Fetch { ask, want } => {
-                let written = match want {
-                    Want::Written(ticket) => self.engine.changes(ticket).to_vec(),
-                    Want::Job(_) | Want::Pipeline(_) | Want::Key(_) => Vec::new(),
-                };
+                let written = if let Want::Written(ticket) = want { self.engine.changes(ticket) } else { &[] }.to_vec();
                 self.hand(Task::Fetch(ask, want, written));
             }
             Effect::Assign { call, assignment } => {

@@ -1,11 +1,11 @@
 //! Build, then two tests at once, one of which crashes its worker and is tried again.
 #![allow(clippy::print_stdout, clippy::wildcard_imports, reason = "it shows what was decided, and why")]
-use std::{collections::BTreeMap, error::Error};
+use std::error::Error;
 use tenon_jobqueue::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut now = Timestamp::from_millis(0);
-    let mut rows: BTreeMap<(u64, u32), Row> = BTreeMap::new(); // yours: two tables; nobody else writes them here
+    let mut db = memory::MemoryRows::default(); // yours: tables in a database
     let mut engine = Engine::new(Config::builder(Incarnation::new(1)).build()?);
     let id = PoolId::new(1);
     engine.put_pool(now, PoolSpec { id, tags: vec![Tag::OTHER], max_leases: 2, ..PoolSpec::default() })?;
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let job = |(order, (id, _))| NewJob { id, spec: JobSpec { order, policy, ..JobSpec::default() }, tag: None };
     let jobs: Vec<NewJob> = run_orders(&needs)?.into_iter().zip(needs).map(job).collect();
     let pipeline = PipelineId::new(1);
-    engine.submit(now, &Submission { id: pipeline, class: Class::new(0), priority: 0, jobs: &jobs })?;
+    engine.submit(now, &Submission { id: pipeline, class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] })?;
 
     let (mut closed, mut crashed) = (false, false);
     while !closed {
@@ -26,19 +26,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             match effect {
                 Effect::Persist { ticket } => {
                     for change in engine.changes(ticket) {
-                        if let Row::Job(job) = change.row {
+                        if let Some(job) = change.row.as_job() {
                             let (at, id, attempt) = (now.as_millis(), job.id(), job.attempt());
                             println!("{at:>6} ms  job {id}, attempt {attempt}: {:?}, {:?}", job.state, job.reason);
                         }
-                        let key = match change.row {
-                            Row::Job(job) => (job.id().get(), job.attempt().get()),
-                            Row::Pipeline(_) | Row::Key(_) => (0, 0),
-                        };
-                        rows.insert(key, change.row);
                     }
+                    assert!(db.write(engine.changes(ticket)), "nobody else writes here");
                     engine.handle_committed(now, ticket);
                 }
-                Effect::Fetch { .. } => unreachable!("only after a conflict, or a word of somebody unknown"),
+                Effect::Fetch { ask, want } => engine.handle_rows(now, ask, &db.read(want, &[])),
                 Effect::Assign { assignment: Assignment { token, .. }, .. } => {
                     engine.work(now, worker, token, Act::Ack)?;
                     if token.key.job != test || std::mem::replace(&mut crashed, true) {

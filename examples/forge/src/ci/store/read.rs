@@ -1,10 +1,25 @@
 //! What is read: rows for the engine, and records for people.
 
-use rusqlite::{OptionalExtension as _, Row as SqlRow, params};
-use tenon_jobqueue::{Change, Job, JobId, Pipeline, Row, Want};
+use rusqlite::{Connection, OptionalExtension as _, Params, Row as SqlRow, params};
+use tenon_jobqueue::{Change, Job, JobId, KeyRow, Pipeline, Row, RowKey, Want};
 
 use super::{CiStore, CiStoreError, parsed, rows, signed, unsigned};
 use crate::ci::file::{CiFile, JobDef};
+
+/// Pipelines with their plans and the jobs that have not ended.
+fn whole(on: &Connection, which: &str, with: impl Params) -> Result<Vec<Row>, CiStoreError> {
+    let mut query = on.prepare_cached(&format!("SELECT row FROM ci_pipelines WHERE {which}"))?;
+    let pipelines: Vec<Pipeline> =
+        query.query_map(with, |r| r.get::<_, String>(0))?.map(|row| parsed(&row?)).collect::<Result<_, _>>()?;
+    let mut all = Vec::new();
+    for row in pipelines {
+        all.extend(rows::other(on, RowKey::Plan(row.id))?);
+        let jobs = rows::latest_of(on, row.id)?;
+        all.extend(jobs.into_iter().filter(|job| !job.state.is_terminal()).map(Row::Job));
+        all.push(Row::Pipeline(row));
+    }
+    Ok(all)
+}
 
 /// A pipeline with all that is known of it.
 #[derive(Clone, Debug)]
@@ -46,30 +61,57 @@ impl CiStore {
         match want {
             Want::Job(job) => {
                 let Some(job) = rows::latest(&on, job)? else { return Ok(Vec::new()) };
-                let pipeline = rows::pipeline(&on, job.pipeline)?;
-                Ok([Row::Job(job)].into_iter().chain(pipeline.map(Row::Pipeline)).collect())
+                let pipeline = rows::pipeline(&on, job.pipeline)?.map(Row::Pipeline);
+                let mut all: Vec<Row> = [Row::Job(job)].into_iter().chain(pipeline).collect();
+                let others = [RowKey::Plan(job.pipeline)].into_iter().chain(job.spec.key.map(RowKey::Key));
+                for other in others {
+                    all.extend(rows::other(&on, other)?);
+                }
+                Ok(all)
             }
             Want::Pipeline(id) => {
                 let pipeline = rows::pipeline(&on, id)?.map(Row::Pipeline);
-                Ok(pipeline.into_iter().chain(rows::latest_of(&on, id)?.into_iter().map(Row::Job)).collect())
+                let plan = rows::other(&on, RowKey::Plan(id))?;
+                let jobs = rows::latest_of(&on, id)?.into_iter().map(Row::Job);
+                Ok(pipeline.into_iter().chain(plan).chain(jobs).collect())
             }
-            Want::Key(key) => Ok(rows::key(&on, key)?.into_iter().map(Row::Key).collect()),
+            Want::Key(key) => {
+                let Some(row) = rows::other(&on, RowKey::Key(key))? else { return Ok(Vec::new()) };
+                let mut jobs = rows::open_jobs(&on, |job| job.held_key() == Some(key))?;
+                for name in row.as_key().into_iter().flat_map(KeyRow::names) {
+                    let row = rows::latest(&on, name)?.map(Row::Job);
+                    jobs.extend(row.filter(|row| !jobs.contains(row)));
+                }
+                Ok([row].into_iter().chain(jobs).collect())
+            }
             Want::Written(_) => rows::as_they_are(&on, written),
+            Want::Open { from, limit } => {
+                whole(&on, "open = 1 AND id >= ?1 ORDER BY id LIMIT ?2", params![signed(from.get())?, limit])
+            }
+            Want::Owing { limit } => whole(&on, "open = 1 AND json_extract(row, '$.owes') LIMIT ?1", params![limit]),
+            Want::Pool(id) => {
+                let Some(row) = rows::other(&on, RowKey::Pool(id))? else { return Ok(Vec::new()) };
+                let shares = if let Row::Pool(row) = &row { row.shares.clone() } else { Vec::new() };
+                let mut all = vec![row];
+                for share in shares {
+                    all.extend(rows::other(&on, RowKey::Life(share.life))?);
+                }
+                Ok(all)
+            }
+            Want::Charged { pool, life } => {
+                let life_row = rows::other(&on, RowKey::Life(life))?;
+                let charged = rows::open_jobs(&on, |job| job.charged() == Some((pool, life)))?;
+                Ok(life_row.into_iter().chain(charged).collect())
+            }
         }
     }
 
-    /// Every open pipeline and every job that has not ended.
+    /// Every open pipeline with its plan, and every job that has not ended.
     pub(crate) fn open_rows(&self) -> Result<Vec<Row>, CiStoreError> {
         let on = self.lock();
-        let mut all = Vec::new();
-        let mut query = on.prepare_cached("SELECT row FROM ci_pipelines WHERE open = 1")?;
-        for row in query.query_map([], |r| r.get::<_, String>(0))? {
-            all.push(Row::Pipeline(parsed(&row?)?));
-        }
-        let mut query = on.prepare_cached("SELECT row FROM ci_jobs WHERE open = 1")?;
-        for row in query.query_map([], |r| r.get::<_, String>(0))? {
-            all.push(Row::Job(parsed(&row?)?));
-        }
+        let mut all = whole(&on, "open = 1", params![])?;
+        all.retain(|row| row.as_job().is_none());
+        all.extend(rows::open_jobs(&on, |_| true)?);
         Ok(all)
     }
 

@@ -1,7 +1,7 @@
 //! The queue's rows in SQL: compare-and-set on the version, and births.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tenon_jobqueue::{Change, Job, JobId, Key, KeyRow, Pipeline, PipelineId, PipelineState, Row, State, Version};
+use tenon_jobqueue::{Change, Job, JobId, Pipeline, PipelineId, PipelineState, Row, RowKey, State, Version};
 
 use super::{Birth, BirthOf, CiStoreError, Cursor, Write, json, parsed, signed, small, unsigned};
 
@@ -15,8 +15,8 @@ pub(super) fn apply(on: &Connection, write: &Write) -> Result<bool, CiStoreError
     for change in &write.changes {
         let made = match &change.row {
             Row::Job(job) => put_job(on, change.expect, job)?,
-            Row::Key(row) => put_key(on, change.expect, row)?,
             Row::Pipeline(_) => true,
+            Row::Key(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => put_other(on, change)?,
         };
         if !made {
             return Ok(false);
@@ -68,26 +68,38 @@ fn put_job(on: &Connection, expect: Option<Version>, job: &Job) -> Result<bool, 
     Ok(made == 1)
 }
 
-fn put_key(on: &Connection, expect: Option<Version>, row: &KeyRow) -> Result<bool, CiStoreError> {
-    let (key, version) = (row.key.get().to_string(), row.version.get());
-    let made = match expect {
+/// What the rows besides jobs and pipelines are known by in their table: keys by their bare number.
+fn name(key: RowKey) -> String {
+    match key {
+        RowKey::Job(key) => format!("job {}.{}", key.job, key.attempt),
+        RowKey::Pipeline(id) => format!("pipeline {id}"),
+        RowKey::Key(key) => key.to_string(),
+        RowKey::Plan(id) => format!("plan {id}"),
+        RowKey::Pool(id) => format!("pool {id}"),
+        RowKey::Life(life) => format!("life {life}"),
+    }
+}
+
+fn put_other(on: &Connection, change: &Change) -> Result<bool, CiStoreError> {
+    let (key, version) = (name(change.row.key()), change.row.version().get());
+    let text = json(&change.row)?;
+    let made = match change.expect {
         None => on
             .prepare_cached("INSERT OR IGNORE INTO ci_keys(key, version, row) VALUES(?1, ?2, ?3)")?
-            .execute(params![key, version, json(row)?])?,
+            .execute(params![key, version, text])?,
         Some(old) => on
             .prepare_cached("UPDATE ci_keys SET version = ?2, row = ?3 WHERE key = ?1 AND version = ?4")?
-            .execute(params![key, version, json(row)?, old.get()])?,
+            .execute(params![key, version, text, old.get()])?,
     };
     Ok(made == 1)
 }
 
-/// The row of what only one job may hold.
-pub(super) fn key(on: &Connection, key: Key) -> Result<Option<KeyRow>, CiStoreError> {
-    let row: Option<String> = on
-        .prepare_cached("SELECT row FROM ci_keys WHERE key = ?1")?
-        .query_row([key.get().to_string()], |r| r.get(0))
-        .optional()?;
-    row.map(|row| parsed(&row)).transpose()
+/// A row that is neither a job nor a pipeline.
+pub(super) fn other(on: &Connection, key: RowKey) -> Result<Option<Row>, CiStoreError> {
+    let row: Option<String> =
+        on.prepare_cached("SELECT row FROM ci_keys WHERE key = ?1")?.query_row([name(key)], |r| r.get(0)).optional()?;
+    let row: Option<Row> = row.map(|row| parsed(&row)).transpose()?;
+    Ok(row.map(|row| row.read_at(crate::ci::centre::now())))
 }
 
 fn put_pipeline(on: &Connection, expect: Option<Version>, pipeline: &Pipeline) -> Result<bool, CiStoreError> {
@@ -179,7 +191,7 @@ pub(super) fn as_they_are(on: &Connection, changes: &[Change]) -> Result<Vec<Row
                 rows.extend(row.map(|row| parsed(&row).map(Row::Job)).transpose()?);
             }
             Row::Pipeline(row) => rows.extend(pipeline(on, row.id)?.map(Row::Pipeline)),
-            Row::Key(row) => rows.extend(key(on, row.key)?.map(Row::Key)),
+            Row::Key(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => rows.extend(other(on, change.row.key())?),
         }
     }
     Ok(rows)
@@ -210,4 +222,12 @@ pub(super) fn latest_of(on: &Connection, id: PipelineId) -> Result<Vec<Job>, CiS
     )?;
     let rows = query.query_map([signed(id.get())?], |r| r.get::<_, String>(0))?;
     rows.map(|row| parsed(&row?)).collect()
+}
+
+/// Every job that has not ended, and is as asked.
+pub(super) fn open_jobs(on: &Connection, is_wanted: impl Fn(&Job) -> bool) -> Result<Vec<Row>, CiStoreError> {
+    let mut query = on.prepare_cached("SELECT row FROM ci_jobs WHERE open = 1")?;
+    let jobs: Vec<Job> =
+        query.query_map([], |r| r.get::<_, String>(0))?.map(|row| parsed(&row?)).collect::<Result<_, _>>()?;
+    Ok(jobs.into_iter().filter(is_wanted).map(Row::Job).collect())
 }

@@ -17,7 +17,7 @@ fn submission(id: u64, cursor: (Cursor, Cursor)) -> Write {
     let config = Config::builder(Incarnation::new(1)).build().unwrap();
     let mut engine = Engine::new(config);
     let jobs = [NewJob { id: JobId::new(id), spec: JobSpec { order: 1, ..JobSpec::default() }, tag: None }];
-    let new = Submission { id: PipelineId::new(id), class: Class::new(1), priority: 0, jobs: &jobs };
+    let new = Submission { id: PipelineId::new(id), class: Class::new(1), priority: 0, jobs: &jobs, needs: &[] };
     let _call = engine.submit(Timestamp::from_millis(5), &new).unwrap();
     let Some(Effect::Persist { ticket }) = engine.poll_effect() else { panic!("a write") };
     let birth = birth(id, cursor, BirthOf::Jobs(CiFile::parse("a: {script: x}").unwrap(), vec![JobId::new(id)]));
@@ -68,7 +68,7 @@ fn a_conflict_changes_nothing_and_says_what_is_there_while_others_go_on() {
     }
     let writes = [Write { changes: stale, birth: None }, submission(2, (at(1, 0), at(2, 0)))];
     let told = store.write(&writes).unwrap();
-    let there: Vec<Row> = first.changes.iter().map(|c| c.row).collect();
+    let there: Vec<Row> = first.changes.iter().map(|c| c.row.clone()).collect();
     assert_eq!(told, [Written::Conflicted(there), Written::Committed]);
     assert_eq!(store.cursor(REPO).unwrap(), at(2, 0));
 }
@@ -78,8 +78,10 @@ fn a_row_moves_by_its_version_and_remembers_its_times() {
     let (_dir, store) = store();
     let first = submission(1, (at(0, 0), at(1, 0)));
     store.write(std::slice::from_ref(&first)).unwrap();
-    let rows: Vec<Row> = first.changes.iter().map(|c| c.row).collect();
-    let [Row::Job(mut job), Row::Pipeline(mut pipeline)] = rows[..] else { panic!("two rows") };
+    let rows: Vec<Row> = first.changes.iter().map(|c| c.row.clone()).collect();
+    let [Row::Job(mut job), Row::Pipeline(mut pipeline)] = <[Row; 2]>::try_from(rows).unwrap() else {
+        panic!("two rows")
+    };
     let old = job.version;
     job.version = job.version.next();
     job.state = tenon_jobqueue::State::Succeeded;

@@ -27,17 +27,8 @@ impl Tables {
 
 /// A new pipeline is born of a push; each of a repository of its own here, whose cursor nothing else moves.
 fn with_birth(changes: &[Change]) -> Write {
-    let new = changes.iter().find_map(|change| match change.row {
-        Row::Pipeline(row) => change.expect.is_none().then_some(row),
-        Row::Job(_) | Row::Key(_) => None,
-    });
-    let jobs: Vec<JobId> = changes
-        .iter()
-        .filter_map(|change| match change.row {
-            Row::Job(job) => Some(job.id()),
-            Row::Pipeline(_) | Row::Key(_) => None,
-        })
-        .collect();
+    let new = changes.iter().filter(|change| change.expect.is_none()).find_map(|change| change.row.as_pipeline());
+    let jobs: Vec<JobId> = changes.iter().filter_map(|change| Some(change.row.as_job()?.id())).collect();
     let birth = new.map(|row| Birth {
         pipeline: row.id,
         repo: row.id.get(),

@@ -1,0 +1,96 @@
+//! Where each job of a pipeline stands, in four bits a job.
+
+use alloc::boxed::Box;
+
+/// Where a job stands, as far as those that wait for it are concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(u8)]
+pub enum JobClass {
+    /// No decision was made about it.
+    #[default]
+    Undecided = 0,
+    /// It is in progress, or waits for an approval that the pipeline waits for.
+    Active = 1,
+    /// It waits for an approval that nobody waits for.
+    Ignored = 2,
+    /// It succeeded, stands for an earlier result, was skipped by a filter, or failed and may.
+    Good = 3,
+    /// It failed and may not.
+    Failed = 4,
+    /// It was skipped because of what it waits for.
+    Skipped = 5,
+    /// It was stopped or superseded, and may not be.
+    Stopped = 6,
+}
+
+impl JobClass {
+    /// Every class, by number.
+    pub const ALL: [Self; 7] =
+        [Self::Undecided, Self::Active, Self::Ignored, Self::Good, Self::Failed, Self::Skipped, Self::Stopped];
+}
+
+/// The class of each job of a pipeline, by the job's place in the [`Plan`](crate::Plan).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct Outcomes(Box<[u8]>);
+
+impl Outcomes {
+    /// As many jobs, all undecided.
+    #[must_use]
+    pub fn new(jobs: usize) -> Self {
+        Self(alloc::vec![0; jobs.div_ceil(2)].into())
+    }
+
+    /// The vector with these bytes, two jobs a byte, the first in the lower bits.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether nothing is in it: the pipeline has no plan.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The class of the job at this place; `Undecided` beyond the end.
+    #[must_use]
+    pub fn get(&self, place: usize) -> JobClass {
+        let byte = self.0.get(place / 2).copied().unwrap_or(0);
+        let code = if place.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
+        JobClass::ALL.get(usize::from(code)).copied().unwrap_or_default()
+    }
+
+    /// Gives the job at this place a class; nothing happens beyond the end.
+    pub fn set(&mut self, place: usize, class: JobClass) {
+        if let Some(byte) = self.0.get_mut(place / 2) {
+            let code = class as u8;
+            *byte = if place.is_multiple_of(2) { *byte & 0xf0 | code } else { *byte & 0x0f | code << 4 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_job_has_its_four_bits() {
+        let mut all = Outcomes::new(1_001);
+        assert_eq!(all.as_bytes().len(), 501);
+        for place in 0..1_001 {
+            all.set(place, JobClass::ALL[place % 7]);
+        }
+        all.set(5_000, JobClass::Failed);
+        assert!((0..1_001).all(|place| all.get(place) == JobClass::ALL[place % 7]));
+        assert_eq!(all.get(5_000), JobClass::Undecided);
+        assert_eq!(Outcomes::from_bytes(all.as_bytes()), all);
+    }
+}
