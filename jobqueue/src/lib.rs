@@ -183,6 +183,7 @@ mod rate;
 mod reason;
 mod recent;
 mod rng;
+pub mod schedule;
 #[cfg(feature = "shared")]
 mod shared;
 mod slab;

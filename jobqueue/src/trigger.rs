@@ -154,12 +154,26 @@ impl Cron {
     /// Whether the schedule names this minute.
     #[must_use]
     pub fn matches(&self, at: &Civil) -> bool {
-        let [minutes, hours, days, months, weekdays] = self.fields;
-        let named = |field: u64, number: u8| number < 64 && field & (1 << number) != 0;
+        let [minutes, hours, ..] = self.fields;
+        self.names_day(at) && named(minutes, at.minute) && named(hours, at.hour)
+    }
+
+    /// Whether the schedule names this day.
+    pub(crate) fn names_day(&self, at: &Civil) -> bool {
+        let [_, _, days, months, weekdays] = self.fields;
         let (day, weekday) = (named(days, at.day), named(weekdays, at.weekday));
         let on_day = if self.either_day { day || weekday } else { day && weekday };
-        on_day && named(minutes, at.minute) && named(hours, at.hour) && named(months, at.month)
+        on_day && named(months, at.month)
     }
+
+    /// Whether the schedule names every hour, so that it goes by the time that passes and not by the time of the day.
+    pub(crate) fn is_every_hour(&self) -> bool {
+        (0..24).all(|hour| named(self.fields[1], hour))
+    }
+}
+
+const fn named(field: u64, number: u8) -> bool {
+    number < 64 && field & (1 << number) != 0
 }
 
 fn cron_item(item: &str, least: u32, most: u32) -> Option<u64> {
