@@ -15,8 +15,8 @@
 //!    a write, the host makes it, and only then is it so; nothing is emitted that relies on a write before that write
 //!    was told as made. Several engines may share one database: versions decide, and write ids tell whose write it was.
 //!
-//! Beside them stand two pure helpers: [`component`], the template that a worker follows with one job, and [`trigger`],
-//! which says what pipelines an event starts.
+//! Beside them stand three pure helpers: [`component`], the template that a worker follows with one job, [`trigger`],
+//! which says what pipelines an event starts, and [`schedule`], which says when the clock starts one.
 //!
 //! # The loop
 //!
@@ -35,12 +35,13 @@
 //! written, and because nothing is refused before the row was read again. A worker pulls, gets [`Effect::Assign`],
 //! acknowledges with the assignment's token, **starts only when that is answered**, sends heartbeats, and reports.
 //!
-//! Here is the whole of it, with rows in memory ([`memory::MemoryRows`] does what any database must):
+//! Here is the whole of it, with a store in memory:
 //!
 //! ```
 //! use tenon_jobqueue::memory::MemoryRows;
 //! use tenon_jobqueue::*;
 //!
+//! // Yours: tables in a database. A write changes all its rows, each from the version it expects, or none.
 //! let (mut db, mut now) = (MemoryRows::default(), Timestamp::from_millis(1));
 //! let mut engine = Engine::new(Config::builder(Incarnation::new(1)).seed(7).build()?);
 //! let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
@@ -61,14 +62,13 @@
 //!                 if db.write(engine.changes(ticket)) {
 //!                     engine.handle_committed(now, ticket);
 //!                 } else {
-//!                     let rows = db.read(Want::Written(ticket), engine.changes(ticket));
-//!                     engine.handle_conflicted(now, ticket, &rows);
+//!                     let fresh = db.read(Want::Written(ticket), engine.changes(ticket));
+//!                     engine.handle_conflicted(now, ticket, &fresh);
 //!                 }
 //!             }
 //!             Effect::Fetch { ask, want } => {
 //!                 let written = if let Want::Written(ticket) = want { engine.changes(ticket) } else { &[] };
-//!                 let rows = db.read(want, written);
-//!                 engine.handle_rows(now, ask, &rows);
+//!                 engine.handle_rows(now, ask, &db.read(want, written));
 //!             }
 //!             // In life this goes to the worker, whose words come back by the network.
 //!             Effect::Assign { assignment, .. } => {
@@ -107,14 +107,34 @@
 //! on the key. Should the answer of the database be lost, tell `handle_unknown`: the rows are read again and their
 //! write ids tell. Answer [`Effect::Fetch`] with what the database says now, never from a cache.
 //!
-//! The README has a store on `SQLite` to copy, and says what differs on `PostgreSQL`. The feature `testkit` brings a module
-//! that tortures your own store and tells which rule it breaks.
+//! Ready stores on `SQLite` and `PostgreSQL` are in the repository's `examples/lib/job-store`; the README shows how to take
+//! one, and how to write your own. The feature `testkit` brings a module that tortures your own store and tells which rule
+//! it breaks.
 //!
 //! Once in a while, page through the rows that have not ended and tell them to [`Engine::compensate`]: whatever was
 //! lost between a database and a queue comes back by that.
 //!
 //! A worker whose death the host sees ([`Engine::handle_worker_gone`]) gives its jobs back at once; otherwise they come
 //! back when their leases end. Dead jobs are rows in state `Dead`, for you to list; [`Engine::retry`] revives one.
+//!
+//! # Defaults
+//!
+//! ```
+//! # use tenon_jobqueue::{Limits, Policy};
+//! let policy = Policy::default();
+//! assert_eq!((policy.ack_ms, policy.lease_ms, policy.abort_ms), (10_000, 60_000, 30_000)); // milliseconds
+//! assert_eq!(policy.timeout_ms, 3_600_000); // an hour from the acknowledgement to the result
+//! assert_eq!((policy.backoff_ms, policy.backoff_cap_ms), (1_000, 60_000));
+//! assert_eq!((policy.max_attempts, policy.max_crashes, policy.max_nacks), (1, 3, 100));
+//! let limits = Limits::default();
+//! assert_eq!((limits.jobs, limits.jobs_per_tag, limits.pipelines), (10_000_000, 10_000_000, 10_000_000));
+//! assert_eq!((limits.jobs_per_pipeline, limits.pull, limits.calls, limits.effects), (1_000, 1_000, 100_000, 1_000_000));
+//! assert_eq!((limits.pools, limits.tags, limits.tags_per_pool), (10_000, 1_000_000, 10_000));
+//! assert_eq!((limits.keys, limits.filters, limits.results), (100_000, 10_000, 100_000));
+//! ```
+//!
+//! Compensation leaves rows alone that are younger than 5,000 ms ([`settling_ms`](ConfigBuilder::settling_ms)); a heartbeat
+//! is written after 30 % of the lease, a request is tried 8 times, and one call of `handle_timeout` acts on 10,000 deadlines.
 //!
 //! # Who is next
 //!

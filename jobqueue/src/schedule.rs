@@ -150,8 +150,8 @@ pub fn next_after(cron: &Cron, after: Timestamp, clocks: &impl Fn(Timestamp) -> 
             return Some(Timestamp::from_millis(at * MINUTE));
         }
         // Of days that are not named only their ends are looked at, since the clocks may change there.
-        let to_midnight = DAY_MINUTES - minute_of_day(&scan.shown);
-        let jump = if at >= first && to_midnight > 2 * LARGEST_CHANGE && !cron.names_day(&scan.shown) {
+        let to_midnight = DAY_MINUTES - minute_of_day(scan.shown);
+        let jump = if at >= first && to_midnight > 2 * LARGEST_CHANGE && !cron.names_day(scan.shown) {
             to_midnight - LARGEST_CHANGE
         } else {
             1
@@ -182,7 +182,7 @@ impl Scan {
         self.minute += minutes;
         self.shown = clocks(Timestamp::from_millis(self.minute * MINUTE));
         self.again = self.again.saturating_sub(minutes);
-        let moved = (minute_of_day(&self.shown) + DAY_MINUTES - minute_of_day(&before)) % DAY_MINUTES;
+        let moved = (minute_of_day(self.shown) + DAY_MINUTES - minute_of_day(before)) % DAY_MINUTES;
         let change = (moved + 2 * DAY_MINUTES - minutes % DAY_MINUTES) % DAY_MINUTES;
         self.skipped = None;
         // A longer step was taken on a day that the schedule does not name: what the clocks did there is of no interest.
@@ -201,7 +201,7 @@ impl Scan {
         let now = self.again == 0 && cron.matches(&self.shown);
         now || self.skipped.is_some_and(|(before, minutes)| {
             (1..=minutes).any(|ahead| {
-                let minute = minute_of_day(&before) + ahead;
+                let minute = minute_of_day(before) + ahead;
                 // A gap over midnight belongs to the day that follows it.
                 let day = if minute >= DAY_MINUTES { self.shown } else { before };
                 let small = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
@@ -212,6 +212,6 @@ impl Scan {
     }
 }
 
-const fn minute_of_day(shown: &Civil) -> u64 {
+const fn minute_of_day(shown: Civil) -> u64 {
     shown.hour as u64 * 60 + shown.minute as u64
 }

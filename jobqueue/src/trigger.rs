@@ -155,11 +155,11 @@ impl Cron {
     #[must_use]
     pub fn matches(&self, at: &Civil) -> bool {
         let [minutes, hours, ..] = self.fields;
-        self.names_day(at) && named(minutes, at.minute) && named(hours, at.hour)
+        self.names_day(*at) && named(minutes, at.minute) && named(hours, at.hour)
     }
 
     /// Whether the schedule names this day.
-    pub(crate) fn names_day(&self, at: &Civil) -> bool {
+    pub(crate) fn names_day(&self, at: Civil) -> bool {
         let [_, _, days, months, weekdays] = self.fields;
         let (day, weekday) = (named(days, at.day), named(weekdays, at.weekday));
         let on_day = if self.either_day { day || weekday } else { day && weekday };

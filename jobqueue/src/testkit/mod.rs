@@ -8,23 +8,39 @@
 //!
 //! # What you must persist, and when
 //!
+//! The tables of the ready stores, for `SQLite` and for `PostgreSQL`:
+//!
+//! ```sql
+//! CREATE TABLE jobqueue_rows(
+//!   kind SMALLINT NOT NULL,    -- 0 a job, 1 a pipeline, 2 a key, 3 a plan, 4 a pool, 5 a life of an engine
+//!   id BIGINT NOT NULL,        -- the number of the job, pipeline, key, pool or life; a plan has its pipeline's
+//!   attempt INT NOT NULL,      -- the job's attempt; 0 for other kinds
+//!   pipeline BIGINT,           -- of a job, a pipeline or a plan
+//!   version INT NOT NULL,      -- a row is changed only from the version that the engine expects
+//!   open BOOLEAN NOT NULL,     -- a job that has not ended, a pipeline that is open
+//!   owes BOOLEAN NOT NULL,     -- a pipeline that any engine may go on with
+//!   holds BIGINT,              -- the key that a job holds
+//!   life BIGINT,               -- the life of an engine that a leased job is charged to
+//!   row BYTEA NOT NULL,        -- the whole row
+//!   PRIMARY KEY(kind, id, attempt));
+//! CREATE INDEX jobqueue_open ON jobqueue_rows(kind, id) WHERE open;
+//! CREATE INDEX jobqueue_of ON jobqueue_rows(pipeline) WHERE pipeline IS NOT NULL;
+//! CREATE INDEX jobqueue_owes ON jobqueue_rows(id) WHERE owes;
+//! CREATE INDEX jobqueue_holds ON jobqueue_rows(holds) WHERE holds IS NOT NULL;
+//! CREATE TABLE jobqueue_numbers(name TEXT PRIMARY KEY, value BIGINT NOT NULL);
+//! ```
+//!
 //! | what | when | how, in SQL |
 //! |---|---|---|
-//! | the engine's incarnation | before [`Engine::new`](crate::Engine::new), in every life | `UPDATE numbers SET value = value + 1 WHERE name = 'engine' RETURNING value` |
+//! | the number of a life | before [`Engine::new`](crate::Engine::new), in every life | `INSERT INTO jobqueue_numbers(name, value) VALUES('life', 1) ON CONFLICT(name) DO UPDATE SET value = jobqueue_numbers.value + 1 RETURNING value` |
 //! | all rows of [`Engine::changes`](crate::Engine::changes) | on [`Effect::Persist`](crate::Effect::Persist), before `handle_committed` | one transaction; each statement must touch exactly one row, else roll back and tell `handle_conflicted` |
-//! | … a row that is new (`expect` is `None`) | | `INSERT INTO jobs(job, attempt, pipeline, version, open, row) VALUES(…)`, the primary key being `(job, attempt)` |
-//! | … a row that is there | | `UPDATE jobs SET version = :new, open = :open, row = :row WHERE job = :job AND attempt = :attempt AND version = :expect` |
+//! | … a row that is new (`expect` is `None`) | | `INSERT INTO jobqueue_rows(…) VALUES(…) ON CONFLICT DO NOTHING` |
+//! | … a row that is there | | `UPDATE jobqueue_rows SET version = :new, open = :open, …, row = :row WHERE kind = :kind AND id = :id AND attempt = :attempt AND version = :expect` |
+//! | … a guard (`expect` is the row's own version) | | `SELECT kind FROM jobqueue_rows WHERE kind = :kind AND id = :id AND attempt = :attempt AND version = :expect FOR SHARE` |
 //! | nothing | for every other effect | |
 //!
-//! And what you must be able to read, always as it is and never from a cache:
-//!
-//! | for | in SQL |
-//! |---|---|
-//! | [`Want::Job`] | `SELECT row FROM jobs WHERE job = :job ORDER BY attempt DESC LIMIT 1`, with its pipeline's row and its key's |
-//! | [`Want::Pipeline`] | the row, and of each of its jobs the largest attempt |
-//! | [`Want::Key`] | `SELECT row FROM keys WHERE key = :key` |
-//! | [`Want::Written`], a conflict | the row of each of the write's primary keys |
-//! | a restart, a page for compensation | `SELECT row FROM jobs WHERE open`, `SELECT row FROM pipelines WHERE open` |
+//! And what you must be able to read, always as it is and never from a cache: what each [`Want`] asks for stands on its
+//! item. [`MemoryRows`](crate::memory::MemoryRows) is the model; a restart loads [`MemoryRows::open`](crate::memory::MemoryRows::open).
 
 mod run;
 mod truth;

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 fn jobs(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jobs"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jobrunner"));
     command.current_dir(folder).args(arguments);
     command
 }

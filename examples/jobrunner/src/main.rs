@@ -1,0 +1,125 @@
+//! A persistent job runner: shell commands in a queue that survives `kill -9`, on `SQLite` or, with several servers, on
+//! `PostgreSQL`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program does")]
+
+mod centre;
+mod work;
+
+use std::path::Path;
+use std::thread::scope;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use centre::{Answered, Ask, Centre, NewCommand};
+use clap::{Parser, Subcommand};
+use job_store::{SqliteStore, Store};
+use tenon_jobqueue::{Answer, JobId, PoolId, PoolSpec, Row, Tag, Timestamp, Worker, WorkerName};
+
+/// How long a command waits for the database.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A queue of shell commands that survives kill -9.
+#[derive(Parser)]
+struct Args {
+    /// A file of this machine, or a database that several servers share (`postgres://user@host/name`).
+    #[arg(long, default_value = "jobs.db", global = true)]
+    store: String,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Puts a command into the queue of its tag.
+    Submit(NewCommand),
+    /// Stops a job, wherever it stands.
+    Abort { job: u64 },
+    /// Runs what is in the queues of these tags, until no queue holds anything; any number of these may run.
+    Run {
+        /// Commands that this process runs at once.
+        #[arg(long, default_value_t = 2)]
+        workers: u64,
+        #[arg(long, default_values_t = [0])]
+        tag: Vec<u32>,
+        /// Goes on when the queues are empty.
+        #[arg(long)]
+        forever: bool,
+    },
+    /// Prints every job.
+    List,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let store = open(&args.store)?;
+    match args.what {
+        What::Submit(command) => {
+            let mut centre = Centre::new(store)?;
+            let asked = centre.submit(&command)?;
+            finished(&centre.wait(&asked, PATIENCE)?)
+        }
+        What::Abort { job } => {
+            let mut centre = Centre::new(store)?;
+            let asked = centre.ask(Ask::Abort(JobId::new(job)));
+            finished(&centre.wait(&asked, PATIENCE)?)
+        }
+        What::Run { workers, tag, forever } => {
+            let mut centre = Centre::new(store)?;
+            let tags = tag.iter().map(|tag| Tag::new(*tag, 0)).collect();
+            centre.put_pool(PoolSpec { id: PoolId::new(1), tags, ..PoolSpec::default() })?;
+            let incarnation = centre.incarnation();
+            let desk = centre.desk();
+            scope(|threads| {
+                for name in 0..workers {
+                    // A name of its own in every process, so that none takes another's jobs for its own.
+                    let me = Worker { name: WorkerName::new((incarnation.get() << 8) | name), incarnation };
+                    let desk = desk.clone();
+                    threads.spawn(move || work::work(&desk, me));
+                }
+                drop(desk);
+                centre.run(forever)
+            })
+        }
+        What::List => list(store),
+    }
+}
+
+fn open(place: &str) -> Result<Box<dyn Store>> {
+    if !place.starts_with("postgres://") && !place.starts_with("postgresql://") {
+        let store = SqliteStore::open(Path::new(place));
+        return Ok(Box::new(store.with_context(|| format!("{place} cannot be used as a queue"))?));
+    }
+    #[cfg(feature = "postgres")]
+    return Ok(Box::new(job_store::BlockingPostgresStore::open(place).context("the database cannot be used")?));
+    #[cfg(not(feature = "postgres"))]
+    bail!("this jobrunner was built without PostgreSQL: build it with --features postgres")
+}
+
+fn finished(answered: &Answered) -> Result<()> {
+    if let Answer::Refused(why) = answered.answer {
+        bail!("refused: {why}");
+    }
+    Ok(())
+}
+
+fn list(mut store: Box<dyn Store>) -> Result<()> {
+    let mut from = Some(JobId::new(0));
+    while let Some(first) = from {
+        let rows = store.jobs(first, 1_000)?;
+        rows.iter().for_each(tell);
+        let last = rows.last().and_then(|row| Some(row.as_job()?.id()));
+        from = last.and_then(|last| last.get().checked_add(1)).map(JobId::new);
+    }
+    Ok(())
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn tell(row: &Row) {
+    if let Row::Job(job) = row {
+        println!("job {}, attempt {}: {:?} ({})", job.id(), job.attempt(), job.state, job.reason);
+    }
+}
