@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use job_store::{Store, Write};
+use job_store::{Firing, Store, Write};
 use tenon_jobqueue::{
     Act, Answer, AskId, Assignment, CallId, Change, Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, Key,
     LeaseToken, NewJob, PipelineId, Policy, PoolId, PoolSpec, PullRequest, Refused, Row, Submission, Tag, Ticket, Want,
     Worker,
 };
 
-use crate::{now, tell};
+use crate::{PATIENCE, now, tell};
 
 /// A lease; the worker's heartbeats come several times within it.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
@@ -35,10 +35,31 @@ pub(crate) struct NewCommand {
     /// How often it may fail before it is given up.
     #[arg(long, default_value_t = 1)]
     attempts: u16,
+    /// How often its runner may die under it before it is given up.
+    #[arg(long, default_value_t = 3)]
+    crashes: u16,
     /// Of all commands with this key one runs at a time.
     #[arg(long)]
     key: Option<u64>,
     command: String,
+}
+
+impl NewCommand {
+    /// What a schedule keeps: a line of numbers, then the command.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Self { priority, tag, attempts, crashes, key, command } = self;
+        let key = key.map_or_else(String::new, |key| key.to_string());
+        format!("{priority} {tag} {attempts} {crashes} {key}\n{command}").into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (numbers, command) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+        let mut numbers = numbers.split(' ');
+        let (priority, tag) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        let (attempts, crashes) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        let key = numbers.next().and_then(|key| key.parse().ok());
+        Some(Self { priority, tag, attempts, crashes, key, command: command.to_owned() })
+    }
 }
 
 /// What is asked of the centre.
@@ -91,6 +112,8 @@ pub(crate) struct Centre {
     unread: Vec<(AskId, Want)>,
     /// What is written beside jobs that are being submitted.
     payloads: BTreeMap<JobId, String>,
+    /// The firings of schedules that start what is being submitted.
+    firings: BTreeMap<PipelineId, Firing>,
     /// Where the next page begins.
     page: PipelineId,
     failing: bool,
@@ -109,6 +132,7 @@ impl Centre {
             waiting: BTreeMap::new(),
             unread: Vec::new(),
             payloads: BTreeMap::new(),
+            firings: BTreeMap::new(),
             page: PipelineId::new(0),
             failing: false,
         })
@@ -129,8 +153,13 @@ impl Centre {
     /// Submits a command, as a pipeline of one job.
     pub(crate) fn submit(&mut self, new: &NewCommand) -> Result<Receiver<Answered>> {
         let id = self.store.next_ids(1)?;
+        self.submit_as(id, new)
+    }
+
+    fn submit_as(&mut self, id: u64, new: &NewCommand) -> Result<Receiver<Answered>> {
+        let (max_attempts, max_crashes) = (new.attempts, new.crashes);
         let lease_ms = u32::try_from(LEASE.as_millis())?;
-        let policy = Policy { max_attempts: new.attempts, lease_ms, timeout_ms: 0, ..Policy::default() };
+        let policy = Policy { max_attempts, max_crashes, lease_ms, timeout_ms: 0, ..Policy::default() };
         let spec = JobSpec { policy, key: new.key.map(Key::new), ..JobSpec::default() };
         let job = NewJob { id: JobId::new(id), spec, tag: Some(Tag::new(new.tag, 0)) };
         self.payloads.insert(job.id, new.command.clone());
@@ -140,6 +169,23 @@ impl Centre {
             Submission { id: pipeline, class: Class::new(0), priority: new.priority, jobs: &jobs, needs: &[] };
         let call = self.engine.submit(now(), &submission);
         Ok(self.await_call(call))
+    }
+
+    /// Starts what schedules have come due, each in the write that moves its schedule: if another runner has fired
+    /// meanwhile, nothing is written.
+    fn fire(&mut self) -> Result<()> {
+        for row in self.store.due(now(), 100)? {
+            let Some(firing) = row.firing(now())? else { continue };
+            let Some(new) = NewCommand::decode(&row.payload).filter(|_| firing.decision.fire.is_some()) else {
+                let _moved = self.store.write(&[Write { firing: Some(firing), ..Write::of(&[]) }])?;
+                continue;
+            };
+            let id = self.store.next_ids(1)?;
+            self.firings.insert(PipelineId::new(id), firing);
+            drop(self.submit_as(id, &new)?);
+            self.settle();
+        }
+        Ok(())
     }
 
     /// Asks the engine.
@@ -191,7 +237,8 @@ impl Centre {
 
     /// Serves the workers. Without `forever`, until no job is left.
     pub(crate) fn run(mut self, forever: bool) -> Result<()> {
-        let mut ticked = Instant::now();
+        let _counted = self.engine.load(now(), &self.store.open_rows()?);
+        let (mut ticked, mut fired, mut empty_since) = (Instant::now(), Instant::now(), None);
         loop {
             match self.asked.recv_timeout(TICK) {
                 Ok((what, answer)) => self.put(what, answer),
@@ -204,9 +251,21 @@ impl Centre {
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
                 self.engine.handle_timeout(now());
-                if self.look_around() && !forever {
+                let is_empty = self.look_around();
+                let since = *empty_since.get_or_insert_with(Instant::now);
+                if !is_empty {
+                    empty_since = None;
+                } else if self.engine.jobs() == 0 && !forever {
                     // The workers' next question finds nobody.
                     return Ok(());
+                } else if since.elapsed() > PATIENCE && !forever {
+                    bail!("the queue is empty, and the engine still holds {} jobs", self.engine.jobs());
+                }
+            }
+            if fired.elapsed() >= Duration::from_secs(1) {
+                fired = Instant::now();
+                if let Err(why) = self.fire() {
+                    eprintln!("schedules cannot be looked at: {why:#}");
                 }
             }
             self.settle();
@@ -266,7 +325,7 @@ impl Centre {
         let all: Vec<Vec<Change>> = tickets.iter().map(changes).collect();
         let payloads: Vec<Vec<(JobId, &[u8])>> = all.iter().map(|changes| beside(changes, &self.payloads)).collect();
         let writes: Vec<Write<'_>> =
-            all.iter().zip(&payloads).map(|(changes, payloads)| Write { payloads, ..Write::of(changes) }).collect();
+            all.iter().zip(&payloads).map(|(changes, payloads)| self.write_of(changes, payloads)).collect();
         let told = self.store.write(&writes);
         match told {
             Ok(told) => {
@@ -291,6 +350,13 @@ impl Centre {
                 false
             }
         }
+    }
+
+    /// A write, with the firing of the schedule that has started its pipeline.
+    fn write_of<'a>(&self, changes: &'a [Change], payloads: &'a [(JobId, &'a [u8])]) -> Write<'a> {
+        let mut new = changes.iter().filter(|change| change.expect.is_none());
+        let firing = new.find_map(|change| self.firings.get(&change.row.as_pipeline()?.id)).copied();
+        Write { changes, payloads, firing }
     }
 
     /// Reads what the engine has asked for; what the database fails to answer is asked again later.

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use centre::{Answered, Ask, Centre, NewCommand};
 use clap::{Parser, Subcommand};
-use job_store::{SqliteStore, Store};
+use job_store::{NewSchedule, SqliteStore, Store};
+use tenon_jobqueue::schedule::Missed;
 use tenon_jobqueue::{Answer, JobId, PoolId, PoolSpec, Row, Tag, Timestamp, Worker, WorkerName};
 
 /// How long a command waits for the database.
@@ -47,6 +48,43 @@ enum What {
     },
     /// Prints every job.
     List,
+    /// Puts a command into the queue whenever its time has come, while a runner runs; or ends that.
+    Schedule {
+        #[command(subcommand)]
+        what: OnSchedule,
+    },
+}
+
+#[derive(Subcommand)]
+enum OnSchedule {
+    /// Makes a schedule.
+    Add {
+        /// Minute, hour, day, month and weekday, such as '30 2 * * 1-5'.
+        #[arg(long)]
+        cron: String,
+        /// The time zone that it goes by.
+        #[arg(long, default_value = "UTC")]
+        zone: String,
+        /// What becomes of times at which no runner ran.
+        #[arg(long, value_enum, default_value_t = IfMissed::Skip)]
+        missed: IfMissed,
+        #[command(flatten)]
+        command: NewCommand,
+    },
+    /// Ends a schedule; what it has put into the queue stays.
+    End { schedule: u64 },
+    /// Prints every schedule, with the time that comes next.
+    List,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum IfMissed {
+    /// They are left out.
+    Skip,
+    /// The last stands for all.
+    Once,
+    /// Each is made up for.
+    All,
 }
 
 fn main() -> Result<()> {
@@ -81,6 +119,7 @@ fn main() -> Result<()> {
             })
         }
         What::List => list(store),
+        What::Schedule { what } => schedule(store, what),
     }
 }
 
@@ -98,6 +137,29 @@ fn open(place: &str) -> Result<Box<dyn Store>> {
 fn finished(answered: &Answered) -> Result<()> {
     if let Answer::Refused(why) = answered.answer {
         bail!("refused: {why}");
+    }
+    Ok(())
+}
+
+fn schedule(mut store: Box<dyn Store>, what: OnSchedule) -> Result<()> {
+    match what {
+        OnSchedule::Add { cron, zone, missed, command } => {
+            let missed = match missed {
+                IfMissed::Skip => Missed::Skip,
+                IfMissed::Once => Missed::Once,
+                IfMissed::All => Missed::All,
+            };
+            let id = store.put_schedule(&NewSchedule { cron, zone, missed, payload: command.encode() }, now())?;
+            println!("schedule {id}");
+        }
+        OnSchedule::End { schedule } if !store.end_schedule(schedule)? => bail!("there is no schedule {schedule}"),
+        OnSchedule::End { .. } => {}
+        OnSchedule::List => {
+            for row in store.schedules()? {
+                let next = row.schedule.next.map_or_else(|| "never".into(), |at| format!("at {} ms", at.as_millis()));
+                println!("schedule {}: {} {}, {:?}; next {next}", row.id, row.cron, row.zone, row.schedule.missed);
+            }
+        }
     }
     Ok(())
 }

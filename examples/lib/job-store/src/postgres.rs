@@ -27,7 +27,7 @@ use crate::{Error, Write, Written, first_of, halves, sql};
 /// How often a write is tried that the server broke off because of another (a deadlock): nothing of it was made.
 const TRIES: u32 = 5;
 /// How long the server may take for one call.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Programs that start together make the tables one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7310590000071551)";
 /// Rows are written again several times before they rest: room for that beside them spares the indices.
@@ -49,7 +49,9 @@ macro_rules! statements {
 
         impl Statements {
             async fn prepare(client: &Client) -> Result<Self, Error> {
-                Ok(Self { $($name: client.prepare($sql).await?,)* })
+                // All at once: one way to the server and back.
+                let ($($name,)*) = tokio::try_join!($(Box::pin(client.prepare($sql)),)*)?;
+                Ok(Self { $($name,)* })
             }
         }
     };
@@ -110,7 +112,7 @@ impl PostgresStore {
     pub async fn open(url: &str) -> Result<Self, Error> {
         let mut config: Config = url.parse()?;
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(PATIENCE / 2);
+            config.connect_timeout(PATIENCE / 3);
         }
         Self::open_with(move || {
             let config = config.clone();
@@ -465,7 +467,7 @@ async fn put_all<S: ToStatement + ?Sized>(
     }
     for Firing { schedule, version, decision } in writes.iter().filter_map(|write| write.firing) {
         let (last, next) = schedule::times(&decision.schedule);
-        let with: [&(dyn ToSql + Sync); 4] = [&schedule.cast_signed(), &version.cast_signed(), &last, &next];
+        let with: [&(dyn ToSql + Sync); 4] = [&last, &next, &schedule.cast_signed(), &version.cast_signed()];
         if tx.execute(move_schedule, &with).await? != 1 {
             return Ok(false);
         }

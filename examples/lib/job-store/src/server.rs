@@ -114,6 +114,17 @@ impl Server {
         child.wait().map(drop)
     }
 
+    /// Says this to its database, as its superuser.
+    ///
+    /// # Errors
+    ///
+    /// The server is down, or does not take it.
+    pub fn psql(&self, sql: &str) -> io::Result<()> {
+        let (mut psql, _) = self.command("psql")?;
+        psql.args(["-q", "-U", "tenon", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-c", sql, "postgres"]);
+        if psql.status()?.success() { Ok(()) } else { Err(io::Error::other("psql failed")) }
+    }
+
     /// The address of its database, as programs take it.
     #[must_use]
     pub fn url(&self) -> String {

@@ -1,4 +1,5 @@
-//! The statements that both databases take as they stand. `?1` is `$1` where the database wants it so.
+//! The statements that both databases take as they stand. `SQLite` counts parameters as it meets them, so each statement
+//! names them in their order.
 
 /// The schema, in the order in which it grew: number n brings a database from version n - 1 to version n.
 pub(crate) const MIGRATIONS: [&str; 1] = [include_str!("../schema.sql")];
@@ -49,7 +50,7 @@ pub(crate) const PAYLOAD: &str = "SELECT payload FROM jobqueue_payloads WHERE jo
 pub(crate) const PUT_SCHEDULE: &str = "INSERT INTO
  jobqueue_schedules(id, version, cron, zone, missed, last_ms, next_ms, payload) VALUES($1, 1, $2, $3, $4, $5, $6, $7)";
 pub(crate) const MOVE_SCHEDULE: &str = "UPDATE jobqueue_schedules
- SET version = version + 1, last_ms = $3, next_ms = $4 WHERE id = $1 AND version = $2";
+ SET version = version + 1, last_ms = $1, next_ms = $2 WHERE id = $3 AND version = $4";
 pub(crate) const END_SCHEDULE: &str = "DELETE FROM jobqueue_schedules WHERE id = $1";
 pub(crate) const SCHEDULES: &str = "SELECT id, version, cron, zone, missed, last_ms, next_ms, payload
  FROM jobqueue_schedules ORDER BY id";

@@ -196,7 +196,7 @@ fn scheduled(on: &Connection, sql: &str, with: impl Params) -> Result<Vec<Schedu
 fn fire(on: &Connection, firing: Option<Firing>) -> Result<bool, Error> {
     let Some(Firing { schedule, version, decision }) = firing else { return Ok(true) };
     let (last, next) = schedule::times(&decision.schedule);
-    let moved = on.prepare_cached(sql::MOVE_SCHEDULE)?.execute(params![schedule.cast_signed(), version, last, next])?;
+    let moved = on.prepare_cached(sql::MOVE_SCHEDULE)?.execute(params![last, next, schedule.cast_signed(), version])?;
     Ok(moved == 1)
 }
 
