@@ -3,10 +3,10 @@
 
 use crate::effect::Effect;
 use crate::goal::{Goal, Plan};
-use crate::id::{Ask, ChangeId, RepoId, Ticket};
+use crate::id::{Ask, ChangeId, Fence, RepoId, Ticket};
 use crate::reason::Reason;
 use crate::router::{Router, SwapResult};
-use crate::row::{FeedEntry, Row, RowState};
+use crate::row::{FeedEntry, Member, Role, Row, RowState};
 use crate::time::Timestamp;
 use crate::work::Owner;
 
@@ -30,6 +30,11 @@ pub(crate) struct Change {
     /// Whether the row that it goes by is one that the store held after the change began. What an older one says may be
     /// tried, but is no answer: another router may have changed it since.
     pub(crate) current: bool,
+    /// The seat of the learner that it lets in: it leaves again if the change fails.
+    pub(crate) joined: Option<Member>,
+    /// The fence of the row that the last swap was decided on, until its result is told.
+    pub(crate) unsure: Option<Fence>,
+    pub(crate) began: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) attempts: u32,
     pub(crate) timer: Timestamp,
@@ -45,6 +50,9 @@ impl Router {
             goal,
             stage: Stage::Waiting,
             current: false,
+            joined: None,
+            unsure: None,
+            began: self.now,
             deadline: self.now.after_millis(patience),
             attempts: 0,
             timer: Timestamp::MAX,
@@ -101,6 +109,12 @@ impl Router {
             return self.end_change(id, change, Err(Reason::Contended { attempts }));
         }
         change.attempts = change.attempts.saturating_add(1);
+        change.unsure = row.map(|row| row.fence);
+        if let Goal::Replace(request, _) = &change.goal {
+            let seat = |member: &&Member| member.role == Role::Learner && member.node == request.comes.node;
+            let comes = next.members.iter().find(seat).filter(|seat| row.is_none_or(|row| !row.members.contains(seat)));
+            change.joined = comes.copied().or(change.joined);
+        }
         change.stage = Stage::Swapping(self.state.swap(Owner::Change(id), row.cloned(), next, feed));
         self.park(id, change);
     }
@@ -118,9 +132,12 @@ impl Router {
         if let Some(root) = self.root_of_fork(&change) {
             self.state.work.end(root, Owner::Change(id));
         }
-        // Nobody asked for a lock; the row shows it.
-        if !matches!(change.goal, Goal::Lock(_)) {
+        // Nobody asked for the router's own; the row shows it.
+        if !change.goal.is_own() {
             self.state.effects.push_back(Effect::Changed { change: id, repo: change.repo, result });
+        }
+        if result.is_err() {
+            self.clear_up_after(&change);
         }
     }
 
@@ -168,7 +185,10 @@ impl Router {
     /// What became of a swap that a change asked for. The row, if one was told, is taken in already.
     pub(crate) fn change_swapped(&mut self, id: ChangeId, next: &Row, result: &SwapResult) {
         let Some(mut change) = self.state.changes.remove(&id) else { return };
-        change.current |= !matches!(result, SwapResult::Unknown);
+        if !matches!(result, SwapResult::Unknown) {
+            change.current = true;
+            change.unsure = None;
+        }
         match result {
             SwapResult::Moved => {
                 change.attempts = 0;
@@ -234,7 +254,8 @@ impl Router {
             recovery.paused();
         }
         if self.now >= change.deadline {
-            self.end_change(id, change, Err(Reason::Deadline));
+            let waits_for = self.change_waits_for(&change);
+            self.end_change(id, change, Err(Reason::Deadline { waits_for }));
         } else {
             self.show_row(change.repo);
             self.look_at_row(id, change);

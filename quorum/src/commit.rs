@@ -67,7 +67,7 @@ pub(crate) enum Flow {
 }
 
 impl Write {
-    pub(crate) fn view(&self) -> WriteView {
+    pub(crate) fn view(&self, router: &Router) -> WriteView {
         let phase = match self.phase {
             Phase::Locating(_) => WritePhase::Locating,
             Phase::Gathering => WritePhase::Gathering,
@@ -80,7 +80,7 @@ impl Write {
             Phase::Fencing(_) => WritePhase::Fencing,
         };
         let Self { repo, request, grant, answered, failing, .. } = *self;
-        WriteView { repo, request, phase, grant, answered, failing }
+        WriteView { repo, request, phase, waits_for: router.write_waits_for(self), grant, answered, failing }
     }
 }
 
@@ -222,11 +222,17 @@ impl Router {
 
     /// Whether N − W + 1 voters that were voters before the present configuration have persisted it.
     pub(crate) fn is_settled(&self, cell: &Cell) -> bool {
+        let (known, needed) = self.settling(cell);
+        known >= needed
+    }
+
+    /// How many of them have, and how many must.
+    pub(crate) fn settling(&self, cell: &Cell) -> (u32, u32) {
         let row = &cell.row;
         let old = || cell.standings.iter().filter(|standing| row.is_old_voter(&standing.member));
         let told = |s: &&Standing| s.report().is_some_and(|report| report.knows(row)) || self.is_lost(&s.member);
-        let told = old().filter(told).count();
-        old().next().is_none() || u32::try_from(told).is_ok_and(|told| told >= self.config.quorum.blocking())
+        let told = u32::try_from(old().filter(told).count()).unwrap_or(u32::MAX);
+        (told, if old().next().is_none() { 0 } else { self.config.quorum.blocking() })
     }
 
     /// Whether the disk that the member means is known to be gone: no gate on it will ever speak.
@@ -359,11 +365,12 @@ impl Router {
         self.with_write(id, |router, write| {
             write.timer = Timestamp::MAX;
             if !write.answered && router.now >= write.deadline {
+                let reason = Reason::Deadline { waits_for: router.write_waits_for(write) };
                 if write.grant.is_none() {
-                    return Flow::End(Outcome::NotApplied, Reason::Deadline);
+                    return Flow::End(Outcome::NotApplied, reason);
                 }
                 write.answered = true;
-                router.answer(id, write, Outcome::Unknown, Reason::Deadline);
+                router.answer(id, write, Outcome::Unknown, reason);
             }
             if router.now < write.retry {
                 return Flow::Again;

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::cancel::Leave;
 use crate::fence::Report;
 use crate::id::{Digest, Epoch, Fence, NodeId, RepoId, Revision, ShardId, Stamp, Version};
 use crate::migrate::Migration;
@@ -91,6 +92,8 @@ pub(crate) enum Goal {
     Migrate(Migration),
     /// The data-safety lock is set or lifted, as the members call for.
     Lock(RepoId),
+    /// A learner leaves.
+    Leave(Leave),
 }
 
 /// The next step.
@@ -109,9 +112,14 @@ impl Goal {
         matches!(self, Self::Create(_))
     }
 
-    /// Whether it waits for copies.
+    /// Whether it waits for copies, or for gates that may be slow to be raised.
     pub(crate) const fn copies(&self) -> bool {
-        matches!(self, Self::Replace(..) | Self::Recover(_) | Self::Migrate(_))
+        matches!(self, Self::Replace(..) | Self::Recover(_) | Self::Migrate(_) | Self::Leave(_))
+    }
+
+    /// Whether the router set it by itself: nobody waits for its answer.
+    pub(crate) const fn is_own(&self) -> bool {
+        matches!(self, Self::Lock(_) | Self::Leave(Leave { life: Some(_), .. }))
     }
 
     /// What is left to do, given the row (`None`: absent).
@@ -122,6 +130,7 @@ impl Goal {
                 Plan::Fail(Reason::NoSuchRepository { repo: *repo })
             }
             (Self::Replace(request, _), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
+            (Self::Leave(leave), None) => Plan::Fail(Reason::NoSuchRepository { repo: leave.repo }),
             (Self::Migrate(migration), None) => Plan::Fail(Reason::NoSuchRepository { repo: migration.request.root }),
             (Self::Recover(recovery), row) => recovery.plan(row, router),
             (Self::AcceptLoss(_, survivor, from), Some(row)) if row.state != RowState::Deleted => {
@@ -137,6 +146,7 @@ impl Goal {
             }
             (Self::Migrate(migration), Some(row)) => migration.plan(row, router),
             (Self::Lock(_), Some(row)) => router.plan_lock(row),
+            (Self::Leave(leave), Some(row)) => leave.plan(row, router),
             (Self::Replace(request, _), Some(row))
                 if row.state == (RowState::Pinned { node: request.leaves }) && !router.is_lost_node(row, request) =>
             {

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::cancel::ChangeView;
 use crate::effect::Effect;
 use crate::fence::Report;
 use crate::id::{Incarnation, NodeId, RepoId, Stamp, WriteId};
@@ -144,6 +145,8 @@ impl Router {
             tally: self.tally_of(&cell),
             members: members.collect(),
             writes: self.state.work.writes(repo).collect(),
+            changes: self.changes_of(repo).collect(),
+            left_behind: self.left_behind(&cell.row),
         })
     }
 
@@ -178,8 +181,12 @@ pub struct Explanation {
     pub tally: Tally,
     /// Each member.
     pub members: Vec<MemberExplained>,
-    /// Writes under way.
+    /// Writes under way; [`Router::write`] says what each waits for.
     pub writes: Vec<WriteId>,
+    /// Changes under way, and what each waits for: [`Router::cancel`] ends one.
+    pub changes: Vec<ChangeView>,
+    /// Learners that no change under way in this router brings in: [`Router::remove_learner`] lets one go.
+    pub left_behind: Vec<NodeId>,
 }
 
 /// One member's part in it.

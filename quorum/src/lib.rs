@@ -19,7 +19,8 @@
 //!
 //! ```text
 //!             begin_read, route_read, begin_write, abort_write,               (ask)
-//!             create, delete, replace, migrate, accept_loss, recover, inspect
+//!             create, delete, replace, remove_learner, migrate, cancel,
+//!             accept_loss, recover, inspect
 //!   host  ───────────────────────────────────────────────────────────►  Router
 //!         ◄───────────────────────────────────────────────────────────
 //!             poll_effect, to the store: SwapRow, FetchRow, FetchFeed,         (do)
@@ -45,6 +46,10 @@
 //! * **A node that is behind** is found by reads, reports and probes, and brought up by `Sync`.
 //! * **The life of a repository**: `create` (a fork names its parent), `delete`, `replace` a member, `migrate` a fork
 //!   family to another shard. Each ends in a `Changed`, and whatever was cut short is taken up by asking again.
+//! * **What is under way** is seen by [`Router::changes`] and [`Router::write`]: since when, in which phase, and what it
+//!   waits for, in numbers ([`WaitsFor`]); a change that runs out of time says the same ([`Reason::Deadline`]).
+//!   [`Router::cancel`] ends a change. A replacement that fails lets go whom it had brought in; a learner that a lost
+//!   router left behind is named by [`Router::explain`] and let go by [`Router::remove_learner`].
 //! * **Loss.** [`Router::findings`] says what is wrong with each replica, [`Router::inspect`] looks where no read
 //!   looks; `replace` a node whose disk is gone by itself. What one voter holds alone is pinned to it, and an operator
 //!   may end that: `accept_loss`.
@@ -196,6 +201,7 @@ extern crate alloc;
 mod assess;
 mod balance;
 mod ballot;
+mod cancel;
 mod change;
 mod commit;
 mod config;
@@ -230,10 +236,12 @@ mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;
+mod waits;
 mod work;
 mod write;
 
 pub use balance::Balance;
+pub use cancel::{ChangeKind, ChangePhase, ChangeView};
 pub use config::{Config, ConfigBuilder};
 pub use effect::Effect;
 pub use error::{ConfigError, GateRefusal, Refusal, RestoreError};
@@ -259,4 +267,5 @@ pub use row::{FeedEntry, Member, Members, Proof, Role, Row, RowState};
 pub use shared::{Shared, Stripe};
 pub use snapshot::Snapshot;
 pub use time::Timestamp;
+pub use waits::WaitsFor;
 pub use write::{GiveUp, Grant, Outcome, WritePhase, WriteRequest, WriteView};

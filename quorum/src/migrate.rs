@@ -10,11 +10,12 @@
 //! a number, the root's configuration in which it began: what was marked for the last one is marked anew before it
 //! counts as held, and only a root that is known to be past that configuration sends a fork home.
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::effect::Effect;
 use crate::goal::{Goal, Plan};
-use crate::id::{Ask, ChangeId, RepoId, Revision, ShardId};
+use crate::id::{Ask, ChangeId, NodeId, RepoId, Revision, ShardId};
 use crate::reason::Reason;
 use crate::router::Router;
 use crate::row::{Member, Members, Role, Row, RowState};
@@ -82,6 +83,9 @@ impl Migration {
 
     /// The next step from `row`.
     pub(crate) fn plan(&self, row: &Row, router: &Router) -> Plan {
+        if self.family != Family::Led && row.family != row.repo {
+            return Plan::Fail(Reason::NotTheRoot { root: row.family });
+        }
         let there = row.shard == self.request.to;
         let plan = match row.state {
             RowState::Deleted if self.family == Family::Led => Plan::Done,
@@ -91,7 +95,9 @@ impl Migration {
             RowState::Moving { to, .. } if to != self.request.to => Plan::Fail(Reason::Moving),
             RowState::Moving { .. } if there => Self::let_go(row, router),
             RowState::Moving { round, .. } if self.family == Family::Led => self.follow(row, round, router),
-            RowState::Moving { .. } if self.way == Way::Back => Self::learners_leave(row),
+            RowState::Moving { .. } if self.way == Way::Back || self.pinned(router).is_some() => {
+                Self::learners_leave(row)
+            }
             RowState::Moving { round, .. } => match &self.family {
                 Family::Known(others) if others.iter().all(|repo| self.is_held(*repo, round, router)) => {
                     self.swap(row, router)
@@ -99,17 +105,19 @@ impl Migration {
                 Family::Known(_) | Family::Unknown | Family::Asked(_) | Family::Led => Plan::Wait,
             },
             RowState::Live if there || self.goes_back(router) => self.done(there, router),
-            // It was marked, and another router took that back.
-            RowState::Live if matches!(self.family, Family::Asked(_) | Family::Known(_)) => Plan::Fail(Reason::Aborted),
+            // It was marked, and taken back: here, for a fork that cannot move, or by another router.
+            RowState::Live if matches!(self.family, Family::Asked(_) | Family::Known(_)) => {
+                Plan::Fail(self.pinned(router).map_or(Reason::Aborted, |node| Reason::Pinned { node }))
+            }
             RowState::Live => self.mark(row, router),
         };
         // A configuration follows another only once enough gates know of that one.
         if matches!(plan, Plan::Swap(_)) && !router.knows_of(row) { Plan::Wait } else { plan }
     }
 
-    /// The row of the root, as it is known here.
-    fn root<'a>(&self, router: &'a Router) -> Option<&'a Cell> {
-        router.state.cells.get(&self.request.root)
+    /// The row of the root, as it is known here, awake or at rest.
+    fn root<'a>(&self, router: &'a Router) -> Option<Cow<'a, Cell>> {
+        router.state.cell(self.request.root)
     }
 
     /// Whether the repository is to stay where it is, or return there.
@@ -125,18 +133,34 @@ impl Migration {
         let Family::Known(others) = &self.family else {
             return if self.family == Family::Led { Plan::Done } else { Plan::Wait };
         };
-        let home = |repo: &RepoId| {
-            let cell = router.state.cell(*repo);
-            cell.is_some_and(|cell| match cell.row.state {
-                RowState::Live => (cell.row.shard == self.request.to) == there,
-                RowState::Deleted => true,
-                RowState::Moving { .. } | RowState::Decided | RowState::Recovering | RowState::Pinned { .. } => false,
-            })
-        };
         match self.way {
-            _ if !others.iter().all(home) => Plan::Wait,
+            _ if !others.iter().all(|repo| self.is_home(*repo, there, router)) => Plan::Wait,
             Way::Back if there => Plan::Fail(Reason::Moving),
             Way::There | Way::Back => Plan::Done,
+        }
+    }
+
+    /// The node that one of the others is pinned to, so that the family cannot move.
+    fn pinned(&self, router: &Router) -> Option<NodeId> {
+        let Family::Known(others) = &self.family else { return None };
+        others.iter().find_map(|repo| Router::pinned_to(router.state.cells.get(repo)?))
+    }
+
+    /// Whether another of the family is where the root is, and does not move.
+    fn is_home(&self, repo: RepoId, there: bool, router: &Router) -> bool {
+        let Some(cell) = router.state.cell(repo) else { return false };
+        match cell.row.state {
+            RowState::Live | RowState::Pinned { .. } => (cell.row.shard == self.request.to) == there,
+            RowState::Deleted => true,
+            RowState::Moving { .. } | RowState::Decided | RowState::Recovering => false,
+        }
+    }
+
+    /// Whether another of the family is as far as the root, whose row is `root`, waits for it to be.
+    pub(crate) fn is_ready(&self, repo: RepoId, root: &Row, router: &Router) -> bool {
+        match root.state {
+            RowState::Moving { round, .. } => self.is_held(repo, round, router),
+            _ => self.is_home(repo, root.shard == self.request.to, router),
         }
     }
 
@@ -165,15 +189,15 @@ impl Migration {
         if self.family != Family::Led {
             return Some(row.next_revision());
         }
-        let root = &self.root(router)?.row;
-        if let RowState::Moving { round, .. } = root.state { Some(round) } else { Some(root.revision) }
+        let root = self.root(router)?;
+        if let RowState::Moving { round, .. } = root.row.state { Some(round) } else { Some(root.row.revision) }
     }
 
     /// A fork on its way: it swaps after its root, returns after it, or waits with it.
     fn follow(&self, row: &Row, round: Revision, router: &Router) -> Plan {
         let Some(root) = self.root(router) else { return Plan::Wait };
         if root.row.shard == self.request.to {
-            return if self.has_swapped(root, router) { self.swap(row, router) } else { Plan::Wait };
+            return if self.has_swapped(&root, router) { self.swap(row, router) } else { Plan::Wait };
         }
         // What is known of the root may be older than this journey, or the root came back and set out again.
         if let RowState::Moving { to, round: theirs } = root.row.state
@@ -239,7 +263,7 @@ impl Migration {
 
 impl Router {
     /// Whether every learner of the row, as held here, has applied its newest state.
-    fn newcomers_hold(&self, row: &Row) -> bool {
+    pub(crate) fn newcomers_hold(&self, row: &Row) -> bool {
         let mut learners = row.members.iter().filter(|member| member.role == Role::Learner);
         learners.all(|learner| self.has_applied(row, learner.node))
     }
@@ -306,12 +330,21 @@ impl Router {
         }
     }
 
-    /// A change waited: a root asks for its family once more, for the list may have been lost on its way.
+    /// A change waited: a root asks for its family once more, for the list may have been lost on its way; a fork looks
+    /// at its root, unless that is on its way here and looks for itself.
     pub(crate) fn relist(&mut self, id: ChangeId) {
-        if let Some(Goal::Migrate(migration)) = self.state.changes.get_mut(&id).map(|change| &mut change.goal)
-            && matches!(migration.family, Family::Asked(_))
-        {
-            migration.family = Family::Unknown;
+        let Some(Goal::Migrate(migration)) = self.state.changes.get_mut(&id).map(|change| &mut change.goal) else {
+            return;
+        };
+        match migration.family {
+            Family::Asked(_) => migration.family = Family::Unknown,
+            Family::Led => {
+                let root = migration.request.root;
+                if !self.state.work.is_any(root) {
+                    self.state.fetch(root);
+                }
+            }
+            Family::Unknown | Family::Known(_) => {}
         }
     }
 }

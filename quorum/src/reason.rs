@@ -1,8 +1,9 @@
 //! Why: every decision, refusal and outcome carries a [`Reason`] whose numbers recompute it.
 
-use crate::id::{Fence, Generation, NodeId, RepoId, Stamp, Version, WriteId};
+use crate::id::{ChangeId, Fence, Generation, NodeId, RepoId, Stamp, Version, WriteId};
 use crate::node::Tally;
 use crate::read::Token;
+use crate::waits::WaitsFor;
 
 /// Why a decision is as it is. Codes are stable: a code is never used again for anything else.
 ///
@@ -162,6 +163,26 @@ pub enum Reason {
         /// As configured.
         needed: u32,
     },
+    /// A fork family is moved, and taken back, by its root.
+    #[error("a fork: its family moves with {root}")]
+    NotTheRoot {
+        /// The root of the family.
+        root: RepoId,
+    },
+    /// A replacement that is under way brings the node in.
+    #[error("{node} joins by {change}: cancel that")]
+    Joining {
+        /// The node.
+        node: NodeId,
+        /// The replacement.
+        change: ChangeId,
+    },
+    /// No change of this name is under way that a command began.
+    #[error("{change} is not under way")]
+    NoSuchChange {
+        /// The name.
+        change: ChangeId,
+    },
     /// Committed: the row moved.
     #[error("committed after {votes} votes of {needed} needed")]
     Committed {
@@ -183,8 +204,11 @@ pub enum Reason {
         fence: Fence,
     },
     /// The time of the request ended.
-    #[error("no answer by the deadline")]
-    Deadline,
+    #[error("the time ended while it waited for {waits_for}")]
+    Deadline {
+        /// What it waited for, in numbers.
+        waits_for: WaitsFor,
+    },
     /// The grant ended before enough votes came.
     #[error("the lease ended with {votes} votes of {needed} needed")]
     LeaseEnded {
@@ -277,9 +301,12 @@ impl Reason {
             Self::FamilySplit { .. } => 217,
             Self::Recovering => 218,
             Self::TooFewDomains { .. } => 219,
+            Self::NotTheRoot { .. } => 230,
+            Self::Joining { .. } => 231,
+            Self::NoSuchChange { .. } => 232,
             Self::Committed { .. } => 300,
             Self::FoundCommitted { .. } => 301,
-            Self::Deadline => 302,
+            Self::Deadline { .. } => 302,
             Self::LeaseEnded { .. } => 303,
             Self::VotesCannotAddUp { .. } => 304,
             Self::Overtaken { .. } => 305,

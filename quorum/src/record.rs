@@ -47,6 +47,10 @@ pub enum Input {
     AcceptLoss { repo: RepoId, survivor: NodeId },
     /// [`Router::recover`]
     Recover(RecoverRequest),
+    /// [`Router::cancel`]
+    Cancel(ChangeId),
+    /// [`Router::remove_learner`]
+    RemoveLearner { repo: RepoId, node: NodeId },
     /// [`Router::inspect`]
     Inspect { inspection: Inspection, budget: u32 },
     /// [`Router::reserve`]
@@ -113,6 +117,8 @@ impl Router {
             Input::AbortMigration(request) => Output::Change(self.abort_migration(now, request)),
             Input::AcceptLoss { repo, survivor } => Output::Change(self.accept_loss(now, *repo, *survivor)),
             Input::Recover(request) => Output::Change(self.recover(now, request)),
+            Input::Cancel(change) => Output::Change(self.cancel(now, *change)),
+            Input::RemoveLearner { repo, node } => Output::Change(self.remove_learner(now, *repo, *node)),
             Input::Inspect { inspection, budget } => Output::Inspected(self.inspect(now, *inspection, *budget)),
             Input::PollEffect => Output::Effect(self.poll_effect().map(Box::new)),
             fact @ (Input::AbortWrite { .. }
@@ -160,6 +166,8 @@ impl Router {
             | Input::AbortMigration(_)
             | Input::AcceptLoss { .. }
             | Input::Recover(_)
+            | Input::Cancel(_)
+            | Input::RemoveLearner { .. }
             | Input::Inspect { .. }
             | Input::PollEffect => {}
         }

@@ -116,6 +116,11 @@ impl Recovery {
         all
     }
 
+    /// How many voters of the newest configuration that is known have promised.
+    pub(crate) fn promised(&self, row: Option<&Row>) -> u32 {
+        self.home(row).map_or(0, |home| count(home.voters().filter(|voter| self.has_promised(voter)).count()))
+    }
+
     /// The next step from the row that the store holds.
     pub(crate) fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
         let (quorum, generation) = (router.config.quorum, router.config.generation);

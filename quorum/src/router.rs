@@ -165,7 +165,7 @@ impl Router {
         if let Some(parent) = request.parent.filter(|parent| self.family_for(*parent, request).is_none()) {
             return Err(Reason::FamilySplit { parent }.into());
         }
-        self.change(request.repo, Goal::Create(request.clone()))
+        self.begin_change(request.repo, Goal::Create(request.clone()))
     }
 
     /// Deletes a repository: its row becomes a tombstone with a version of its own, and its members are emptied
@@ -175,7 +175,7 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached.
     pub fn delete(&mut self, now: Timestamp, repo: RepoId) -> Result<ChangeId, Refusal> {
         self.lift(now);
-        self.change(repo, Goal::Delete(repo))
+        self.begin_change(repo, Goal::Delete(repo))
     }
 
     /// Replaces one voter: the newcomer learns, applies the newest state, then takes the place in one step. A node
@@ -185,7 +185,7 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached.
     pub fn replace(&mut self, now: Timestamp, request: &ReplaceRequest) -> Result<ChangeId, Refusal> {
         self.lift(now);
-        self.change(request.repo, Goal::Replace(*request, None))
+        self.begin_change(request.repo, Goal::Replace(*request, None))
     }
 
     /// Accepts that whatever `survivor` does not hold is lost: what it has applied becomes the newest state, in a new
@@ -198,7 +198,7 @@ impl Router {
         let row = self.row_of(repo).ok_or(Reason::NoSuchRepository { repo })?;
         let epoch = row.newest.epoch;
         row.member(survivor).ok_or(Reason::NotAMember { node: survivor })?;
-        self.change(repo, Goal::AcceptLoss(repo, survivor, epoch))
+        self.begin_change(repo, Goal::AcceptLoss(repo, survivor, epoch))
     }
 
     /// Moves a fork family to another shard: readable throughout, not writable meanwhile. Each repository moves under
@@ -206,8 +206,8 @@ impl Router {
     /// short is taken up by asking again. Once it ended, what the old nodes hold of the family may be thrown away.
     ///
     /// # Errors
-    /// [`Refusal`], with nothing changed: a limit is reached, a granted write is under way, or the members are not N
-    /// voters, each node once.
+    /// [`Refusal`], with nothing changed: a limit is reached, a granted write is under way, the members are not N
+    /// voters, each node once, or the repository is a fork ([`Reason::NotTheRoot`] names the one to move).
     pub fn migrate(&mut self, now: Timestamp, request: &MigrateRequest) -> Result<ChangeId, Refusal> {
         self.lift(now);
         self.start_migration(request, Way::There)
@@ -227,6 +227,10 @@ impl Router {
         if !crate::goal::are_sound(&request.members, self.config.quorum) {
             return Err(Reason::BadCommand { repo: request.root }.into());
         }
+        // A family never changes, so that an old row will do.
+        if let Some(root) = self.row_of(request.root).map(|row| row.family).filter(|root| *root != request.root) {
+            return Err(Reason::NotTheRoot { root }.into());
+        }
         if let Some(write) = self.granted_write(request.root) {
             return Err(Reason::Busy { write }.into());
         }
@@ -234,7 +238,7 @@ impl Router {
             return Err(Reason::Full { limit: self.config.most_changes }.into());
         }
         self.drop_migration(request.root, way);
-        self.change(request.root, Goal::Migrate(Migration::leading(request.clone(), way)))
+        self.begin_change(request.root, Goal::Migrate(Migration::leading(request.clone(), way)))
     }
 
     /// Finds out what is newest after the store came back from a backup, under a larger [`Config::generation`]: until
@@ -251,10 +255,10 @@ impl Router {
         if request.holders.len() > usize::from(self.config.most_members) {
             return Err(Reason::BadCommand { repo: request.repo }.into());
         }
-        self.change(request.repo, Goal::Recover(Recovery::new(request.clone())))
+        self.begin_change(request.repo, Goal::Recover(Recovery::new(request.clone())))
     }
 
-    fn change(&mut self, repo: RepoId, goal: Goal) -> Result<ChangeId, Refusal> {
+    pub(crate) fn begin_change(&mut self, repo: RepoId, goal: Goal) -> Result<ChangeId, Refusal> {
         if self.state.changes.len() >= self.config.most_changes as usize {
             return Err(Reason::Full { limit: self.config.most_changes }.into());
         }
@@ -323,7 +327,7 @@ impl Router {
     /// Where a write stands; `None` once its outcome is known.
     #[must_use]
     pub fn write(&self, write: WriteId) -> Option<WriteView> {
-        self.state.writes.get(write).map(Write::view)
+        self.state.writes.get(write).map(|write| write.view(self))
     }
 
     /// The copies under way or waiting: task, repository, target.

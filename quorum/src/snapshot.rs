@@ -6,7 +6,7 @@ use crate::state::State;
 use crate::work::Owner;
 
 /// The format of [`Snapshot`].
-const FORMAT: u16 = 3;
+const FORMAT: u16 = 4;
 
 /// What a router holds, without counters and clock. Opaque; with the feature `serde` it can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

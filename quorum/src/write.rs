@@ -6,6 +6,7 @@ use crate::fence::StageOrder;
 use crate::id::{Digest, Incarnation, NodeId, RepoId, RequestId, Stamp, WriteId};
 use crate::reason::Reason;
 use crate::row::{Proof, Row};
+use crate::waits::WaitsFor;
 
 /// A write to be granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,6 +128,8 @@ pub struct WriteView {
     pub request: RequestId,
     /// Where it stands.
     pub phase: WritePhase,
+    /// What it waits for.
+    pub waits_for: WaitsFor,
     /// The fence and base of its grant, once there is one.
     pub grant: Option<Proof>,
     /// Whether its first answer was `Unknown`.

@@ -16,16 +16,24 @@ struct Host {
     lives: BTreeMap<NodeId, Incarnation>,
     /// Copies to this node of this repository come to nothing.
     broken: Option<(NodeId, RepoId)>,
+    /// Chance of losing an effect, or the answer to one, as long as it is set.
+    losses: Option<u64>,
     /// Swaps of this row wait.
     held: Option<RepoId>,
     waiting: Vec<(usize, Effect)>,
     changed: Vec<(RepoId, Result<(), Reason>)>,
+    /// The same: of which router, and which change.
+    ended: Vec<(usize, ChangeId, Result<(), Reason>)>,
 }
 
 impl Host {
     fn new() -> Self {
+        Self::with(Config::builder())
+    }
+
+    fn with(config: ConfigBuilder) -> Self {
         let now = Timestamp::from_millis(1_000);
-        let router = Router::new(Config::builder().build().unwrap());
+        let router = Router::new(config.build().unwrap());
         let mut host = Self {
             routers: [router.clone(), router],
             now,
@@ -33,9 +41,11 @@ impl Host {
             gates: BTreeMap::new(),
             lives: BTreeMap::new(),
             broken: None,
+            losses: None,
             held: None,
             waiting: Vec::new(),
             changed: Vec::new(),
+            ended: Vec::new(),
         };
         for node in (1..=6).map(NodeId) {
             host.new_disk(node);
@@ -65,7 +75,16 @@ impl Host {
     }
 
     fn settle(&mut self) {
-        while let Some((router, effect)) = self.next_effect() {
+        self.settle_for(usize::MAX);
+    }
+
+    /// Carries out so many effects at most.
+    fn settle_for(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((router, effect)) = self.next_effect() else { return };
+            if self.loses(&effect) {
+                continue;
+            }
             let is_held = matches!(&effect, Effect::SwapRow { next, .. } if self.held == Some(next.repo));
             if is_held {
                 self.waiting.push((router, effect));
@@ -73,6 +92,23 @@ impl Host {
                 self.carry_out(router, effect);
             }
         }
+    }
+
+    /// Whether the effect, or what came of it, is lost.
+    fn loses(&mut self, effect: &Effect) -> bool {
+        let Some(dice) = &mut self.losses else { return false };
+        *dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if (*dice >> 33) % 4 > 0 || matches!(effect, Effect::Changed { .. }) {
+            return false;
+        }
+        if let Effect::SwapRow { expect, next, .. } = effect
+            && (*dice >> 40).is_multiple_of(2)
+            && self.rows.get(&next.repo) == expect.as_ref()
+        {
+            self.rows.insert(next.repo, next.clone());
+            self.check();
+        }
+        true
     }
 
     fn next_effect(&mut self) -> Option<(usize, Effect)> {
@@ -137,7 +173,10 @@ impl Host {
                 };
                 self.routers[router].handle_synced(now, task, &result);
             }
-            Effect::Changed { repo, result, .. } => self.changed.push((repo, result)),
+            Effect::Changed { change, repo, result } => {
+                self.changed.push((repo, result));
+                self.ended.push((router, change, result));
+            }
             Effect::RaiseGate { .. } => {}
             Effect::FetchFeed { .. } | Effect::Grant(_) | Effect::Promise { .. } | Effect::Answer { .. } => {
                 panic!("nobody writes here: {effect:?}")
@@ -293,4 +332,77 @@ fn a_fork_lives_on_the_nodes_of_its_family() {
         let split = Reason::FamilySplit { parent: ROOT };
         assert_eq!(host.routers[0].create(host.now, &fork), Err(split.into()), "shard {shard}, nodes of {nodes}");
     }
+}
+
+/// Whoever takes a family back hears how that ended as soon as it is back, whatever had happened by then.
+#[test]
+fn an_abort_that_succeeded_says_so_at_any_step() {
+    let mut backs = 0;
+    let worlds = [(None, 9, 0), (Some((NodeId(5), FORK_OF_FORK)), 1, 0), (Some((NodeId(4), ROOT)), 9, 5), (None, 1, 6)];
+    for (broken, awake, down) in worlds {
+        for (steps, router) in (0..80).flat_map(|steps| [(steps, 0), (steps, 1)]) {
+            let mut host = Host::with(Config::builder().most_awake(awake));
+            host.broken = broken;
+            host.routers[0].migrate(host.now, &host.away()).unwrap();
+            host.settle_for(steps);
+            let back = host.routers[router].abort_migration(host.now, &host.away()).unwrap();
+            host.losses = Some(steps as u64);
+            if down > 0 {
+                for router in &mut host.routers {
+                    router.handle_node(host.now, NodeId(down), NodeState::up(Incarnation(1)).health(Health::Down));
+                }
+            }
+            host.settle();
+            host.wait();
+            host.losses = None;
+            for _ in 0..6 {
+                host.wait();
+            }
+            let ended = host.ended.iter().find(|(of, change, _)| (*of, *change) == (router, back));
+            let under_way: Vec<ChangeView> = host.routers.iter().flat_map(Router::changes).collect();
+            let (_, _, result) =
+                ended.unwrap_or_else(|| panic!("after {steps} steps, by router {router}: {under_way:?}"));
+            let home = host.shards().iter().all(|(shard, _)| *shard == 1);
+            // A router that sets out after the family was found at home moves it all the same.
+            if router == 0 || result.is_err() {
+                let wanted = if home { Ok(()) } else { Err(Reason::Moving) };
+                assert_eq!(result, &wanted, "after {steps} steps, by router {router}");
+                assert_eq!(under_way, [], "after {steps} steps, by router {router}");
+                assert!(host.shards().iter().all(|(_, state)| *state == RowState::Live), "after {steps} steps");
+            }
+            backs += usize::from(home);
+        }
+    }
+    assert!(backs > 100, "{backs}");
+}
+
+#[test]
+fn a_fork_is_not_moved_by_itself() {
+    let mut host = Host::new();
+    let fork = MigrateRequest::new(FORK, ShardId(2), members(2));
+    let refused = Err(Reason::NotTheRoot { root: ROOT }.into());
+    assert_eq!(host.routers[0].migrate(host.now, &fork), refused);
+    assert_eq!(host.routers[0].abort_migration(host.now, &fork), refused);
+    // A router that has not heard of it finds out before it changes anything.
+    let id = host.routers[1].migrate(host.now, &fork).unwrap();
+    host.settle();
+    assert_eq!(host.ended.last(), Some(&(1, id, Err(Reason::NotTheRoot { root: ROOT }))));
+    assert_eq!(host.shards(), [(1, RowState::Live); 3]);
+}
+
+/// A family of which one fork cannot move is not left half way, read-only, until the time ends.
+#[test]
+fn a_family_with_a_pinned_fork_turns_back_by_itself() {
+    let mut host = Host::new();
+    let fork = host.rows.get_mut(&FORK).unwrap();
+    fork.state = RowState::Pinned { node: NodeId(2) };
+    fork.fence.counter += 1;
+    host.migrate(0);
+    host.wait();
+    assert!(host.changed.contains(&(ROOT, Err(Reason::Pinned { node: NodeId(2) }))), "{:?}", host.changed);
+    assert_eq!(host.rows[&ROOT].state, RowState::Live);
+    assert_eq!(host.rows[&FORK_OF_FORK].state, RowState::Live);
+    host.turn_back(0);
+    host.wait();
+    assert_eq!(host.changed.last(), Some(&(ROOT, Ok(()))), "a pinned fork is at home");
 }

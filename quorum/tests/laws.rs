@@ -93,7 +93,9 @@ fn any_input(dice: &mut Dice, world: &World) -> Event {
             let request = MigrateRequest::new(REPO, ShardId(2), others);
             if dice.one_in(2) { Input::Migrate(request) } else { Input::AbortMigration(request) }
         }
-        23 => match dice.below(4) {
+        23 => match dice.below(6) {
+            4 => Input::Cancel(ChangeId(small(dice))),
+            5 => Input::RemoveLearner { repo: REPO, node: node(dice) },
             0 => Input::AcceptLoss { repo: REPO, survivor: node(dice) },
             1 => Input::Recover(RecoverRequest::new(REPO)),
             2 => Input::Promise(Box::new(FenceGate::new(REPO, node(dice), Incarnation(1)))),

@@ -353,6 +353,12 @@ impl Stage {
                 let held_by = if words.len() > 1 { self.world.voters() } else { Vec::new() };
                 self.world.routers[0].recover(now, &RecoverRequest::new(REPO).held_by(held_by))
             }
+            "cancel" => {
+                let last = self.world.routers[0].changes_of(REPO).next();
+                let change = last.map_or(ChangeId(999), |view| view.change);
+                self.world.routers[0].cancel(now, change)
+            }
+            "remove-learner" => self.world.routers[0].remove_learner(now, REPO, node(1)),
             "accept-loss" => {
                 self.world.lossy = true;
                 self.world.routers[0].accept_loss(now, REPO, node(1))
@@ -397,6 +403,17 @@ impl Stage {
             "lose-row" => {
                 self.world.row = None;
                 self.world.lossy = true;
+            }
+            "changes" => {
+                let now = self.world.now;
+                let view = |view: ChangeView| {
+                    let ChangeView { kind, phase, waits_for, since, .. } = view;
+                    let since = now.millis_since(since);
+                    format!("{kind:?}, {phase:?} since {since} ms for {waits_for}\n")
+                };
+                let left = self.world.routers[0].explain(REPO).map(|told| told.left_behind).unwrap_or_default();
+                let left = left.iter().map(|node| format!("{node} is left behind\n"));
+                return self.world.routers[0].changes().map(view).chain(left).collect();
             }
             "gates" => return self.gates(),
             "phase" => return self.phase(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tenon_quorum::{
-    Digest, GiveUp, Grant, NodeId, Outcome, Proof, Reason, Refusal, RepoId, RequestId, Row, StageOrder, WriteId,
-    WriteRequest,
+    Digest, GiveUp, Grant, NodeId, Outcome, Proof, Reason, Refusal, RepoId, RequestId, Row, StageOrder, WaitsFor,
+    WriteId, WriteRequest,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -178,7 +178,10 @@ impl Held {
             WriteState::Ended(Outcome::Applied(_), _) => Ended::Applied,
             WriteState::Ended(Outcome::NotApplied, _) => Ended::NotApplied,
             WriteState::Ended(Outcome::Unknown, reason) => Ended::Unknown(*reason),
-            WriteState::Waiting | WriteState::Granted(_) => Ended::Unknown(Reason::Deadline),
+            // Nobody is left to say: the driver is gone.
+            WriteState::Waiting | WriteState::Granted(_) => {
+                Ended::Unknown(Reason::Deadline { waits_for: WaitsFor::Swap })
+            }
         }
     }
 
