@@ -111,7 +111,7 @@ impl Router {
         if domains > 1 {
             let able = |standing: &Standing| {
                 let (verdict, health) = self.verdict(cell, standing);
-                (verdict == Verdict::Current && health != Health::Down) || self.could_change(cell, standing)
+                (verdict == Verdict::Current && health != Health::Down) || self.may_join(cell, standing)
             };
             let reach = self.domains(cell, able);
             if reach < domains {
@@ -136,7 +136,24 @@ impl Router {
     fn may_answer(&self, cell: &Cell, node: NodeId) -> bool {
         cell.standings
             .iter()
-            .any(|standing| standing.is_voter() && standing.member.node == node && self.could_change(cell, standing))
+            .any(|standing| standing.is_voter() && standing.member.node == node && self.may_join(cell, standing))
+    }
+
+    /// Whether the member may be fit for use soon: an answer of its may change how it counts, or a copy is on its way.
+    fn may_join(&self, cell: &Cell, standing: &Standing) -> bool {
+        let Member { node, incarnation, .. } = standing.member;
+        let alive = self.state.nodes.alive(node, incarnation).is_some_and(|state| state.health != Health::Down);
+        let copied = || alive && self.state.is_target(cell.row.repo, node) && self.has_source(cell);
+        self.could_change(cell, standing) || copied()
+    }
+
+    /// Whether the newest state can be had: from nothing, or from a member that can be reached.
+    fn has_source(&self, cell: &Cell) -> bool {
+        let holds = |standing: &Standing| {
+            let (verdict, health) = self.verdict(cell, standing);
+            verdict == Verdict::Current && health != Health::Down
+        };
+        cell.row.newest.version == cell.row.born || cell.standings.iter().any(holds)
     }
 
     /// Whether hearing from the member could change how it counts: it was never heard, or not since the row moved.
@@ -153,7 +170,7 @@ impl Router {
     }
 
     pub(crate) fn answers_pending(&self, cell: &Cell) -> u32 {
-        let pending = cell.standings.iter().filter(|s| s.is_voter() && self.could_change(cell, s));
+        let pending = cell.standings.iter().filter(|s| s.is_voter() && self.may_join(cell, s));
         u32::try_from(pending.count()).unwrap_or(u32::MAX)
     }
 

@@ -24,7 +24,7 @@ pub enum Balance {
     RoundRobin,
     /// The one with the least load; of equals, any.
     LeastLoaded,
-    /// The less loaded of two drawn by chance (Mitzenmacher, "The power of two choices in randomized load
+    /// The less loaded of two different ones drawn by chance (Mitzenmacher, "The power of two choices in randomized load
     /// balancing", 2001): nearly as even as the least loaded, without the herd.
     TwoChoices,
 }
@@ -269,7 +269,10 @@ impl Chooser<'_> {
                 if load(first) <= load(least) { first } else { least }
             }
             Balance::TwoChoices => {
-                let other = self.draw(able)?;
+                // Two different ones: drawn twice, the most loaded of three would still get a ninth.
+                let count = able.len();
+                let step = self.rng.below(u64::try_from(count.checked_sub(1)?).ok()?);
+                let other = (first + 1 + usize::try_from(step).ok()?) % count;
                 if load(other) < load(first) { other } else { first }
             }
         };

@@ -59,20 +59,26 @@ impl Router {
     pub(crate) fn ballot(&self, cell: &Cell, write: &Write, base: &Proof) -> Ballot {
         let mut ballot = Ballot::default();
         let voters = || cell.standings.iter().filter(|standing| standing.is_voter());
+        let mut others = false;
         for standing in voters() {
-            let Some(stamp) = vote(standing.report(), base) else {
-                let member = &standing.member;
-                let reachable = self.state.nodes.alive(member.node, member.incarnation);
-                let open = reachable.is_some_and(|state| state.health != Health::Down);
-                ballot.open += u32::from(open && !write.declined.contains(&member.node));
-                continue;
-            };
-            // As a rule all vote for the same.
-            if ballot.stamp == Some(stamp) {
-                continue;
+            match vote(standing.report(), base) {
+                None => {
+                    let member = &standing.member;
+                    let reachable = self.state.nodes.alive(member.node, member.incarnation);
+                    let open = reachable.is_some_and(|state| state.health != Health::Down);
+                    ballot.open += u32::from(open && !write.declined.contains(&member.node));
+                }
+                Some(stamp) if ballot.stamp.is_none_or(|first| first == stamp) => {
+                    ballot.stamp = Some(stamp);
+                    ballot.votes += 1;
+                }
+                Some(_) => others = true,
             }
-            let alike = voters().filter(|other| vote(other.report(), base) == Some(stamp)).count();
-            let alike = u32::try_from(alike).unwrap_or(u32::MAX);
+        }
+        // As a rule all vote for the same.
+        let votes = || voters().filter_map(|standing| vote(standing.report(), base));
+        for stamp in votes().filter(|_| others) {
+            let alike = u32::try_from(votes().filter(|other| *other == stamp).count()).unwrap_or(u32::MAX);
             if alike > ballot.votes {
                 (ballot.votes, ballot.stamp) = (alike, Some(stamp));
             }

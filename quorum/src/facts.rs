@@ -6,7 +6,7 @@ use crate::balance::News;
 use crate::commit::Phase;
 use crate::fence::{FenceGate, Report};
 use crate::id::{Ask, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
-use crate::node::{Heard, NodeState, Served, Standing};
+use crate::node::{Health, Heard, NodeState, Served, Standing};
 use crate::repair::SyncResult;
 use crate::router::{Router, SwapResult};
 use crate::row::{FeedEntry, Row};
@@ -29,6 +29,9 @@ impl Router {
         let writes: Vec<WriteId> = self.state.writes.ids().collect();
         for id in writes {
             self.advance_write(id);
+        }
+        if state.health != Health::Down {
+            self.empty_deleted(node);
         }
         self.start_tasks();
     }

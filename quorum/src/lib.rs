@@ -156,6 +156,45 @@
 //! }
 //! ```
 //!
+//! # What hosts ask
+//!
+//! * **In which order does a host start?** Open the store and read its life, build the router with that generation, tell
+//!   every node that is registered ([`Router::handle_node`]), then tell the rows as they are needed, or all of them at
+//!   once ([`Router::reserve`], [`Router::handle_row`]): tombstones too, so that a full [`Router::inspect`] finds nodes
+//!   that missed a delete. A node opens its gates before its port, answers probes at once, and needs nothing from the
+//!   router to start. Requests may come in as soon as the nodes are told.
+//! * **May the coordinator send the orders to stage itself?** Yes. [`Grant::stage`] is data: whoever has the grant and
+//!   the content may send it to every member. What counts is that the writer's node took the grant first (it raises its
+//!   gate to `base`), and that each node makes content and gate durable before it reports.
+//! * **In which order does a node stage?** [`FenceGate::show`] the order's base (it may prove the vote before), make the
+//!   content durable, [`FenceGate::stage`], persist, report. Raising and voting is one persist.
+//! * **In which order does a node take a copy?** Two persists, with the copy between them: [`FenceGate::raise`] to the
+//!   row and persist; copy and make durable; [`FenceGate::install`] and persist. Who copies first and raises afterwards is
+//!   refused as stale by a fence that rose meanwhile, and has copied in vain.
+//! * **What does the source of a copy serve when it has moved on?** What the row of the order shows, if it still can
+//!   (contents by digest, a log by version); else it refuses, the host tells [`SyncResult::Failed`], and the copy is asked
+//!   again with the newer row. Never a newer state under the older row, and never what is only staged.
+//! * **How is a token made?** From what was served or answered: [`Token::of`] the proof that the caller saw.
+//! * **When does a node call [`FenceGate::lost`]?** When it finds that it does not hold what its gate says: a check of the
+//!   content fails at start, in a read or in an inspection. An empty disk is no such case: it has no gate, and a new life.
+//! * **What if I need no server?** [`ReadQueue`] is the loop around a read, with its waiters and its timer.
+//!
+//! # How fast, and with which build
+//!
+//! A decision is some hundred nanoseconds of this crate's code inlined into yours, so two settings of your `Cargo.toml`
+//! matter more than any of ours. `codegen-units = 1` for this crate lets the compiler see a write's whole path at once;
+//! `lto = "fat"` lets it see yours with it.
+//!
+//! ```toml
+//! [profile.release]
+//! lto = "fat"
+//!
+//! [profile.release.package.tenon-quorum]
+//! codegen-units = 1
+//! ```
+//!
+//! Many reads that come at once are decided faster together: [`Router::route_many`].
+//!
 //! # What you must persist, and when
 //!
 //! | what | where | when |
@@ -218,6 +257,7 @@ mod node;
 mod placement;
 mod quorum;
 mod read;
+mod read_queue;
 mod reason;
 mod record;
 mod recover;
@@ -225,6 +265,7 @@ mod repair;
 mod rest;
 mod rng;
 mod route;
+mod route_many;
 mod router;
 mod row;
 mod settle;
@@ -257,6 +298,7 @@ pub use node::{Health, NodeState, Served, Tally, Verdict};
 pub use placement::{PlacementError, Shard, Strictness, Survival, Survives, place, survival};
 pub use quorum::{Availability, Quorum};
 pub use read::{DuringWrite, First, Freshness, ReadRequest, ReadStep, Route, Token};
+pub use read_queue::{PendingRead, ReadEvent, ReadQueue};
 pub use reason::Reason;
 pub use record::{Input, Output};
 pub use recover::RecoverRequest;

@@ -1,11 +1,14 @@
 //! Repair: whom to bring up to the row, from which source, each copy once, within a budget per node.
 
+use alloc::vec::Vec;
+
 use crate::effect::Effect;
 use crate::fence::Report;
 use crate::id::{Incarnation, NodeId, RepoId, TaskId};
 use crate::node::{Health, Verdict};
 use crate::router::Router;
-use crate::row::RowState;
+use crate::row::{Member, RowState};
+use crate::state::Cell;
 use crate::time::Timestamp;
 use crate::work::Owner;
 
@@ -46,7 +49,7 @@ impl Router {
         let Some(cell) = self.state.cells.get(&repo) else {
             return;
         };
-        let mut found = alloc::vec::Vec::new();
+        let mut found = Vec::new();
         if cell.row.state == RowState::Decided {
             return;
         }
@@ -93,6 +96,25 @@ impl Router {
         self.start_tasks();
     }
 
+    /// A node is back: what was deleted while it was away is emptied there.
+    pub(crate) fn empty_deleted(&mut self, node: NodeId) {
+        let missed = |cell: &&Cell| {
+            let theirs = cell.standings.iter().find(|standing| standing.member.node == node);
+            cell.row.state == RowState::Deleted
+                && theirs.is_some_and(|standing| {
+                    let (verdict, health) = self.verdict(cell, standing);
+                    health != Health::Down && matches!(verdict, Verdict::Lagging { .. } | Verdict::Unknown)
+                })
+        };
+        let missed: Vec<RepoId> = self.state.cells.values().filter(missed).map(|cell| cell.row.repo).collect();
+        for repo in missed {
+            let member = self.state.cells.get(&repo).and_then(|cell| cell.row.member(node)).copied();
+            if let Some(Member { incarnation, .. }) = member.filter(|_| !self.state.is_target(repo, node)) {
+                self.queue_task(repo, node, incarnation);
+            }
+        }
+    }
+
     fn queue_task(&mut self, repo: RepoId, target: NodeId, incarnation: Incarnation) {
         if self.state.tasks.len() >= self.config.most_tasks as usize {
             return;
@@ -121,7 +143,7 @@ impl Router {
         if self.state.queue.is_empty() {
             return;
         }
-        let queued: alloc::vec::Vec<TaskId> = self.state.queue.iter().copied().collect();
+        let queued: Vec<TaskId> = self.state.queue.iter().copied().collect();
         for id in queued {
             self.start_task(id);
         }
@@ -224,7 +246,10 @@ impl Router {
         let over = task.attempts >= self.config.attempts;
         self.pause(id, task, Copying::Pausing);
         if over {
+            let repo = self.state.tasks.get(&id).map(|task| task.repo);
             self.drop_task(id);
+            // A write may have waited for this copy.
+            repo.into_iter().for_each(|repo| self.advance_repo(repo));
         }
         self.start_tasks();
     }

@@ -172,6 +172,12 @@ impl Rest {
         Some((row, entry.told()))
     }
 
+    /// Has the row of a repository brought near, without deciding anything.
+    #[inline]
+    pub(crate) fn touch(&self, repo: RepoId) -> u8 {
+        self.table.touch(repo)
+    }
+
     /// Makes room for so many repositories at once.
     pub(crate) fn reserve(&mut self, repos: usize) {
         self.table.reserve(repos);

@@ -304,14 +304,14 @@ impl Router {
         self.state.rest.reserve(repositories.min(self.config.most_repositories) as usize);
     }
 
-    /// How each member stands to that row, in the row's order, with its health if it is in the row's life of its disk.
+    /// How each member stands to that row, in the row's order, with its health if it is in the row's life of its disk:
+    /// one that is ejected for failures is ailing, here and in [`Router::explain`].
     pub fn members(&self, repo: RepoId) -> impl Iterator<Item = (Member, Verdict, Option<Health>)> {
         let cell = self.state.cell(repo);
         let stand = |cell: &Cell| -> Vec<_> {
             let of = |standing: &Standing| {
                 let member = standing.member;
-                let health = self.state.nodes.alive(member.node, member.incarnation).map(|state| state.health);
-                (member, self.verdict(cell, standing).0, health)
+                (member, self.verdict(cell, standing).0, self.state.nodes.health(&member, self.now))
             };
             cell.standings.iter().map(of).collect()
         };

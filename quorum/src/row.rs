@@ -45,10 +45,23 @@ impl Member {
 }
 
 /// The members of one configuration, in order. Shared by all copies of a row: a clone allocates nothing.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(from = "Vec<Member>", into = "Vec<Member>"))]
 pub struct Members(Arc<[Member]>);
+
+/// Copies of one row share their members, so that most comparisons end at once.
+impl PartialEq for Members {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl core::hash::Hash for Members {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl Deref for Members {
     type Target = [Member];

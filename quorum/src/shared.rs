@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::config::Config;
@@ -25,13 +26,9 @@ pub struct Stripe(u32);
 /// chance from the seed and that name, so that it is decided alike whichever threads run beside it.
 #[derive(Debug)]
 pub struct Shared {
-    stripes: Vec<Padded>,
+    /// Two locks never share a cache line.
+    stripes: Vec<CachePadded<Mutex<Router>>>,
 }
-
-/// Two locks never share a cache line.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Padded(Mutex<Router>);
 
 impl Shared {
     /// `stripes` routers (at least one), each with `config`; limits hold for each of them.
@@ -39,7 +36,7 @@ impl Shared {
     pub fn new(config: &Config, stripes: u32) -> Self {
         let seeded = |stripe: u32| {
             let seed = mix(config.seed ^ u64::from(stripe));
-            Padded(Mutex::new(Router::new(Config { seed, ..config.clone() })))
+            CachePadded::new(Mutex::new(Router::new(Config { seed, ..config.clone() })))
         };
         Self { stripes: (0..stripes.max(1)).map(seeded).collect() }
     }
@@ -58,14 +55,14 @@ impl Shared {
     /// `None` if this face has no such stripe.
     pub fn with<T>(&self, stripe: Stripe, act: impl FnOnce(&mut Router) -> T) -> Option<T> {
         let lock = self.stripes.get(usize::try_from(stripe.0).ok()?)?;
-        Some(act(&mut lock.0.lock()))
+        Some(act(&mut lock.lock()))
     }
 
     /// Does something to the router of a repository, alone with it.
     #[inline]
     pub fn of<T>(&self, repo: RepoId, act: impl FnOnce(&mut Router) -> T) -> T {
         let at = usize::try_from(self.stripe(repo).0).unwrap_or(0);
-        act(&mut self.stripes[at].0.lock())
+        act(&mut self.stripes[at].lock())
     }
 
     /// [`Router::begin_read`] on the router of `repo`.
@@ -86,26 +83,26 @@ impl Shared {
     /// [`Router::handle_node`] on every router, one after another.
     pub fn handle_node(&self, now: Timestamp, node: NodeId, state: NodeState) {
         for stripe in &self.stripes {
-            stripe.0.lock().handle_node(now, node, state);
+            stripe.lock().handle_node(now, node, state);
         }
     }
 
     /// [`Router::handle_timeout`] on every router, one after another.
     pub fn handle_timeout(&self, now: Timestamp) {
         for stripe in &self.stripes {
-            stripe.0.lock().handle_timeout(now);
+            stripe.lock().handle_timeout(now);
         }
     }
 
     /// The earliest [`Router::next_deadline`] of all.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.stripes.iter().filter_map(|stripe| stripe.0.lock().next_deadline()).min()
+        self.stripes.iter().filter_map(|stripe| stripe.lock().next_deadline()).min()
     }
 
     /// The next order to the host of any router, with the stripe to tell about it. Orders of one stripe come in order.
     #[must_use = "an order to the host"]
     pub fn poll_effect(&self) -> Option<(Stripe, Effect)> {
-        (0..).zip(&self.stripes).find_map(|(at, stripe)| Some((Stripe(at), stripe.0.lock().poll_effect()?)))
+        (0..).zip(&self.stripes).find_map(|(at, stripe)| Some((Stripe(at), stripe.lock().poll_effect()?)))
     }
 }

@@ -104,7 +104,9 @@ impl State {
         if !self.timers.iter().all(|(_, owner)| known(owner)) || !self.work.iter().all(|(_, owner)| known(&owner)) {
             return Err("a timer");
         }
-        if self.swaps.keys().any(|ticket| ticket.0 > self.point) || self.targets.len() != self.tasks.len() {
+        let in_order = self.swaps.keys().is_sorted();
+        if !in_order || self.swaps.keys().any(|ticket| ticket.0 > self.point) || self.targets.len() != self.tasks.len()
+        {
             return Err("a swap or a task");
         }
         Ok(())

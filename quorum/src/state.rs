@@ -14,7 +14,7 @@ use crate::rest::Rest;
 use crate::rng::Rng;
 use crate::row::{Member, Row, RowState};
 use crate::time::Timestamp;
-use crate::work::{Owner, Swap, Work, Writes};
+use crate::work::{Owner, Swap, Swaps, Work, Writes};
 
 /// What the router knows of one repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -175,7 +175,7 @@ pub(crate) struct State {
     pub(crate) rest: Rest,
     /// Repositories that were looked for and could not be taken in, and as of when.
     pub(crate) absent: BTreeMap<RepoId, (Ask, Reason)>,
-    pub(crate) swaps: BTreeMap<Ticket, Swap>,
+    pub(crate) swaps: Swaps,
     pub(crate) writes: Writes,
     pub(crate) changes: BTreeMap<ChangeId, crate::change::Change>,
     pub(crate) tasks: BTreeMap<TaskId, crate::repair::Task>,
@@ -204,7 +204,7 @@ impl State {
             awake: VecDeque::new(),
             rest: Rest::new(),
             absent: BTreeMap::new(),
-            swaps: BTreeMap::new(),
+            swaps: Swaps::new(),
             writes: Writes::new(),
             changes: BTreeMap::new(),
             tasks: BTreeMap::new(),

@@ -142,6 +142,14 @@ impl Table {
         (found.repo() == repo).then_some(found)
     }
 
+    /// Reads a byte of each cache line that [`Self::find`] would look at, so that they are on their way here.
+    #[inline]
+    pub(crate) fn touch(&self, repo: RepoId) -> u8 {
+        let (first, second) = self.places(mix(repo.0));
+        let ends = |bucket: &Bucket| bucket.0[0].repo[0] ^ bucket.0[2].repo[7];
+        self.buckets.get(first).map_or(0, ends) ^ self.buckets.get(second).map_or(0, ends)
+    }
+
     /// Makes room for so many entries at once.
     pub(crate) fn reserve(&mut self, entries: usize) {
         let buckets = entries.saturating_add(entries / 9) / 3;

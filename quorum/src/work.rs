@@ -2,11 +2,12 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
 use crate::commit::Write;
-use crate::id::{ChangeId, RepoId, TaskId, WriteId};
+use crate::id::{ChangeId, RepoId, TaskId, Ticket, WriteId};
 use crate::row::Row;
 
 /// Who waits for a swap, or owns a timer.
@@ -24,6 +25,31 @@ pub(crate) enum Owner {
 pub(crate) struct Swap {
     pub(crate) owner: Owner,
     pub(crate) next: Row,
+}
+
+/// The swaps that are out. Tickets grow, so that a new one goes to the end, and few are out at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub(crate) struct Swaps(Vec<(Ticket, Swap)>);
+
+impl Swaps {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn insert(&mut self, ticket: Ticket, swap: Swap) {
+        let at = self.0.partition_point(|(other, _)| *other < ticket);
+        self.0.insert(at, (ticket, swap));
+    }
+
+    pub(crate) fn remove(&mut self, ticket: &Ticket) -> Option<Swap> {
+        let at = self.0.binary_search_by_key(ticket, |(other, _)| *other).ok()?;
+        Some(self.0.remove(at).1)
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Ticket> {
+        self.0.iter().map(|(ticket, _)| ticket)
+    }
 }
 
 /// Writes under way. One that is being taken a step further is out of its place meanwhile.
@@ -87,7 +113,7 @@ impl Work {
     }
 
     pub(crate) fn of(&self, repo: RepoId) -> Owners {
-        self.0.get(&repo).cloned().unwrap_or_default()
+        self.0.get(&repo).map(|owners| Owners::from_slice(owners)).unwrap_or_default()
     }
 
     pub(crate) fn writes(&self, repo: RepoId) -> impl Iterator<Item = WriteId> {

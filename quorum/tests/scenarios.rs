@@ -99,6 +99,7 @@ impl Stage {
             Message::Do(_, Effect::Grant(_)) => "grant",
             Message::Do(_, Effect::RaiseGate { .. }) => "show",
             Message::Do(_, Effect::Sync { .. }) => "sync",
+            Message::Do(_, Effect::Initialise { .. }) => "initialise",
             Message::Tell(_, Fact::Report(_)) => "report",
             Message::Tell(_, Fact::Row(..)) => "row",
             Message::Do(..) | Message::Tell(..) => "other",

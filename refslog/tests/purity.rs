@@ -40,11 +40,12 @@ const FORBIDDEN: [&str; 22] = [
 ];
 
 /// Every library a core may link. None of them does I/O for a caller that does not ask, and a core cannot ask.
-const LIBRARIES: [&str; 12] = [
+const LIBRARIES: [&str; 13] = [
     "blake3",
     "bytes",
     "crc32c",
     "crossbeam-queue",
+    "crossbeam-utils",
     "hashbrown",
     "jiff",
     "libm",

@@ -1,0 +1,189 @@
+//! The loop around [`Router::route_read`]: reads that wait, what wakes them, and when they give up. No I/O.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use crate::error::Refusal;
+use crate::id::{Ask, RepoId};
+use crate::read::{First, ReadRequest, ReadStep, Route};
+use crate::reason::Reason;
+use crate::router::Router;
+use crate::time::Timestamp;
+use crate::waits::WaitsFor;
+
+/// A read on its way, with whoever waits for it: hand it back to [`ReadQueue::again`] if the node refuses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "somebody waits for this read"]
+pub struct PendingRead<W> {
+    /// The read.
+    pub request: ReadRequest,
+    /// Whoever waits for it, in the host's own terms: a channel, a connection, a number.
+    pub waiter: W,
+    /// When it gives up.
+    until: Timestamp,
+}
+
+/// What to do for the reads of a [`ReadQueue`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "an order to the host"]
+pub enum ReadEvent<W> {
+    /// Send the read to the node. If its gate refuses, tell the router the report, then [`ReadQueue::again`].
+    Serve(Route, PendingRead<W>),
+    /// Fetch the row, tell it with [`Router::handle_row`] under this ask, then [`ReadQueue::wake`] the repository.
+    FetchRow(Ask, RepoId),
+    /// Answer the waiter: nothing can serve the read, or its time ended ([`Reason::Deadline`]).
+    Refused(Refusal, W),
+}
+
+/// Reads that are routed, and routed again whenever something was learned, until a node serves them.
+///
+/// It holds what every host writes around [`Router::route_read`]: which read waits for what, and the timer. The host
+/// puts a read in with [`ReadQueue::begin`], carries out what [`ReadQueue::poll`] says, calls [`ReadQueue::wake`] after
+/// each fact that it told about a repository, and [`ReadQueue::handle_timeout`] at [`ReadQueue::next_deadline`].
+///
+/// ```
+/// use tenon_quorum::*;
+///
+/// let (repo, now) = (RepoId(7), Timestamp::from_millis(1));
+/// let mut router = Router::new(Config::builder().build()?);
+/// let mut reads = ReadQueue::new(1_000, 5_000);
+/// let request = ReadRequest::linearizable(repo, router.begin_read());
+/// reads.begin(&mut router, now, request, "a waiter").expect("there is room");
+/// let Some(ReadEvent::FetchRow(ask, repo)) = reads.poll() else { panic!("no row is known") };
+/// router.handle_row(now, ask, repo, None); // the store has none
+/// reads.wake(&mut router, now, repo);
+/// let refused = Reason::NoSuchRepository { repo }.into();
+/// assert_eq!(reads.poll(), Some(ReadEvent::Refused(refused, "a waiter")));
+/// # Ok::<(), ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ReadQueue<W> {
+    max_reads: u32,
+    patience_ms: u64,
+    last: u64,
+    waiting: BTreeMap<u64, Waiting<W>>,
+    of_repo: BTreeSet<(RepoId, u64)>,
+    timers: BTreeSet<(Timestamp, u64)>,
+    events: VecDeque<ReadEvent<W>>,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting<W> {
+    read: PendingRead<W>,
+    due: Timestamp,
+}
+
+impl<W> ReadQueue<W> {
+    /// A queue of at most `max_reads` waiting reads, each of which gives up after `patience_ms` milliseconds.
+    #[must_use]
+    pub const fn new(max_reads: u32, patience_ms: u64) -> Self {
+        Self {
+            max_reads,
+            patience_ms,
+            last: 0,
+            waiting: BTreeMap::new(),
+            of_repo: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Routes a read, now or as soon as enough is known. What comes of it is polled.
+    ///
+    /// # Errors
+    /// The waiter, with nothing changed: the queue is full.
+    pub fn begin(&mut self, router: &mut Router, now: Timestamp, request: ReadRequest, waiter: W) -> Result<(), W> {
+        if self.waiting.len() >= self.max_reads as usize {
+            return Err(waiter);
+        }
+        let until = now.after_millis(self.patience_ms);
+        self.step(router, now, PendingRead { request, waiter, until });
+        Ok(())
+    }
+
+    /// Routes a read again that its node did not serve, within the time that it had from the beginning.
+    pub fn again(&mut self, router: &mut Router, now: Timestamp, read: PendingRead<W>) {
+        if now >= read.until {
+            self.give_up(read);
+        } else {
+            self.step(router, now, read);
+        }
+    }
+
+    /// Something about the repository was told to the router: its waiting reads are routed again.
+    pub fn wake(&mut self, router: &mut Router, now: Timestamp, repo: RepoId) {
+        let ids: Vec<u64> = self.of_repo.range((repo, 0)..=(repo, u64::MAX)).map(|(_, id)| *id).collect();
+        for id in ids {
+            if let Some(read) = self.take(id) {
+                self.again(router, now, read);
+            }
+        }
+    }
+
+    /// It is `now`: reads whose time ended are refused, those that waited long enough are routed again.
+    pub fn handle_timeout(&mut self, router: &mut Router, now: Timestamp) {
+        let due: Vec<u64> = self.timers.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
+        for id in due {
+            if let Some(read) = self.take(id) {
+                self.again(router, now, read);
+            }
+        }
+    }
+
+    /// When to call [`ReadQueue::handle_timeout`] at the latest; `None` while no read waits.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// What to do next, oldest first.
+    pub fn poll(&mut self) -> Option<ReadEvent<W>> {
+        self.events.pop_front()
+    }
+
+    /// Reads that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether no read waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn step(&mut self, router: &mut Router, now: Timestamp, read: PendingRead<W>) {
+        let again = now.after_millis(router.config().retry_ms);
+        match router.route_read(now, &read.request) {
+            Ok(ReadStep::Serve(route)) => self.events.push_back(ReadEvent::Serve(route, read)),
+            Err(refusal) => self.events.push_back(ReadEvent::Refused(refusal, read.waiter)),
+            Ok(ReadStep::First(First::Wait { until })) => self.park(read, until.max(now.after_millis(1))),
+            // The answer may be lost: after a while the row is asked for once more.
+            Ok(ReadStep::First(First::FetchRow(ask))) => {
+                self.events.push_back(ReadEvent::FetchRow(ask, read.request.repo));
+                self.park(read, again);
+            }
+        }
+    }
+
+    fn park(&mut self, read: PendingRead<W>, due: Timestamp) {
+        self.last = self.last.saturating_add(1);
+        let (id, due) = (self.last, due.min(read.until));
+        self.of_repo.insert((read.request.repo, id));
+        self.timers.insert((due, id));
+        self.waiting.insert(id, Waiting { read, due });
+    }
+
+    fn take(&mut self, id: u64) -> Option<PendingRead<W>> {
+        let Waiting { read, due } = self.waiting.remove(&id)?;
+        self.of_repo.remove(&(read.request.repo, id));
+        self.timers.remove(&(due, id));
+        Some(read)
+    }
+
+    fn give_up(&mut self, read: PendingRead<W>) {
+        let reason = Reason::Deadline { waits_for: WaitsFor::Row };
+        self.events.push_back(ReadEvent::Refused(reason.into(), read.waiter));
+    }
+}
