@@ -76,9 +76,9 @@ impl Router {
             }
         }
         // As a rule all vote for the same.
-        let votes = || voters().filter_map(|standing| vote(standing.report(), base));
-        for stamp in votes().filter(|_| others) {
-            let alike = u32::try_from(votes().filter(|other| *other == stamp).count()).unwrap_or(u32::MAX);
+        let cast = || voters().filter_map(|standing| vote(standing.report(), base));
+        for stamp in cast().filter(|_| others) {
+            let alike = u32::try_from(cast().filter(|other| *other == stamp).count()).unwrap_or(u32::MAX);
             if alike > ballot.votes {
                 (ballot.votes, ballot.stamp) = (alike, Some(stamp));
             }

@@ -158,9 +158,10 @@ impl Migration {
 
     /// Whether another of the family is as far as the root, whose row is `root`, waits for it to be.
     pub(crate) fn is_ready(&self, repo: RepoId, root: &Row, router: &Router) -> bool {
-        match root.state {
-            RowState::Moving { round, .. } => self.is_held(repo, round, router),
-            _ => self.is_home(repo, root.shard == self.request.to, router),
+        if let RowState::Moving { round, .. } = root.state {
+            self.is_held(repo, round, router)
+        } else {
+            self.is_home(repo, root.shard == self.request.to, router)
         }
     }
 

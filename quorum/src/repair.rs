@@ -249,7 +249,9 @@ impl Router {
             let repo = self.state.tasks.get(&id).map(|task| task.repo);
             self.drop_task(id);
             // A write may have waited for this copy.
-            repo.into_iter().for_each(|repo| self.advance_repo(repo));
+            if let Some(repo) = repo {
+                self.advance_repo(repo);
+            }
         }
         self.start_tasks();
     }

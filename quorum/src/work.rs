@@ -42,6 +42,7 @@ impl Swaps {
         self.0.insert(at, (ticket, swap));
     }
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "called as a map is")]
     pub(crate) fn remove(&mut self, ticket: &Ticket) -> Option<Swap> {
         let at = self.0.binary_search_by_key(ticket, |(other, _)| *other).ok()?;
         Some(self.0.remove(at).1)
