@@ -89,7 +89,7 @@ fn fleet(count: u32, strategy: &Strategy) -> Engine {
     }
     engine.handle_timeout(now);
     while let Some(tenon_scaler::Effect::Launch { request, count, .. }) = engine.poll_effect() {
-        engine.handle_launch(now, request, count, 0);
+        engine.handle_launch(now, request, tenon_scaler::Progress::done(count));
     }
     let ready = ReadyCondition::Ready(now);
     let pod = |id| Pod {

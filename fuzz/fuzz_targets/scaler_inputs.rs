@@ -11,7 +11,7 @@ use tenon_scaler::chain::{Call, Chain, ChainTask, ChainVerdict, Link};
 use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
 use tenon_scaler::place::{Health, Host, Spread, place, rebalance};
 use tenon_scaler::strategy::{
-    Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
+    Adjust, Band, Change, Guard, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
 use tenon_scaler::*;
 
@@ -88,9 +88,13 @@ fn strategy(tape: &mut Tape<'_>) -> Strategy {
             target: tape.milli(),
             tolerance_out_permille: tape.count(),
             tolerance_in_permille: tape.count(),
+            guard: if tape.flip() { Guard::On } else { Guard::Off },
         }),
         2 => Strategy::QueueLength(QueueLength { per_instance: tape.milli() }),
-        3 => Strategy::Hpa(Hpa::new(hpa_metric(tape))),
+        3 => {
+            let guard = if tape.flip() { Guard::On } else { Guard::Off };
+            Strategy::Hpa(Hpa { guard, ..Hpa::new(hpa_metric(tape)) })
+        }
         4 => {
             let kpa = Kpa::new(tape.milli(), tape.milli());
             Strategy::Kpa(Kpa { target_burst_capacity: tape.milli(), activation_scale: tape.count(), ..kpa })
@@ -164,7 +168,7 @@ fn policy(tape: &mut Tape<'_>) -> Policy {
         },
     };
     let behavior =
-        if tape.flip() { Behavior::default() } else { Behavior { out: pace(tape), inward: pace(tape) } };
+        if tape.flip() { Behavior::default() } else { Behavior { out: pace(tape), inward: pace(tape), ..Behavior::default() } };
     let metrics = (0..2).map(|id| metric(tape, id)).collect();
     let rules = (0..u16::from(tape.below(4))).map(|id| Rule { id: RuleId(id), kind: kind(tape) }).collect();
     let (min, max) = (u32::from(tape.below(4)), tape.count());
@@ -247,7 +251,8 @@ fn start_chain(engine: &mut Engine, now: Timestamp, tape: &mut Tape<'_>) -> bool
     let _weakest = chain.assess(&entries, |_| count).permille();
     let wanted = (0..tape.below(4)).map(|_| (group(tape), tape.count())).collect();
     let grant = if tape.flip() { Grant::Partial } else { Grant::Atomic };
-    let task = ChainTask { wanted, from: now, until: now.after_millis(tape.wide()), grant };
+    let id = TaskId(u32::from(tape.id()));
+    let task = ChainTask { id, wanted, from: now, until: now.after_millis(tape.wide()), grant };
     let verdict = engine.start_chain(now, &chain, &task);
     if let Ok(ChainVerdict::Started(plan)) = &verdict {
         assert!(plan.steps.iter().all(|step| step.granted >= step.before), "a chain takes nothing away: {plan:?}");
@@ -282,7 +287,10 @@ fn tell(engine: &mut Engine, now: Timestamp, at: Timestamp, group: GroupId, fact
     let metric = MetricId(tape.id() % 3);
     match fact {
         9..=11 => engine.handle_sample(now, group, metric, at, tape.flip().then(|| tape.milli())),
-        12 | 13 => engine.handle_launch(now, RequestId(tape.wide()), tape.count(), tape.count()),
+        12 | 13 => {
+            let progress = Progress { done: tape.count(), failed: tape.count(), cancelled: tape.count() };
+            engine.handle_progress(now, RequestId(tape.wide()), progress);
+        }
         14 => engine.handle_release(now, RequestId(tape.wide()), tape.count()),
         15 => engine.handle_census(now, group, PoolId(tape.id()), at, tape.count()),
         16 => {

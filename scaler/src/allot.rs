@@ -17,7 +17,7 @@ pub struct Holding {
     pub starting: u32,
     /// Instances that serve.
     pub ready: u32,
-    /// Instances asked to go and not gone yet.
+    /// Instances asked to go and not gone yet: released, or cancelled while they were starting.
     pub leaving: u32,
     /// When these counts last changed: an older census says nothing about them.
     pub since: Timestamp,
@@ -26,6 +26,11 @@ pub struct Holding {
 impl Holding {
     pub(crate) fn all(&self) -> u32 {
         self.starting + self.ready + self.leaving
+    }
+
+    /// What counts against a quota: what is asked to go does not.
+    pub(crate) fn wanted(&self) -> u32 {
+        self.starting + self.ready
     }
 }
 
@@ -37,15 +42,17 @@ pub struct Allotment {
     pub version: Option<VersionId>,
     /// How many each pool lends.
     pub lent: SmallVec<[(PoolId, u32); 2]>,
-    /// How many each pool gets back.
+    /// How many instances that serve go back to each pool.
     pub returned: SmallVec<[(PoolId, u32); 2]>,
+    /// How many instances of each pool are cancelled while they are starting: always before any that serves goes.
+    pub cancelled: SmallVec<[(PoolId, u32); 2]>,
     /// How many instances no pool could lend.
     pub missing: u32,
     /// Why not, for each pool that was asked.
     pub causes: SmallVec<[(PoolId, Cause); 2]>,
     /// Why not, where it is not for a pool to say.
     pub refusal: Option<Refusal>,
-    /// How many instances are to go that have not started yet: they go once they are there.
+    /// How many instances are to go and have not been asked to: as many requests are open as the configuration allows.
     pub waiting: u32,
 }
 
@@ -112,7 +119,8 @@ fn tier(kind: PoolKind, traffic: &Traffic) -> Option<u8> {
 }
 
 /// Chooses the pools that lend `count` instances: what is dedicated first, then resident, then emergency; within a tier
-/// evenly over the data centres, and within one of those the cheapest first.
+/// evenly over the data centres, and within one of those the cheapest first. A pool whose launches failed of late comes
+/// after the others of its tier.
 pub(crate) fn grow(
     ledger: &Ledger,
     traffic: &Traffic,
@@ -123,7 +131,8 @@ pub(crate) fn grow(
 ) {
     let mut left = u64::from(count);
     for wanted in 0..TIERS {
-        let mut offers: SmallVec<[(IdcId, u64, PoolId, u32); 4]> = SmallVec::new();
+        let mut sound: SmallVec<[(IdcId, u64, PoolId, u32); 4]> = SmallVec::new();
+        let mut on_trial: SmallVec<[(IdcId, u64, PoolId, u32); 2]> = SmallVec::new();
         for account in &ledger.accounts {
             let pool = &account.pool;
             let allowed = traffic.idcs.is_empty() || traffic.idcs.contains(&pool.idc);
@@ -133,12 +142,17 @@ pub(crate) fn grow(
             let Some((available, cause)) = account.available(traffic.shape, now) else {
                 continue;
             };
-            offers.push((pool.idc, pool.price, pool.id, available));
+            let offer = (pool.idc, pool.price, pool.id, available);
+            if account.is_on_trial(traffic.shape, now) {
+                on_trial.push(offer)
+            } else {
+                sound.push(offer)
+            }
             out.causes.push((pool.id, cause));
         }
-        let mut places = places(ledger, holdings, &offers);
-        offers.sort_unstable();
-        left -= pour(&mut places, left, |idc, share| hand_out(&offers, idc, share, &mut out.lent));
+        left -= pour_into(ledger, holdings, &mut sound, left, &mut out.lent);
+        // A pool that failed of late is asked only for what the others cannot give.
+        left -= pour_into(ledger, holdings, &mut on_trial, left, &mut out.lent);
         if left == 0 {
             break;
         }
@@ -149,6 +163,21 @@ pub(crate) fn grow(
         out.refusal = Some(Refusal::NoPool);
     }
     out.missing = u32::try_from(left).unwrap_or(u32::MAX);
+}
+
+fn pour_into(
+    ledger: &Ledger,
+    holdings: &[Holding],
+    offers: &mut [(IdcId, u64, PoolId, u32)],
+    count: u64,
+    lent: &mut SmallVec<[(PoolId, u32); 2]>,
+) -> u64 {
+    if count == 0 || offers.is_empty() {
+        return 0;
+    }
+    let mut places = places(ledger, holdings, offers);
+    offers.sort_unstable();
+    pour(&mut places, count, |idc, share| hand_out(offers, idc, share, lent))
 }
 
 /// Takes back of what is to be lent what would give one data centre over `skew` more than another: the dearest tier first.
@@ -185,29 +214,37 @@ pub(crate) fn even_out(ledger: &Ledger, traffic: &Traffic, holdings: &[Holding],
     out.lent.retain(|(_, count)| *count > 0);
 }
 
-/// Chooses the pools that get `count` ready instances back: emergency first, then resident, then dedicated; within a tier
-/// so that what is left is even over the data centres, and within one of those the dearest first.
-pub(crate) fn shrink(ledger: &Ledger, traffic: &Traffic, holdings: &[Holding], count: u32, out: &mut Allotment) {
+/// Chooses the pools that get `count` instances back, of at most so many each in `rooms`: emergency first, then resident, then dedicated; within a tier so
+/// that what is left is even over the data centres, and within one of those the dearest first. Returns how many were
+/// found.
+pub(crate) fn shrink(
+    ledger: &Ledger,
+    traffic: &Traffic,
+    holdings: &[Holding],
+    rooms: &[(PoolId, u32)],
+    count: u32,
+    out: &mut SmallVec<[(PoolId, u32); 2]>,
+) -> u32 {
     let mut left = u64::from(count);
     for wanted in (0..TIERS).rev() {
         let mut offers: SmallVec<[(IdcId, u64, PoolId, u32); 4]> = SmallVec::new();
-        for holding in holdings.iter().filter(|holding| holding.ready > 0) {
-            let Some(account) = ledger.account(holding.pool) else {
+        for (pool, room) in rooms {
+            let Some(account) = ledger.account(*pool).filter(|_| *room > 0) else {
                 continue;
             };
             // A dedicated zone that is no longer the tenant's own is left like one that is.
             if tier(account.pool.kind, traffic).unwrap_or(0) == wanted {
-                offers.push((account.pool.idc, u64::MAX - account.pool.price, holding.pool, holding.ready));
+                offers.push((account.pool.idc, u64::MAX - account.pool.price, *pool, *room));
             }
         }
         let mut places = places(ledger, holdings, &offers);
         offers.sort_unstable();
-        left -= drain(&mut places, left, |idc, share| hand_out(&offers, idc, share, &mut out.returned));
+        left -= drain(&mut places, left, |idc, share| hand_out(&offers, idc, share, out));
         if left == 0 {
             break;
         }
     }
-    out.waiting = u32::try_from(left).unwrap_or(u32::MAX);
+    count - u32::try_from(left).unwrap_or(count)
 }
 
 fn places(ledger: &Ledger, holdings: &[Holding], offers: &[(IdcId, u64, PoolId, u32)]) -> SmallVec<[Place; 4]> {

@@ -9,7 +9,10 @@ use crate::error::PolicyError;
 use crate::hpa::{Events, Policy, PolicyKind, Select, furthest};
 use crate::reason::Direction;
 
-/// Limits on how fast metric rules may move a group. Timed rules and operators are not held up by them.
+/// How fast a group may move.
+///
+/// `out` holds metric rules back: what a clock or an operator asks for is there at once. `inward` paces every way down,
+/// whatever has ended: see [the table](crate#what-ends-and-how-it-leaves).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Behavior {
@@ -17,6 +20,24 @@ pub struct Behavior {
     pub out: Pace,
     /// In the shrinking direction.
     pub inward: Pace,
+    /// For how long, in ms, the highest count that was wanted holds, in both directions; 0 for not at all. A count that is
+    /// exactly this old still holds.
+    ///
+    /// This is what Kubernetes does for an autoscaler without `behavior`. It takes the place of `inward.stabilize_ms`, which
+    /// must be 0 then.
+    pub highest_ms: u64,
+    /// How far one decision of metric rules may grow the group; `None` for no limit.
+    pub jump: Option<Jump>,
+}
+
+/// How far one decision may grow a group: to the larger of two counts, whatever it did before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Jump {
+    /// To so many times its size.
+    pub factor: u32,
+    /// To so many instances.
+    pub minimum: u32,
 }
 
 /// The pace of one direction.
@@ -52,7 +73,16 @@ impl Rate {
 }
 
 impl Behavior {
-    /// The defaults of `autoscaling/v2`: out by the larger of 4 instances and 100 % in 15 seconds; in by any number, once
+    /// What Kubernetes does for an autoscaler that has no `behavior` field: growth to the larger of twice the size and 4 in
+    /// one pass; the highest count wanted in the last five minutes holds, so that what the limit cut off growth is made up
+    /// for in the next pass.
+    #[must_use]
+    pub fn kubernetes_unset() -> Self {
+        Self { highest_ms: 300_000, jump: Some(Jump { factor: 2, minimum: 4 }), ..Self::default() }
+    }
+
+    /// What Kubernetes fills an empty `behavior` field with (not what it does without one: see
+    /// [`Behavior::kubernetes_unset`]): out by the larger of 4 instances and 100 % in 15 seconds; in by any number, once
     /// nothing more was wanted for five minutes.
     #[must_use]
     pub fn kubernetes() -> Self {
@@ -66,7 +96,17 @@ impl Behavior {
                 rate: rate(alloc::vec![policy(PolicyKind::Percent, 100)]),
                 ..Pace::default()
             },
+            ..Self::default()
         }
+    }
+
+    /// How long what was wanted counts for the way down, in ms; the end is outside.
+    pub(crate) fn window_in(&self) -> u64 {
+        if self.highest_ms > 0 { self.highest_ms.saturating_add(1) } else { self.inward.stabilize_ms }
+    }
+
+    pub(crate) fn has_windows(&self) -> bool {
+        self.out.stabilize_ms > 0 || self.window_in() > 0
     }
 
     pub(crate) fn has_rates(&self) -> bool {
@@ -82,6 +122,9 @@ impl Behavior {
                     && (rate.select == Select::Disabled || !rate.policies.is_empty())
             })
         };
+        if self.highest_ms > 0 && self.inward.stabilize_ms > 0 {
+            return Err(PolicyError::Windows);
+        }
         if sound(&self.out) && sound(&self.inward) { Ok(()) } else { Err(PolicyError::Rate) }
     }
 
@@ -119,6 +162,13 @@ impl Moves {
             events.0.sort_by_key(|event| event.at);
             let oldest = events.0.remove(0);
             events.0[0].change = events.0[0].change.saturating_add(oldest.change);
+        }
+    }
+
+    /// Nothing is later than `now`.
+    pub(crate) fn rewind(&mut self, now: Timestamp) {
+        for event in self.out.0.iter_mut().chain(&mut self.inward.0) {
+            event.at = now.min(event.at);
         }
     }
 
@@ -205,6 +255,17 @@ impl Recent {
     /// When the extreme leaves the window, if nothing is added.
     pub(crate) fn changes_at(&self, window_ms: u64) -> Timestamp {
         self.0.first().map_or(Timestamp::MAX, |(_, last)| last.after_millis(window_ms))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Nothing is later than `now`.
+    pub(crate) fn rewind(&mut self, now: Timestamp) {
+        for (_, at) in &mut self.0 {
+            *at = now.min(*at);
+        }
     }
 
     /// Takes in that what was wanted last was still wanted at `until`.

@@ -2,6 +2,7 @@
 //! due.
 
 use crate::Timestamp;
+use crate::decide::Haste;
 use crate::group::{Binding, Group, RuleKind};
 use crate::id::RuleId;
 use crate::record::{TimedLine, Trace};
@@ -13,6 +14,10 @@ pub(crate) struct Timed {
     pub(crate) deltas: i64,
     pub(crate) floor: Option<(RuleId, u32)>,
     pub(crate) cap: Option<(RuleId, u32)>,
+    /// As much of the shares of deltas and steps as held before this decision, and still does.
+    pub(crate) kept: i64,
+    /// What steps have taken from the size that metric rules start from.
+    pub(crate) taken: u32,
 }
 
 /// As many missed steps as one decision catches up with.
@@ -22,10 +27,12 @@ pub(crate) fn run_clock<T: Trace>(
     group: &Group,
     state: &mut GroupState,
     now: Timestamp,
+    haste: Haste,
     trace: &mut T,
     next: &mut Timestamp,
 ) -> Timed {
     let mut timed = Timed::default();
+    let steps = state.steps;
     let mut entered = false;
     let mut stepped = false;
     for (at, (rule, binding)) in group.rules().enumerate() {
@@ -35,15 +42,19 @@ pub(crate) fn run_clock<T: Trace>(
         match &rule.kind {
             RuleKind::Metric(..) => {}
             RuleKind::Step(point, _) => {
-                let due = if let RuleState::Point(due) = state.rules[at] {
+                let (due, share) = if let RuleState::Point { due, share } = state.rules[at] {
+                    (due, share)
+                } else {
+                    (Timestamp::ZERO, 0)
+                };
+                let due = if due > Timestamp::ZERO {
                     due
                 } else {
-                    point
-                        .next_after(zone, Timestamp::from_millis(now.as_millis().saturating_sub(1)))
-                        .unwrap_or(Timestamp::MAX)
+                    let before = Timestamp::from_millis(now.as_millis().saturating_sub(1));
+                    point.next_after(zone, before).unwrap_or(Timestamp::MAX)
                 };
-                state.rules[at] = RuleState::Point(due);
-                stepped |= is_due(due, now);
+                state.rules[at] = RuleState::Point { due, share };
+                stepped |= is_due(due, now) && haste == Haste::Usual;
                 *next = due.min(*next);
             }
             RuleKind::Floor(window, _) | RuleKind::Cap(window, _) | RuleKind::Delta(window, _) => {
@@ -53,6 +64,7 @@ pub(crate) fn run_clock<T: Trace>(
                     *next = until.min(*next);
                     note_window(&rule.kind, rule.id, inside, &mut timed);
                     timed.deltas += i64::from(share);
+                    timed.kept += i64::from(share);
                     continue;
                 }
                 let (was_inside, share) = if let RuleState::Window { inside, share, .. } = state.rules[at] {
@@ -61,18 +73,29 @@ pub(crate) fn run_clock<T: Trace>(
                     (false, 0)
                 };
                 let standing = window.standing(zone, now);
-                let share = if standing.inside { share } else { 0 };
+                // In a leap of the clock, what has ended may not have.
+                let stays = standing.inside || (haste == Haste::Leap && share > 0);
+                state.ended |= share > 0 && !stays;
+                let share = if stays { share } else { 0 };
                 entered |= standing.inside && !was_inside;
-                state.rules[at] = RuleState::Window { inside: standing.inside, until: standing.until, share };
+                state.rules[at] = RuleState::Window { inside: stays, until: standing.until, share };
                 timed.deltas += i64::from(share);
+                timed.kept += i64::from(share);
                 *next = standing.until.min(*next);
+                if stays != standing.inside {
+                    // It is looked at again in the next tick.
+                    state.rules[at] = RuleState::Window { inside: true, until: now, share };
+                    *next = now.after_millis(1).min(*next);
+                }
                 note_window(&rule.kind, rule.id, standing.inside, &mut timed);
             }
         }
     }
     if stepped {
-        *next = run_steps(group, state, now, &timed, trace).min(*next);
+        *next = run_steps(group, state, now, &mut timed, trace).min(*next);
+        state.ended |= state.steps < steps || timed.taken > 0;
     }
+    timed.kept += i64::from(state.steps.min(steps));
     if entered {
         enter_deltas(group, state, &mut timed);
     }
@@ -132,7 +155,7 @@ fn run_steps<T: Trace>(
     group: &Group,
     state: &mut GroupState,
     now: Timestamp,
-    timed: &Timed,
+    timed: &mut Timed,
     trace: &mut T,
 ) -> Timestamp {
     for _ in 0..MAX_CATCH_UP {
@@ -140,7 +163,7 @@ fn run_steps<T: Trace>(
             .rules
             .iter()
             .enumerate()
-            .filter_map(|(at, held)| if let RuleState::Point(due) = held { Some((*due, at)) } else { None });
+            .filter_map(|(at, held)| if let RuleState::Point { due, .. } = held { Some((*due, at)) } else { None });
         let Some((due, at)) = due.min() else {
             return Timestamp::MAX;
         };
@@ -153,27 +176,38 @@ fn run_steps<T: Trace>(
         let RuleKind::Step(point, by) = &rule.kind else {
             return Timestamp::MAX;
         };
-        state.rules[at] = RuleState::Point(point.next_after(zone, due).unwrap_or(Timestamp::MAX));
-        let given = take_step(group, state, *by, timed);
+        let share = state.rules[at].step_share();
+        state.rules[at] = RuleState::Point { due: point.next_after(zone, due).unwrap_or(Timestamp::MAX), share };
+        let given = take_step(group, state, (at, *by), timed);
         trace.timed(TimedLine::Step { rule: rule.id, at: due, asked: *by, given });
     }
     now.after_millis(1)
 }
 
-/// Adds to the steps, or takes from them first and from the base next, never below the minimum.
-fn take_step(group: &Group, state: &mut GroupState, by: i32, timed: &Timed) -> i32 {
+/// Adds to the rule's share, or takes from the shares first and from the base next, never below the minimum.
+fn take_step(group: &Group, state: &mut GroupState, (at, by): (usize, i32), timed: &mut Timed) -> i32 {
     if by >= 0 {
-        let room = u32::MAX - state.steps;
-        let given = by.unsigned_abs().min(room);
+        let given = by.unsigned_abs().min(u32::MAX - state.steps);
         state.steps += given;
+        if let RuleState::Point { share, .. } = &mut state.rules[at] {
+            *share += given;
+        }
         return i32::try_from(given).unwrap_or(i32::MAX);
     }
     let asked = by.unsigned_abs();
     let from_steps = asked.min(state.steps);
     state.steps -= from_steps;
+    let mut left = from_steps;
+    for held in &mut state.rules {
+        if let RuleState::Point { share, .. } = held {
+            let part = left.min(*share);
+            (*share, left) = (*share - part, left - part);
+        }
+    }
     let spare = i64::from(state.base) + i64::from(state.steps) + timed.deltas - i64::from(group.policy().min);
     let spare = u32::try_from(spare.max(0)).unwrap_or(u32::MAX).min(state.base - group.policy().min.min(state.base));
     let from_base = (asked - from_steps).min(spare);
     state.base -= from_base;
+    timed.taken = timed.taken.saturating_add(from_base);
     -i32::try_from(from_steps + from_base).unwrap_or(i32::MAX)
 }

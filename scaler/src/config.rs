@@ -35,6 +35,9 @@ pub struct Config {
     pub(crate) tick_ms: u64,
     pub(crate) drain_ms: u64,
     pub(crate) back_off: BackOff,
+    pub(crate) launch_deadline_ms: u64,
+    pub(crate) clock_skew_ms: u64,
+    pub(crate) leap_ms: u64,
     pub(crate) slots: Slots,
     pub(crate) limits: Limits,
     pub(crate) max_groups: usize,
@@ -53,6 +56,9 @@ impl Config {
             tick_ms: 15_000,
             drain_ms: 600_000,
             back_off: BackOff { first_ms: 30_000, longest_ms: 600_000 },
+            launch_deadline_ms: 600_000,
+            clock_skew_ms: 2_000,
+            leap_ms: 600_000,
             slots: Slots { slot_ms: 300_000, count: 288 },
             limits: Limits::default(),
             max_groups: 200_000,
@@ -76,8 +82,16 @@ impl Config {
         self.tick_ms
     }
 
+    /// How long a launch may take, in ms.
+    #[must_use]
+    pub const fn launch_deadline_ms(&self) -> u64 {
+        self.launch_deadline_ms
+    }
+
     pub(crate) fn with_skip(mut self, skip: Skip, records: Records) -> Self {
         (self.skip, self.records) = (skip, records);
+        // A rehearsal's clock is never wrong.
+        self.leap_ms = u64::MAX;
         self
     }
 }
@@ -106,6 +120,31 @@ impl ConfigBuilder {
     #[must_use]
     pub const fn back_off_ms(mut self, first_ms: u64, longest_ms: u64) -> Self {
         self.0.back_off = BackOff { first_ms, longest_ms };
+        self
+    }
+
+    /// How long a launch may take, in ms; ten minutes by default. What has not come to serve by then counts as failed: it is
+    /// cancelled, its pool is left alone for a while, and its share is asked for elsewhere.
+    #[must_use]
+    pub const fn launch_deadline_ms(mut self, ms: u64) -> Self {
+        self.0.launch_deadline_ms = ms;
+        self
+    }
+
+    /// How far clocks may be apart, in ms; two seconds by default. A sample may be this much later than `now`, and a tick this
+    /// much earlier than the one before.
+    #[must_use]
+    pub const fn clock_skew_ms(mut self, ms: u64) -> Self {
+        self.0.clock_skew_ms = ms;
+        self
+    }
+
+    /// After how long without a tick, in ms, the next one may be a wrong reading of the clock; ten minutes by default, and at
+    /// least four ticks. Such a tick grows groups and takes nothing away; one second later the next one is due and confirms
+    /// it.
+    #[must_use]
+    pub const fn leap_ms(mut self, ms: u64) -> Self {
+        self.0.leap_ms = ms;
         self
     }
 
@@ -175,6 +214,7 @@ impl ConfigBuilder {
             ("tick_ms", config.tick_ms),
             ("drain_ms", config.drain_ms),
             ("back_off_ms", config.back_off.first_ms),
+            ("launch_deadline_ms", config.launch_deadline_ms),
             ("horizon.slot_ms", config.slots.slot_ms),
             ("horizon.slots", u64::from(config.slots.count)),
             ("limits.instances", u64::from(config.limits.instances)),

@@ -88,6 +88,16 @@ impl Costs {
         line.instances = line.instances.saturating_add(added).saturating_sub(gone);
     }
 
+    /// After the clock went back to `now`: what was counted for later is taken back, as of what there is now.
+    pub(crate) fn rewind(&mut self, now: Timestamp, price: impl Fn(PoolId) -> u64) {
+        for line in self.0.iter_mut().filter(|line| line.until > now) {
+            let over = u128::from(line.instances) * u128::from(line.until.millis_since(now));
+            line.instance_ms = line.instance_ms.saturating_sub(over);
+            line.price_ms = line.price_ms.saturating_sub(over.saturating_mul(u128::from(price(line.pool))));
+            line.until = now;
+        }
+    }
+
     /// The price of a pool is about to change.
     pub(crate) fn close(&mut self, pool: PoolId, price: u64, now: Timestamp) {
         self.0.iter_mut().filter(|line| line.pool == pool).for_each(|line| line.run(now, price));

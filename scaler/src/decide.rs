@@ -1,24 +1,35 @@
 //! One group's decision: a pure function of the group, its state, its inputs and the time.
 //!
 //! The layers, from the lowest: minimum < metric rules < timed deltas, steps and floors < caps < pause < an operator's
-//! override. Metric rules alone are held back by the group's behaviour: what a clock or an operator says is done at once.
+//! override. What a clock or an operator asks for is done at once. What they asked for *leaves* as everything else does:
+//! through the stabilisation, the cool-down and the rate of the group's scale-in behaviour ([`settle`](crate::settle)).
 
 use crate::Timestamp;
-use crate::clock::{Timed, run_clock};
+use crate::clock::run_clock;
 use crate::group::{Group, Inputs};
-use crate::read::run_metrics;
+use crate::read::{Metrics, run_metrics};
 use crate::reason::Reason;
-use crate::record::{Decision, Layer, LayerLine, Lines, Trace};
-use crate::settle::settle;
+use crate::record::{Decision, Lines, Trace};
+use crate::settle::{Heard, settle};
 use crate::state::GroupState;
 
 /// Decides how many instances `group` gets, and tells what its state is afterwards.
 ///
 /// Calling it again with the new state and the same inputs, before [`Decision::next_change`], gives the same target.
 pub fn decide(group: &Group, state: &GroupState, inputs: &Inputs<'_>, now: Timestamp) -> (Decision, GroupState) {
+    decide_with(group, state, inputs, now, Haste::Usual)
+}
+
+pub(crate) fn decide_with(
+    group: &Group,
+    state: &GroupState,
+    inputs: &Inputs<'_>,
+    now: Timestamp,
+    haste: Haste,
+) -> (Decision, GroupState) {
     let mut next = state.clone();
     let mut lines = Lines::default();
-    let brief = step(group, &mut next, inputs, now, &mut lines);
+    let brief = step(group, &mut next, inputs, now, haste, &mut lines);
     let decision = Decision {
         at: now,
         ready: inputs.ready,
@@ -30,6 +41,15 @@ pub fn decide(group: &Group, state: &GroupState, inputs: &Inputs<'_>, now: Times
         lines,
     };
     (decision, next)
+}
+
+/// Whether a decision may take anything away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// It may.
+    Usual,
+    /// Time has leapt, and the reading may be wrong: nothing shrinks and no step is taken until the next tick confirms it.
+    Leap,
 }
 
 /// What a decision comes to, without its record.
@@ -46,72 +66,31 @@ pub(crate) fn step<T: Trace>(
     state: &mut GroupState,
     inputs: &Inputs<'_>,
     now: Timestamp,
+    haste: Haste,
     trace: &mut T,
 ) -> Brief {
     let mut next = Timestamp::MAX;
-    let timed = run_clock(group, state, now, trace, &mut next);
-    let metric = run_metrics(group, state, inputs, now, trace, &mut next);
-    let (mut reason, fired) = settle(group, state, metric, now, trace, &mut next);
-    if fired {
+    let timed = run_clock(group, state, now, haste, trace, &mut next);
+    let policy = group.policy();
+    let size = state.size(timed.kept).saturating_sub(timed.taken);
+    // What is below the minimum is on its way there.
+    let size = if group.exact { size } else { size.max(policy.min) };
+    trace.base(size, i64::from(state.target) - i64::from(size));
+    // As the original: out of bounds, it goes to the bound, and no metric is read.
+    let outside = group.exact && !(policy.min..=policy.max).contains(&size);
+    let metrics = if outside {
+        trace.rest(size);
+        Metrics::nothing(size)
+    } else {
+        run_metrics(group, state, inputs, size, now, trace, &mut next)
+    };
+    let idle = outside || (group.exact && metrics.fails(size));
+    let heard = Heard { size, timed: &timed, metrics, idle };
+    let (target, reason) = settle(group, state, &heard, (now, haste), trace, &mut next);
+    if metrics.starts_over && target != state.target {
         state.start_over(group, inputs.samples);
         next = now.after_millis(1);
     }
-    let target = run_layers(group, state, &timed, now, trace, &mut next, &mut reason);
     state.target = target;
     Brief { target, reason, next_change: next }
-}
-
-fn run_layers<T: Trace>(
-    group: &Group,
-    state: &GroupState,
-    timed: &Timed,
-    now: Timestamp,
-    trace: &mut T,
-    next: &mut Timestamp,
-    reason: &mut Reason,
-) -> u32 {
-    let policy = group.policy();
-    let mut size = state.base;
-    let mut layer = |layer: Layer, why: &dyn Fn(u32) -> Reason| {
-        let before = size;
-        size = layer.apply(before);
-        if size != before || matches!(layer, Layer::ByHand(_) | Layer::Draining(_)) {
-            *reason = why(before);
-        }
-        trace.layer(LayerLine { layer, before, after: size });
-    };
-    if timed.deltas != 0 {
-        layer(Layer::Deltas(timed.deltas), &|_| Reason::Timed);
-    }
-    if state.steps != 0 {
-        layer(Layer::Steps(state.steps), &|_| Reason::Timed);
-    }
-    if let Some((rule, count)) = timed.floor {
-        layer(Layer::Floor(count), &|_| Reason::Floor(rule));
-    }
-    if let Some(held) = state.more.as_ref().and_then(|more| more.chain).filter(|held| now < held.until) {
-        if held.from <= now {
-            *next = held.until.min(*next);
-            layer(Layer::Chain(held.count), &|_| Reason::Chain);
-        } else {
-            *next = held.from.min(*next);
-        }
-    }
-    layer(Layer::Minimum(policy.min), &Reason::Minimum);
-    if let Some((rule, count)) = timed.cap {
-        layer(Layer::Cap(count), &|_| Reason::Cap(rule));
-    }
-    layer(Layer::Maximum(policy.max), &Reason::Maximum);
-    if state.paused {
-        layer(Layer::Paused(state.target), &|_| Reason::Paused);
-    }
-    if let Some(by_hand) = state.by_hand.filter(|by_hand| now < by_hand.until) {
-        *next = by_hand.until.min(*next);
-        layer(Layer::ByHand(by_hand.count), &|_| Reason::ByHand);
-    }
-    if let Some(draining) = &state.draining {
-        *next = now.after_millis(1).min(*next);
-        layer(Layer::Draining(draining.left(now)), &|_| Reason::Draining);
-    }
-    size
 }

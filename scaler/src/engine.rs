@@ -29,6 +29,8 @@ use crate::state::{GroupState, Override};
 pub struct Engine {
     pub(crate) config: Config,
     pub(crate) now: Timestamp,
+    /// A tick that was behind `now`, and has not been confirmed yet.
+    pub(crate) behind: Option<Timestamp>,
     pub(crate) last_tick: Option<Timestamp>,
     pub(crate) next_tick: Timestamp,
     /// In the order of their ids.
@@ -44,6 +46,10 @@ pub struct Engine {
     pub(crate) releases: BTreeMap<ReleaseId, VersionId>,
     pub(crate) requests: BTreeMap<RequestId, Request>,
     pub(crate) next_request: u64,
+    /// Launches before this one have nothing on their way: they are over, have come, or were cancelled.
+    pub(crate) young_from: RequestId,
+    /// Requests from this one on have not been handed to the host yet.
+    pub(crate) unasked_from: RequestId,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) counters: Counters,
     /// What the last tick changed; it says nothing about what comes next, and is in no snapshot.
@@ -70,6 +76,10 @@ pub(crate) struct Slot {
     pub(crate) samples: SmallVec<[Option<Sample>; 2]>,
     pub(crate) fleet: Option<Box<Fleet>>,
     pub(crate) holdings: SmallVec<[Holding; 2]>,
+    /// When the last holding of a pool ended: an older census says nothing about it.
+    pub(crate) counted: Timestamp,
+    /// The launches that are not over, in the order in which they were asked.
+    pub(crate) launches: SmallVec<[RequestId; 2]>,
     pub(crate) record: Option<Box<Record>>,
 }
 
@@ -100,6 +110,7 @@ impl Engine {
         Self {
             config,
             now: Timestamp::ZERO,
+            behind: None,
             last_tick: None,
             next_tick: Timestamp::ZERO,
             slots: Vec::new(),
@@ -112,15 +123,12 @@ impl Engine {
             releases: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
+            young_from: RequestId(0),
+            unasked_from: RequestId(0),
             effects: VecDeque::new(),
             counters: Counters::default(),
             moves: Vec::new(),
         }
-    }
-
-    pub(crate) fn lift(&mut self, now: Timestamp) -> Timestamp {
-        self.now = self.now.max(now);
-        self.now
     }
 
     pub(crate) fn place(&self, group: GroupId) -> Result<usize, usize> {
@@ -158,7 +166,7 @@ impl Engine {
     /// Counts anew what each tenant has, where the tree or a group's place in it has changed.
     fn recount(&mut self) {
         let Self { quotas, slots, .. } = self;
-        quotas.recount(slots.iter().map(|slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::all).sum())));
+        quotas.recount(slots.iter().map(|slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::wanted).sum())));
     }
 
     /// What a group has is another tenant's from now on.
@@ -234,6 +242,8 @@ impl Engine {
                     samples: SmallVec::from_elem(None, group.policy().metrics.len()),
                     fleet: None,
                     holdings: SmallVec::new(),
+                    counted: Timestamp::ZERO,
+                    launches: SmallVec::new(),
                     record: None,
                     traffic,
                     group,
@@ -318,7 +328,11 @@ impl Engine {
 
     /// The next thing for the host to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        let effect = self.effects.pop_front()?;
+        if effect.is_request() {
+            self.unasked_from = RequestId(effect.request().0.saturating_add(1));
+        }
+        Some(effect)
     }
 
     /// When to call [`Engine::handle_timeout`] next; `None` while there is no group.
@@ -331,7 +345,12 @@ impl Engine {
     #[must_use]
     pub fn explain(&self, now: Timestamp, group: GroupId) -> Option<Decision> {
         let slot = self.place(group).ok().map(|at| &self.slots[at])?;
-        Some(decide(&slot.group, &slot.state, &slot.inputs(), now.max(self.now)).0)
+        let ahead = self.now > now.after_millis(self.config.clock_skew_ms);
+        let mut state = slot.state.clone();
+        if let Some(last) = self.last_tick {
+            state.coast(&slot.group.policy().behavior, last);
+        }
+        Some(decide(&slot.group, &state, &slot.inputs(), if ahead { now } else { now.max(self.now) }).0)
     }
 
     /// The record of a group's last change, where [`Records::Last`] is kept.
@@ -380,9 +399,16 @@ impl Engine {
         self.ledger.accounts.iter().map(|account| &account.pool)
     }
 
-    /// The requests whose end has not been told: what a host asks its cloud about after a restart.
+    /// The requests whose end has not been told: what a host asks its cloud about. [`Engine::catch_up`] asks about all of
+    /// them and tells the answers.
     pub fn requests(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.requests.iter().map(|(id, request)| (*id, request))
+    }
+
+    /// A request whose end has not been told.
+    #[must_use]
+    pub fn request(&self, id: RequestId) -> Option<&Request> {
+        self.requests.get(&id)
     }
 
     /// The targets that the last tick changed, in the order of the groups' ids.

@@ -78,6 +78,9 @@ pub enum PolicyError {
     /// A formula that leaves no value or several, reads nothing, or names a metric that is not declared or not measured.
     #[error("the formula of metric {0} leaves no value, or reads what is not measured")]
     Formula(MetricId),
+    /// Two windows for one direction: the highest count holds for a time, and shrinking is stabilised as well.
+    #[error("a behavior has both a highest count that holds and a stabilization of scale-in")]
+    Windows,
     /// A metric that is stale as soon as it is seen.
     #[error("metric {0} is stale as soon as it is seen")]
     Staleness(MetricId),
@@ -122,6 +125,36 @@ pub enum Refused {
         lent: u32,
         /// What was to come back.
         asked: u32,
+    },
+    /// Instances that run in another data centre than their pool stands in.
+    #[error("pool {pool} stands in data centre {idc}, not in {told}")]
+    WrongIdc {
+        /// The pool.
+        pool: PoolId,
+        /// Where it stands.
+        idc: IdcId,
+        /// Where the instances were said to run.
+        told: IdcId,
+    },
+    /// A pool that has no stock of a group's shape.
+    #[error("pool {pool} has no stock of shape {shape}")]
+    NoShape {
+        /// The pool.
+        pool: PoolId,
+        /// The shape.
+        shape: ShapeId,
+    },
+    /// More instances run than a pool has free.
+    #[error("pool {pool} has {free} of shape {shape} free, and {running} run that it has not lent")]
+    MoreThanStock {
+        /// The pool.
+        pool: PoolId,
+        /// The shape.
+        shape: ShapeId,
+        /// What is not lent of it.
+        free: u32,
+        /// How many run and were never lent.
+        running: u32,
     },
     /// A pool that has instances lent keeps its kind and its place.
     #[error("pool {0} has instances lent: it keeps its kind, data centre and tenant")]

@@ -2,7 +2,7 @@
 //! counted.
 
 use crate::Timestamp;
-use crate::effect::{Request, RequestKind};
+use crate::effect::{Progress, Request, RequestKind};
 use crate::engine::{Engine, Slot};
 use crate::id::{GroupId, MetricId, PoolId, RequestId};
 use crate::metric::Sample;
@@ -36,6 +36,11 @@ impl Engine {
         self.take_sample(now, place, index, at, value);
     }
 
+    /// Whether `at` is later than the clocks of others may be ahead.
+    pub(crate) fn is_early(&self, at: Timestamp, now: Timestamp) -> bool {
+        at > now.after_millis(self.config.clock_skew_ms)
+    }
+
     /// [`Engine::handle_sample`] for who knows where the group and the metric stand.
     pub(crate) fn take_sample(
         &mut self,
@@ -46,7 +51,7 @@ impl Engine {
         value: Option<Milli>,
     ) {
         let slot = &self.slots[place];
-        if value.is_some() && at > now {
+        if value.is_some() && self.is_early(at, now) {
             self.counters.early += 1;
         } else if value.is_some() && slot.samples[index].is_some_and(|held| at <= held.at) {
             self.counters.late += 1;
@@ -73,55 +78,97 @@ impl Engine {
         }
     }
 
-    /// Of a launch, `ready` instances in all serve by now and `failed` in all will not come. A failure leaves the pool
-    /// alone for a while.
-    pub fn handle_launch(&mut self, now: Timestamp, request: RequestId, ready: u32, failed: u32) {
+    /// Progress of a launch, in running totals: see [`Progress`]. A failure leaves the pool alone for a while.
+    pub fn handle_launch(&mut self, now: Timestamp, request: RequestId, progress: Progress) {
         let now = self.lift(now);
-        let Some((held, place)) = self.progress(request, RequestKind::Launch, ready, failed) else {
+        let Some((held, place)) = self.progress(request, RequestKind::Launch, progress) else {
             return;
         };
-        let (came, lost) = (ready.max(held.done) - held.done, failed.max(held.failed) - held.failed);
+        let after = Request { came: progress.max(held.came), ..held };
+        let (came, lost) = (after.came.done - held.came.done, after.came.failed - held.came.failed);
+        let stopped = after.came.cancelled - held.came.cancelled;
         let slot = &mut self.slots[place];
-        let shape = slot.traffic.shape;
+        let (shape, tenant) = (slot.traffic.shape, slot.traffic.tenant);
+        let mut counted = (0, 0);
         for holding in slot.holdings.iter_mut().filter(|holding| holding.pool == held.pool) {
-            holding.starting -= came + lost;
+            counted.0 = holding.wanted();
+            holding.starting -= held.starting() - after.starting();
+            holding.leaving -= held.leaving() - after.leaving();
             holding.ready += came;
             holding.since = now;
+            counted.1 = holding.wanted();
         }
+        self.quotas.give_back(tenant, counted.0.saturating_sub(counted.1));
+        self.quotas.take(tenant, counted.1.saturating_sub(counted.0));
         if slot.state.is_draining()
             || slot.state.target() < slot.inputs().delivered()
-            || lost > 0
+            || lost + stopped > 0
             || slot.group.reads_ready
         {
             self.due[place] = Timestamp::ZERO;
         }
         if came > 0 {
-            self.ledger.forgive(held.pool, shape);
+            self.ledger.forgive(held.pool, shape, held.at);
         }
-        if lost > 0 {
+        // What is gone without having been cancelled has failed, whatever it is called.
+        let uncalled = stopped > 0 && after.came.cancelled > after.count - after.keep;
+        if lost > 0 || uncalled {
             self.ledger.strike(held.pool, shape, now, self.config.back_off);
-            self.give_back(place, held.pool, lost);
         }
-        self.advance(request, came, lost);
+        self.give_back(place, held.pool, lost + stopped);
+        self.advance(request, after, place);
     }
 
-    /// Of a release, `gone` instances in all are gone by now.
+    /// Progress of a release: `gone` instances in all are gone by now.
     pub fn handle_release(&mut self, now: Timestamp, request: RequestId, gone: u32) {
         let now = self.lift(now);
-        let Some((held, place)) = self.progress(request, RequestKind::Release, gone, 0) else {
+        let Some((held, place)) = self.progress(request, RequestKind::Release, Progress::done(gone)) else {
             return;
         };
-        let left = gone - held.done;
+        let left = gone - held.came.done;
         for holding in self.slots[place].holdings.iter_mut().filter(|holding| holding.pool == held.pool) {
             holding.leaving -= left;
             holding.since = now;
         }
         self.give_back(place, held.pool, left);
-        self.advance(request, left, 0);
+        self.advance(request, Request { came: Progress::done(gone), ..held }, place);
+    }
+
+    /// Progress of any request: [`Engine::handle_launch`] or [`Engine::handle_release`], by its kind.
+    pub fn handle_progress(&mut self, now: Timestamp, request: RequestId, progress: Progress) {
+        match self.requests.get(&request).map(|held| held.kind) {
+            Some(RequestKind::Release) => self.handle_release(now, request, progress.done),
+            Some(RequestKind::Launch) | None => self.handle_launch(now, request, progress),
+        }
+    }
+
+    /// Asks about every request whose end has not been told, in the order of their ids, and tells the answers: the loop that
+    /// a host runs before each tick, and after a restart. `None` leaves a request as it is.
+    ///
+    /// Requests that have not been handed out by [`Engine::poll_effect`] yet are left out.
+    ///
+    /// # Errors
+    /// The first error of `ask`; what was answered before it has been told.
+    pub fn catch_up<E>(
+        &mut self,
+        now: Timestamp,
+        mut ask: impl FnMut(RequestId, &Request) -> Result<Option<Progress>, E>,
+    ) -> Result<(), E> {
+        let mut from = RequestId(0);
+        while let Some((id, request)) = self.requests.range(from..self.unasked_from).next() {
+            let id = *id;
+            let answer = ask(id, request)?;
+            from = RequestId(id.0.saturating_add(1));
+            if let Some(progress) = answer {
+                self.handle_progress(now, id, progress);
+            }
+        }
+        Ok(())
     }
 
     /// At `at`, `serving` instances of a group in a pool served, without those asked to go. Fewer than should: the others
-    /// are lost, and will be replaced.
+    /// are lost, and will be replaced. More than that, and more than launches explain: they are found, and belong to the
+    /// group from now on.
     ///
     /// A census from before the last change to these counts says nothing about them.
     pub fn handle_census(&mut self, now: Timestamp, group: GroupId, pool: PoolId, at: Timestamp, serving: u32) {
@@ -130,30 +177,35 @@ impl Engine {
             self.counters.unknown += 1;
             return;
         };
-        let Some(holding) = self.slots[place].holdings.iter_mut().find(|holding| holding.pool == pool) else {
-            self.counters.unknown += 1;
-            return;
-        };
-        if at > now {
+        let early = self.is_early(at, now);
+        let slot = &mut self.slots[place];
+        let counted = slot.counted;
+        let holding = slot.holdings.iter_mut().find(|holding| holding.pool == pool);
+        let since = holding.as_ref().map_or(counted, |holding| holding.since);
+        let ready = holding.as_ref().map_or(0, |holding| holding.ready);
+        if early {
             self.counters.early += 1;
-        } else if at <= holding.since || serving == holding.ready {
+        } else if at <= since || (serving == ready && holding.is_some()) {
             self.counters.late += 1;
-        } else if serving > holding.ready {
-            self.counters.impossible += 1;
-        } else {
-            let lost = holding.ready - serving;
+        } else if serving > ready {
+            self.find(now, place, pool, serving);
+        } else if let Some(holding) = holding {
+            let lost = ready - serving;
             holding.ready = serving;
             holding.since = at;
+            self.quotas.give_back(slot.traffic.tenant, lost);
             self.give_back(place, pool, lost);
             self.due[place] = Timestamp::ZERO;
+        } else {
+            self.counters.unknown += 1;
         }
     }
 
     /// The request and the group's place, where the fact says something new and possible.
-    fn progress(&mut self, id: RequestId, kind: RequestKind, done: u32, failed: u32) -> Option<(Request, usize)> {
-        let early = self.effects.front().is_some_and(|effect| effect.request() <= id);
-        if early {
-            self.counters.early += 1;
+    fn progress(&mut self, id: RequestId, kind: RequestKind, told: Progress) -> Option<(Request, usize)> {
+        if id >= self.unasked_from {
+            let waiting = self.requests.contains_key(&id);
+            *(if waiting { &mut self.counters.early } else { &mut self.counters.unknown }) += 1;
             return None;
         }
         let held = self.requests.get(&id).copied().filter(|held| held.kind == kind);
@@ -161,35 +213,39 @@ impl Engine {
             self.counters.unknown += 1;
             return None;
         };
-        let (all_done, all_failed) = (done.max(held.done), failed.max(held.failed));
-        if all_done.checked_add(all_failed).is_none_or(|sum| sum > held.count) {
+        let all = told.max(held.came);
+        if all.ended().is_none_or(|sum| sum > held.count) {
             self.counters.impossible += 1;
             return None;
         }
-        if (all_done, all_failed) == (held.done, held.failed) {
+        if all == held.came {
             self.counters.late += 1;
             return None;
         }
         Some((held, place))
     }
 
-    fn advance(&mut self, id: RequestId, done: u32, failed: u32) {
-        let Some(held) = self.requests.get_mut(&id) else {
-            return;
-        };
-        held.done += done;
-        held.failed += failed;
-        if held.open() == 0 {
+    fn advance(&mut self, id: RequestId, after: Request, place: usize) {
+        if after.open() > 0 {
+            self.requests.insert(id, after);
+        } else {
             self.requests.remove(&id);
+            self.slots[place].launches.retain(|launch| *launch != id);
         }
     }
 
     /// Returns instances to the ledger that a group no longer has.
     fn give_back(&mut self, place: usize, pool: PoolId, count: u32) {
+        if count == 0 {
+            return;
+        }
         let slot = &mut self.slots[place];
         let shape = slot.traffic.shape;
+        let before = slot.holdings.len();
         slot.holdings.retain(|holding| holding.all() > 0);
-        self.quotas.give_back(slot.traffic.tenant, count);
+        if slot.holdings.len() < before {
+            slot.counted = self.now;
+        }
         let price = self.ledger.account(pool).map_or(0, |account| account.pool.price);
         self.costs.change((slot.traffic.tenant, pool, price), self.now, 0, count);
         let outcome = self.ledger.take_back(pool, shape, count);

@@ -14,7 +14,7 @@ use crate::hpa::{Pod, PodSample};
 use crate::id::{GroupId, IdcId, MetricId, ReleaseId, RuleId, ShapeId, TenantId, ZoneId};
 use crate::metric::{Metric, Sample};
 use crate::schedule::{Days, Point, Window, Zones};
-use crate::strategy::Strategy;
+use crate::strategy::{Guard, Strategy};
 
 /// A traffic group: the unit that calls stay inside. Its elastic group is made from it, one to one, and takes its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub struct Traffic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
-    /// Never fewer, except by an operator's override.
+    /// The minimum: no rule goes below it. A timed cap and an operator's override do.
     pub min: u32,
-    /// Never more, except by an operator's override.
+    /// The maximum: nothing but an operator's override goes above it.
     pub max: u32,
     /// Groups of a smaller rank are served first when stock is short.
     pub rank: u8,
@@ -69,6 +69,13 @@ pub struct Rule {
     pub id: RuleId,
     /// What it says.
     pub kind: RuleKind,
+}
+
+impl Rule {
+    /// How the rule makes a count of its metric; `None` for one of the clock.
+    pub(crate) fn strategy(&self) -> Option<&Strategy> {
+        if let RuleKind::Metric(_, strategy) = &self.kind { Some(strategy) } else { None }
+    }
 }
 
 /// What a rule says.
@@ -107,6 +114,8 @@ pub struct Group {
     bindings: SmallVec<[Binding; 2]>,
     /// Whether some rule's answer changes with how many instances serve, though as many are there or on their way.
     pub(crate) reads_ready: bool,
+    /// Whether a rule is to be exactly as its original in all that it makes the group do.
+    pub(crate) exact: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,9 +174,10 @@ impl Group {
             }
             bindings.push(bind(rule, &policy.metrics, zones)?);
         }
-        let reads = |rule: &Rule| matches!(rule.kind, RuleKind::Metric(_, Strategy::Hpa(_) | Strategy::Kpa(_)));
-        let reads_ready = policy.rules.iter().any(reads);
-        Ok(Self { policy, bindings, reads_ready })
+        let strategies = || policy.rules.iter().filter_map(|rule| rule.strategy());
+        let reads_ready = strategies().any(Strategy::reads_ready);
+        let exact = strategies().any(|strategy| matches!(strategy, Strategy::Hpa(hpa) if hpa.guard == Guard::Off));
+        Ok(Self { bindings, reads_ready, exact, policy })
     }
 
     /// The policy.
@@ -185,6 +195,11 @@ impl Group {
     /// Whether a metric is computed from others.
     pub(crate) fn is_computed(&self, id: MetricId) -> bool {
         self.policy.formulas.iter().any(|formula| formula.metric == id)
+    }
+
+    /// Whether any rule reads a metric.
+    pub(crate) fn has_metric_rules(&self) -> bool {
+        self.policy.rules.iter().any(|rule| rule.strategy().is_some())
     }
 
     /// A rule by its id.

@@ -38,6 +38,8 @@ id! {
     VersionId(u64);
     /// A time zone in [`Zones`](crate::Zones); 0 is UTC.
     ZoneId(u16);
+    /// A task for a chain of services.
+    TaskId(u32);
     /// One launch or release that was asked of the host.
     RequestId(u64);
 }

@@ -5,6 +5,9 @@
 //! that can be compared, hashed and written down without loss. Checked against the test tables of the original
 //! (`tests/conformance.rs`).
 //!
+//! Follows Knative Serving as of August 2026 (its main branch at 98e5ef9, after 1.19): since 2025 the scale-down delay holds
+//! nothing back on a revision that nothing calls.
+//!
 //! Sources: `pkg/autoscaler/scaling/autoscaler.go` and `pkg/autoscaler/aggregation` of Knative Serving.
 
 use alloc::collections::VecDeque;
@@ -31,7 +34,7 @@ pub struct Spec {
     pub max_scale_down_rate: f64,
     /// The stable window, in ms.
     pub stable_window_ms: u64,
-    /// For how long the highest count holds, in ms.
+    /// For how long the highest count holds, in ms; only while calls can reach it.
     pub scale_down_delay_ms: u64,
     /// Whether anything calls it.
     pub reach: Reach,
@@ -101,7 +104,7 @@ impl State {
         let before = Panic { since: self.panic_since, most: self.max_panic_pods };
         let (mut wanted, after) = before.scale(spec, ready, stable, panic, now);
         (self.panic_since, self.max_panic_pods) = (after.since, after.most);
-        if let Some(delay) = &mut self.delay {
+        if let Some(delay) = self.delay.as_mut().filter(|_| spec.reach == Reach::Reachable) {
             delay.record(now, i64::from(wanted));
             wanted = u32::try_from(delay.current()).unwrap_or(wanted);
         }
@@ -175,6 +178,16 @@ impl MaxWindow {
             && self.maxima.iter().zip(self.maxima.iter().skip(1)).all(|(a, b)| a.0 < b.0 && a.1 > b.1)
     }
 
+    /// After the clock went back to `now`: what was recorded later counts as of now.
+    pub(crate) fn rewind(&mut self, now: Timestamp) {
+        let bucket = now.as_millis() / self.granularity_ms;
+        let later = self.maxima.iter().filter(|(held, _)| *held >= bucket).map(|(_, value)| *value).max();
+        self.maxima.retain(|(held, _)| *held < bucket);
+        if let Some(value) = later {
+            self.maxima.push_back((bucket, value));
+        }
+    }
+
     /// A window of `window_ms`, in buckets of `granularity_ms`.
     #[must_use]
     pub fn new(window_ms: u64, granularity_ms: u64) -> Self {
@@ -225,6 +238,15 @@ impl Buckets {
     pub(crate) fn fits(&self, fresh: &Self) -> bool {
         (self.sums.len(), self.granularity_ms) == (fresh.sums.len(), fresh.granularity_ms)
             && self.written.is_none_or(|(first, last)| first <= last)
+    }
+
+    /// After the clock went back to `now`: what was recorded later cannot be placed, and is forgotten.
+    pub(crate) fn rewind(&mut self, now: Timestamp) {
+        let bucket = now.as_millis() / self.granularity_ms;
+        if self.written.is_some_and(|(_, last)| last > bucket) {
+            self.sums.fill(0);
+            self.written = None;
+        }
     }
 
     fn window(&self) -> u64 {

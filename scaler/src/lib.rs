@@ -75,8 +75,10 @@
 //!         Effect::Launch { request, count, version, .. } => {
 //!             assert_eq!((count, version), (5, VersionId(42)));
 //!             now = now.after_millis(30_000);
-//!             engine.handle_launch(now, request, count, 0);
+//!             engine.handle_launch(now, request, Progress::done(count));
 //!         }
+//!         // What is still starting is cancelled before anything that serves is released; none is here.
+//!         Effect::Cancel { .. } => {}
 //!         Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
 //!     }
 //! }
@@ -192,6 +194,7 @@
 extern crate alloc;
 
 mod admit;
+mod adopt;
 mod allot;
 mod behavior;
 pub mod chain;
@@ -218,6 +221,7 @@ mod pool;
 pub mod portrait;
 mod quota;
 mod read;
+mod reading;
 mod reason;
 pub mod recommend;
 mod record;
@@ -233,18 +237,20 @@ mod tick;
 mod time;
 
 pub use admit::{Authority, Horizon, PoolWitness, Verdict};
+pub use adopt::Running;
 pub use allot::{Allotment, Grant, Holding, Refusal};
-pub use behavior::{Behavior, Pace, Rate, RateLine};
+pub use behavior::{Behavior, Jump, Pace, Rate, RateLine};
 pub use config::{Config, ConfigBuilder, Records, Skip};
 pub use cost::Cost;
 pub use decide::decide;
-pub use effect::{Counters, Effect, Request, RequestKind};
+pub use effect::{Counters, Effect, Progress, Request, RequestKind};
 pub use engine::{Engine, Move};
 pub use error::{ConfigError, PolicyError, Refused, ZoneError};
 pub use formula::{Formula, Term};
 pub use group::{Fleet, Group, Inputs, Limits, Policy, Rule, RuleKind, Traffic};
 pub use id::{
-    GroupId, HostId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, ShapeId, TenantId, VersionId, ZoneId,
+    GroupId, HostId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, ShapeId, TaskId, TenantId, VersionId,
+    ZoneId,
 };
 pub use metric::{Metric, Sample, Staleness};
 pub use num::Milli;
@@ -252,7 +258,7 @@ pub use pool::{Cause, Pool, PoolKind, Stock, Watermark};
 pub use quota::{Quota, QuotaUse};
 pub use reason::{Direction, Reason};
 pub use record::{
-    Decision, Layer, LayerLine, Limit, LimitLine, Lines, Mismatch, RateLines, Record, RuleLine, TimedLine,
+    Adopted, Decision, Layer, LayerLine, Limit, LimitLine, Lines, Mismatch, RateLines, Record, RuleLine, TimedLine,
 };
 pub use rehearse::{PoolUse, Rehearsal, Report, WhatIf, World};
 pub use schedule::{Days, Point, Standing, Window, Zones};

@@ -1,12 +1,15 @@
 //! The Nomad Autoscaler's `threshold` and `target-value` strategies, exactly, with the texts that configure them.
 //!
-//! Checked against the test tables of the original (`tests/conformance.rs`). Sources: `plugins/builtin/strategy` of the
+//! Follows the Nomad Autoscaler as of July 2026 (its main branch at ede4e61), texts of errors included. Checked against the
+//! test tables of the original (`tests/conformance.rs`). Sources: `plugins/builtin/strategy` of the
 //! Nomad Autoscaler.
+
+use alloc::string::String;
 
 use crate::reason::Direction;
 
-/// Why a configuration is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a configuration is none, in the original's own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NomadError {
     /// Neither bound is given.
@@ -21,18 +24,21 @@ pub enum NomadError {
     /// No target is given.
     #[error("missing required field `target`")]
     NoTarget,
-    /// A value cannot be read.
-    #[error("invalid value for `{0}`")]
-    Invalid(&'static str),
-    /// An action's value is no whole number.
-    #[error("\"{0}\" value is not an integer")]
-    NotInteger(&'static str),
+    /// A value of `threshold` cannot be read: the field, and what it holds.
+    #[error("invalid value for \"{0}\": {1} (string)")]
+    Threshold(&'static str, String),
+    /// A value of `target-value` cannot be read: the field, and what it holds.
+    #[error("invalid value for `{0}`: {1} (string)")]
+    TargetValue(&'static str, String),
+    /// An action's value is no whole number: the field, and what it holds. (The spelling is the original's.)
+    #[error("\"{0}\" value {1} is not an interger")]
+    NotInteger(&'static str, String),
     /// A percentage is no number.
-    #[error("\"percentage\" value is not a number")]
-    NotANumber,
+    #[error("\"percentage\" value {0} is not a number")]
+    NotANumber(String),
     /// A count is negative.
-    #[error("\"value\" value is negative")]
-    Negative,
+    #[error("\"value\" value {0} is negative")]
+    Negative(String),
 }
 
 /// A change that a strategy asks for.
@@ -41,7 +47,7 @@ pub enum NomadError {
 pub struct Action {
     /// Which way.
     pub direction: Direction,
-    /// To how many; the original lets a delta go below zero, and leaves it to the policy's minimum.
+    /// To how many.
     pub count: i64,
 }
 
@@ -73,21 +79,28 @@ impl Threshold {
     /// A [`NomadError`] that names the field.
     pub fn parse(config: &[(&str, &str)]) -> Result<Self, NomadError> {
         let bound = |key: &'static str, open: f64| {
-            text(config, key).map_or(Ok(open), |text| text.parse::<f64>().map_err(|_| NomadError::Invalid(key)))
+            let wrong = |text: &str| NomadError::Threshold(key, text.into());
+            text(config, key).map_or(Ok(open), |text| text.parse::<f64>().map_err(|_| wrong(text)))
         };
         if text(config, "lower_bound").is_none() && text(config, "upper_bound").is_none() {
             return Err(NomadError::NoBound);
         }
-        let upper = bound("upper_bound", f64::MAX)?;
-        let lower = bound("lower_bound", -f64::MAX)?;
+        let upper = bound("upper_bound", f64::INFINITY)?;
+        let lower = bound("lower_bound", f64::NEG_INFINITY)?;
         let key = "within_bounds_trigger";
-        let trigger = text(config, key).map_or(Ok(5), |text| text.parse().map_err(|_| NomadError::Invalid(key)))?;
+        let wrong = |text: &str| NomadError::Threshold(key, text.into());
+        let trigger = text(config, key).map_or(Ok(5), |text| text.parse().map_err(|_| wrong(text)))?;
+        let whole = |key: &'static str, text: &str| {
+            text.parse::<i64>().map_err(|_| NomadError::NotInteger(key, text.into()))
+        };
         let change = match (text(config, "delta"), text(config, "percentage"), text(config, "value")) {
             (None, None, None) => return Err(NomadError::NoAction),
-            (Some(delta), None, None) => Change::Delta(delta.parse().map_err(|_| NomadError::NotInteger("delta"))?),
-            (None, Some(share), None) => Change::Percentage(share.parse().map_err(|_| NomadError::NotANumber)?),
-            (None, None, Some(value)) => match value.parse().map_err(|_| NomadError::NotInteger("value"))? {
-                below if below < 0 => return Err(NomadError::Negative),
+            (Some(delta), None, None) => Change::Delta(whole("delta", delta)?),
+            (None, Some(share), None) => {
+                Change::Percentage(share.parse().map_err(|_| NomadError::NotANumber(share.into()))?)
+            }
+            (None, None, Some(value)) => match whole("value", value)? {
+                below if below < 0 => return Err(NomadError::Negative(value.into())),
                 value => Change::Value(value),
             },
             _ => return Err(NomadError::Actions),
@@ -102,14 +115,14 @@ impl Threshold {
         if i64::try_from(within).unwrap_or(i64::MAX) < self.trigger {
             return None;
         }
-        action(
-            count,
-            match self.change {
-                Change::Delta(delta) => count.saturating_add(delta),
-                Change::Percentage(share) => ceil(float(count) * (1.0 + share / 100.0)),
-                Change::Value(value) => value,
-            },
-        )
+        let wanted = match self.change {
+            Change::Delta(delta) => count.saturating_add(delta),
+            Change::Percentage(share) => ceil(float(count) * (1.0 + share / 100.0)),
+            Change::Value(value) => value,
+        };
+        let wanted = wanted.max(0);
+        let direction = if wanted > count { Direction::Out } else { Direction::In };
+        (wanted != count).then_some(Action { direction, count: wanted })
     }
 }
 
@@ -129,10 +142,12 @@ impl TargetValue {
     /// A [`NomadError`] that names the field.
     pub fn parse(config: &[(&str, &str)]) -> Result<Self, NomadError> {
         let number = |key: &'static str| {
-            text(config, key).map(|text| text.parse::<f64>().map_err(|_| NomadError::Invalid(key))).transpose()
+            let wrong = |text: &str| NomadError::TargetValue(key, text.into());
+            text(config, key).map(|text| text.parse::<f64>().map_err(|_| wrong(text))).transpose()
         };
         let whole = |key: &'static str| {
-            text(config, key).map(|text| text.parse::<i64>().map_err(|_| NomadError::Invalid(key))).transpose()
+            let wrong = |text: &str| NomadError::TargetValue(key, text.into());
+            text(config, key).map(|text| text.parse::<i64>().map_err(|_| wrong(text))).transpose()
         };
         Ok(Self {
             target: number("target")?.ok_or(NomadError::NoTarget)?,
@@ -148,26 +163,21 @@ impl TargetValue {
         let last = *samples.last()?;
         // A target of zero: a queue that should be empty.
         let factor = if self.target.abs() > 0.0 { last / self.target } else { last };
-        let within = (1.0 - self.threshold) <= factor && factor <= (1.0 + self.threshold);
-        if count != 0 && within {
-            return None;
-        }
+        let direction = if count == 0 {
+            (factor > 0.0).then_some(Direction::Out)?
+        } else if factor < 1.0 - self.threshold {
+            Direction::In
+        } else {
+            (factor > 1.0 + self.threshold).then_some(Direction::Out)?
+        };
         let mut wanted = if count == 0 { ceil(factor) } else { ceil(float(count) * factor) };
-        if let Some(most) = self.max_up {
-            wanted = wanted.min(count.saturating_add(most));
-        }
         if let Some(most) = self.max_down {
             wanted = wanted.max(count.saturating_sub(most));
         }
-        action(count, wanted)
-    }
-}
-
-fn action(from: i64, count: i64) -> Option<Action> {
-    match count.cmp(&from) {
-        core::cmp::Ordering::Less => Some(Action { direction: Direction::In, count }),
-        core::cmp::Ordering::Equal => None,
-        core::cmp::Ordering::Greater => Some(Action { direction: Direction::Out, count }),
+        if let Some(most) = self.max_up {
+            wanted = wanted.min(count.saturating_add(most));
+        }
+        (wanted != count).then_some(Action { direction, count: wanted })
     }
 }
 

@@ -16,14 +16,14 @@ impl Engine {
     /// configuration's largest maximum, change nothing.
     pub fn handle_pods(&mut self, now: Timestamp, group: GroupId, at: Timestamp, pods: &[Pod]) {
         let now = self.lift(now);
-        let most = self.most_pods();
+        let (most, early) = (self.most_pods(), self.is_early(at, now));
         let Ok(place) = self.place(group) else {
             self.counters.unknown += 1;
             return;
         };
         let slot = &mut self.slots[place];
         let seen = slot.fleet.as_ref().map(|fleet| fleet.at);
-        if at > now {
+        if early {
             self.counters.early += 1;
         } else if seen.is_some_and(|seen| at <= seen) {
             self.counters.late += 1;
@@ -50,7 +50,7 @@ impl Engine {
         samples: &[PodSample],
     ) {
         let now = self.lift(now);
-        let most = self.most_pods();
+        let (most, early) = (self.most_pods(), self.is_early(at, now));
         let Ok(place) = self.place(group) else {
             self.counters.unknown += 1;
             return;
@@ -62,7 +62,7 @@ impl Engine {
         };
         if slot.group.is_computed(metric) {
             self.counters.impossible += 1;
-        } else if at > now {
+        } else if early {
             self.counters.early += 1;
         } else if slot.samples[index].is_some_and(|held| at <= held.at) {
             self.counters.late += 1;

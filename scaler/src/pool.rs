@@ -103,6 +103,10 @@ pub struct Stock {
     pub strikes: u8,
     /// Nothing is asked of it before this instant.
     pub blocked_until: Timestamp,
+    /// Before this instant it is asked only for what other pools of its tier cannot give: its last launches failed.
+    pub on_trial_until: Timestamp,
+    /// When the youngest launch was asked of which an instance came to serve.
+    pub came_of: Timestamp,
 }
 
 impl Stock {
@@ -177,6 +181,8 @@ impl Ledger {
                 closed: false,
                 strikes: 0,
                 blocked_until: Timestamp::ZERO,
+                on_trial_until: Timestamp::ZERO,
+                came_of: Timestamp::ZERO,
             };
             let before = held.and_then(|held| held.stock.iter().find(|stock| stock.shape == *shape));
             let mut now = Stock { total: *total, ..before.copied().unwrap_or(fresh) };
@@ -244,12 +250,31 @@ impl Ledger {
             stock.strikes = stock.strikes.saturating_add(1);
             let wait = back_off.first_ms.saturating_mul(factor).min(back_off.longest_ms);
             stock.blocked_until = stock.blocked_until.max(now.after_millis(wait));
+            stock.on_trial_until = stock.blocked_until.after_millis(back_off.longest_ms);
         }
     }
 
-    pub(crate) fn forgive(&mut self, pool: PoolId, shape: ShapeId) {
+    /// After the clock went back to `now`: no pool is left alone for longer than a back-off.
+    pub(crate) fn rewind(&mut self, now: Timestamp, back_off: BackOff) {
+        let blocked = now.after_millis(back_off.longest_ms);
+        for stock in self.accounts.iter_mut().flat_map(|account| &mut account.stock) {
+            stock.blocked_until = stock.blocked_until.min(blocked);
+            stock.came_of = stock.came_of.min(now);
+            stock.on_trial_until = stock.on_trial_until.min(blocked.after_millis(back_off.longest_ms));
+        }
+    }
+
+    /// Whether nothing has come of what was asked of a pool at `since` or later.
+    pub(crate) fn hangs(&self, pool: PoolId, shape: ShapeId, since: Timestamp) -> bool {
+        let stock = self.account(pool).and_then(|account| account.stock.iter().find(|stock| stock.shape == shape));
+        stock.is_some_and(|stock| stock.came_of < since)
+    }
+
+    /// An instance has come of a launch that was asked at `asked`.
+    pub(crate) fn forgive(&mut self, pool: PoolId, shape: ShapeId, asked: Timestamp) {
         if let Some((stock, _)) = self.stock_mut(pool, shape) {
-            stock.strikes = 0;
+            stock.came_of = stock.came_of.max(asked);
+            (stock.strikes, stock.blocked_until, stock.on_trial_until) = (0, Timestamp::ZERO, Timestamp::ZERO);
         }
     }
 
@@ -271,6 +296,11 @@ impl Account {
     pub(crate) fn marked(&self, shape: ShapeId) -> u32 {
         let stock = self.stock.iter().find(|stock| stock.shape == shape);
         stock.map_or(0, |stock| stock.mark(self.pool.watermark.high_permille))
+    }
+
+    /// Whether the last launches of a shape failed, so that other pools of its tier come first.
+    pub(crate) fn is_on_trial(&self, shape: ShapeId, now: Timestamp) -> bool {
+        self.stock.iter().any(|stock| stock.shape == shape && now < stock.on_trial_until)
     }
 
     /// What it has lent, over all shapes.

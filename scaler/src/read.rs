@@ -7,6 +7,7 @@ use crate::group::{Binding, Fleet, Group, Inputs, RuleKind};
 use crate::hpa::{Kind, MetricError, Pods, Tally, Usage, tally};
 use crate::id::RuleId;
 use crate::metric::{Reading, Sample};
+use crate::reason::Reason;
 use crate::record::{RuleLine, Said, Trace};
 use crate::state::{GroupState, RuleState};
 use crate::strategy::{
@@ -18,16 +19,55 @@ use crate::strategy::{
 pub(crate) struct Metrics {
     pub(crate) said: Said,
     pub(crate) broken: bool,
+    /// Whether some rule has no say for want of a fresh sample.
+    silent: bool,
     /// Whether rules that start over after a move stand behind what is wanted.
-    pub(crate) threshold: bool,
+    pub(crate) starts_over: bool,
+}
+
+impl Metrics {
+    /// Nobody has said anything: the group keeps `rest`.
+    pub(crate) const fn nothing(rest: u32) -> Self {
+        Self { said: Said::nothing(rest), broken: false, silent: false, starts_over: false }
+    }
+
+    pub(crate) fn hear(&mut self, rule: RuleId, verdict: Verdict, evidence: &Evidence, size: u32) {
+        self.note(rule, verdict, matches!(evidence, Evidence::Silent), size);
+    }
+
+    fn note(&mut self, rule: RuleId, verdict: Verdict, silent: bool, size: u32) {
+        self.said.hear(rule, verdict, size);
+        self.broken |= verdict == Verdict::Broken;
+        self.silent |= silent;
+    }
+
+    /// Why the metric rules want what they want.
+    pub(crate) fn reason(&self) -> Reason {
+        match self.said.by {
+            Some(rule) => Reason::Metric(rule),
+            None if self.said.spoken => Reason::Steady,
+            None if self.broken => Reason::Broken,
+            None if self.silent => Reason::Silent,
+            None => Reason::Steady,
+        }
+    }
+
+    /// Whether a pass has failed as the original sees it: a metric is broken, and the others would shrink the group or say
+    /// nothing.
+    pub(crate) fn fails(&self, size: u32) -> bool {
+        self.broken && !(self.said.spoken && self.said.wanted >= size)
+    }
 }
 
 /// What every rule of one decision reads alike.
 struct Reader<'a> {
     inputs: &'a Inputs<'a>,
-    base: u32,
-    /// As much of the base as is there or on its way.
+    /// The size that metric rules start from.
+    size: u32,
+    /// As much of it as is there or on its way.
     delivered: u32,
+    /// As much of it as serves.
+    ready: u32,
     now: Timestamp,
     next: Timestamp,
 }
@@ -36,16 +76,18 @@ pub(crate) fn run_metrics<T: Trace>(
     group: &Group,
     state: &mut GroupState,
     inputs: &Inputs<'_>,
+    size: u32,
     now: Timestamp,
     trace: &mut T,
     next: &mut Timestamp,
 ) -> Metrics {
-    let base = state.base;
-    let extra = u64::from(inputs.delivered()).saturating_add(u64::from(base));
-    let delivered = u32::try_from(extra.saturating_sub(u64::from(state.target))).unwrap_or(u32::MAX);
-    let mut metrics = Metrics { said: Said::nothing(base), broken: false, threshold: false };
-    let mut reader = Reader { inputs, base, delivered, now, next: *next };
-    trace.base(base);
+    let mut metrics = Metrics::nothing(state.base);
+    let of_metrics = |count: u32| {
+        let more = u64::from(count).saturating_add(u64::from(size)).saturating_sub(u64::from(state.target));
+        u32::try_from(more).unwrap_or(u32::MAX)
+    };
+    let (delivered, ready) = (of_metrics(inputs.delivered()), of_metrics(inputs.ready));
+    let mut reader = Reader { inputs, size, delivered, ready, now, next: *next };
     for (at, (rule, binding)) in group.rules().enumerate() {
         let (RuleKind::Metric(_, strategy), Binding::Metric(index)) = (&rule.kind, binding) else {
             continue;
@@ -59,14 +101,16 @@ pub(crate) fn run_metrics<T: Trace>(
         }
         let found = reader.read(rule.id, strategy, index, reading, at, state);
         let verdict = found.verdict();
-        metrics.said.hear(rule.id, verdict, base);
-        metrics.broken |= verdict == Verdict::Broken;
+        metrics.note(rule.id, verdict, matches!(found, Found::Small(Evidence::Silent)), size);
         let starts_over = matches!(strategy, Strategy::Threshold(_) | Strategy::Steps(_));
-        metrics.threshold |= starts_over && matches!(verdict, Verdict::Want(_));
+        metrics.starts_over |= starts_over && matches!(verdict, Verdict::Want(_));
         if T::ON {
             let age_ms = sample.map(|sample| now.millis_since(sample.at));
             trace.rule(RuleLine { rule: rule.id, age_ms, evidence: found.into_evidence(), verdict });
         }
+    }
+    if !metrics.said.spoken {
+        trace.rest(state.base);
     }
     *next = reader.next;
     metrics
@@ -120,18 +164,21 @@ impl Reader<'_> {
         Found::Small(match strategy {
             Strategy::Threshold(threshold) => {
                 let breaches = read_threshold(threshold, sample, assumed, &mut state.rules[at]);
-                Evidence::Threshold(breaches.evidence(threshold, self.base, self.delivered))
+                Evidence::Threshold(breaches.evidence(threshold, self.size, self.ready))
             }
-            Strategy::Target(rule) => {
-                Evidence::Target(TargetEvidence { value: sample.value, over: sample.over, rule: *rule })
-            }
+            Strategy::Target(rule) => Evidence::Target(TargetEvidence {
+                value: sample.value,
+                over: sample.over,
+                rule: *rule,
+                size: self.size,
+            }),
             Strategy::QueueLength(rule) => Evidence::QueueLength(QueueEvidence { total: sample.value, rule: *rule }),
             Strategy::Steps(steps) => {
                 if !assumed && matches!(state.rules[at], RuleState::Heard(heard) if heard >= sample.at) {
                     return Found::Small(Evidence::Heard);
                 }
                 state.rules[at] = RuleState::Fresh;
-                Evidence::Steps(steps.evidence(sample.value, self.base, self.delivered))
+                Evidence::Steps(steps.evidence(sample.value, self.size, self.ready))
             }
             Strategy::Hpa(hpa) => return self.read_hpa(hpa, index, sample, assumed),
             Strategy::Kpa(kpa) => {
@@ -166,8 +213,8 @@ impl Reader<'_> {
         };
         match usage {
             Ok(usage) => {
-                let Hpa { metric, tolerance, .. } = *hpa;
-                Found::Hpa(HpaEvidence { metric, tolerance, usage, size: self.base })
+                let Hpa { metric, tolerance, guard, .. } = *hpa;
+                Found::Hpa(HpaEvidence { metric, tolerance, usage, size: self.size, guard })
             }
             Err(error) => Found::Small(Evidence::HpaFailed(error)),
         }

@@ -1,6 +1,7 @@
 //! Why a decision came out as it did.
 
 use crate::id::RuleId;
+use crate::record::Adopted;
 
 /// A direction of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +22,12 @@ pub enum Reason {
     Steady,
     /// A metric rule wants this size.
     Metric(RuleId),
+    /// So many running instances were taken over, and the target is what runs.
+    Adopted(u32),
     /// A broken metric forbids shrinking.
     Broken,
+    /// No metric has a fresh sample, and its rules have no say: the size stays.
+    Silent,
     /// The last move in this direction is too recent.
     Cooldown(Direction),
     /// Not every decision of the stabilisation window agrees.
@@ -33,6 +38,10 @@ pub enum Reason {
     Minimum(u32),
     /// The maximum; so many were wanted.
     Maximum(u32),
+    /// The clock has leapt forward: nothing shrinks until the next tick confirms the reading.
+    Leap,
+    /// What had kept the group larger has ended: a window, a step, an override, a chain's task, a rule.
+    Ended,
     /// Timed deltas or steps.
     Timed,
     /// A timed floor.
@@ -50,13 +59,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason of a decision that changes the target from `before` to `after`, where its lines say `self`.
+    pub(crate) fn of_change(self, before: u32, after: u32, adopted: &[Adopted]) -> Self {
+        let silent = matches!(self, Self::Steady | Self::Silent);
+        if silent && after < before {
+            return Self::Ended;
+        }
+        if !adopted.is_empty() && after == before {
+            return Self::Adopted(adopted.iter().fold(0, |sum, one| sum.saturating_add(one.count)));
+        }
+        self
+    }
+
     /// A number that stays the same in every version.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
             Self::Steady => 100,
             Self::Metric(_) => 101,
+            Self::Adopted(_) => 102,
             Self::Broken => 110,
+            Self::Silent => 111,
             Self::Cooldown(Direction::Out) => 120,
             Self::Cooldown(Direction::In) => 121,
             Self::Stabilized => 122,
@@ -68,6 +91,8 @@ impl Reason {
             Self::Floor(_) => 141,
             Self::Cap(_) => 142,
             Self::Chain => 143,
+            Self::Ended => 144,
+            Self::Leap => 152,
             Self::Paused => 150,
             Self::ByHand => 151,
             Self::Draining => 160,
@@ -80,6 +105,10 @@ impl core::fmt::Display for Reason {
         match self {
             Self::Steady => f.write_str("no rule wants another size"),
             Self::Metric(rule) => write!(f, "rule {rule} wants it"),
+            Self::Adopted(count) => write!(f, "{count} running instances were taken over"),
+            Self::Silent => f.write_str("no metric has a fresh sample"),
+            Self::Ended => f.write_str("what had kept it larger has ended"),
+            Self::Leap => f.write_str("the clock has leapt, and the next tick has to confirm it"),
             Self::Broken => f.write_str("a broken metric forbids shrinking"),
             Self::Cooldown(Direction::Out) => f.write_str("the last growth is too recent"),
             Self::Cooldown(Direction::In) => f.write_str("the last shrinking is too recent"),

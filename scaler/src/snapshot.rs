@@ -54,6 +54,7 @@ struct Saved {
     samples: SmallVec<[Option<Sample>; 2]>,
     fleet: Option<Box<Fleet>>,
     holdings: SmallVec<[Holding; 2]>,
+    counted: Timestamp,
     record: Option<Box<Record>>,
 }
 
@@ -110,6 +111,7 @@ impl Engine {
                 samples: slot.samples.clone(),
                 fleet: slot.fleet.clone(),
                 holdings: slot.holdings.clone(),
+                counted: slot.counted,
                 record: slot.record.clone(),
             }
         };
@@ -158,6 +160,8 @@ impl Engine {
                 samples: saved.samples,
                 fleet: saved.fleet,
                 holdings: saved.holdings,
+                counted: saved.counted,
+                launches: SmallVec::new(),
                 record: saved.record,
             });
         }
@@ -173,6 +177,13 @@ impl Engine {
         engine.requests = snapshot.requests;
         engine.next_request = snapshot.next_request;
         engine.effects = snapshot.effects;
+        for (id, held) in &engine.requests {
+            if let Some(at) = engine.place(held.group).ok().filter(|_| held.kind == RequestKind::Launch) {
+                engine.slots[at].launches.push(*id);
+            }
+        }
+        let unasked = engine.effects.iter().find(|effect| effect.is_request()).map(Effect::request);
+        engine.unasked_from = unasked.unwrap_or(RequestId(engine.next_request));
         (engine.last_tick, engine.next_tick) = (snapshot.last_tick, snapshot.next_tick);
         engine.check_order()?;
         engine.check_ledger()?;
@@ -185,6 +196,7 @@ impl Engine {
         let Self { config, slots, ledger, requests, effects, next_request, .. } = self;
         let pools = &ledger.accounts;
         let next = RequestId(*next_request);
+        let made = || effects.iter().filter(|effect| effect.is_request()).map(Effect::request);
         let sound = slots.len() <= config.max_groups
             && pools.len() <= config.max_pools
             && requests.len() <= config.max_requests
@@ -198,8 +210,9 @@ impl Engine {
                         .all(|(held, (shape, total))| (held.shape, held.total) == (*shape, *total))
             })
             && requests.keys().next_back().is_none_or(|last| *last < next)
-            && effects.iter().zip(effects.iter().skip(1)).all(|(one, other)| one.request() < other.request())
-            && effects.iter().all(|effect| requests.contains_key(&effect.request()));
+            && made().zip(made().skip(1)).all(|(one, other)| one < other)
+            && effects.iter().all(|effect| effect.request() < next)
+            && made().all(|id| requests.contains_key(&id));
         if sound { Ok(()) } else { Err(RestoreError::Order) }
     }
 
@@ -212,7 +225,7 @@ impl Engine {
             return Err(RestoreError::Costs);
         }
         let mut counted = self.quotas.clone();
-        let held = |slot: &Slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::all).sum());
+        let held = |slot: &Slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::wanted).sum());
         counted.recount(self.slots.iter().map(held));
         let wrong = counted.nodes.iter().zip(&self.quotas.nodes).find(|(counted, said)| counted.used != said.used);
         wrong.map_or(Ok(()), |(counted, _)| Err(RestoreError::Quota(counted.quota.tenant)))
@@ -246,15 +259,12 @@ impl Engine {
     fn check_requests(&self) -> Result<(), RestoreError> {
         let mut open: BTreeMap<(GroupId, PoolId), (u64, u64)> = BTreeMap::new();
         for request in self.requests.values() {
-            let done = u64::from(request.done) + u64::from(request.failed);
-            if done >= u64::from(request.count) {
+            if !request.is_sound() {
                 return Err(RestoreError::Requests(request.group));
             }
             let sums = open.entry((request.group, request.pool)).or_default();
-            match request.kind {
-                RequestKind::Launch => sums.0 += u64::from(request.open()),
-                RequestKind::Release => sums.1 += u64::from(request.open()),
-            }
+            sums.0 += u64::from(request.starting());
+            sums.1 += u64::from(request.leaving());
         }
         for slot in &self.slots {
             for holding in &slot.holdings {

@@ -7,9 +7,11 @@ use smallvec::SmallVec;
 
 use crate::Timestamp;
 use crate::behavior::{Behavior, Extreme, Moves, Recent};
-use crate::group::{Binding, Group, RuleKind};
-use crate::id::RuleId;
+use crate::group::{Binding, Group, Rule, RuleKind};
+use crate::id::{RuleId, TaskId};
 use crate::metric::Sample;
+use crate::num::shift;
+use crate::record::Adopted;
 use crate::strategy::{Breaches, Kpa, Memory, Strategy, Threshold};
 
 /// What an operator has set by hand.
@@ -65,10 +67,18 @@ impl Drain {
 pub struct GroupState {
     /// The size that metric rules had last decided, without what timed rules added.
     pub(crate) base: u32,
-    /// What steps have added and not yet taken back.
+    /// What steps have added and not yet taken back: the sum of their shares.
     pub(crate) steps: u32,
     pub(crate) target: u32,
     pub(crate) paused: bool,
+    /// Whether the window of growing has begun, with the size that there was then; that of shrinking.
+    begun: (bool, bool),
+    /// Whether a decision has been made.
+    decided: bool,
+    /// Whether the last decision has told the windows what it wanted, so that ticks that are passed over would have, too.
+    tells: bool,
+    /// Whether a share of a timed delta or a step has ended since the windows were last told.
+    pub(crate) ended: bool,
     pub(crate) by_hand: Option<Override>,
     pub(crate) draining: Option<Drain>,
     pub(crate) moved_out: Option<Timestamp>,
@@ -86,16 +96,19 @@ pub struct GroupState {
 pub(crate) struct More {
     /// Moves that rates count.
     pub(crate) moves: Moves,
-    /// What a task for its chain holds it at.
-    pub(crate) chain: Option<Held>,
+    /// What tasks for its chain hold it at.
+    pub(crate) chain: Vec<Held>,
+    /// What was taken over since the last decision.
+    pub(crate) adopted: SmallVec<[Adopted; 0]>,
     /// In the order in which the rules were first heard.
     pub(crate) kpa: Vec<(RuleId, Memory)>,
 }
 
-/// A floor for a time.
+/// A floor for a time: a task for a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Held {
+    pub(crate) task: TaskId,
     pub(crate) count: u32,
     pub(crate) from: Timestamp,
     /// The instant itself is outside.
@@ -113,6 +126,8 @@ impl More {
         !twice
             && self.kpa.iter().all(|(id, memory)| kpa(*id).is_some_and(|of| memory.is_sound(of)))
             && self.moves.is_sound()
+            && self.chain.len() <= MAX_TASKS
+            && self.adopted.len() <= MAX_ADOPTED
     }
 
     pub(crate) fn kpa(&mut self, rule: RuleId, of: &Kpa, ready: u32, now: Timestamp) -> &mut Memory {
@@ -136,8 +151,31 @@ pub(crate) enum RuleState {
     Heard(Timestamp),
     /// Where a window stands until an instant, and what a delta has given.
     Window { inside: bool, until: Timestamp, share: i32 },
-    /// When a point falls next.
-    Point(Timestamp),
+    /// When a point falls next, and how much of what its step added is still there.
+    Point { due: Timestamp, share: u32 },
+}
+
+/// The most lines of what was taken over that one decision names.
+const MAX_ADOPTED: usize = 1_024;
+
+/// The most tasks for its chain that a group has at one time.
+pub(crate) const MAX_TASKS: usize = 32;
+
+impl RuleState {
+    /// What a step has added and not yet taken back.
+    pub(crate) const fn step_share(&self) -> u32 {
+        if let Self::Point { share, .. } = self { *share } else { 0 }
+    }
+}
+
+/// What deltas and steps add together.
+fn added(rules: &[RuleState]) -> i64 {
+    let share = |held: &RuleState| match held {
+        RuleState::Window { share, .. } => i64::from(*share),
+        RuleState::Point { share, .. } => i64::from(*share),
+        RuleState::Fresh | RuleState::Samples(..) | RuleState::Heard(_) => 0,
+    };
+    rules.iter().map(share).sum()
 }
 
 impl Clone for GroupState {
@@ -147,6 +185,10 @@ impl Clone for GroupState {
             steps: self.steps,
             target: self.target,
             paused: self.paused,
+            begun: self.begun,
+            decided: self.decided,
+            tells: self.tells,
+            ended: self.ended,
             by_hand: self.by_hand,
             draining: self.draining,
             moved_out: self.moved_out,
@@ -170,6 +212,10 @@ impl GroupState {
             steps: 0,
             target: size,
             paused: false,
+            begun: (false, false),
+            decided: false,
+            tells: false,
+            ended: false,
             by_hand: None,
             draining: None,
             moved_out: None,
@@ -225,17 +271,92 @@ impl GroupState {
         self.draining.is_some()
     }
 
-    /// Carries what is still meant over to a changed policy: rules that are the same keep what they remember, and what a
-    /// delta gave is undone with the rule.
-    pub(crate) fn carry_over(&mut self, old: &Group, new: &Group) {
-        let rules = new.policy.rules.iter().map(|rule| {
-            let kept = old.policy.rules.iter().position(|held| held == rule);
-            kept.and_then(|at| self.rules.get(at).copied()).unwrap_or(RuleState::Fresh)
-        });
-        self.rules = rules.collect();
-        if !new.policy.rules.iter().any(|rule| matches!(rule.kind, RuleKind::Step(..))) {
-            self.steps = 0;
+    /// The size that metric rules start from: the target, without the `kept` part of it that timed deltas and steps still
+    /// add. Where something cuts the target, it cuts that part first.
+    pub(crate) fn size(&self, kept: i64) -> u32 {
+        shift(self.target, kept.saturating_neg()).max(self.base.min(self.target))
+    }
+
+    /// Tells the windows the size that there is, where they have just begun or a share has just ended; and what metric rules
+    /// want now, and what all want together.
+    pub(crate) fn log(&mut self, behavior: &Behavior, now: Timestamp, size: u32, wanted: Option<(u32, u32)>) {
+        let (out, inward) = (behavior.out.stabilize_ms, behavior.window_in());
+        if !self.begun.0 {
+            self.least.push(Extreme::Least, size, now, out);
         }
+        if !self.begun.1 || self.ended {
+            self.most.push(Extreme::Most, size, now, inward);
+        }
+        self.begun = (out > 0, inward > 0);
+        self.tells = wanted.is_some();
+        if let Some((by_metric, by_all)) = wanted {
+            self.least.push(Extreme::Least, by_metric, now, out);
+            self.most.push(Extreme::Most, by_all, now, inward);
+        }
+    }
+
+    /// The highest floor of the chain tasks that hold at `now`.
+    pub(crate) fn chain_floor(&self, now: Timestamp, next: &mut Timestamp) -> Option<u32> {
+        let held = &self.more.as_ref().filter(|more| !more.chain.is_empty())?.chain;
+        let mut floor = None;
+        for held in held.iter().filter(|held| now < held.until) {
+            if held.from <= now {
+                *next = held.until.min(*next);
+                floor = floor.max(Some(held.count));
+            } else {
+                *next = held.from.min(*next);
+            }
+        }
+        floor
+    }
+
+    /// Instances that ran were taken over: the group is to have `raise` more of them.
+    pub(crate) fn adopt(&mut self, lines: SmallVec<[Adopted; 0]>, raise: u32) {
+        if lines.is_empty() {
+            return;
+        }
+        self.target = self.target.saturating_add(raise);
+        self.base = self.base.max(self.target.min(self.base.saturating_add(raise)));
+        let adopted = &mut self.more.get_or_insert_default().adopted;
+        if adopted.len().saturating_add(lines.len()) <= MAX_ADOPTED {
+            adopted.extend(lines);
+        }
+    }
+
+    pub(crate) fn is_decided(&self) -> bool {
+        self.decided
+    }
+
+    pub(crate) fn has_adopted(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| !more.adopted.is_empty())
+    }
+
+    pub(crate) fn take_adopted(&mut self) -> SmallVec<[Adopted; 0]> {
+        self.decided = true;
+        self.more.as_mut().map_or_else(SmallVec::new, |more| core::mem::take(&mut more.adopted))
+    }
+
+    /// Carries what is still meant over to a changed policy: rules that are the same keep what they remember. What a delta or
+    /// a step had added stops being asked for with its rule; a step whose numbers change keeps it.
+    pub(crate) fn carry_over(&mut self, old: &Group, new: &Group) {
+        let fresh = |rule: &Rule| {
+            let kept = old.policy.rules.iter().position(|held| held == rule);
+            let same_step = |held: &Rule| {
+                held.id == rule.id && matches!((&held.kind, &rule.kind), (RuleKind::Step(..), RuleKind::Step(..)))
+            };
+            let changed = old.policy.rules.iter().position(same_step);
+            match (kept.and_then(|at| self.rules.get(at)), changed.and_then(|at| self.rules.get(at))) {
+                (Some(state), _) => *state,
+                (None, Some(RuleState::Point { share, .. })) => {
+                    RuleState::Point { due: Timestamp::ZERO, share: *share }
+                }
+                _ => RuleState::Fresh,
+            }
+        };
+        let rules = new.policy.rules.iter().map(fresh).collect();
+        let before = core::mem::replace(&mut self.rules, rules);
+        self.ended |= added(&before) > added(&self.rules);
+        self.steps = self.rules.iter().fold(0, |sum: u32, held| sum.saturating_add(held.step_share()));
         if let Some(more) = &mut self.more {
             more.kpa.retain(|(id, _)| old.rule(*id) == new.rule(*id));
             if !new.policy.behavior.has_rates() {
@@ -243,7 +364,44 @@ impl GroupState {
             }
         }
         self.more = self.more.take().filter(|more| **more != More::default());
+        let behavior = &new.policy.behavior;
+        if behavior.out.stabilize_ms == 0 {
+            self.least.clear();
+            self.begun.0 = false;
+        }
+        if behavior.window_in() == 0 {
+            self.most.clear();
+            self.begun.1 = false;
+        }
+        // What stood at the minimum follows it, and so does a group that no metric rule speaks for any more.
+        if self.base == old.policy.min || (old.has_metric_rules() && !new.has_metric_rules()) {
+            self.base = new.policy.min;
+        }
         self.base = self.base.clamp(new.policy.min, new.policy.max);
+    }
+
+    /// After the clock went back to `now`: nothing that is remembered is later, and every window and point is looked up
+    /// anew.
+    pub(crate) fn rewind(&mut self, now: Timestamp) {
+        self.moved_out = self.moved_out.map(|at| at.min(now));
+        self.moved_in = self.moved_in.map(|at| at.min(now));
+        self.least.rewind(now);
+        self.most.rewind(now);
+        if let Some(draining) = &mut self.draining {
+            draining.since = draining.since.min(now);
+        }
+        for held in &mut self.rules {
+            match held {
+                RuleState::Samples(_, at) | RuleState::Heard(at) => *at = now.min(*at),
+                RuleState::Window { until, .. } => *until = Timestamp::ZERO,
+                RuleState::Point { due, .. } => *due = Timestamp::ZERO,
+                RuleState::Fresh => {}
+            }
+        }
+        if let Some(more) = &mut self.more {
+            more.moves.rewind(now);
+            more.kpa.iter_mut().for_each(|(_, memory)| memory.rewind(now));
+        }
     }
 
     /// Takes in a sample of a metric, by its place among the policy's: rules that count samples count each of them, also
@@ -279,8 +437,11 @@ impl GroupState {
 
     /// Takes in that decisions up to `until` would have wanted what the last one wanted.
     pub(crate) fn coast(&mut self, behavior: &Behavior, until: Timestamp) {
+        if !self.tells {
+            return;
+        }
         self.least.coast(until, behavior.out.stabilize_ms);
-        self.most.coast(until, behavior.inward.stabilize_ms);
+        self.most.coast(until, behavior.window_in());
     }
 
     /// Whether this can be a state of `group`.
@@ -288,6 +449,7 @@ impl GroupState {
         let policy = &group.policy;
         self.rules.len() == policy.rules.len()
             && (policy.min..=policy.max).contains(&self.base)
+            && self.steps == self.rules.iter().fold(0, |sum: u32, held| sum.saturating_add(held.step_share()))
             && self.least.is_sound(Extreme::Least)
             && self.most.is_sound(Extreme::Most)
             && self.more.as_ref().is_none_or(|more| more.is_sound(group))
@@ -295,7 +457,7 @@ impl GroupState {
                 (_, RuleState::Fresh)
                 | (RuleKind::Metric(_, Strategy::Threshold(_)), RuleState::Samples(..))
                 | (RuleKind::Metric(_, Strategy::Steps(_)), RuleState::Heard(_))
-                | (RuleKind::Step(..), RuleState::Point(_)) => true,
+                | (RuleKind::Step(..), RuleState::Point { .. }) => true,
                 (RuleKind::Delta(_, by), RuleState::Window { share, inside, .. }) => {
                     share.signum() * by.signum() >= 0 && share.abs() <= by.abs() && (*inside || *share == 0)
                 }

@@ -11,22 +11,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
-use crate::effect::{Effect, RequestKind};
+use crate::effect::Effect;
+pub use crate::effect::Progress;
 use crate::id::{GroupId, MetricId, PoolId, RequestId};
 use crate::num::Milli;
 use crate::{Engine, Snapshot, Timestamp};
 
 mod books;
 use books::Books;
-
-/// What a request has come to so far: running totals, not what is new.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Instances that serve, or, of a release, that are gone.
-    pub done: u32,
-    /// Instances that will not come.
-    pub failed: u32,
-}
 
 /// Something that the world does. The host's test brings it about beneath the host (in the fake cloud, to the process),
 /// and returns when it has happened.
@@ -52,6 +44,13 @@ pub enum Event {
     },
     /// So many instances of a launch fail to start, and are not there any more.
     Fail {
+        /// The launch.
+        request: RequestId,
+        /// How many more.
+        count: u32,
+    },
+    /// So many instances of a launch are gone that were cancelled while they were starting.
+    Stop {
         /// The launch.
         request: RequestId,
         /// How many more.
@@ -176,6 +175,8 @@ pub struct Report {
     pub started: u32,
     /// Instances that failed to start.
     pub failed: u32,
+    /// Instances that were cancelled and went before they served.
+    pub stopped: u32,
     /// Instances that were released and went.
     pub left: u32,
     /// Instances that died.
@@ -264,6 +265,7 @@ impl<H: Host> Run<'_, H> {
             Event::Measured { .. } => {}
             Event::Start { count, .. } => self.report.started += count,
             Event::Fail { count, .. } => self.report.failed += count,
+            Event::Stop { count, .. } => self.report.stopped += count,
             Event::Leave { count, .. } => self.report.left += count,
             Event::Die { count, .. } => self.report.died += count,
         }
@@ -323,17 +325,14 @@ impl<H: Host> Run<'_, H> {
 
     /// Tells what open requests have come to.
     fn tell(&mut self, answers: Answers) -> Result<(), String> {
-        let open: Vec<(RequestId, RequestKind)> = self.engine.requests().map(|(id, held)| (id, held.kind)).collect();
-        for (id, kind) in open {
+        let open: Vec<RequestId> = self.engine.requests().map(|(id, _)| id).collect();
+        for id in open {
             if answers == Answers::Some && self.chance.below(3) == 0 {
                 continue;
             }
             let progress = self.host.progress(self.now, id).map_err(failed)?;
             self.books.check_progress(id, progress)?;
-            match kind {
-                RequestKind::Launch => self.engine.handle_launch(self.now, id, progress.done, progress.failed),
-                RequestKind::Release => self.engine.handle_release(self.now, id, progress.done),
-            }
+            self.engine.handle_progress(self.now, id, progress);
         }
         Ok(())
     }

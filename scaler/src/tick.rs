@@ -2,16 +2,17 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 use smallvec::SmallVec;
 
 use crate::Timestamp;
 use crate::allot::{Allotment, Grant, Holding, Refusal, even_out, grow, shrink};
 use crate::config::Skip;
-use crate::decide::{decide, step};
-use crate::effect::{Effect, Request, RequestKind};
+use crate::decide::{Haste, decide_with, step};
+use crate::effect::{Effect, Progress, Request, RequestKind};
 use crate::engine::{Engine, Move, Slot, inputs};
-use crate::id::{PoolId, RequestId, VersionId};
+use crate::id::{PoolId, RequestId, ShapeId, VersionId};
 use crate::record::{Decision, Record};
 
 /// A group that wants more than it has.
@@ -25,17 +26,17 @@ struct Asking {
 impl Engine {
     /// Decides every group whose answer may have changed, and emits what follows. Before the tick is due, nothing.
     ///
-    /// A late tick is taken at `now`; the next one falls on the next multiple of the period.
+    /// A late tick is taken at `now`; the next one falls on the next multiple of the period. Pass the reading of one clock
+    /// that is meant to go forward, such as the machine's time kept by NTP. A single wrong reading takes nothing away, and
+    /// ticks go on with the second reading after it that is right.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let now = self.lift(now);
-        if now < self.next_tick {
-            return;
-        }
-        let period = self.config.tick_ms;
-        self.next_tick = Timestamp::from_millis(now.as_millis() - now.as_millis() % period).after_millis(period);
+        let Some((now, haste)) = self.read_clock(now) else { return };
         self.moves.clear();
-        self.recall(now);
-        let mut asking = self.decide_all(now);
+        if haste == Haste::Usual {
+            self.recall(now);
+            self.expire(now);
+        }
+        let mut asking = self.decide_all(now, haste);
         asking.sort_unstable_by_key(|asking| (asking.rank, asking.at));
         for Asking { at, count, decision, .. } in asking {
             self.share_out(now, at, count, decision);
@@ -62,7 +63,43 @@ impl Engine {
         }
     }
 
-    fn decide_all(&mut self, now: Timestamp) -> Vec<Asking> {
+    /// Counts what has been starting for too long as failed: it is cancelled, and no longer counts as on its way. Where
+    /// nothing that was asked of the pool since has come, nothing that is starting there is counted on any more.
+    fn expire(&mut self, now: Timestamp) {
+        while let Some((id, held)) = self.requests.range(self.young_from..).next() {
+            let (id, held) = (*id, *held);
+            if held.starting() > 0 {
+                if held.at.after_millis(self.config.launch_deadline_ms) > now {
+                    return;
+                }
+                self.counters.overdue += 1;
+                if let Ok(at) = self.place(held.group) {
+                    let shape = self.slots[at].traffic.shape;
+                    let hangs = self.ledger.hangs(held.pool, shape, held.at);
+                    self.ledger.strike(held.pool, shape, now, self.config.back_off);
+                    self.cancel(now, at, id, held.starting());
+                    if hangs {
+                        self.give_up(now, held.pool, shape);
+                    }
+                }
+            }
+            // A launch with nothing on its way never has anything on its way again.
+            self.young_from = RequestId(id.0.saturating_add(1));
+        }
+    }
+
+    /// Cancels all that is starting in a pool.
+    fn give_up(&mut self, now: Timestamp, pool: PoolId, shape: ShapeId) {
+        let open = self.requests.range(self.young_from..).filter(|(_, held)| held.pool == pool && held.starting() > 0);
+        let open: Vec<(RequestId, Request)> = open.map(|(id, held)| (*id, *held)).collect();
+        for (id, held) in open {
+            if let Some(at) = self.place(held.group).ok().filter(|at| self.slots[*at].traffic.shape == shape) {
+                self.cancel(now, at, id, held.starting());
+            }
+        }
+    }
+
+    fn decide_all(&mut self, now: Timestamp, haste: Haste) -> Vec<Asking> {
         let mut asking = Vec::new();
         let keep = self.keeps_records();
         let all = self.config.skip == Skip::Nothing;
@@ -78,11 +115,12 @@ impl Engine {
             }
             let inputs = inputs(&slot.holdings, &slot.samples, slot.fleet.as_deref());
             let before = keep.then(|| slot.state.clone());
-            let was = slot.state.target();
-            let brief = step(&slot.group, &mut slot.state, &inputs, now, &mut ());
+            let (was, adopted) = (slot.state.target(), slot.state.has_adopted());
+            let brief = step(&slot.group, &mut slot.state, &inputs, now, haste, &mut ());
             let delivered = inputs.delivered();
-            let changed = brief.target != was || brief.target != delivered;
-            let decision = before.filter(|_| changed).map(|before| decide(&slot.group, &before, &inputs, now).0);
+            let changed = brief.target != was || brief.target != delivered || adopted;
+            let decision =
+                before.filter(|_| changed).map(|before| decide_with(&slot.group, &before, &inputs, now, haste).0);
             // What a rule counts as delivered follows from the target, too: a new one is looked at once more.
             self.due[at] = if brief.target == was { brief.next_change } else { Timestamp::ZERO };
             if brief.target != was {
@@ -100,12 +138,15 @@ impl Engine {
         asking
     }
 
-    /// Returns `count` instances of a group that serve; those that have not started yet wait.
+    /// Takes `count` instances of a group back: those that are starting first, so that those that serve are never fewer
+    /// than the target.
     fn take_in(&mut self, now: Timestamp, at: usize, count: u32, decision: Option<Decision>) {
-        let slot = &self.slots[at];
         let mut allotment = Allotment::default();
-        shrink(&self.ledger, &slot.traffic, &slot.holdings, count, &mut allotment);
-        let returned = core::mem::take(&mut allotment.returned);
+        let early = self.cancel_youngest(now, at, count, &mut allotment);
+        let slot = &self.slots[at];
+        let rooms: SmallVec<[(PoolId, u32); 4]> = slot.holdings.iter().map(|held| (held.pool, held.ready)).collect();
+        let mut returned = SmallVec::new();
+        shrink(&self.ledger, &slot.traffic, &slot.holdings, &rooms, count - early, &mut returned);
         for (pool, count) in returned {
             if self.requests.len() < self.config.max_requests {
                 self.release(now, at, pool, count);
@@ -121,6 +162,58 @@ impl Engine {
         if let Some(decision) = decision {
             self.keep_record(at, decision, allotment);
         }
+    }
+
+    /// Cancels up to `count` of the instances that a group has starting: first those of pools whose launches failed of late,
+    /// then those that were asked for last, so that what is nearest to serving stays. Returns how many there were.
+    fn cancel_youngest(&mut self, now: Timestamp, at: usize, count: u32, allotment: &mut Allotment) -> u32 {
+        let slot = &self.slots[at];
+        let shape = slot.traffic.shape;
+        let mut launches: SmallVec<[(bool, Reverse<Timestamp>, PoolId, RequestId, u32); 4]> = SmallVec::new();
+        for id in &slot.launches {
+            if let Some(held) = self.requests.get(id).filter(|held| held.starting() > 0) {
+                let sound = self.ledger.account(held.pool).is_none_or(|account| !account.is_on_trial(shape, now));
+                launches.push((sound, Reverse(held.at), held.pool, *id, held.starting()));
+            }
+        }
+        launches.sort_unstable();
+        let mut left = count;
+        let mut rest = &launches[..];
+        while let Some(first) = rest.first().filter(|_| left > 0) {
+            let batch = rest.partition_point(|launch| (launch.0, launch.1) <= (first.0, first.1));
+            let (alike, others) = rest.split_at(batch);
+            rest = others;
+            let slot = &self.slots[at];
+            let rooms: SmallVec<[(PoolId, u32); 4]> = alike.iter().map(|launch| (launch.2, launch.4)).collect();
+            let mut going = SmallVec::new();
+            left -= shrink(&self.ledger, &slot.traffic, &slot.holdings, &rooms, left, &mut going);
+            for (pool, mut share) in going {
+                match allotment.cancelled.iter_mut().find(|(held, _)| *held == pool) {
+                    Some((_, sum)) => *sum += share,
+                    None => allotment.cancelled.push((pool, share)),
+                }
+                for (_, _, _, id, starting) in alike.iter().rev().filter(|launch| launch.2 == pool) {
+                    let part = share.min(*starting);
+                    share -= part;
+                    self.cancel(now, at, *id, part);
+                }
+            }
+        }
+        count - left
+    }
+
+    /// Cancels `count` of the instances that a launch has on their way.
+    fn cancel(&mut self, now: Timestamp, at: usize, id: RequestId, count: u32) {
+        let Some(request) = self.requests.get_mut(&id).filter(|_| count > 0) else { return };
+        request.keep = request.came.done + request.starting() - count;
+        let (keep, pool) = (request.keep, request.pool);
+        let slot = &mut self.slots[at];
+        for held in slot.holdings.iter_mut().filter(|held| held.pool == pool) {
+            (held.starting, held.leaving, held.since) = (held.starting - count, held.leaving + count, now);
+        }
+        self.quotas.give_back(slot.traffic.tenant, count);
+        self.effects.push_back(Effect::Cancel { request: id, group: slot.traffic.id, pool, keep });
+        self.due[at] = Timestamp::ZERO;
     }
 
     /// Launches as many of `count` instances as pools have.
@@ -172,17 +265,18 @@ impl Engine {
         slot.record = Some(Box::new(record));
     }
 
-    fn request(&mut self, at: usize, pool: PoolId, kind: RequestKind, count: u32) -> RequestId {
+    fn ask(&mut self, now: Timestamp, at: usize, pool: PoolId, kind: RequestKind, count: u32) -> RequestId {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let group = self.slots[at].traffic.id;
-        self.requests.insert(id, Request { group, pool, kind, count, done: 0, failed: 0 });
+        let request = Request { group, pool, kind, at: now, count, keep: count, came: Progress::default() };
+        self.requests.insert(id, request);
         self.due[at] = Timestamp::ZERO;
         id
     }
 
     fn launch(&mut self, now: Timestamp, at: usize, pool: PoolId, version: VersionId, count: u32) {
-        let request = self.request(at, pool, RequestKind::Launch, count);
+        let request = self.ask(now, at, pool, RequestKind::Launch, count);
         let slot = &mut self.slots[at];
         let (group, shape) = (slot.traffic.id, slot.traffic.shape);
         if !slot.holdings.iter().any(|held| held.pool == pool) {
@@ -191,6 +285,7 @@ impl Engine {
         for held in slot.holdings.iter_mut().filter(|held| held.pool == pool) {
             (held.starting, held.since) = (held.starting + count, now);
         }
+        slot.launches.push(request);
         self.ledger.lend(pool, shape, count);
         self.quotas.take(slot.traffic.tenant, count);
         let price = self.ledger.account(pool).map_or(0, |account| account.pool.price);
@@ -200,11 +295,12 @@ impl Engine {
     }
 
     fn release(&mut self, now: Timestamp, at: usize, pool: PoolId, count: u32) {
-        let request = self.request(at, pool, RequestKind::Release, count);
+        let request = self.ask(now, at, pool, RequestKind::Release, count);
         let slot = &mut self.slots[at];
         for held in slot.holdings.iter_mut().filter(|held| held.pool == pool) {
             (held.ready, held.leaving, held.since) = (held.ready - count, held.leaving + count, now);
         }
+        self.quotas.give_back(slot.traffic.tenant, count);
         self.effects.push_back(Effect::Release { request, group: slot.traffic.id, pool, count });
     }
 

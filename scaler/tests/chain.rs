@@ -4,11 +4,11 @@
 
 mod support;
 
-use support::{Dice, seeds};
+use support::{Dice, seeds, stopped};
 use tenon_scaler::chain::{Call, Chain, ChainError, ChainTask, ChainVerdict, HeldBack, Link};
 use tenon_scaler::{
-    Cause, Config, Effect, Engine, Grant, GroupId, IdcId, Milli, Policy, Pool, PoolId, PoolKind, Quota, Reason,
-    Refusal, Refused, ReleaseId, ShapeId, TenantId, Timestamp, Traffic, VersionId, Watermark,
+    Cause, Config, Effect, Engine, Grant, GroupId, IdcId, Milli, Policy, Pool, PoolId, PoolKind, Progress, Quota,
+    Reason, Refusal, Refused, ReleaseId, ShapeId, TaskId, TenantId, Timestamp, Traffic, VersionId, Watermark,
 };
 
 fn link(group: u32, per_instance: i64) -> Link {
@@ -51,7 +51,8 @@ fn settle(engine: &mut Engine, now: Timestamp) {
     engine.handle_timeout(now);
     while let Some(effect) = engine.poll_effect() {
         match effect {
-            Effect::Launch { request, count, .. } => engine.handle_launch(now, request, count, 0),
+            Effect::Launch { request, count, .. } => engine.handle_launch(now, request, Progress::done(count)),
+            Effect::Cancel { request, .. } => engine.handle_launch(now, request, stopped(engine, request)),
             Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
         }
     }
@@ -59,6 +60,7 @@ fn settle(engine: &mut Engine, now: Timestamp) {
 
 fn task(wanted: &[(u32, u32)], grant: Grant) -> ChainTask {
     ChainTask {
+        id: TaskId(1),
         wanted: wanted.iter().map(|(group, count)| (GroupId(*group), *count)).collect(),
         from: Timestamp::from_millis(60_000),
         until: Timestamp::from_millis(600_000),

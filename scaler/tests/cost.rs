@@ -3,10 +3,10 @@
 
 mod support;
 
-use support::{Author, apply, config, seeds};
+use support::{Author, apply, config, seeds, stopped};
 use tenon_scaler::{
-    Config, Cost, Effect, Engine, GroupId, IdcId, Policy, Pool, PoolId, PoolKind, Quota, ReleaseId, ShapeId, Skip,
-    TenantId, Timestamp, Traffic, VersionId, Watermark,
+    Config, Cost, Effect, Engine, GroupId, IdcId, Policy, Pool, PoolId, PoolKind, Progress, Quota, ReleaseId, ShapeId,
+    Skip, TenantId, Timestamp, Traffic, VersionId, Watermark,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -33,7 +33,8 @@ fn put(engine: &mut Engine, now: Timestamp, group: u32, tenant: u32, size: u32) 
     engine.handle_timeout(now);
     while let Some(effect) = engine.poll_effect() {
         match effect {
-            Effect::Launch { request, count, .. } => engine.handle_launch(now, request, count, 0),
+            Effect::Launch { request, count, .. } => engine.handle_launch(now, request, Progress::done(count)),
+            Effect::Cancel { request, .. } => engine.handle_launch(now, request, stopped(engine, request)),
             Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
         }
     }

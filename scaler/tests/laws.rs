@@ -4,7 +4,7 @@
 mod support;
 
 use support::{Author, Op, START, apply, config, seeds};
-use tenon_scaler::{Effect, Engine, GroupId, MetricId, PoolId, RequestId, Skip, Snapshot, Timestamp};
+use tenon_scaler::{Effect, Engine, GroupId, MetricId, PoolId, Progress, RequestId, Skip, Snapshot, Timestamp};
 
 const SEEDS: u64 = 100;
 const LENGTH: usize = 120;
@@ -87,7 +87,7 @@ fn late_repeated_unknown_and_early_facts_change_nothing() {
             for request in engine.requests().map(|(id, _)| id).collect::<Vec<_>>() {
                 let waiting = before_drain(&engine, request);
                 if waiting {
-                    engine.handle_launch(now, request, 1, 0);
+                    engine.handle_launch(now, request, Progress::done(1));
                     engine.handle_release(now, request, 1);
                 }
             }
@@ -101,9 +101,9 @@ fn late_repeated_unknown_and_early_facts_change_nothing() {
             engine.handle_sample(now, GroupId(99), MetricId(0), now, None);
             engine.handle_sample(now, GroupId(1), MetricId(99), now, None);
             engine.handle_census(now, GroupId(1), PoolId(99), now, 1);
-            engine.handle_launch(now, RequestId(u64::MAX), 1, 1);
+            engine.handle_launch(now, RequestId(u64::MAX), Progress { done: 1, failed: 1, cancelled: 1 });
             engine.handle_release(now, RequestId(u64::MAX), u32::MAX);
-            engine.handle_census(now, GroupId(1), PoolId(1), now.after_millis(1), 0);
+            engine.handle_census(now, GroupId(1), PoolId(1), now.after_millis(2_001), 0);
             assert_eq!(before, engine.snapshot(), "{op:?}");
             drain(&mut engine, &mut vec![]);
         }
@@ -113,7 +113,8 @@ fn late_repeated_unknown_and_early_facts_change_nothing() {
 /// Whether the effect that makes `request` is still waiting in `engine`.
 fn before_drain(engine: &Engine, request: RequestId) -> bool {
     let mut fork = engine.clone();
-    std::iter::from_fn(|| fork.poll_effect()).any(|effect| effect.request() == request)
+    std::iter::from_fn(|| fork.poll_effect())
+        .any(|effect| effect.request() == request && !matches!(effect, Effect::Cancel { .. }))
 }
 
 #[test]
@@ -165,7 +166,8 @@ fn bounded_and_never_panics() {
                 _ => now,
             };
             apply(&mut engine, now, &op);
-            engine.handle_launch(now, RequestId(author.dice.below(20)), author.dice.small(9), u32::MAX);
+            let absurd = Progress { done: author.dice.small(9), failed: u32::MAX, cancelled: u32::MAX };
+            engine.handle_launch(now, RequestId(author.dice.below(20)), absurd);
             assert!(engine.requests().count() <= 12 + 4 * 4, "requests");
             assert!(engine.groups().count() <= 4 && engine.pools().count() <= 4);
             if let Some(group) = engine.groups().next() {

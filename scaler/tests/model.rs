@@ -35,27 +35,86 @@ struct Model {
     age: Vec<(u64, i64)>,
     /// From when on samples of the second metric count for the threshold.
     fresh_from: usize,
-    wanted: Vec<(u64, u32)>,
+    /// What metric rules wanted, for growing; what all wanted, for shrinking.
+    wanted: [Vec<(u64, u32)>; 2],
     moved: [Option<u64>; 2],
     base: u32,
     share: Option<i32>,
 }
 
+fn less(size: u32, share: i32) -> u32 {
+    u32::try_from((i64::from(size) - i64::from(share)).max(0)).unwrap()
+}
+
 impl Model {
-    fn decide(&mut self, set: &Setup, now: u64, delivered: u32, target: u32, by_hand: Option<u32>) -> u32 {
+    fn decide(&mut self, set: &Setup, now: u64, ready: u32, target: u32, by_hand: Option<u32>) -> u32 {
         let hour = now / 3_600_000 % 24;
         let inside = |from: u64, until: u64| from <= hour && hour < until;
-        // The delta.
+        // The delta: what it gave before and gives still is not for metric rules to say.
+        let before = self.share;
         self.share = inside(set.delta.0, set.delta.1).then(|| {
             self.share.unwrap_or_else(|| {
                 let spare = i32::try_from(self.base - set.min).unwrap();
                 if set.delta.2 >= 0 { set.delta.2 } else { -spare.min(-set.delta.2) }
             })
         });
+        let share = self.share.unwrap_or(0);
+        let kept = if before.is_some() { share } else { 0 };
+        let ended = before.is_some_and(|before| before > 0) && self.share.is_none();
+        let size = less(target, kept).max(self.base.min(target)).max(set.min);
         // The metric rules.
-        let mut wants = vec![];
-        let mut broken = false;
-        let mut fired = false;
+        let (wants, broken, fired) = self.rules(set, now, (size, less(ready + size, 0).saturating_sub(target)));
+        let spoken = !wants.is_empty();
+        let mut metric = wants.into_iter().max().unwrap_or(self.base);
+        if broken {
+            metric = metric.max(size);
+        }
+        metric = metric.clamp(set.min, set.max);
+        let floor = if inside(set.floor.0, set.floor.1) { set.floor.2 } else { 0 }.max(set.min);
+        let sum = |metric: u32| less(metric, -share).max(floor);
+        // The windows begin with the size that there is, and count it once more where a share has ended.
+        let all = less(by_hand.unwrap_or(sum(metric)), share);
+        for (log, want) in self.wanted.iter_mut().zip([metric, all]) {
+            if log.is_empty() {
+                log.push((now, size));
+            }
+            log.push((now, want));
+        }
+        if ended {
+            self.wanted[1].push((now, size));
+        }
+        let within = |at: usize| {
+            self.wanted[at].iter().filter(move |(when, _)| now - when < set.window[at]).map(|(_, size)| *size)
+        };
+        let cool = |at: usize| self.moved[at].is_none_or(|when| now - when >= set.cooldown[at]);
+        if metric > size {
+            metric = metric.min(within(0).min().unwrap_or(metric)).max(size);
+            metric = if cool(0) { metric } else { size };
+        }
+        // What all want, on a way down that is held back, too.
+        let (mut total, reference) = (sum(metric), less(size, -share));
+        if total < reference {
+            total = total.max(less(within(1).max().unwrap_or(0), -share).min(reference));
+            total = if cool(1) { total } else { reference };
+        }
+        let total = by_hand.unwrap_or(total.min(set.max));
+        if total < target {
+            self.moved[1] = Some(now);
+        } else if total > target && metric > size {
+            self.moved[0] = Some(now);
+        }
+        if fired && total != target {
+            self.fresh_from = self.age.len();
+        }
+        if spoken {
+            self.base = metric.max(self.base.min(less(total, share))).clamp(set.min, set.max);
+        }
+        total
+    }
+
+    /// What the two rules want, whether one is broken, and whether the second moves the group.
+    fn rules(&mut self, set: &Setup, now: u64, (size, ready): (u32, u32)) -> (Vec<u32>, bool, bool) {
+        let (mut wants, mut broken, mut fired) = (vec![], false, false);
         match self.depth.last().filter(|(at, _)| now - at < set.stale) {
             Some((_, depth)) => wants.push(u32::try_from((depth + set.per - 1) / set.per).unwrap()),
             None => broken = true,
@@ -63,55 +122,20 @@ impl Model {
         if self.age.last().is_some_and(|(at, _)| now - at < set.stale) {
             let from = self.fresh_from.max(self.age.len().saturating_sub(set.of));
             let past = |test: &dyn Fn(i64) -> bool| self.age[from..].iter().filter(|(_, age)| test(*age)).count();
-            let size = i64::from(self.base);
-            let there = i64::from(delivered) - (i64::from(target) - size);
             if past(&|age| age > set.above) >= set.need {
                 fired = true;
-                let from = u32::try_from(there.clamp(0, size)).unwrap();
-                wants.push((from + set.by).max(self.base));
+                wants.push((ready.min(size) + set.by).max(size));
             } else if past(&|age| age < set.below) >= set.need {
                 fired = true;
-                wants.push(self.base.saturating_sub(set.by));
+                wants.push(size.saturating_sub(set.by));
             } else {
-                wants.push(self.base);
+                wants.push(size);
             }
         } else {
             broken = true;
             self.fresh_from = self.age.len();
         }
-        let mut size = wants.into_iter().max().unwrap_or(self.base);
-        if broken {
-            size = size.max(self.base);
-        }
-        size = size.clamp(set.min, set.max);
-        // The windows.
-        self.wanted.push((now, size));
-        let within =
-            |window: u64| self.wanted.iter().filter(move |(at, _)| now - at < window.max(1)).map(|(_, size)| *size);
-        let least = within(set.window[0]).min().unwrap();
-        let most = within(set.window[1]).max().unwrap();
-        if set.window != [0, 0] {
-            size = self.base.max(least).min(most);
-        }
-        // The cool-downs.
-        let direction = usize::from(size < self.base);
-        if self.moved[direction].is_some_and(|at| now - at < set.cooldown[direction]) {
-            size = self.base;
-        }
-        if size != self.base {
-            self.moved[direction] = Some(now);
-            if fired {
-                self.fresh_from = self.age.len();
-            }
-        }
-        self.base = size;
-        // The layers.
-        let mut total = i64::from(size) + i64::from(self.share.unwrap_or(0));
-        if inside(set.floor.0, set.floor.1) {
-            total = total.max(i64::from(set.floor.2));
-        }
-        let total = total.clamp(i64::from(set.min), i64::from(set.max));
-        by_hand.unwrap_or(u32::try_from(total).unwrap())
+        (wants, broken, fired)
     }
 }
 
@@ -143,7 +167,7 @@ fn group(set: &Setup) -> Group {
         rank: 0,
         metrics: vec![metric(1), metric(2)],
         rules: (0..).zip(kinds).map(|(id, kind)| Rule { id: RuleId(id), kind }).collect(),
-        behavior: Behavior { out: pace(0), inward: pace(1) },
+        behavior: Behavior { out: pace(0), inward: pace(1), ..Behavior::default() },
         ..Policy::default()
     };
     Group::new(policy, &Zones::new(), Limits::default()).unwrap()

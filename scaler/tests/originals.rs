@@ -7,7 +7,7 @@ mod support;
 use support::{Dice, pod_samples, pods, rate, seeds};
 use tenon_scaler::hpa::{self, Kind, Measured, Pods, Rules, View};
 use tenon_scaler::kpa;
-use tenon_scaler::strategy::{Evidence, Hpa, Kpa, Strategy};
+use tenon_scaler::strategy::{Evidence, Guard, Hpa, Kpa, Strategy};
 use tenon_scaler::{
     Behavior, Fleet, Group, GroupState, Inputs, Limits, Metric, MetricId, Milli, Pace, Policy, Rate, Rule, RuleId,
     RuleKind, Sample, Staleness, Timestamp, Zones, decide,
@@ -59,32 +59,33 @@ fn an_hpa_rule_sizes_a_group_as_the_original_does() {
             ..Pace::default()
         };
         let behavior = if dice.below(3) == 0 {
-            Behavior::kubernetes()
+            dice.pick(&[Behavior::kubernetes as fn() -> Behavior, Behavior::kubernetes_unset])()
         } else {
-            Behavior { out: pace(&mut dice), inward: pace(&mut dice) }
+            Behavior { out: pace(&mut dice), inward: pace(&mut dice), ..Behavior::default() }
         };
-        // A pass that fails is not remembered by the original, and counts as wanting what there is with us: the two agree
-        // where nothing is remembered, or nothing fails.
-        let windows = behavior.out.stabilize_ms + behavior.inward.stabilize_ms > 0;
+        let unset = behavior == Behavior::kubernetes_unset();
         let (min, max) = (1 + dice.small(3), 4 + dice.small(60));
         let spec = hpa::Spec {
             min,
             max,
             metrics: metrics.clone(),
-            behavior: Some((rules(&behavior.out), rules(&behavior.inward))),
+            behavior: (!unset).then(|| (rules(&behavior.out), rules(&behavior.inward))),
             ..hpa::Spec::default()
         };
-        let group =
-            group(metrics.iter().map(|metric| Strategy::Hpa(Hpa::new(*metric))).collect(), (min, max), behavior);
+        let group = group(
+            metrics.iter().map(|metric| Strategy::Hpa(Hpa { guard: Guard::Off, ..Hpa::new(*metric) })).collect(),
+            (min, max),
+            behavior,
+        );
         let mut state = GroupState::new(&group, min);
-        let mut original = hpa::State { recommendations: Some(vec![]), ..hpa::State::default() };
+        let mut original = hpa::State::default();
         let mut now = Timestamp::from_millis(1_000_000_000);
         for _ in 0..150 {
             now = now.after_millis(TICK_MS);
             let current = state.target();
             let mut pods = pods(&mut dice, now);
             let mut samples = pod_samples(&mut dice, now);
-            if windows {
+            if dice.below(3) > 0 {
                 for pod in &mut pods {
                     pod.request = Some(1_000);
                 }

@@ -6,12 +6,12 @@ mod support;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use support::{Author, Dice, apply, config, seeds};
+use support::{Author, Dice, apply, config, seeds, stopped};
 use tenon_scaler::strategy::Strategy;
 use tenon_scaler::{
     Authority, Behavior, Config, Effect, Engine, GroupId, Holding, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool,
-    PoolId, PoolKind, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp, Traffic,
-    Verdict, VersionId, Watermark,
+    PoolId, PoolKind, Progress, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp,
+    Traffic, Verdict, VersionId, Watermark,
 };
 
 fn all(held: &Holding) -> u32 {
@@ -26,7 +26,7 @@ fn check_conservation(engine: &Engine, shapes: &BTreeMap<GroupId, (ShapeId, Tena
         let (shape, tenant) = shapes[&group];
         for holding in engine.holdings(group) {
             *held.entry((holding.pool, shape)).or_default() += all(holding);
-            *used.entry(tenant).or_default() += all(holding);
+            *used.entry(tenant).or_default() += holding.starting + holding.ready;
         }
     }
     for pool in engine.pools() {
@@ -121,7 +121,8 @@ fn pools(engine: &mut Engine, stocks: &[u32], watermark: Watermark) {
 fn obey(engine: &mut Engine, now: Timestamp) {
     while let Some(effect) = engine.poll_effect() {
         match effect {
-            Effect::Launch { request, count, .. } => engine.handle_launch(now, request, count, 0),
+            Effect::Launch { request, count, .. } => engine.handle_launch(now, request, Progress::done(count)),
+            Effect::Cancel { request, .. } => engine.handle_launch(now, request, stopped(engine, request)),
             Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
         }
     }
@@ -143,7 +144,8 @@ fn no_metric_makes_a_group_flap_beyond_the_bound() {
         let (out, inward) = (pace(&mut dice, &[0, 30_000]), pace(&mut dice, &[0, 60_000, 600_000]));
         let mut engine = Engine::new(Config::builder().build().unwrap());
         pools(&mut engine, &[1_000], Watermark::default());
-        let (traffic, policy) = given(1, 100, Behavior { out: out.clone(), inward: inward.clone() });
+        let (traffic, policy) =
+            given(1, 100, Behavior { out: out.clone(), inward: inward.clone(), ..Behavior::default() });
         engine.put_group(Timestamp::ZERO, traffic, policy).unwrap();
         let mut wanted: Vec<(u64, u32)> = vec![];
         let mut last: [Option<u64>; 2] = [None, None];
@@ -307,18 +309,21 @@ fn facts_that_cannot_be_change_nothing() {
                 let metrics: Vec<MetricId> =
                     engine.policy(group).unwrap().metrics.iter().map(|metric| metric.id).collect();
                 for metric in metrics {
-                    engine.handle_sample(now, group, metric, now.after_millis(1), Some(Milli::from_units(7)));
+                    engine.handle_sample(now, group, metric, now.after_millis(2_001), Some(Milli::from_units(7)));
                 }
                 for held in engine.holdings(group).to_vec() {
-                    let later = held.since.max(now);
-                    engine.handle_census(now, group, held.pool, later, held.ready + 1);
+                    // What launches have under way explains so many; and an old census says nothing.
+                    let later = held.since.max(now).after_millis(1);
+                    engine.handle_census(now, group, held.pool, later, held.ready + held.starting);
+                    engine.handle_census(now, group, held.pool, held.since, held.ready + 30);
                 }
             }
             let open: Vec<_> = engine.requests().map(|(id, request)| (id, *request)).collect();
             for (id, request) in open {
                 for (done, failed) in [(request.count + 1, 0), (request.count, 1), (0, request.count + 1)] {
-                    if done.max(request.done) + failed.max(request.failed) > request.count {
-                        engine.handle_launch(now, id, done, failed);
+                    let told = done.max(request.came.done) + failed.max(request.came.failed);
+                    if told + request.came.cancelled > request.count {
+                        engine.handle_launch(now, id, Progress { done, failed, cancelled: 0 });
                     }
                 }
                 engine.handle_release(now, id, request.count + 1);
@@ -347,7 +352,7 @@ fn a_pool_that_fails_is_left_alone_for_longer_each_time() {
             asked.push(second);
             // The sixth delivers one of three.
             let came = u32::from(asked.len() == 6);
-            engine.handle_launch(now, request, came, count - came);
+            engine.handle_launch(now, request, Progress { done: came, failed: count - came, cancelled: 0 });
         }
     }
     let gaps: Vec<u64> = asked.windows(2).map(|two| two[1] - two[0]).collect();
@@ -361,7 +366,7 @@ fn the_end_of_time_is_an_instant_like_others() {
     let mut engine = Engine::new(Config::builder().build().unwrap());
     pools(&mut engine, &[9], Watermark::default());
     let pace = || Pace { stabilize_ms: 60_000, ..Pace::default() };
-    let (traffic, policy) = given(1, 9, Behavior { out: pace(), inward: pace() });
+    let (traffic, policy) = given(1, 9, Behavior { out: pace(), inward: pace(), ..Behavior::default() });
     engine.put_group(Timestamp::ZERO, traffic, policy.clone()).unwrap();
     for (at, want) in [(end.as_millis() - 1, 3), (end.as_millis(), 5)] {
         let at = Timestamp::from_millis(at);

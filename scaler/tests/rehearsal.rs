@@ -5,10 +5,10 @@ mod support;
 
 use std::collections::VecDeque;
 
-use support::{Author, Dice, Op, START, apply, config, seeds};
+use support::{Author, Dice, Op, START, apply, config, seeds, stopped};
 use tenon_scaler::{
-    Effect, Engine, GroupId, MetricId, Milli, Move, Policy, PolicyError, Rehearsal, ReleaseId, Report, RequestId,
-    ShapeId, Skip, TenantId, Timestamp, Traffic, World,
+    Effect, Engine, GroupId, MetricId, Milli, Move, Policy, PolicyError, Progress, Rehearsal, ReleaseId, Report,
+    RequestId, ShapeId, Skip, TenantId, Timestamp, Traffic, World,
 };
 
 /// Load that follows from a seed alone, and sometimes is not measured.
@@ -63,15 +63,17 @@ fn engine(seed: u64, skip: Skip) -> Engine {
 
 /// Tells that a request is done.
 fn answer(engine: &mut Engine, now: Timestamp, request: RequestId) {
-    let Some(count) = engine.requests().find(|(id, _)| *id == request).map(|(_, held)| held.count - held.failed) else {
+    let Some(count) =
+        engine.requests().find(|(id, _)| *id == request).map(|(_, held)| held.came.done + held.starting())
+    else {
         return;
     };
-    engine.handle_launch(now, request, count, 0);
+    engine.handle_launch(now, request, Progress::done(count));
     engine.handle_release(now, request, count);
 }
 
 fn rehearsal(engine: &Engine, skip: Skip) -> Rehearsal {
-    let from = engine.next_deadline().unwrap_or(Timestamp::from_millis(START)).after_millis(1_000_000);
+    let from = engine.next_deadline().unwrap_or(Timestamp::from_millis(START)).after_millis(500_000);
     Rehearsal {
         from,
         until: from.after_millis(6 * 3_600_000),
@@ -125,6 +127,11 @@ fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> (Report, Vec<(T
                 Effect::Launch { request, count, .. } => {
                     report.launched += u64::from(count);
                     cloud.push_back((at.after_millis(run.start_ms), request));
+                }
+                Effect::Cancel { request, .. } => {
+                    let told = stopped(&engine, request);
+                    report.cancelled += u64::from(engine.request(request).map_or(0, tenon_scaler::Request::leaving));
+                    engine.handle_launch(at, request, told);
                 }
                 Effect::Release { request, count, .. } => {
                     report.released += u64::from(count);

@@ -4,6 +4,8 @@
 //! `cloud manual` was given) and compares. Every record on the way must follow from its own numbers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
@@ -12,8 +14,8 @@ use tenon_scaler::strategy::{
 };
 use tenon_scaler::{
     Authority, Config, Days, Effect, Engine, Formula, Grant, GroupId, IdcId, Metric, MetricId, Milli, Override, Point,
-    Policy, PoolId, PoolKind, PoolWitness, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind, ShapeId,
-    Staleness, TenantId, Term, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
+    Policy, PoolId, PoolKind, PoolWitness, Progress, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind,
+    ShapeId, Staleness, TenantId, Term, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
 };
 
 const SHAPE: ShapeId = ShapeId(1);
@@ -40,7 +42,7 @@ impl Stage {
         let mut zones = Zones::new();
         let names = ["Europe/Berlin", "America/New_York", "Asia/Shanghai"];
         let held = names.iter().map(|name| (name.to_string(), zones.bundled(name).unwrap())).collect();
-        let config = Config::builder().zones(zones).build().unwrap();
+        let config = Config::builder().zones(zones).leap_ms(u64::MAX).build().unwrap();
         let mut engine = Engine::new(config);
         engine.put_release(Timestamp::ZERO, ReleaseId(1), VersionId(1));
         let traffic =
@@ -187,7 +189,9 @@ impl Stage {
             "launched" => {
                 let request = self.requests[rest[0].parse::<usize>().unwrap()];
                 let ready = number(&words, "ready").unwrap_or(0);
-                self.engine.handle_launch(self.now, request, ready, number(&words, "failed").unwrap_or(0));
+                let (failed, cancelled) =
+                    (number(&words, "failed").unwrap_or(0), number(&words, "cancelled").unwrap_or(0));
+                self.engine.handle_launch(self.now, request, Progress { done: ready, failed, cancelled });
             }
             "released" => {
                 let request = self.requests[rest[0].parse::<usize>().unwrap()];
@@ -301,6 +305,7 @@ impl Stage {
                     target: milli(words["value"]),
                     tolerance_out_permille: permille("tolerance-out"),
                     tolerance_in_permille: permille("tolerance-in"),
+                    ..Target::default()
                 }),
             ),
             "threshold" => RuleKind::Metric(
@@ -372,7 +377,9 @@ impl Stage {
     fn expect(&mut self, words: &Words<'_>, line: &str) {
         self.engine.handle_timeout(self.now);
         while let Some(effect) = self.engine.poll_effect() {
-            self.requests.push(effect.request());
+            if !matches!(effect, Effect::Cancel { .. }) {
+                self.requests.push(effect.request());
+            }
             self.open.push(effect);
         }
         for id in self.engine.groups().collect::<Vec<_>>() {
@@ -391,6 +398,10 @@ impl Stage {
                 "reason" => self.engine.explain(self.now, self.group).unwrap().reason.code().to_string(),
                 "because" => record.as_ref().unwrap().decision.reason.code().to_string(),
                 "missing" => record.as_ref().unwrap().allotment.missing.to_string(),
+                "cancelled" => {
+                    let cancelled = &record.as_ref().unwrap().allotment.cancelled;
+                    cancelled.iter().map(|(_, count)| count).sum::<u32>().to_string()
+                }
                 "waiting" => record.as_ref().unwrap().allotment.waiting.to_string(),
                 "version" => record.as_ref().unwrap().allotment.version.map_or("none".into(), |v| v.0.to_string()),
                 "causes" => {
@@ -424,7 +435,12 @@ impl Stage {
         if !self.manual {
             for effect in std::mem::take(&mut self.open) {
                 match effect {
-                    Effect::Launch { request, count, .. } => self.engine.handle_launch(self.now, request, count, 0),
+                    Effect::Launch { request, count, .. } => {
+                        self.engine.handle_launch(self.now, request, Progress::done(count));
+                    }
+                    Effect::Cancel { request, .. } => {
+                        self.engine.handle_launch(self.now, request, support::stopped(&self.engine, request));
+                    }
                     Effect::Release { request, count, .. } => self.engine.handle_release(self.now, request, count),
                 }
             }

@@ -42,6 +42,8 @@ enum Fault {
     ForgetsProgress,
     /// What was asked shortly before a crash never reaches the cloud, although it was acknowledged.
     LosesAsked,
+    /// What is cancelled comes to serve all the same, and is told as gone.
+    IgnoresCancels,
     /// A launch that the pool could fill is filled with one instance more.
     StartsOneMore,
 }
@@ -52,8 +54,16 @@ struct Asked {
     pool: PoolId,
     launch: bool,
     count: u32,
+    /// How many of a launch are still wanted.
+    keep: u32,
     came: Progress,
     told: Progress,
+}
+
+impl Asked {
+    fn open(&self) -> u32 {
+        self.count - self.came.done - self.came.failed - self.came.cancelled
+    }
 }
 
 /// A cloud in memory, a metrics source, and a store of one snapshot as text.
@@ -100,9 +110,13 @@ impl Host for Memory {
     }
 
     fn act(&mut self, _: Timestamp, effect: &Effect) -> Result<(), String> {
+        if let Effect::Cancel { request, keep, .. } = *effect {
+            let asked = self.of(request)?;
+            asked.keep = asked.keep.min(keep);
+            return Ok(());
+        }
         let known = self.asked.get(&effect.request()).copied();
-        let forgotten =
-            |known: Asked| self.fault == Fault::ForgetsTheDone && known.came.done + known.came.failed == known.count;
+        let forgotten = |known: Asked| self.fault == Fault::ForgetsTheDone && known.open() == 0;
         if let Some(known) = known {
             if self.fault == Fault::StartsTwice || forgotten(known) {
                 self.extra += u32::from(known.launch);
@@ -112,6 +126,7 @@ impl Host for Memory {
         let (group, pool, launch, count) = match *effect {
             Effect::Launch { group, pool, count, .. } => (group, pool, true, count),
             Effect::Release { group, pool, count, .. } => (group, pool, false, count),
+            Effect::Cancel { .. } => return Ok(()),
         };
         let mut came = Progress::default();
         if launch {
@@ -121,24 +136,31 @@ impl Host for Memory {
             came.done = count - count.min(*serving);
             *serving -= count.min(*serving);
         }
-        self.asked.insert(effect.request(), Asked { group, pool, launch, count, came, told: Progress::default() });
+        self.asked.insert(
+            effect.request(),
+            Asked { group, pool, launch, count, keep: count, came, told: Progress::default() },
+        );
         self.last = Some(effect.request());
         Ok(())
     }
 
     fn progress(&mut self, _: Timestamp, request: RequestId) -> Result<Progress, String> {
         let asked = self.asked.get_mut(&request).ok_or("unknown")?;
-        let Progress { done, failed } = asked.came;
+        let Progress { done, failed, cancelled } = asked.came;
         let before = std::mem::replace(&mut asked.told, asked.came);
         let fault = |fault| self.fault == fault;
         Ok(if fault(Fault::TellsDeltas) {
-            Progress { done: done - before.done, failed: failed - before.failed }
+            Progress {
+                done: done - before.done,
+                failed: failed - before.failed,
+                cancelled: cancelled - before.cancelled,
+            }
         } else if fault(Fault::FailureIsSuccess) {
-            Progress { done: done + failed, failed: 0 }
+            Progress { done: done + failed, failed: 0, cancelled }
         } else if fault(Fault::SwallowsFailures) {
-            Progress { done, failed: 0 }
+            Progress { done, failed: 0, cancelled }
         } else if fault(Fault::ReleasesAtOnce) && !asked.launch {
-            Progress { done: asked.count, failed: 0 }
+            Progress::done(asked.count)
         } else {
             asked.came
         })
@@ -146,7 +168,7 @@ impl Host for Memory {
 
     fn census(&mut self, _: Timestamp, group: GroupId, pool: PoolId) -> Result<u32, String> {
         let leaving = self.asked.values().filter(|asked| !asked.launch && asked.group == group && asked.pool == pool);
-        let leaving: u32 = leaving.map(|asked| asked.count - asked.came.done).sum();
+        let leaving: u32 = leaving.map(Asked::open).sum();
         let serving = self.serving.get(&(group, pool)).copied().unwrap_or(0);
         Ok(if self.fault == Fault::CountsLeaving { serving + leaving } else { serving })
     }
@@ -163,7 +185,7 @@ impl Host for Memory {
     fn existing(&mut self, pool: PoolId) -> Result<u32, String> {
         let serving: u32 = self.serving.iter().filter(|((_, at), _)| *at == pool).map(|(_, count)| *count).sum();
         let open = self.asked.values().filter(|asked| asked.pool == pool);
-        let open: u32 = open.map(|asked| asked.count - asked.came.done - asked.came.failed).sum();
+        let open: u32 = open.map(Asked::open).sum();
         Ok(serving + open + self.extra)
     }
 
@@ -179,6 +201,14 @@ impl Host for Memory {
                 *self.serving.entry(place).or_default() += count;
             }
             Event::Fail { request, count } => self.of(request)?.came.failed += count,
+            Event::Stop { request, count } => {
+                let asked = self.of(request)?;
+                if asked.open() < count || asked.keep + asked.came.cancelled + count > asked.count {
+                    return Err("it was not cancelled".into());
+                }
+                asked.came.cancelled += count;
+                self.extra += if self.fault == Fault::IgnoresCancels { count } else { 0 };
+            }
             Event::Leave { request, count } => self.of(request)?.came.done += count,
             Event::Die { group, pool, count } => *self.serving.get_mut(&(group, pool)).ok_or("nobody there")? -= count,
         }
@@ -278,6 +308,7 @@ fn each_fault_is_found_within_a_few_seeds() {
         Fault::ForgetsProgress,
         Fault::LosesAsked,
         Fault::StartsOneMore,
+        Fault::IgnoresCancels,
     ] {
         let found = (0..20).find_map(|seed| torture(&mut Memory::new(fault, Lives::On), &engine(), seed, 300).err());
         let found = found.unwrap_or_else(|| panic!("{fault:?} was not found"));

@@ -8,9 +8,9 @@ use std::time::Instant;
 use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, ReadyCondition};
 use tenon_scaler::strategy::{Change, Hpa, Kpa, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
-    Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind, Records,
-    Rehearsal, ReleaseId, Report, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp, Traffic,
-    VersionId, Watermark, Window, World, ZoneId,
+    Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind, Progress,
+    Records, Rehearsal, ReleaseId, Report, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp,
+    Traffic, VersionId, Watermark, Window, World, ZoneId,
 };
 
 use super::LOAD;
@@ -50,7 +50,12 @@ pub(super) fn policy(at: u32, mix: Mix) -> Policy {
     } else if mix == Mix::Live && is_kpa(at) {
         RuleKind::Metric(LOAD, Strategy::Kpa(Kpa::new(Milli::from_units(50), Milli::from_units(100))))
     } else if mix == Mix::Rehearsed && at.is_multiple_of(5) {
-        let target = Target { target: Milli::from_units(50), tolerance_out_permille: 100, tolerance_in_permille: 100 };
+        let target = Target {
+            target: Milli::from_units(50),
+            tolerance_out_permille: 100,
+            tolerance_in_permille: 100,
+            ..Target::default()
+        };
         RuleKind::Metric(LOAD, Strategy::Target(target))
     } else {
         threshold()
@@ -154,7 +159,12 @@ pub(super) fn live_tick(scale: Scale) -> Row {
         spent.push(start.elapsed().as_secs_f64() * 1e3);
         while let Some(effect) = engine.poll_effect() {
             match effect {
-                Effect::Launch { request, count, .. } => engine.handle_launch(now, request, count, 0),
+                Effect::Launch { request, count, .. } => engine.handle_launch(now, request, Progress::done(count)),
+                Effect::Cancel { request, .. } => {
+                    let held = engine.request(request).map(|held| (held.came, held.leaving()));
+                    let (came, leaving) = held.unwrap_or_default();
+                    engine.handle_launch(now, request, Progress { cancelled: came.cancelled + leaving, ..came });
+                }
                 Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
             }
         }

@@ -19,8 +19,8 @@ use tenon_scaler::hpa::{self, Kind, Tolerance};
 use tenon_scaler::strategy::{Hpa, Strategy};
 use tenon_scaler::{
     Behavior, Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool, PoolId, PoolKind,
-    Records, Refused, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp,
-    Traffic, VersionId, Watermark, World,
+    Progress, Records, Refused, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId,
+    Timestamp, Traffic, VersionId, Watermark, World,
 };
 
 use crate::{Bound, Row};
@@ -168,7 +168,7 @@ fn standing(now: Timestamp, size: u32) -> Result<Engine, Refused> {
     engine.handle_timeout(now);
     while let Some(effect) = engine.poll_effect() {
         if let Effect::Launch { request, count, .. } = effect {
-            engine.handle_launch(now, request, count, 0);
+            engine.handle_launch(now, request, Progress::done(count));
         }
     }
     Ok(engine)

@@ -26,7 +26,8 @@ fn main() -> Result<()> {
 
 /// One worker for two jobs, between one and eight; three calm seconds before any goes.
 fn engine(now: Timestamp) -> Result<Engine> {
-    let mut engine = Engine::new(Config::builder().tick_ms(500).back_off_ms(1_000, 30_000).build()?);
+    let mut engine =
+        Engine::new(Config::builder().tick_ms(500).back_off_ms(1_000, 30_000).launch_deadline_ms(20_000).build()?);
     let (shape, tenant, release, watermark) = (ShapeId(1), TenantId(1), ReleaseId(1), Watermark::default());
     let (kind, idc, stock) = (PoolKind::Resident, IdcId(1), vec![(shape, 8)]);
     engine.put_pool(now, Pool { id: POOL, kind, idc, price: 1, watermark, stock })?;
@@ -57,13 +58,7 @@ fn control(folder: &Path) -> Result<()> {
         let workers = crew.workers()?;
         let jobs = i64::try_from(fs::read_dir(folder.join("new"))?.count())?;
         engine.handle_sample(now, GROUP, JOBS, now, Some(Milli::from_units(jobs)));
-        for (id, request) in engine.requests().map(|(id, request)| (id, *request)).collect::<Vec<_>>() {
-            let (done, failed) = Crew::progress(&workers, id, &request);
-            match request.kind {
-                RequestKind::Launch => engine.handle_launch(now, id, done, failed),
-                RequestKind::Release => engine.handle_release(now, id, done),
-            }
-        }
+        engine.catch_up(now, |id, request| anyhow::Ok(Some(Crew::progress(&workers, id, request))))?;
         let serving = workers.iter().filter(|held| held.serves()).count();
         engine.handle_census(now, GROUP, POOL, now, u32::try_from(serving)?);
         engine.handle_timeout(now);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use crew::{Crew, Worker};
 use tenon_scaler::strategy::{QueueLength, Strategy};
-use tenon_scaler::testkit::{Event, Host, Progress, torture};
+use tenon_scaler::testkit::{Event, Host, torture};
 use tenon_scaler::*;
 
 /// A worker that serves when it is let, and goes when it is killed.
@@ -101,8 +101,10 @@ impl Host for Rig {
         let (group, pool, kind, count) = match *effect {
             Effect::Launch { count, group, pool, .. } => (group, pool, RequestKind::Launch, count),
             Effect::Release { count, group, pool, .. } => (group, pool, RequestKind::Release, count),
+            Effect::Cancel { .. } => return Ok(()),
         };
-        self.requests.insert(effect.request(), Request { group, pool, kind, count, done: 0, failed: 0 });
+        let (at, came) = (Timestamp::ZERO, Progress::default());
+        self.requests.insert(effect.request(), Request { group, pool, kind, at, count, keep: count, came });
         for held in self.crew.workers()?.iter().filter(|held| held.alive) {
             until("a process", || Ok(self.folder.join("pids").join(name(held)).exists()))?;
             if !held.serves() {
@@ -116,8 +118,7 @@ impl Host for Rig {
 
     fn progress(&mut self, _: Timestamp, request: RequestId) -> Result<Progress> {
         let asked = *self.requests.get(&request).context("never asked")?;
-        let (done, failed) = Crew::progress(&self.crew.workers()?, request, &asked);
-        Ok(Progress { done, failed })
+        Ok(Crew::progress(&self.crew.workers()?, request, &asked))
     }
 
     fn census(&mut self, _: Timestamp, _: GroupId, _: PoolId) -> Result<u32> {
@@ -145,7 +146,7 @@ impl Host for Rig {
                 Ok(())
             }
             Event::Start { request, count } => {
-                let is_starting = |held: &Worker| held.launch == request && held.alive && !held.came;
+                let is_starting = |held: &Worker| held.launch == request && held.alive && !held.came && !held.cancelled;
                 let names = self.names(count, is_starting)?;
                 for name in &names {
                     fs::write(self.folder.join("go").join(name), "")?;
@@ -155,7 +156,17 @@ impl Host for Rig {
                 })
             }
             Event::Fail { request, count } => {
-                let names = self.names(count, |held| held.launch == request && held.alive && !held.came)?;
+                let fails = |held: &Worker| held.launch == request && held.alive && !held.came && !held.cancelled;
+                // One that was cancelled may fail as well.
+                let mut names = self.names(0, fails)?;
+                for held in self.crew.workers()?.iter().filter(|held| fails(held)).take(count as usize) {
+                    names.push(name(held));
+                }
+                ensure!(names.len() == count as usize, "{} of {count} are starting", names.len());
+                self.kill(&names)
+            }
+            Event::Stop { request, count } => {
+                let names = self.names(count, |held| held.launch == request && held.alive && held.cancelled)?;
                 self.kill(&names)
             }
             Event::Leave { request, count } => {

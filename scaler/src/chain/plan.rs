@@ -8,7 +8,7 @@ use crate::Timestamp;
 use crate::allot::{Allotment, Grant, Refusal, grow};
 use crate::engine::Engine;
 use crate::error::Refused;
-use crate::id::{GroupId, PoolId};
+use crate::id::{GroupId, PoolId, TaskId};
 use crate::num::Milli;
 use crate::pool::{Cause, Ledger};
 use crate::quota::Quotas;
@@ -17,6 +17,9 @@ use crate::state::Held;
 /// So many instances for each service of a chain, for a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainTask {
+    /// The name of the task. Tasks of different names add up to the highest of their floors at each instant; one of the same
+    /// name takes the place of the other.
+    pub id: TaskId,
     /// At least so many for each; services that are not named stay as they are.
     pub wanted: Vec<(GroupId, u32)>,
     /// From when.
@@ -141,8 +144,11 @@ impl Engine {
         for step in &plan.steps {
             let named = task.wanted.iter().any(|(group, _)| *group == step.group);
             if let Some(at) = self.place(step.group).ok().filter(|_| named) {
-                let held = Held { count: step.granted, from: task.from, until: task.until };
-                self.slots[at].state.more.get_or_insert_default().chain = Some(held);
+                let (count, from, until) = (step.wanted.min(step.granted), task.from, task.until);
+                let held = Held { task: task.id, count, from, until };
+                let tasks = &mut self.slots[at].state.more.get_or_insert_default().chain;
+                tasks.retain(|held| held.task != task.id && now < held.until);
+                tasks.push(held);
                 self.due[at] = Timestamp::ZERO;
             }
         }

@@ -5,6 +5,11 @@
 //! where the original overflows, this one stays at the largest count. Checked against the test tables of the original
 //! (`tests/conformance.rs`).
 //!
+//! Follows Kubernetes 1.35 (with what 1.27 mended in 2023: of a metric that is no resource, pods that are missing at a ratio
+//! of exactly 1 change nothing). [`reconcile`] keeps what is known to go wrong there and is open upstream, such as
+//! [138505](https://github.com/kubernetes/kubernetes/issues/138505); the rule [`strategy::Hpa`](crate::strategy::Hpa) is
+//! protected against it unless its [`Guard`](crate::strategy::Guard) is off.
+//!
 //! Sources: `pkg/controller/podautoscaler/{horizontal,replica_calculator}.go` of Kubernetes.
 
 mod limit;
@@ -44,7 +49,7 @@ impl Default for Tolerance {
 }
 
 impl Tolerance {
-    fn holds(self, ratio: f64) -> bool {
+    pub(crate) fn holds(self, ratio: f64) -> bool {
         let down = f64::from(self.down_millionths) / 1_000_000.0;
         let up = f64::from(self.up_millionths) / 1_000_000.0;
         (1.0 - down) <= ratio && ratio <= (1.0 + up)

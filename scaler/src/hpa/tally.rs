@@ -116,6 +116,17 @@ impl Metric {
 }
 
 impl Usage {
+    /// What is used over what is meant to be used, before pods whose use is not known are counted in; `None` where there is
+    /// no such ratio.
+    pub(crate) fn ratio(&self, metric: &Metric) -> Option<f64> {
+        let ratio = match *self {
+            Self::Pods(tally) => tally.ratio(metric).ok()?.0,
+            Self::Value { usage, .. } => float(usage) / float(metric.target),
+            Self::AverageValue { usage, replicas } => float(usage) / (float(metric.target) * f64::from(replicas)),
+        };
+        Some(ratio)
+    }
+
     /// What follows for a group of `current` replicas.
     ///
     /// # Errors
@@ -174,7 +185,7 @@ impl Tally {
         let missing = self.missing;
         if ratio < 1.0 {
             self.count_in(missing, missing.feared);
-        } else if ratio > 1.0 || !by_request {
+        } else if ratio > 1.0 {
             self.count_in(missing, 0);
         }
         if with_unready {

@@ -8,7 +8,7 @@ use super::{Family, Objective};
 use crate::Timestamp;
 use crate::behavior::{Behavior, Pace};
 use crate::config::{Config, Records, Skip};
-use crate::effect::Effect;
+use crate::effect::{Effect, Progress};
 use crate::engine::Engine;
 use crate::error::PolicyError;
 use crate::forecast::Series;
@@ -181,7 +181,7 @@ impl Trial<'_> {
         engine.handle_timeout(before);
         while let Some(effect) = engine.poll_effect() {
             if let Effect::Launch { request, count, .. } = effect {
-                engine.handle_launch(before, request, count, 0);
+                engine.handle_launch(before, request, Progress::done(count));
             }
         }
         Ok(Some(engine))

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt::Write as _;
 
-use super::{Decision, Record, TimedLine};
+use super::{Adopted, Decision, LayerLine, LimitLine, Lines, Record, TimedLine};
 use crate::allot::Allotment;
 
 impl Record {
@@ -17,12 +17,15 @@ impl Record {
     }
 
     fn tell(&self, out: &mut String) -> core::fmt::Result {
-        let Allotment { version, lent, returned, missing, causes, refusal, waiting } = &self.allotment;
+        let Allotment { version, lent, returned, cancelled, missing, causes, refusal, waiting } = &self.allotment;
         for (pool, count) in lent {
             writeln!(out, "  pool {pool}: +{count}, version {}", version.map_or(0, |version| version.0))?;
         }
         for (pool, count) in returned {
             writeln!(out, "  pool {pool}: -{count}")?;
+        }
+        for (pool, count) in cancelled {
+            writeln!(out, "  pool {pool}: -{count} that are starting")?;
         }
         if *missing > 0 {
             write!(out, "  short of {missing}:")?;
@@ -35,7 +38,7 @@ impl Record {
             }
         }
         if *waiting > 0 {
-            writeln!(out, "  {waiting} go once they have started")?;
+            writeln!(out, "  {waiting} wait to go: too many requests are open")?;
         }
         Ok(())
     }
@@ -54,6 +57,13 @@ impl Decision {
     fn tell(&self, out: &mut String) -> core::fmt::Result {
         let Self { ready, starting, previous, target, reason, .. } = self;
         writeln!(out, "target {target} (was {previous}; {ready} ready, {starting} starting): {reason}")?;
+        for Adopted { pool, idc, version, count } in &self.lines.adopted {
+            write!(out, "  took over {count} that ran in pool {pool}, data centre {idc}")?;
+            match version {
+                Some(version) => writeln!(out, ", version {version}")?,
+                None => writeln!(out, ", found by a census")?,
+            }
+        }
         for line in &self.lines.timed {
             match line {
                 TimedLine::Delta { rule, asked, given } => {
@@ -71,12 +81,27 @@ impl Decision {
                 None => writeln!(out)?,
             }
         }
-        for line in self.lines.limits.iter().filter(|line| line.before != line.after) {
-            writeln!(out, "  {}: {} -> {}", line.limit, line.before, line.after)?;
-        }
-        for line in self.lines.layers.iter().filter(|line| line.before != line.after) {
-            writeln!(out, "  {}: {} -> {}", line.layer, line.before, line.after)?;
-        }
+        let Lines { limits, layers, pace, caps, leap, top, .. } = &self.lines;
+        limits.iter().try_for_each(|line| limited(line, out))?;
+        layers.iter().try_for_each(|line| layered(line, out))?;
+        pace.iter().try_for_each(|line| limited(line, out))?;
+        caps.iter().try_for_each(|line| layered(line, out))?;
+        leap.iter().try_for_each(|line| limited(line, out))?;
+        top.iter().try_for_each(|line| layered(line, out))?;
         Ok(())
     }
+}
+
+fn limited(line: &LimitLine, out: &mut String) -> core::fmt::Result {
+    if line.before == line.after {
+        return Ok(());
+    }
+    writeln!(out, "  {}: {} -> {}", line.limit, line.before, line.after)
+}
+
+fn layered(line: &LayerLine, out: &mut String) -> core::fmt::Result {
+    if line.before == line.after {
+        return Ok(());
+    }
+    writeln!(out, "  {}: {} -> {}", line.layer, line.before, line.after)
 }

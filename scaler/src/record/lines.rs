@@ -8,26 +8,41 @@ use smallvec::SmallVec;
 use crate::Timestamp;
 use crate::behavior::{RateLine, bound};
 use crate::hpa::Select;
-use crate::id::RuleId;
+use crate::id::{IdcId, PoolId, RuleId, VersionId};
 use crate::num::shift;
-use crate::reason::Direction;
+use crate::reason::{Direction, Reason};
 use crate::strategy::{Evidence, Verdict};
 
-/// The numbers behind a [`Decision`](crate::Decision), in the order in which they took effect.
+/// The numbers behind a [`Decision`](crate::Decision), in the order in which they took effect: rules, `limits`, `layers`,
+/// `pace`, `top`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lines {
+    /// Running instances that the group took over since the decision before.
+    pub adopted: SmallVec<[Adopted; 0]>,
     /// Timed deltas that hold, and steps that were taken.
     pub timed: SmallVec<[TimedLine; 1]>,
     /// What each metric rule read and said.
     pub rules: SmallVec<[RuleLine; 2]>,
+    /// The size that metric rules start from: the target before, without `shares`.
+    pub base: u32,
+    /// How much of the target before is not for metric rules to say: what timed deltas and steps had added.
+    pub shares: i64,
+    /// The size that metric rules said last; present only where none of them has a say now, and the group keeps it.
+    pub rest: Option<u32>,
     /// What held metric rules back.
     pub limits: SmallVec<[LimitLine; 3]>,
-    /// What stands above metric rules.
-    pub layers: SmallVec<[LayerLine; 3]>,
-    /// The size that metric rules had decided before.
-    pub base: u32,
-    /// The policies of the rate that holds metric rules back, if any.
+    /// What raises the size above what metric rules want.
+    pub layers: SmallVec<[LayerLine; 2]>,
+    /// What held the way down back.
+    pub pace: SmallVec<[LimitLine; 1]>,
+    /// What cuts the size, or sets it aside.
+    pub caps: SmallVec<[LayerLine; 2]>,
+    /// What kept the group from shrinking because the clock had leapt.
+    pub leap: Option<LimitLine>,
+    /// What an operator set.
+    pub top: Option<LayerLine>,
+    /// The policies of the rate that holds the group back, if any.
     pub rate: Option<Box<RateLines>>,
 }
 
@@ -94,11 +109,6 @@ pub enum TimedLine {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Limit {
-    /// A pause: the size stays.
-    Paused {
-        /// The size before.
-        size: u32,
-    },
     /// A broken metric: no fewer than before.
     Broken {
         /// The size before.
@@ -111,14 +121,38 @@ pub enum Limit {
         /// The maximum.
         max: u32,
     },
-    /// The stabilisation windows.
-    Stabilized {
+    /// The stabilisation window of growing.
+    StabilizedOut {
         /// The size before.
         size: u32,
-        /// The least that was wanted in the window for growing.
+        /// The least that was wanted in the window.
         least: u32,
-        /// The most that was wanted in the window for shrinking.
+    },
+    /// The stabilisation window of shrinking.
+    StabilizedIn {
+        /// The size before.
+        size: u32,
+        /// The most that was wanted in the window.
         most: u32,
+    },
+    /// The highest count of the window holds, in both directions.
+    Highest {
+        /// The most that was wanted in the window.
+        most: u32,
+    },
+    /// How far one decision may grow the group.
+    Jump {
+        /// The size before.
+        size: u32,
+        /// To how many times the size.
+        factor: u32,
+        /// To how many it may always grow.
+        minimum: u32,
+    },
+    /// The clock has leapt: no fewer until the next tick confirms the reading.
+    Leap {
+        /// The size before.
+        size: u32,
     },
     /// The cool-down of a direction.
     Cooldown {
@@ -139,14 +173,31 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// What a decision is bound by where the limit makes `after` of `before`.
+    pub(crate) fn reason(&self, before: u32, after: u32) -> Reason {
+        match self {
+            Self::Broken { .. } => Reason::Broken,
+            Self::Bounds { .. } if after > before => Reason::Minimum(before),
+            Self::Bounds { .. } => Reason::Maximum(before),
+            Self::StabilizedOut { .. } | Self::StabilizedIn { .. } | Self::Highest { .. } => Reason::Stabilized,
+            Self::Cooldown { .. } if after < before => Reason::Cooldown(Direction::Out),
+            Self::Cooldown { .. } => Reason::Cooldown(Direction::In),
+            Self::Rate { .. } | Self::Jump { .. } if after < before => Reason::Rate(Direction::Out),
+            Self::Rate { .. } | Self::Jump { .. } => Reason::Rate(Direction::In),
+            Self::Leap { .. } => Reason::Leap,
+        }
+    }
+
     /// The size that it leaves of `wanted`.
     #[must_use]
     pub fn apply(&self, wanted: u32) -> u32 {
         match *self {
-            Self::Paused { size } => size,
-            Self::Broken { size } => wanted.max(size),
+            Self::Broken { size } | Self::Leap { size } => wanted.max(size),
             Self::Bounds { min, max } => wanted.clamp(min, max.max(min)),
-            Self::Stabilized { size, least, most } => size.max(least).min(most.max(least)),
+            Self::StabilizedOut { size, least } => wanted.min(least.max(size)).max(wanted.min(size)),
+            Self::StabilizedIn { size, most } => wanted.max(most.min(size)),
+            Self::Highest { most } => wanted.max(most),
+            Self::Jump { size, factor, minimum } => wanted.min(size.saturating_mul(factor).max(minimum).max(size)),
             Self::Rate { size, bound } => {
                 if wanted > size {
                     wanted.min(bound.max(size))
@@ -189,13 +240,23 @@ pub enum Layer {
     /// What steps have added and not taken back.
     Steps(u32),
     /// The highest timed floor.
-    Floor(u32),
-    /// What a task for its chain holds it at.
+    Floor {
+        /// Its rule.
+        rule: RuleId,
+        /// At least so many instances.
+        count: u32,
+    },
+    /// The highest floor of a task for its chain.
     Chain(u32),
     /// The minimum.
     Minimum(u32),
     /// The lowest timed cap.
-    Cap(u32),
+    Cap {
+        /// Its rule.
+        rule: RuleId,
+        /// At most so many instances.
+        count: u32,
+    },
     /// The maximum.
     Maximum(u32),
     /// A pause: the target before.
@@ -207,14 +268,30 @@ pub enum Layer {
 }
 
 impl Layer {
+    /// What a decision is bound by where the layer makes `after` of `before`; `None` where it has no part in it.
+    pub(crate) fn reason(&self, before: u32, after: u32) -> Option<Reason> {
+        let reason = match *self {
+            Self::Paused(_) => return Some(Reason::Paused),
+            Self::ByHand(_) => return Some(Reason::ByHand),
+            Self::Draining(_) => return Some(Reason::Draining),
+            Self::Deltas(_) | Self::Steps(_) => Reason::Timed,
+            Self::Floor { rule, .. } => Reason::Floor(rule),
+            Self::Chain(_) => Reason::Chain,
+            Self::Minimum(_) => Reason::Minimum(before),
+            Self::Cap { rule, .. } => Reason::Cap(rule),
+            Self::Maximum(_) => Reason::Maximum(before),
+        };
+        (after != before).then_some(reason)
+    }
+
     /// The size that it makes of `size`.
     #[must_use]
     pub fn apply(&self, size: u32) -> u32 {
         match *self {
             Self::Deltas(by) => shift(size, by),
             Self::Steps(by) => size.saturating_add(by),
-            Self::Floor(count) | Self::Chain(count) | Self::Minimum(count) => size.max(count),
-            Self::Cap(count) | Self::Maximum(count) | Self::Draining(count) => size.min(count),
+            Self::Floor { count, .. } | Self::Chain(count) | Self::Minimum(count) => size.max(count),
+            Self::Cap { count, .. } | Self::Maximum(count) | Self::Draining(count) => size.min(count),
             Self::Paused(count) | Self::ByHand(count) => count,
         }
     }
@@ -232,31 +309,63 @@ pub struct LayerLine {
     pub after: u32,
 }
 
+/// Running instances that a group took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Adopted {
+    /// The pool that they stand in.
+    pub pool: PoolId,
+    /// The data centre of the pool.
+    pub idc: IdcId,
+    /// The image that they run; `None` where a census found them.
+    pub version: Option<VersionId>,
+    /// How many instances.
+    pub count: u32,
+}
+
+/// At which point of a decision a line takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Metric,
+    Pace,
+    Top,
+}
+
 /// Where a decision's lines go: into its record, or nowhere.
 pub(crate) trait Trace {
     const ON: bool;
-    fn base(&mut self, size: u32);
+    fn adopted(&mut self, lines: SmallVec<[Adopted; 0]>);
+    fn base(&mut self, size: u32, shares: i64);
+    fn rest(&mut self, size: u32);
     fn timed(&mut self, line: TimedLine);
     fn rule(&mut self, line: RuleLine);
-    fn limit(&mut self, line: LimitLine);
+    fn limit(&mut self, stage: Stage, line: LimitLine);
     fn rate(&mut self, select: Select, lines: impl Iterator<Item = RateLine>);
-    fn layer(&mut self, line: LayerLine);
+    fn layer(&mut self, stage: Stage, line: LayerLine);
 }
 
 impl Trace for () {
     const ON: bool = false;
-    fn base(&mut self, _: u32) {}
+    fn adopted(&mut self, _: SmallVec<[Adopted; 0]>) {}
+    fn base(&mut self, _: u32, _: i64) {}
+    fn rest(&mut self, _: u32) {}
     fn timed(&mut self, _: TimedLine) {}
     fn rule(&mut self, _: RuleLine) {}
-    fn limit(&mut self, _: LimitLine) {}
+    fn limit(&mut self, _: Stage, _: LimitLine) {}
     fn rate(&mut self, _: Select, _: impl Iterator<Item = RateLine>) {}
-    fn layer(&mut self, _: LayerLine) {}
+    fn layer(&mut self, _: Stage, _: LayerLine) {}
 }
 
 impl Trace for Lines {
     const ON: bool = true;
-    fn base(&mut self, size: u32) {
-        self.base = size;
+    fn adopted(&mut self, lines: SmallVec<[Adopted; 0]>) {
+        self.adopted = lines;
+    }
+    fn base(&mut self, size: u32, shares: i64) {
+        (self.base, self.shares) = (size, shares);
+    }
+    fn rest(&mut self, size: u32) {
+        self.rest = Some(size);
     }
     fn timed(&mut self, line: TimedLine) {
         self.timed.push(line);
@@ -264,14 +373,22 @@ impl Trace for Lines {
     fn rule(&mut self, line: RuleLine) {
         self.rules.push(line);
     }
-    fn limit(&mut self, line: LimitLine) {
-        self.limits.push(line);
+    fn limit(&mut self, stage: Stage, line: LimitLine) {
+        match (stage, line.limit) {
+            (_, Limit::Leap { .. }) => self.leap = Some(line),
+            (Stage::Metric, _) => self.limits.push(line),
+            (Stage::Pace | Stage::Top, _) => self.pace.push(line),
+        }
     }
     fn rate(&mut self, select: Select, lines: impl Iterator<Item = RateLine>) {
         self.rate = Some(Box::new(RateLines { select, policies: lines.collect() }));
     }
-    fn layer(&mut self, line: LayerLine) {
-        self.layers.push(line);
+    fn layer(&mut self, stage: Stage, line: LayerLine) {
+        match stage {
+            Stage::Metric => self.layers.push(line),
+            Stage::Pace => self.caps.push(line),
+            Stage::Top => self.top = Some(line),
+        }
     }
 }
 
@@ -280,7 +397,7 @@ impl Trace for Lines {
 pub(crate) struct Said {
     pub(crate) wanted: u32,
     pub(crate) by: Option<RuleId>,
-    spoken: bool,
+    pub(crate) spoken: bool,
 }
 
 impl Said {

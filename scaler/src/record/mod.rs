@@ -4,8 +4,8 @@ mod explain;
 mod lines;
 mod words;
 
-pub use lines::{Layer, LayerLine, Limit, LimitLine, Lines, RateLines, RuleLine, TimedLine};
-pub(crate) use lines::{Said, Trace};
+pub use lines::{Adopted, Layer, LayerLine, Limit, LimitLine, Lines, RateLines, RuleLine, TimedLine};
+pub(crate) use lines::{Said, Stage, Trace};
 
 use crate::Timestamp;
 use crate::allot::Allotment;
@@ -56,9 +56,9 @@ impl Record {
     pub fn verify(&self) -> Result<(), Mismatch> {
         self.decision.verify()?;
         let sum = |parts: &[(crate::PoolId, u32)]| parts.iter().map(|(_, count)| i64::from(*count)).sum::<i64>();
-        let Allotment { lent, returned, missing, waiting, .. } = &self.allotment;
+        let Allotment { lent, returned, cancelled, missing, waiting, .. } = &self.allotment;
         let grown = sum(lent) + i64::from(*missing);
-        let shrunk = sum(returned) + i64::from(*waiting);
+        let shrunk = sum(returned) + sum(cancelled) + i64::from(*waiting);
         if grown - shrunk == self.decision.change() && (grown == 0 || shrunk == 0) {
             Ok(())
         } else {
@@ -74,6 +74,12 @@ pub enum Mismatch {
     /// A rule's verdict does not follow from what it read.
     #[error("the verdict of rule {0} does not follow from what it read")]
     Rule(RuleId),
+    /// The size that metric rules start from is not what the target before leaves, or one is kept though a rule has a say.
+    #[error("the size that metric rules start from does not follow")]
+    Base,
+    /// The reason is not that of the last thing that bound the target.
+    #[error("the reason does not follow from the lines")]
+    Reason,
     /// A limit, counted from 0, does not start where the one before ended, or ends elsewhere than it says.
     #[error("limit {0} does not follow")]
     Limit(usize),
@@ -98,50 +104,75 @@ impl Decision {
         i64::from(self.target) - i64::from(self.ready) - i64::from(self.starting)
     }
 
-    /// Recomputes the decision from its own numbers.
+    /// Recomputes the decision from its own numbers: what each rule said, every limit and layer, the target, and the reason.
     ///
     /// # Errors
     /// The first [`Mismatch`].
     pub fn verify(&self) -> Result<(), Mismatch> {
-        let Lines { timed, rules, limits, layers, base, rate: _ } = &self.lines;
-        let mut said = Said::nothing(*base);
-        for line in rules {
-            if line.evidence.verdict() != line.verdict {
-                return Err(Mismatch::Rule(line.rule));
-            }
-            said.hear(line.rule, line.verdict, *base);
+        let Lines { adopted, timed, base, shares, limits, layers, pace, caps, leap, top, .. } = &self.lines;
+        if i64::from(self.previous) - shares != i64::from(*base) {
+            return Err(Mismatch::Base);
         }
-        let mut size = said.wanted;
-        for (at, line) in limits.iter().enumerate() {
-            if line.before != size || line.limit.apply(size) != line.after {
+        let (mut size, mut reason) = self.verify_rules()?;
+        let mut at = 0;
+        let mut limit = |line: &LimitLine, size: &mut u32, reason: &mut Reason| {
+            if line.before != *size || line.limit.apply(*size) != line.after {
                 return Err(Mismatch::Limit(at));
             }
-            size = line.after;
-        }
-        self.verify_rate()?;
-        let mut deltas = 0;
-        for line in timed {
-            if let TimedLine::Delta { given, .. } = line {
-                deltas += i64::from(*given);
+            if line.after != line.before {
+                *reason = line.limit.reason(line.before, line.after);
             }
-        }
-        for (at, line) in layers.iter().enumerate() {
-            if line.before != size || line.layer.apply(size) != line.after {
+            (*size, at) = (line.after, at + 1);
+            Ok(())
+        };
+        let mut at = 0;
+        let mut layer = |line: &LayerLine, size: &mut u32, reason: &mut Reason| {
+            if line.before != *size || line.layer.apply(*size) != line.after {
                 return Err(Mismatch::Layer(at));
             }
-            if let Layer::Deltas(sum) = line.layer {
-                deltas -= sum;
-            }
-            size = line.after;
-        }
-        if deltas != 0 {
+            *reason = line.layer.reason(line.before, line.after).unwrap_or(*reason);
+            (*size, at) = (line.after, at + 1);
+            Ok(())
+        };
+        limits.iter().try_for_each(|line| limit(line, &mut size, &mut reason))?;
+        layers.iter().try_for_each(|line| layer(line, &mut size, &mut reason))?;
+        pace.iter().try_for_each(|line| limit(line, &mut size, &mut reason))?;
+        caps.iter().try_for_each(|line| layer(line, &mut size, &mut reason))?;
+        leap.iter().try_for_each(|line| limit(line, &mut size, &mut reason))?;
+        top.iter().try_for_each(|line| layer(line, &mut size, &mut reason))?;
+        self.verify_rate()?;
+        let given =
+            timed.iter().map(|line| if let TimedLine::Delta { given, .. } = line { i64::from(*given) } else { 0 });
+        let added = layers.iter().map(|line| if let Layer::Deltas(sum) = line.layer { sum } else { 0 });
+        if given.sum::<i64>() != added.sum::<i64>() {
             return Err(Mismatch::Deltas);
         }
-        if size == self.target { Ok(()) } else { Err(Mismatch::Target) }
+        if size != self.target {
+            return Err(Mismatch::Target);
+        }
+        let reason = reason.of_change(self.previous, self.target, adopted);
+        if reason == self.reason { Ok(()) } else { Err(Mismatch::Reason) }
+    }
+
+    /// What the metric rules want together, and the reason that this is.
+    fn verify_rules(&self) -> Result<(u32, Reason), Mismatch> {
+        let Lines { rules, base, rest, .. } = &self.lines;
+        let mut metrics = crate::read::Metrics::nothing(rest.unwrap_or(*base));
+        for line in rules {
+            if line.evidence.verdict() != line.verdict || line.evidence.size().is_some_and(|size| size != *base) {
+                return Err(Mismatch::Rule(line.rule));
+            }
+            metrics.hear(line.rule, line.verdict, &line.evidence, *base);
+        }
+        if metrics.said.spoken == rest.is_some() {
+            return Err(Mismatch::Base);
+        }
+        Ok((metrics.said.wanted, metrics.reason()))
     }
 
     fn verify_rate(&self) -> Result<(), Mismatch> {
-        let rated = self.lines.limits.iter().enumerate().find_map(|(at, line)| {
+        let limits = self.lines.limits.iter().chain(&self.lines.pace);
+        let rated = limits.enumerate().find_map(|(at, line)| {
             if let Limit::Rate { size, bound } = line.limit { Some((at, size, bound, line.before)) } else { None }
         });
         let Some((at, size, bound, wanted)) = rated else { return Ok(()) };

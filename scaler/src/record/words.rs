@@ -79,10 +79,13 @@ fn kpa(evidence: &KpaEvidence, f: &mut Formatter<'_>) -> Result {
 impl Display for Limit {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Self::Paused { .. } => f.write_str("a pause"),
             Self::Broken { .. } => f.write_str("a broken metric"),
             Self::Bounds { min, max } => write!(f, "bounds of {min} and {max}"),
-            Self::Stabilized { least, most, .. } => write!(f, "stabilisation, {least} to {most} wanted of late"),
+            Self::StabilizedOut { least, .. } => write!(f, "stabilisation, {least} wanted of late"),
+            Self::StabilizedIn { most, .. } => write!(f, "stabilisation, {most} wanted of late"),
+            Self::Highest { most } => write!(f, "the highest count of late, {most}"),
+            Self::Jump { factor, minimum, .. } => write!(f, "growth to at most {factor} times the size, or {minimum}"),
+            Self::Leap { .. } => f.write_str("a leap of the clock that the next tick has to confirm"),
             Self::Cooldown { waited_ms, cooldown_ms, .. } => {
                 write!(f, "a cool-down, {waited_ms} of {cooldown_ms} ms waited")
             }
@@ -96,10 +99,10 @@ impl Display for Layer {
         match self {
             Self::Deltas(by) => write!(f, "timed deltas of {by:+}"),
             Self::Steps(by) => write!(f, "timed steps of +{by}"),
-            Self::Floor(count) => write!(f, "a timed floor of {count}"),
+            Self::Floor { count, .. } => write!(f, "a timed floor of {count}"),
             Self::Chain(count) => write!(f, "a chain's task of {count}"),
             Self::Minimum(count) => write!(f, "the minimum of {count}"),
-            Self::Cap(count) => write!(f, "a timed cap of {count}"),
+            Self::Cap { count, .. } => write!(f, "a timed cap of {count}"),
             Self::Maximum(count) => write!(f, "the maximum of {count}"),
             Self::Paused(_) => f.write_str("a pause"),
             Self::ByHand(_) => f.write_str("an operator"),

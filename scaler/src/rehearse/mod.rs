@@ -66,6 +66,8 @@ pub struct Report {
     pub launched: u64,
     /// Instances released.
     pub released: u64,
+    /// Instances that were cancelled before they came to serve.
+    pub cancelled: u64,
     /// The time, in ms over all groups, for which fewer instances served than were needed.
     pub shortage_ms: u64,
     /// What each pool lent.
@@ -175,7 +177,7 @@ impl Engine {
         fork.requests =
             self.requests.iter().filter(|(_, held)| own(&held.group)).map(|(id, held)| (*id, *held)).collect();
         (fork.now, fork.last_tick, fork.next_tick) = (self.now, self.last_tick, self.next_tick);
-        fork.next_request = self.next_request;
+        (fork.next_request, fork.young_from) = (self.next_request, self.young_from);
         fork
     }
 }
@@ -183,11 +185,12 @@ impl Engine {
 impl Report {
     /// What two casts came to that did not meet. The peaks are still to be found.
     fn plus(mut self, other: &Self) -> Self {
-        let Self { changes, flaps, launched, released, shortage_ms, pools, ticks: _ } = other;
+        let Self { changes, flaps, launched, released, cancelled, shortage_ms, pools, ticks: _ } = other;
         self.changes += changes;
         self.flaps += flaps;
         self.launched += launched;
         self.released += released;
+        self.cancelled += cancelled;
         self.shortage_ms += shortage_ms;
         for (sum, pool) in self.pools.iter_mut().zip(pools) {
             sum.instance_ms += pool.instance_ms;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Levels, PoolUse, Rehearsal, Report, World};
 use crate::Timestamp;
-use crate::effect::Effect;
+use crate::effect::{Effect, Progress, Request, RequestKind};
 use crate::engine::Engine;
 use crate::id::{GroupId, PoolId, RequestId};
 
@@ -58,16 +58,30 @@ impl<W: World> Stage<'_, W> {
     fn take_over(&mut self) {
         self.engine.effects.clear();
         let Rehearsal { from, start_ms, stop_ms, .. } = self.run;
-        for (id, request) in self.engine.requests() {
-            let total = request.count - request.failed;
+        self.engine.unasked_from = RequestId(self.engine.next_request);
+        let open: Vec<(RequestId, Request)> = self.engine.requests().map(|(id, request)| (id, *request)).collect();
+        for (id, request) in open {
             match request.kind {
-                crate::RequestKind::Launch => {
+                RequestKind::Launch => {
+                    let total = request.came.done + request.starting();
                     self.cloud.launches.push_back((from.after_millis(start_ms), id, total));
+                    self.stop(from, id, request.leaving());
                 }
-                crate::RequestKind::Release => {
+                RequestKind::Release => {
                     self.cloud.releases.push_back((from.after_millis(stop_ms), id, request.count, request.pool));
                 }
             }
+        }
+    }
+
+    /// Instances of a launch that was cancelled are gone at once: they have not begun to serve.
+    fn stop(&mut self, now: Timestamp, id: RequestId, count: u32) {
+        let Some(request) = self.engine.requests.get(&id).copied().filter(|_| count > 0) else { return };
+        let came = Progress { cancelled: request.came.cancelled + count, ..request.came };
+        self.engine.handle_launch(now, id, came);
+        let left = u128::from(self.run.until.millis_since(now)) * u128::from(count);
+        if let Some(place) = self.report.pools.iter().position(|held| held.pool == request.pool) {
+            self.report.pools[place].instance_ms -= left;
         }
     }
 
@@ -113,11 +127,11 @@ impl<W: World> Stage<'_, W> {
             if launch_first {
                 let Some((at, request, count)) = self.cloud.launches.pop_front() else { return };
                 let group = self.engine.requests.get(&request).map(|request| request.group);
-                self.engine.handle_launch(at, request, count, 0);
+                self.engine.handle_launch(at, request, Progress::done(count));
                 self.look(at, group);
             } else {
                 let Some((at, request, count, pool)) = self.cloud.releases.pop_front() else { return };
-                let before = self.engine.requests.get(&request).map_or(0, crate::Request::open);
+                let before = self.engine.requests.get(&request).map_or(0, Request::open);
                 self.engine.handle_release(at, request, count);
                 let left = u128::from(self.run.until.millis_since(at)) * u128::from(before);
                 if let Some(place) = self.report.pools.iter().position(|held| held.pool == pool) {
@@ -187,6 +201,17 @@ impl<W: World> Stage<'_, W> {
                     if let Some(place) = self.report.pools.iter().position(|held| held.pool == pool) {
                         self.report.pools[place].instance_ms += left * u128::from(count);
                     }
+                }
+                Effect::Cancel { request, keep, .. } => {
+                    let at = self.cloud.launches.partition_point(|(_, id, _)| *id < request);
+                    if let Some((_, id, total)) = self.cloud.launches.get_mut(at)
+                        && *id == request
+                    {
+                        self.report.cancelled += u64::from(*total - keep.min(*total));
+                        *total = keep;
+                    }
+                    let leaving = self.engine.requests.get(&request).map_or(0, Request::leaving);
+                    self.stop(now, request, leaving);
                 }
                 Effect::Release { request, group, pool, count } => {
                     self.report.released += u64::from(count);

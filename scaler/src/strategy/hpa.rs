@@ -3,7 +3,7 @@
 //! The rest of its decision is a group's own: the largest proposal, a failed metric that forbids shrinking, stabilisation
 //! and rates ([`Behavior`](crate::Behavior)), the bounds.
 
-use super::Verdict;
+use super::{Guard, Verdict};
 use crate::error::PolicyError;
 use crate::hpa::{Doubt, Metric, Tolerance, Usage};
 use crate::id::RuleId;
@@ -24,6 +24,8 @@ pub struct Hpa {
     pub cpu_initialization_ms: u64,
     /// Within which time of its start a pod that became unready was never ready, in ms.
     pub initial_readiness_ms: u64,
+    /// Whether the rule is protected where the original is known to go wrong.
+    pub guard: Guard,
 }
 
 impl Hpa {
@@ -36,6 +38,7 @@ impl Hpa {
             tolerance: spec.tolerance,
             cpu_initialization_ms: spec.cpu_initialization_ms,
             initial_readiness_ms: spec.initial_readiness_ms,
+            guard: Guard::On,
         }
     }
 
@@ -58,16 +61,30 @@ pub struct HpaEvidence {
     pub tolerance: Tolerance,
     /// What the measurements come to.
     pub usage: Usage,
-    /// The size that metric rules had last decided.
+    /// The size that metric rules start from.
     pub size: u32,
+    /// Whether the rule is protected where the original is known to go wrong.
+    pub guard: Guard,
 }
 
 impl HpaEvidence {
     pub(crate) fn verdict(&self) -> Verdict {
         match self.usage.propose(&self.metric, self.tolerance, self.size) {
             Ok(proposal) if proposal.replicas == self.size => Verdict::Hold,
-            Ok(proposal) => Verdict::Want(proposal.replicas),
+            Ok(proposal) => self.guarded(proposal.replicas),
             Err(_) => Verdict::Broken,
+        }
+    }
+
+    /// A load within tolerance keeps the size, though a pool has delivered fewer; and a proposal goes the way that the load
+    /// says, though more pods run than are wanted.
+    fn guarded(&self, replicas: u32) -> Verdict {
+        let ratio = self.usage.ratio(&self.metric).filter(|_| self.guard == Guard::On && self.size > 0);
+        match ratio {
+            Some(ratio) if self.tolerance.holds(ratio) => Verdict::Hold,
+            Some(ratio) if ratio < 1.0 => Verdict::Want(replicas.min(self.size)),
+            Some(_) => Verdict::Want(replicas.max(self.size)),
+            None => Verdict::Want(replicas),
         }
     }
 }

@@ -121,6 +121,17 @@ impl Memory {
         }
     }
 
+    /// After the clock went back to `now`: nothing that is remembered is later.
+    pub(crate) fn rewind(&mut self, now: Timestamp) {
+        self.last = self.last.map(|last| last.min(now));
+        self.panic.since = self.panic.since.map(|since| since.min(now));
+        self.stable.rewind(now);
+        self.burst.rewind(now);
+        if let Some(delay) = &mut self.delay {
+            delay.rewind(now);
+        }
+    }
+
     /// Takes a sample in, if it is a new one.
     pub(crate) fn observe(&mut self, sample: Sample) {
         if self.last.is_none_or(|last| sample.at > last) {
@@ -150,7 +161,7 @@ impl Memory {
         };
         let (wanted, after) = evidence.scale();
         self.panic = after;
-        if let Some(delay) = &mut self.delay {
+        if let Some(delay) = self.delay.as_mut().filter(|_| rule.reach == Reach::Reachable) {
             delay.record(now, i64::from(wanted));
             evidence.held = u32::try_from(delay.current()).unwrap_or(0);
         }

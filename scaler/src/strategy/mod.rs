@@ -107,7 +107,44 @@ impl Evidence {
     }
 }
 
+impl Evidence {
+    /// The size that the rule started from, where it looks at it.
+    pub(crate) fn size(&self) -> Option<u32> {
+        match self {
+            Self::Threshold(evidence) => Some(evidence.size),
+            Self::Steps(evidence) => Some(evidence.size),
+            Self::Hpa(evidence) => Some(evidence.size),
+            Self::Target(evidence) => Some(evidence.size),
+            Self::QueueLength(_)
+            | Self::HpaFailed(_)
+            | Self::Heard
+            | Self::Kpa(_)
+            | Self::Given(_)
+            | Self::Silent
+            | Self::Broken => None,
+        }
+    }
+}
+
+/// Whether a rule that follows another autoscaler is protected where that one is known to go wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Guard {
+    /// It is. A load within tolerance keeps the size that was decided, however many instances a pool has delivered; load
+    /// below the target never grows the group, and load above it never shrinks it; and after a time without measurements
+    /// the window starts with the size that there is.
+    #[default]
+    On,
+    /// It is not: the rule does exactly what the original does.
+    Off,
+}
+
 impl Strategy {
+    /// Whether the answer changes with how many instances serve, though as many are there or on their way.
+    pub(crate) const fn reads_ready(&self) -> bool {
+        matches!(self, Self::Hpa(_) | Self::Kpa(_) | Self::Threshold(_) | Self::Steps(_))
+    }
+
     /// Whether the numbers of this strategy can be read in one way only.
     pub(crate) fn check(&self, rule: RuleId) -> Result<(), PolicyError> {
         match self {

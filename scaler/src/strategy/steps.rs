@@ -33,8 +33,8 @@ pub struct Band {
 
 /// Bands in the order of their values: the further off, the larger the step. Below the first, the rule has no say.
 ///
-/// Growth starts from what is there or on its way, so that what a pool could not deliver is not asked for on top of
-/// itself; a group moves at most once for each sample.
+/// Growth starts from the instances that serve, so that a group does not grow again for a load that the instances on their
+/// way will take; a group moves at most once for each sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Steps {
@@ -52,11 +52,11 @@ impl Steps {
         if sound { Ok(()) } else { Err(PolicyError::Bands(rule)) }
     }
 
-    /// The evidence for a group of `size`, of which `delivered` are there or on their way.
-    pub(crate) fn evidence(&self, value: Milli, size: u32, delivered: u32) -> StepsEvidence {
+    /// The evidence for a group of `size`, of which `ready` serve.
+    pub(crate) fn evidence(&self, value: Milli, size: u32, ready: u32) -> StepsEvidence {
         let above = self.bands.partition_point(|band| band.from <= value);
         let band = above.checked_sub(1).and_then(|at| self.bands.get(at)).copied();
-        StepsEvidence { value, band, until: self.bands.get(above).map(|next| next.from), size, delivered }
+        StepsEvidence { value, band, until: self.bands.get(above).map(|next| next.from), size, ready }
     }
 }
 
@@ -70,10 +70,10 @@ pub struct StepsEvidence {
     pub band: Option<Band>,
     /// Where the next band begins.
     pub until: Option<Milli>,
-    /// The size that metric rules had last decided.
+    /// The size that metric rules start from.
     pub size: u32,
-    /// As much of it as is there or on its way.
-    pub delivered: u32,
+    /// As much of it as serves: growth starts from here.
+    pub ready: u32,
 }
 
 impl StepsEvidence {
@@ -86,7 +86,7 @@ impl StepsEvidence {
             Adjust::Hold => Verdict::Hold,
             Adjust::To(count) => Verdict::Want(count),
             Adjust::Out(by) => {
-                let from = self.size.min(self.delivered);
+                let from = self.size.min(self.ready);
                 Verdict::Want(from.saturating_add(by.of(from).max(1)).max(self.size))
             }
             Adjust::In(by) => Verdict::Want(shift(self.size, -i64::from(by.of(self.size).max(1)))),

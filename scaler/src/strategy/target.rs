@@ -1,10 +1,10 @@
 //! *Target tracking* (an average per instance) and *queue length* (a total).
 
-use super::Verdict;
+use super::{Guard, Verdict};
 use crate::num::{Milli, mul_div_ceil};
 
 /// As many instances as bring the average per instance to the target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Target {
     /// The average per instance to aim for.
@@ -13,6 +13,9 @@ pub struct Target {
     pub tolerance_out_permille: u32,
     /// How far below the target the average may be before the group shrinks, in thousandths of the target.
     pub tolerance_in_permille: u32,
+    /// Whether load below the target may never grow the group, nor load above it shrink it: while more instances serve than
+    /// are wanted (during a rolling release, say), their number times a low average may be more than is there.
+    pub guard: Guard,
 }
 
 /// The numbers that a target's verdict follows from.
@@ -25,6 +28,8 @@ pub struct TargetEvidence {
     pub over: u32,
     /// The rule.
     pub rule: Target,
+    /// The size that metric rules start from.
+    pub size: u32,
 }
 
 impl TargetEvidence {
@@ -38,7 +43,12 @@ impl TargetEvidence {
         }
         // Load on a group without one ready instance still wants one.
         let over = u64::from(self.over.max(1));
-        Verdict::Want(mul_div_ceil(over, self.value.at_least_zero(), self.rule.target.at_least_zero()))
+        let wanted = mul_div_ceil(over, self.value.at_least_zero(), self.rule.target.at_least_zero());
+        match self.rule.guard {
+            Guard::Off => Verdict::Want(wanted),
+            Guard::On if value < lower && self.size > 0 => Verdict::Want(wanted.min(self.size)),
+            Guard::On => Verdict::Want(wanted.max(self.size)),
+        }
     }
 }
 

@@ -81,8 +81,8 @@ impl Breaches {
         self.below = (self.below << 1 | u64::from(below)) & keep;
     }
 
-    /// The evidence as it stands, for a group of `size` of which `delivered` are there or on their way.
-    pub(crate) fn evidence(self, threshold: &Threshold, size: u32, delivered: u32) -> ThresholdEvidence {
+    /// The evidence as it stands, for a group of `size` of which `ready` serve.
+    pub(crate) fn evidence(self, threshold: &Threshold, size: u32, ready: u32) -> ThresholdEvidence {
         let tally = |trigger: Option<Trigger>, bits: u64| {
             trigger.map(|Trigger { by, .. }| Side { breaches: u8::try_from(bits.count_ones()).unwrap_or(64), by })
         };
@@ -91,7 +91,7 @@ impl Breaches {
             inward: tally(threshold.inward, self.below),
             need: threshold.need,
             size,
-            delivered,
+            ready,
         }
     }
 }
@@ -116,17 +116,17 @@ pub struct ThresholdEvidence {
     pub inward: Option<Side>,
     /// How many breaches fire.
     pub need: u8,
-    /// The size that metric rules had last decided.
+    /// The size that metric rules start from.
     pub size: u32,
-    /// As much of it as is there or on its way: growth starts from here, so that what a pool could not deliver is not
-    /// asked for on top of itself.
-    pub delivered: u32,
+    /// As much of it as serves: growth starts from here, so that a group does not grow again for a load that the instances
+    /// on their way will take, nor for what a pool could not deliver.
+    pub ready: u32,
 }
 
 impl ThresholdEvidence {
     pub(super) fn verdict(&self) -> Verdict {
         if let Some(out) = self.out.filter(|side| side.breaches >= self.need) {
-            let from = self.size.min(self.delivered);
+            let from = self.size.min(self.ready);
             return Verdict::Want(from.saturating_add(out.by.of(from).max(1)).max(self.size));
         }
         match self.inward {

@@ -18,12 +18,19 @@ struct Entry {
     pool: PoolId,
     kind: RequestKind,
     count: u32,
+    /// How many of a launch are still wanted.
+    keep: u32,
     came: Progress,
 }
 
 impl Entry {
     fn open(&self) -> u32 {
-        self.count - self.came.done - self.came.failed
+        self.count - self.came.done - self.came.failed - self.came.cancelled
+    }
+
+    /// How many of a launch are to be stopped.
+    fn over(&self) -> u32 {
+        self.open() - self.open().min(self.keep.saturating_sub(self.came.done))
     }
 }
 
@@ -47,6 +54,12 @@ impl Books {
         let (group, pool, kind, count) = match *effect {
             Effect::Launch { group, pool, count, .. } => (group, pool, RequestKind::Launch, count),
             Effect::Release { group, pool, count, .. } => (group, pool, RequestKind::Release, count),
+            Effect::Cancel { request, keep, .. } => {
+                let Some(entry) = self.requests.get_mut(&request) else { return false };
+                let again = entry.keep <= keep;
+                entry.keep = entry.keep.min(keep);
+                return again;
+            }
         };
         let again = self.requests.contains_key(&effect.request());
         if !again {
@@ -58,7 +71,7 @@ impl Books {
                 *serving -= there;
                 came.done = count - there;
             }
-            self.requests.insert(effect.request(), Entry { group, pool, kind, count, came });
+            self.requests.insert(effect.request(), Entry { group, pool, kind, count, keep: count, came });
         }
         again
     }
@@ -71,6 +84,9 @@ impl Books {
         Some(match entry.kind {
             RequestKind::Release => Event::Leave { request, count },
             RequestKind::Launch if chance.below(5) == 0 => Event::Fail { request, count },
+            RequestKind::Launch if entry.over() > 0 && chance.below(3) > 0 => {
+                Event::Stop { request, count: 1 + chance.below(entry.over()) }
+            }
             RequestKind::Launch => Event::Start { request, count },
         })
     }
@@ -78,9 +94,10 @@ impl Books {
     /// What is still to become of requests, one after another, at its best.
     pub(super) fn finish(&self) -> Option<Event> {
         let (request, entry) = self.requests.iter().find(|(_, entry)| entry.open() > 0)?;
-        let (request, count) = (*request, entry.open());
+        let (request, count, over) = (*request, entry.open(), entry.over());
         Some(match entry.kind {
             RequestKind::Release => Event::Leave { request, count },
+            RequestKind::Launch if over > 0 => Event::Stop { request, count: over },
             RequestKind::Launch => Event::Start { request, count },
         })
     }
@@ -105,6 +122,11 @@ impl Books {
             Event::Fail { request, count } => {
                 if let Some(entry) = self.requests.get_mut(&request) {
                     entry.came.failed += count;
+                }
+            }
+            Event::Stop { request, count } => {
+                if let Some(entry) = self.requests.get_mut(&request) {
+                    entry.came.cancelled += count;
                 }
             }
             Event::Leave { request, count } => {
@@ -151,7 +173,7 @@ impl Books {
     pub(super) fn is_told(&self, engine: &Engine, group: GroupId, pool: PoolId) -> bool {
         engine.requests().filter(|(_, held)| held.group == group && held.pool == pool).all(|(id, held)| {
             let came = self.requests.get(&id).map(|entry| entry.came);
-            came == Some(Progress { done: held.done, failed: held.failed })
+            came == Some(held.came)
         })
     }
 

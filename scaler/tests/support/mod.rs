@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use jiff::civil::time;
 use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
 use tenon_scaler::strategy::{
-    Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
+    Adjust, Band, Change, Guard, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
 use tenon_scaler::{
     Authority, Behavior, Config, Days, Effect, Engine, Formula, Grant, GroupId, IdcId, Limits, Metric, MetricId, Milli,
-    Override, Pace, Point, Policy, Pool, PoolId, PoolKind, Quota, Rate, ReleaseId, RequestId, Rule, RuleId, RuleKind,
-    ShapeId, Skip, Staleness, TenantId, Term, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId, Zones,
+    Override, Pace, Point, Policy, Pool, PoolId, PoolKind, Progress, Quota, Rate, ReleaseId, RequestId, Rule, RuleId,
+    RuleKind, ShapeId, Skip, Staleness, TenantId, Term, Timestamp, Traffic, Verdict, VersionId, Watermark, Window,
+    ZoneId, Zones,
 };
 
 /// `SplitMix64`.
@@ -68,7 +69,7 @@ pub(crate) enum Op {
     Pause(GroupId),
     Resume(GroupId),
     Sample(GroupId, MetricId, Timestamp, Option<Milli>),
-    Launch(RequestId, u32, u32),
+    Launch(RequestId, Progress),
     Release(RequestId, u32),
     Census(GroupId, PoolId, Timestamp, u32),
     Pods(GroupId, Timestamp, Vec<Pod>),
@@ -105,8 +106,8 @@ pub(crate) fn apply(engine: &mut Engine, now: Timestamp, op: &Op) -> bool {
             engine.handle_sample(now, group, metric, at, value);
             false
         }
-        Op::Launch(request, ready, failed) => {
-            engine.handle_launch(now, request, ready, failed);
+        Op::Launch(request, progress) => {
+            engine.handle_launch(now, request, progress);
             false
         }
         Op::Release(request, gone) => {
@@ -130,6 +131,12 @@ pub(crate) fn apply(engine: &mut Engine, now: Timestamp, op: &Op) -> bool {
             false
         }
     }
+}
+
+/// What a host tells of a launch that was cancelled: all that was to go is gone.
+pub(crate) fn stopped(engine: &Engine, request: RequestId) -> Progress {
+    let Some(held) = engine.request(request) else { return Progress::default() };
+    Progress { cancelled: held.came.cancelled + held.leaving(), ..held.came }
 }
 
 pub(crate) fn config(skip: Skip) -> Config {
@@ -220,10 +227,23 @@ impl Author {
             13..=17 => match self.cloud.pop_front() {
                 Some(Effect::Launch { request, count, .. }) => {
                     let failed = if dice.below(4) == 0 { dice.small(u64::from(count) + 1) } else { 0 };
-                    Op::Launch(request, count - failed, failed)
+                    // Some come late, in parts, or never.
+                    let hung = if dice.below(5) == 0 { dice.small(u64::from(count - failed) + 1) } else { 0 };
+                    Op::Launch(request, Progress { done: count - failed - hung, failed, cancelled: 0 })
+                }
+                Some(Effect::Cancel { request, .. }) => {
+                    let mut told = stopped(&self.engine, request);
+                    if dice.below(4) == 0 && told.cancelled > 0 {
+                        // One came to serve before it could be stopped.
+                        (told.done, told.cancelled) = (told.done + 1, told.cancelled - 1);
+                    }
+                    Op::Launch(request, told)
                 }
                 Some(Effect::Release { request, count, .. }) => Op::Release(request, count),
-                None => Op::Launch(RequestId(dice.below(50)), dice.small(9), dice.small(3)),
+                None => {
+                    let (done, failed, cancelled) = (dice.small(9), dice.small(3), dice.small(2));
+                    Op::Launch(RequestId(dice.below(50)), Progress { done, failed, cancelled })
+                }
             },
             18 => Op::Census(group, PoolId(u16::try_from(dice.below(4)).unwrap()), self.now, dice.small(5)),
             _ => Op::Tick,
@@ -273,7 +293,11 @@ pub(crate) fn policy(dice: &mut Dice) -> Policy {
         stabilize_ms: dice.pick(&[0, 0, 60_000, 700_000]),
         rate: rate(dice),
     };
-    let behavior = Behavior { out: pace(dice), inward: pace(dice) };
+    let mut behavior = Behavior { out: pace(dice), inward: pace(dice), ..Behavior::default() };
+    if dice.below(6) == 0 {
+        behavior.inward.stabilize_ms = 0;
+        behavior = Behavior { out: behavior.out, inward: behavior.inward, ..Behavior::kubernetes_unset() };
+    }
     let metrics = (0..2).map(|id| Metric {
         id: MetricId(id),
         stale_after_ms: dice.pick(&[20_000, 100_000, 2_000_000]),
@@ -354,7 +378,8 @@ fn strategy(dice: &mut Dice) -> Strategy {
     match dice.below(3) {
         0 => {
             let target = if matches!(kind, Kind::CpuUtilization | Kind::Utilization) { 60 } else { 900 };
-            Strategy::Hpa(Hpa::new(hpa::Metric { kind, target }))
+            let guard = dice.pick(&[Guard::On, Guard::On, Guard::Off]);
+            Strategy::Hpa(Hpa { guard, ..Hpa::new(hpa::Metric { kind, target }) })
         }
         1 => Strategy::Kpa(Kpa {
             sample_ms: 5_000,
@@ -400,6 +425,7 @@ fn kind(dice: &mut Dice) -> RuleKind {
                 target: Milli::from_units(10),
                 tolerance_out_permille: 100,
                 tolerance_in_permille: 200,
+                guard: dice.pick(&[Guard::On, Guard::On, Guard::Off]),
             }),
         ),
         2 | 3 => RuleKind::Metric(

@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 pub(crate) use crew::Launch;
-use crew::{Crew, Stage, Totals};
+use crew::{Crew, Stage};
 use tenon_scaler::strategy::{Change, QueueLength, Strategy, Threshold, Trigger};
 use tenon_scaler::{
     Behavior, Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool, PoolId, PoolKind,
-    ReleaseId, RequestId, RequestKind, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic,
-    VersionId, Watermark,
+    ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId, Watermark,
 };
 
 use super::centre::{Centre, now};
@@ -219,6 +218,7 @@ impl State {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Launch { request, count, .. } => self.crew.launch(at.as_millis(), launch, request, count),
+                Effect::Cancel { request, keep, .. } => self.crew.cancel(request, keep),
                 Effect::Release { request, count, .. } => {
                     let busy = centre.view(|core| {
                         let busy = core.workers.iter().filter(|(_, seen)| seen.job.is_some());
@@ -232,14 +232,8 @@ impl State {
 
     /// Tells what every request has come to, and how many serve: who ended by itself is missed there.
     fn tell(&mut self, at: Timestamp) {
-        let open: Vec<(RequestId, RequestKind)> = self.engine.requests().map(|(id, held)| (id, held.kind)).collect();
-        for (id, kind) in open {
-            let Totals { done, failed } = self.crew.totals(id);
-            match kind {
-                RequestKind::Launch => self.engine.handle_launch(at, id, done, failed),
-                RequestKind::Release => self.engine.handle_release(at, id, done),
-            }
-        }
+        let crew = &self.crew;
+        let _ = self.engine.catch_up(at, |id, _| Ok::<_, std::convert::Infallible>(Some(crew.totals(id))));
         self.engine.handle_census(at, GROUP, POOL, at, self.crew.serving());
         let engine = &self.engine;
         self.crew.keep(|id| engine.requests().any(|(held, _)| held == id));

@@ -50,7 +50,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         while let Some(effect) = engine.poll_effect() {
             println!("        {effect:?}");
             match effect {
-                Effect::Launch { request, count, .. } => engine.handle_launch(now, request, count, 0),
+                Effect::Launch { request, count, .. } => engine.handle_launch(now, request, Progress::done(count)),
+                Effect::Cancel { request, keep, .. } => {
+                    let cancelled = engine.request(request).map_or(0, |held| held.count - keep);
+                    engine.handle_launch(now, request, Progress { cancelled, ..Progress::default() });
+                }
                 Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
             }
         }

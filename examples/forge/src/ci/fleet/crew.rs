@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tenon_scaler::RequestId;
+use tenon_scaler::{Progress, RequestId};
 use tokio::process::Child;
 
 /// A worker that does not ask for work so long after its start will not.
@@ -22,14 +22,7 @@ pub(crate) trait Launch: Debug + Send + Sync {
 #[derive(Debug, Default)]
 pub(super) struct Crew {
     workers: BTreeMap<String, Process>,
-    totals: BTreeMap<RequestId, Totals>,
-}
-
-/// What a request has come to so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) done: u32,
-    pub(super) failed: u32,
+    totals: BTreeMap<RequestId, Progress>,
 }
 
 #[derive(Debug)]
@@ -43,8 +36,18 @@ struct Process {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Starting(RequestId),
+    /// It was told not to come before it did.
+    Cancelled(RequestId),
     Serving,
     Leaving(RequestId),
+}
+
+impl Process {
+    fn terminate(&self) {
+        if let Some(pid) = self.pid.and_then(|pid| i32::try_from(pid).ok()) {
+            let _gone_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+    }
 }
 
 impl Crew {
@@ -53,7 +56,7 @@ impl Crew {
         if self.totals.contains_key(&request) {
             return;
         }
-        self.totals.insert(request, Totals::default());
+        self.totals.insert(request, Progress::default());
         for _ in 0..count {
             // One of so many names is free.
             let names = (1..=self.workers.len() + 1).map(|n| format!("w{n}"));
@@ -71,6 +74,16 @@ impl Crew {
         }
     }
 
+    /// Keeps no more than `keep` workers of a launch: those that have not come yet are told not to.
+    pub(super) fn cancel(&mut self, request: RequestId, keep: u32) {
+        let keep = keep.saturating_sub(self.totals(request).done) as usize;
+        let starting = self.workers.values_mut().filter(|worker| worker.stage == Stage::Starting(request));
+        for worker in starting.skip(keep) {
+            worker.stage = Stage::Cancelled(request);
+            worker.terminate();
+        }
+    }
+
     /// Tells so many to go for a request, the idle first, then those that came last; each finishes what it runs. Asked
     /// again, nobody. Who has ended by itself meanwhile is gone too.
     pub(super) fn release(&mut self, request: RequestId, count: u32, busy: &[String]) {
@@ -83,9 +96,7 @@ impl Crew {
         for (_, worker) in serving.into_iter().take(count as usize) {
             gone -= 1;
             worker.stage = Stage::Leaving(request);
-            if let Some(pid) = worker.pid.and_then(|pid| i32::try_from(pid).ok()) {
-                let _gone_already = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
+            worker.terminate();
         }
         self.total(request).done += gone;
     }
@@ -102,6 +113,7 @@ impl Crew {
             self.workers.remove(name);
             match *stage {
                 Stage::Starting(request) => self.total(request).failed += 1,
+                Stage::Cancelled(request) => self.total(request).cancelled += 1,
                 Stage::Leaving(request) => self.total(request).done += 1,
                 Stage::Serving => tracing::warn!(worker = name, "ended by itself: {status}"),
             }
@@ -113,8 +125,8 @@ impl Crew {
     pub(super) fn greet(&mut self, at_ms: u64, seen: &[String]) {
         let mut came = Vec::new();
         for (name, worker) in &mut self.workers {
-            let Stage::Starting(request) = worker.stage else { continue };
-            if seen.contains(name) {
+            let (Stage::Starting(request) | Stage::Cancelled(request)) = worker.stage else { continue };
+            if seen.contains(name) && worker.stage == Stage::Starting(request) {
                 worker.stage = Stage::Serving;
                 came.push(request);
             } else if at_ms.saturating_sub(worker.started_ms) > START_LIMIT_MS {
@@ -127,12 +139,12 @@ impl Crew {
         }
     }
 
-    fn total(&mut self, request: RequestId) -> &mut Totals {
+    fn total(&mut self, request: RequestId) -> &mut Progress {
         self.totals.entry(request).or_default()
     }
 
     /// What a request has come to so far.
-    pub(super) fn totals(&self, request: RequestId) -> Totals {
+    pub(super) fn totals(&self, request: RequestId) -> Progress {
         self.totals.get(&request).copied().unwrap_or_default()
     }
 

@@ -90,14 +90,14 @@ impl Host for Rig {
     fn act(&mut self, now: Timestamp, effect: &Effect) -> Result<()> {
         match *effect {
             Effect::Launch { request, count, .. } => self.crew.launch(now.as_millis(), &Idle, request, count),
+            Effect::Cancel { request, keep, .. } => self.crew.cancel(request, keep),
             Effect::Release { request, count, .. } => self.crew.release(request, count, &[]),
         }
         Ok(())
     }
 
     fn progress(&mut self, _: Timestamp, request: RequestId) -> Result<Progress> {
-        let totals = self.crew.totals(request);
-        Ok(Progress { done: totals.done, failed: totals.failed })
+        Ok(self.crew.totals(request))
     }
 
     fn census(&mut self, _: Timestamp, _: GroupId, _: PoolId) -> Result<u32> {
@@ -126,6 +126,7 @@ impl Host for Rig {
                 self.crew.greet(0, &self.seen);
             }
             Event::Fail { request, count } => self.kill(count, |stage| stage == Stage::Starting(request))?,
+            Event::Stop { request, count } => self.kill(count, |stage| stage == Stage::Cancelled(request))?,
             Event::Leave { request, count } => self.kill(count, |stage| stage == Stage::Leaving(request))?,
             Event::Die { count, .. } => self.kill(count, |stage| stage == Stage::Serving)?,
         }
