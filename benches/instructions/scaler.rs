@@ -71,7 +71,7 @@ fn decide_threshold(
 }
 
 fn pods() -> hpa::Metric {
-    hpa::Metric { kind: Kind::CpuUtilization, target: 60 }
+    hpa::Metric::new(Kind::CpuUtilization, 60)
 }
 
 /// An engine of `count` groups that stand at their size, each with a new sample.
@@ -98,7 +98,7 @@ fn fleet(count: u32, strategy: &Strategy) -> Engine {
         ready,
         started: Some(now),
         deletion: Deletion::None,
-        request: Some(1_000),
+        requests: Requests::of(Some(1_000)),
     };
     let pods: Vec<Pod> = (0..10).map(pod).collect();
     let samples: Vec<PodSample> =

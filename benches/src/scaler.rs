@@ -6,7 +6,7 @@ mod taxi;
 use std::hint::black_box;
 
 use tenon_scaler::forecast::Series;
-use tenon_scaler::hpa::{Deletion, Kind, Measured, Phase, Pod, PodSample, Pods, ReadyCondition, View};
+use tenon_scaler::hpa::{Deletion, Kind, Measured, Phase, Pod, PodSample, Pods, ReadyCondition, Requests, View};
 use tenon_scaler::recommend::{Objective, recommend};
 use tenon_scaler::{
     Authority, Group, GroupId, GroupState, Inputs, Limits, MetricId, Milli, ReleaseId, Sample, ShapeId, Skip, TenantId,
@@ -57,12 +57,12 @@ fn one_hpa_pass() -> Row {
             ready: ReadyCondition::Ready(since),
             started: Some(since),
             deletion: Deletion::None,
-            request: Some(1000),
+            requests: Requests::of(Some(1000)),
         })
         .collect();
     let samples: Vec<PodSample> =
         (0..10).map(|pod| PodSample { pod, value: 400 + i64::from(pod) * 30, at: now, window_ms: 60_000 }).collect();
-    let metrics = vec![hpa::Metric { kind: Kind::CpuUtilization, target: 50 }];
+    let metrics = vec![hpa::Metric::new(Kind::CpuUtilization, 50)];
     let spec = hpa::Spec { min: 1, max: 100, metrics, ..hpa::Spec::default() };
     let measured = [Measured::Pods(&samples)];
     let view = View { spec_replicas: 10, status_replicas: 10, pods: Pods(&pods), measured: &measured };

@@ -107,7 +107,7 @@ fn strategy(tape: &mut Tape<'_>) -> Strategy {
 fn hpa_metric(tape: &mut Tape<'_>) -> hpa::Metric {
     use Kind::{AverageValue, CpuAverage, CpuUtilization, PodsAverage, Utilization, Value};
     const KINDS: [Kind; 6] = [CpuUtilization, Utilization, CpuAverage, PodsAverage, Value, AverageValue];
-    hpa::Metric { kind: KINDS[usize::from(tape.below(6))], target: tape.milli().as_thousandths() }
+    hpa::Metric::new(KINDS[usize::from(tape.below(6))], tape.milli().as_thousandths())
 }
 
 fn steps(tape: &mut Tape<'_>) -> Strategy {
@@ -304,7 +304,7 @@ fn tell(engine: &mut Engine, now: Timestamp, at: Timestamp, group: GroupId, fact
                 },
                 started: tape.flip().then_some(at),
                 deletion: if tape.flip() { Deletion::None } else { Deletion::Begun },
-                request: tape.flip().then(|| tape.milli().as_thousandths()),
+                requests: hpa::Requests::of(tape.flip().then(|| tape.milli().as_thousandths())),
             };
             let pods: Vec<Pod> = (0..u32::from(tape.below(5))).map(|id| pod(id, tape)).collect();
             engine.handle_pods(now, group, at, &pods);

@@ -18,6 +18,7 @@ use crate::id::{GroupId, IdcId, PoolId, ShapeId};
 use crate::num::shift;
 use crate::pool::{Account, Ledger, PoolKind};
 use crate::schedule::Window;
+use crate::state::{GroupState, Held};
 
 /// Who asks for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,9 +62,12 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Planned {
-    /// Slot and demand from that slot on, in order; the first slot is 0.
+    /// Slot and demand from that slot on, in order; the first slot is 0. With the floors of chain tasks.
     pub(crate) demand: Vec<(u16, u32)>,
-    pub(crate) authority: Authority,
+    /// The same without the floors of chain tasks.
+    pub(crate) own: Vec<(u16, u32)>,
+    /// Under whose authority it was admitted; `None` for a group of which chain tasks alone are planned.
+    pub(crate) authority: Option<Authority>,
     /// Where it lands: the pools, and of how many each has its even share.
     pub(crate) pools: SmallVec<[PoolId; 3]>,
     pub(crate) shape: ShapeId,
@@ -208,6 +212,33 @@ fn envelope(group: &Group, upper: &[u32], now: Timestamp, slots: Slots, base: u3
     runs
 }
 
+/// A demand with the floors of chain tasks in it.
+fn with_floors(own: &[(u16, u32)], tasks: &[Held], start: Timestamp, slots: Slots) -> Vec<(u16, u32)> {
+    if tasks.is_empty() {
+        return own.to_vec();
+    }
+    let mut demand = alloc::vec![0_u32; usize::from(slots.count)];
+    for (at, (from, size)) in own.iter().enumerate() {
+        let until = own.get(at + 1).map_or(slots.count, |(next, _)| *next);
+        demand[usize::from(*from)..usize::from(until)].fill(*size);
+    }
+    for task in tasks {
+        for (slot, size) in demand.iter_mut().enumerate() {
+            let from = start.after_millis(slots.slot_ms.saturating_mul(slot as u64));
+            if task.from < from.after_millis(slots.slot_ms) && from < task.until {
+                *size = task.count.max(*size);
+            }
+        }
+    }
+    let mut runs: Vec<(u16, u32)> = Vec::new();
+    for (slot, size) in (0..slots.count).zip(demand) {
+        if runs.last().is_none_or(|(_, before)| *before != size) {
+            runs.push((slot, size));
+        }
+    }
+    runs
+}
+
 /// Every slot that the window touches.
 fn each_touched(window: &Window, zone: &TimeZone, start: Timestamp, slots: Slots, mut take: impl FnMut(usize)) {
     each_stay(window, zone, start, slots, |from, until| {
@@ -285,7 +316,7 @@ impl Engine {
         let slots = self.config.slots;
         let id = traffic.id;
         let start = self.plan_start(now);
-        let planned = self.plan_group(&group, &traffic, upper, start, authority);
+        let planned = self.plan_group(&group, &traffic, upper, start, Some(authority));
         if planned.pools.is_empty() {
             return Err(Refused::NoLanding(id));
         }
@@ -306,6 +337,17 @@ impl Engine {
     /// The pools that would go over their mark in slots that are asked more of, with `planned` in the place of `old`:
     /// told from the sums as they stand, so that nothing is copied.
     fn over(&self, planned: &Planned, old: Option<&Planned>, start: Timestamp) -> Vec<PoolWitness> {
+        self.over_beside(planned, old, start, &Plan::default())
+    }
+
+    /// The same with what else is about to be planned.
+    fn over_beside(
+        &self,
+        planned: &Planned,
+        old: Option<&Planned>,
+        start: Timestamp,
+        others: &Plan,
+    ) -> Vec<PoolWitness> {
         let slots = self.config.slots;
         let shares = |planned: &Planned| {
             let mut shares = alloc::vec![0_u64; usize::from(slots.count)];
@@ -318,6 +360,7 @@ impl Engine {
         let mut found = Vec::new();
         for pool in &planned.pools {
             let sums = self.plan.sums.get(&(*pool, planned.shape));
+            let beside = others.sums.get(&(*pool, planned.shape));
             let mark = self.ledger.account(*pool).map_or(0, |account| account.marked(planned.shape));
             let replaces = old.is_some_and(|old| old.shape == planned.shape && old.pools.contains(pool));
             let before = old_shares.as_ref().filter(|_| replaces);
@@ -328,6 +371,7 @@ impl Engine {
                     continue;
                 }
                 let sum = sums.map_or(0, |sums| sums[slot]) - gone + share;
+                let sum = sum + beside.map_or(0, |sums| sums[slot]);
                 let Some(excess) = sum.checked_sub(u64::from(mark)).filter(|excess| *excess > 0) else { continue };
                 let excess = u32::try_from(excess).unwrap_or(u32::MAX);
                 let fresh = PoolWitness { pool: *pool, mark, first: at(slot), worst: at(slot), excess };
@@ -352,7 +396,11 @@ impl Engine {
         for (id, held) in &self.plan.groups {
             let Ok(place) = self.place(*id) else { continue };
             let slot = &self.slots[place];
-            let planned = self.plan_group(&slot.group, &slot.traffic, &upper(*id, horizon), start, held.authority);
+            let planned = if held.authority.is_some() {
+                self.plan_group(&slot.group, &slot.traffic, &upper(*id, horizon), start, held.authority)
+            } else {
+                self.plan_tasks(place, start)
+            };
             plan.add(slots, &planned);
             plan.groups.insert(*id, planned);
         }
@@ -370,7 +418,7 @@ impl Engine {
     /// Under whose authority a group was admitted.
     #[must_use]
     pub fn admitted_by(&self, group: GroupId) -> Option<Authority> {
-        self.plan.groups.get(&group).map(|planned| planned.authority)
+        self.plan.groups.get(&group).and_then(|planned| planned.authority)
     }
 
     fn plan_start(&self, now: Timestamp) -> Timestamp {
@@ -383,11 +431,77 @@ impl Engine {
         traffic: &Traffic,
         upper: &[u32],
         start: Timestamp,
-        authority: Authority,
+        authority: Option<Authority>,
     ) -> Planned {
-        let base = self.place(traffic.id).map_or(0, |place| self.slots[place].state.base);
-        let demand = envelope(group, upper, start, self.config.slots, base);
-        Planned { demand, authority, pools: landing(&self.ledger, traffic), shape: traffic.shape }
+        let state = self.place(traffic.id).ok().map(|place| &self.slots[place].state);
+        let base = state.map_or(0, |state| state.base);
+        let own = envelope(group, upper, start, self.config.slots, base);
+        let demand = with_floors(&own, state.map_or(&[], GroupState::tasks), start, self.config.slots);
+        Planned { demand, own, authority, pools: landing(&self.ledger, traffic), shape: traffic.shape }
+    }
+
+    /// What is planned of a group that was not admitted: the floors of its chain tasks.
+    fn plan_tasks(&self, place: usize, start: Timestamp) -> Planned {
+        let slot = &self.slots[place];
+        let own = alloc::vec![(0, 0)];
+        let demand = with_floors(&own, slot.state.tasks(), start, self.config.slots);
+        let (pools, shape) = (landing(&self.ledger, &slot.traffic), slot.traffic.shape);
+        Planned { demand, own, authority: None, pools, shape }
+    }
+
+    /// Counts the chain tasks of a group anew.
+    pub(crate) fn plan_chains(&mut self, now: Timestamp, place: usize) {
+        let slots = self.config.slots;
+        let start = self.plan_start(now);
+        let id = self.slots[place].id();
+        let planned = match self.plan.groups.remove(&id) {
+            Some(old) => {
+                self.plan.remove(slots, &old);
+                let demand = with_floors(&old.own, self.slots[place].state.tasks(), start, slots);
+                Planned { demand, ..old }
+            }
+            None => self.plan_tasks(place, start),
+        };
+        if planned.authority.is_none() && self.slots[place].state.tasks().is_empty() {
+            return;
+        }
+        self.plan.start = start;
+        self.plan.add(slots, &planned);
+        self.plan.groups.insert(id, planned);
+    }
+
+    /// Adds what a chain task asks of a group over what is planned of it to `added`.
+    pub(crate) fn add_task(&self, now: Timestamp, place: usize, held: Held, added: &mut Plan) {
+        let slots = self.config.slots;
+        let start = self.plan_start(now);
+        let old = self.plan.groups.get(&self.slots[place].id());
+        let base = old.cloned().unwrap_or_else(|| self.plan_tasks(place, start));
+        let with = with_floors(&base.own, &[held], start, slots);
+        let mut more = alloc::vec![0_u64; usize::from(slots.count)];
+        let with = Planned { demand: with, ..base.clone() };
+        each_slot(slots, &with, |slot, share| more[slot] = share);
+        each_slot(slots, &base, |slot, share| more[slot] = more[slot].saturating_sub(share));
+        for pool in &base.pools {
+            let sums = added.sums.entry((*pool, base.shape)).or_default();
+            sums.resize(usize::from(slots.count), 0);
+            for (sum, more) in sums.iter_mut().zip(&more) {
+                *sum += more;
+            }
+        }
+    }
+
+    /// The pools that a chain task would take over their mark, if it held a group at `count`; on top of the other groups that
+    /// the same task holds.
+    pub(crate) fn over_with_task(&self, now: Timestamp, place: usize, held: Held, others: &Plan) -> Vec<PoolWitness> {
+        let slots = self.config.slots;
+        let start = self.plan_start(now);
+        let old = self.plan.groups.get(&self.slots[place].id());
+        let base = old.cloned().unwrap_or_else(|| self.plan_tasks(place, start));
+        let mut tasks: Vec<Held> = self.slots[place].state.tasks().to_vec();
+        tasks.retain(|other| other.task != held.task);
+        tasks.push(held);
+        let planned = Planned { demand: with_floors(&base.own, &tasks, start, slots), ..base };
+        self.over_beside(&planned, old, start, others)
     }
 
     /// Takes a group out of the plan.
@@ -403,10 +517,12 @@ impl Plan {
     pub(crate) fn rebuild(start: Timestamp, groups: BTreeMap<GroupId, Planned>, slots: Slots) -> Option<Self> {
         let mut plan = Self { start, ..Self::default() };
         for planned in groups.values() {
-            let sound = planned.demand.first().is_some_and(|(slot, _)| *slot == 0)
-                && planned.demand.windows(2).all(|two| two[0].0 < two[1].0)
-                && planned.demand.iter().all(|(slot, _)| *slot < slots.count);
-            if !sound {
+            let sound = |demand: &[(u16, u32)]| {
+                demand.first().is_some_and(|(slot, _)| *slot == 0)
+                    && demand.windows(2).all(|two| two[0].0 < two[1].0)
+                    && demand.iter().all(|(slot, _)| *slot < slots.count)
+            };
+            if !sound(&planned.demand) || !sound(&planned.own) {
                 return None;
             }
             plan.add(slots, planned);

@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use crate::Timestamp;
-use crate::allot::Holding;
+use crate::allot::{Allotment, Holding, grow, shrink};
 use crate::engine::Engine;
 use crate::error::Refused;
 use crate::id::{GroupId, IdcId, PoolId, ShapeId, VersionId};
@@ -116,7 +116,35 @@ impl Engine {
         state.adopt(SmallVec::from_iter([line]), raise);
     }
 
-    fn take_over(&mut self, now: Timestamp, place: usize, pool: PoolId, count: u32) {
+    /// A group of a rehearsal begins with `size` instances that serve, and remembers nothing of before.
+    pub(crate) fn begin_with(&mut self, now: Timestamp, place: usize, size: u32) {
+        let mut allotment = Allotment::default();
+        let slot = &self.slots[place];
+        let ready = slot.inputs().ready;
+        if size > ready {
+            grow(&self.ledger, &slot.traffic, &slot.holdings, size - ready, now, &mut allotment);
+            for (pool, count) in allotment.lent {
+                self.take_over(now, place, pool, count);
+            }
+        } else {
+            let rooms: SmallVec<[(PoolId, u32); 4]> =
+                slot.holdings.iter().map(|held| (held.pool, held.ready)).collect();
+            let tenant = slot.traffic.tenant;
+            shrink(&self.ledger, &slot.traffic, &slot.holdings, &rooms, ready - size, &mut allotment.returned);
+            for (pool, count) in allotment.returned {
+                for held in self.slots[place].holdings.iter_mut().filter(|held| held.pool == pool) {
+                    held.ready -= count;
+                }
+                self.quotas.give_back(tenant, count);
+                self.give_back(place, pool, count);
+            }
+        }
+        let slot = &mut self.slots[place];
+        slot.state = crate::state::GroupState::new(&slot.group, size);
+        self.due[place] = Timestamp::ZERO;
+    }
+
+    pub(crate) fn take_over(&mut self, now: Timestamp, place: usize, pool: PoolId, count: u32) {
         if count == 0 {
             return;
         }

@@ -144,9 +144,9 @@ pub(crate) fn grow(
             };
             let offer = (pool.idc, pool.price, pool.id, available);
             if account.is_on_trial(traffic.shape, now) {
-                on_trial.push(offer)
+                on_trial.push(offer);
             } else {
-                sound.push(offer)
+                sound.push(offer);
             }
             out.causes.push((pool.id, cause));
         }

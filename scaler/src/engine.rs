@@ -19,6 +19,7 @@ use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, TenantId, Versio
 use crate::metric::Sample;
 use crate::pool::{Ledger, Pool, Stock};
 use crate::quota::{Quota, QuotaUse, Quotas};
+use crate::reason::Reason;
 use crate::record::{Decision, Record};
 use crate::state::{GroupState, Override};
 
@@ -65,6 +66,8 @@ pub struct Move {
     pub before: u32,
     /// Its target now.
     pub after: u32,
+    /// What the new target is bound by.
+    pub reason: Reason,
 }
 
 /// One group, with all that belongs to it.

@@ -1,6 +1,6 @@
 //! What can be wrong with what a host passes in.
 
-use crate::id::{GroupId, IdcId, MetricId, PoolId, RuleId, ShapeId, TenantId, ZoneId};
+use crate::id::{GroupId, IdcId, MetricId, PoolId, RuleId, ShapeId, TaskId, TenantId, ZoneId};
 
 /// Why a time zone was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +168,9 @@ pub enum Refused {
     /// No pool that the group may use has its shape.
     #[error("no pool that group {0} may use has its shape")]
     NoLanding(GroupId),
+    /// A task that ends before it begins.
+    #[error("task {0} ends before it begins")]
+    NoTime(TaskId),
     /// A node of the service tree that would be its own ancestor, or stand deeper than sixteen.
     #[error("the quota of tenant {0} would be its own ancestor, or stands too deep")]
     QuotaCycle(TenantId),

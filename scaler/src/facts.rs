@@ -235,7 +235,7 @@ impl Engine {
     }
 
     /// Returns instances to the ledger that a group no longer has.
-    fn give_back(&mut self, place: usize, pool: PoolId, count: u32) {
+    pub(crate) fn give_back(&mut self, place: usize, pool: PoolId, count: u32) {
         if count == 0 {
             return;
         }

@@ -177,7 +177,7 @@ impl Group {
         let strategies = || policy.rules.iter().filter_map(|rule| rule.strategy());
         let reads_ready = strategies().any(Strategy::reads_ready);
         let exact = strategies().any(|strategy| matches!(strategy, Strategy::Hpa(hpa) if hpa.guard == Guard::Off));
-        Ok(Self { bindings, reads_ready, exact, policy })
+        Ok(Self { policy, bindings, reads_ready, exact })
     }
 
     /// The policy.
@@ -195,6 +195,12 @@ impl Group {
     /// Whether a metric is computed from others.
     pub(crate) fn is_computed(&self, id: MetricId) -> bool {
         self.policy.formulas.iter().any(|formula| formula.metric == id)
+    }
+
+    /// Whether some rule looks at instances one by one.
+    pub(crate) fn reads_pods(&self) -> bool {
+        let of_pods = |hpa: &crate::strategy::Hpa| hpa.metric.is_of_pods();
+        self.policy.rules.iter().any(|rule| matches!(rule.strategy(), Some(Strategy::Hpa(hpa)) if of_pods(hpa)))
     }
 
     /// Whether any rule reads a metric.

@@ -145,7 +145,7 @@
 //!     start_ms: 300_000,
 //!     stop_ms: 30_000,
 //!     flap_ms: 600_000,
-//!     skip: Skip::Proven,
+//!     ..Rehearsal::default()
 //! };
 //! let report = engine.rehearse(day, &mut Tomorrow(forecast));
 //! // The night's three, out at eight, in at twenty; short while the first start, and again at eight: a floor with a
@@ -260,7 +260,7 @@ pub use reason::{Direction, Reason};
 pub use record::{
     Adopted, Decision, Layer, LayerLine, Limit, LimitLine, Lines, Mismatch, RateLines, Record, RuleLine, TimedLine,
 };
-pub use rehearse::{PoolUse, Rehearsal, Report, WhatIf, World};
+pub use rehearse::{PoolUse, Rehearsal, Report, Row, Timeline, WhatIf, World};
 pub use schedule::{Days, Point, Standing, Window, Zones};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION, Snapshot};
 pub use state::{Drain, GroupState, Override};

@@ -90,9 +90,8 @@ impl Threshold {
         let key = "within_bounds_trigger";
         let wrong = |text: &str| NomadError::Threshold(key, text.into());
         let trigger = text(config, key).map_or(Ok(5), |text| text.parse().map_err(|_| wrong(text)))?;
-        let whole = |key: &'static str, text: &str| {
-            text.parse::<i64>().map_err(|_| NomadError::NotInteger(key, text.into()))
-        };
+        let whole =
+            |key: &'static str, text: &str| text.parse::<i64>().map_err(|_| NomadError::NotInteger(key, text.into()));
         let change = match (text(config, "delta"), text(config, "percentage"), text(config, "value")) {
             (None, None, None) => return Err(NomadError::NoAction),
             (Some(delta), None, None) => Change::Delta(whole("delta", delta)?),

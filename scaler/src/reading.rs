@@ -64,7 +64,9 @@ impl Engine {
             }
         }
         due.fill(Timestamp::ZERO);
-        requests.values_mut().for_each(|request| request.at = request.at.min(now));
+        for request in requests.values_mut() {
+            request.at = request.at.min(now);
+        }
         ledger.rewind(now, config.back_off);
         costs.rewind(now, |pool| ledger.account(pool).map_or(0, |account| account.pool.price));
         (self.now, self.next_tick) = (now, now);

@@ -165,14 +165,14 @@ fn hold_in<T: Trace>(
 /// Holds a move back by the cool-down and the rate of its direction.
 fn pace<T: Trace>(
     course: &mut Course<'_, T>,
-    state: &GroupState,
+    held: &GroupState,
     (stage, direction, size): (Stage, Direction, u32),
     behavior: &Behavior,
     now: Timestamp,
 ) {
     let (last, pace): (Option<Timestamp>, &Pace) = match direction {
-        Direction::Out => (state.moved_out, &behavior.out),
-        Direction::In => (state.moved_in, &behavior.inward),
+        Direction::Out => (held.moved_out, &behavior.out),
+        Direction::In => (held.moved_in, &behavior.inward),
     };
     if let Some(last) = last.filter(|_| pace.cooldown_ms > 0 && course.size != size) {
         let cooldown = Limit::Cooldown { size, waited_ms: now.millis_since(last), cooldown_ms: pace.cooldown_ms };
@@ -180,7 +180,7 @@ fn pace<T: Trace>(
     }
     let Some(rate) = pace.rate.as_ref().filter(|_| course.size != size) else { return };
     let none = Moves::default();
-    let counted = state.more.as_ref().map_or(&none, |more| &more.moves);
+    let counted = held.more.as_ref().map_or(&none, |more| &more.moves);
     let lines = rate.policies.iter().map(|policy| counted.line(*policy, now));
     let bound = bound(direction, size, rate.select, lines.clone());
     if T::ON {

@@ -64,6 +64,10 @@ impl Drain {
 /// What the next decision depends on besides its inputs. Plain data, made by decisions alone.
 #[derive(Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing of its own, and a tick over many reads them all"
+)]
 pub struct GroupState {
     /// The size that metric rules had last decided, without what timed rules added.
     pub(crate) base: u32,
@@ -293,6 +297,11 @@ impl GroupState {
             self.least.push(Extreme::Least, by_metric, now, out);
             self.most.push(Extreme::Most, by_all, now, inward);
         }
+    }
+
+    /// The tasks for its chain that a group has, over or not.
+    pub(crate) fn tasks(&self) -> &[Held] {
+        self.more.as_ref().map_or(&[], |more| &more.chain)
     }
 
     /// The highest floor of the chain tasks that hold at `now`.

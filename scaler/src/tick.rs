@@ -15,6 +15,10 @@ use crate::engine::{Engine, Move, Slot, inputs};
 use crate::id::{PoolId, RequestId, ShapeId, VersionId};
 use crate::record::{Decision, Record};
 
+/// A launch in the order in which launches are cancelled: whether its pool is sound, when it was asked, its pool, its id,
+/// and how many instances it has on their way.
+type Youngest = (bool, Reverse<Timestamp>, PoolId, RequestId, u32);
+
 /// A group that wants more than it has.
 struct Asking {
     rank: u8,
@@ -124,7 +128,8 @@ impl Engine {
             // What a rule counts as delivered follows from the target, too: a new one is looked at once more.
             self.due[at] = if brief.target == was { brief.next_change } else { Timestamp::ZERO };
             if brief.target != was {
-                self.moves.push(Move { group: slot.traffic.id, before: was, after: brief.target });
+                let (group, after, reason) = (slot.traffic.id, brief.target, brief.reason);
+                self.moves.push(Move { group, before: was, after, reason });
             }
             if brief.target > delivered {
                 let rank = slot.group.policy().rank;
@@ -169,7 +174,7 @@ impl Engine {
     fn cancel_youngest(&mut self, now: Timestamp, at: usize, count: u32, allotment: &mut Allotment) -> u32 {
         let slot = &self.slots[at];
         let shape = slot.traffic.shape;
-        let mut launches: SmallVec<[(bool, Reverse<Timestamp>, PoolId, RequestId, u32); 4]> = SmallVec::new();
+        let mut launches: SmallVec<[Youngest; 4]> = SmallVec::new();
         for id in &slot.launches {
             if let Some(held) = self.requests.get(id).filter(|held| held.starting() > 0) {
                 let sound = self.ledger.account(held.pool).is_none_or(|account| !account.is_on_trial(shape, now));

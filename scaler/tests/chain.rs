@@ -7,8 +7,9 @@ mod support;
 use support::{Dice, seeds, stopped};
 use tenon_scaler::chain::{Call, Chain, ChainError, ChainTask, ChainVerdict, HeldBack, Link};
 use tenon_scaler::{
-    Cause, Config, Effect, Engine, Grant, GroupId, IdcId, Milli, Policy, Pool, PoolId, PoolKind, Progress, Quota,
-    Reason, Refusal, Refused, ReleaseId, ShapeId, TaskId, TenantId, Timestamp, Traffic, VersionId, Watermark,
+    Authority, Cause, Config, Effect, Engine, Grant, GroupId, IdcId, Milli, Policy, Pool, PoolId, PoolKind, Progress,
+    Quota, Reason, Refusal, Refused, ReleaseId, ShapeId, TaskId, TenantId, Timestamp, Traffic, Verdict, VersionId,
+    Watermark,
 };
 
 fn link(group: u32, per_instance: i64) -> Link {
@@ -19,8 +20,12 @@ fn call(caller: u32, callee: u32, permille: u32) -> Call {
     Call { caller: GroupId(caller), callee: GroupId(callee), permille }
 }
 
+fn traffic(id: u32) -> Traffic {
+    Traffic { id: GroupId(id), idcs: vec![], tenant: TenantId(1), release: ReleaseId(1), shape: ShapeId(1) }
+}
+
 fn engine(groups: &[u32], stock: u32) -> Engine {
-    let mut engine = Engine::new(Config::builder().build().unwrap());
+    let mut engine = Engine::new(Config::builder().leap_ms(u64::MAX).build().unwrap());
     let now = Timestamp::ZERO;
     let pool = Pool {
         id: PoolId(1),
@@ -33,14 +38,7 @@ fn engine(groups: &[u32], stock: u32) -> Engine {
     engine.put_pool(now, pool).unwrap();
     engine.put_release(now, ReleaseId(1), VersionId(1));
     for group in groups {
-        let traffic = Traffic {
-            id: GroupId(*group),
-            idcs: vec![],
-            tenant: TenantId(1),
-            release: ReleaseId(1),
-            shape: ShapeId(1),
-        };
-        engine.put_group(now, traffic, Policy { min: 2, max: 100, ..Policy::default() }).unwrap();
+        engine.put_group(now, traffic(*group), Policy { min: 2, max: 100, ..Policy::default() }).unwrap();
     }
     settle(&mut engine, now);
     engine
@@ -163,6 +161,79 @@ fn stock_and_quota_go_to_who_is_called_first() {
     assert_eq!(plan.steps[0].granted, 3);
     let Some(HeldBack::Short { refusal, .. }) = &plan.steps[0].held_back else { panic!("{plan:?}") };
     assert_eq!(*refusal, Some(Refusal::Quota(TenantId(1))));
+}
+
+/// A task of so many instances of group 1 between two hours.
+fn hours(id: u32, count: u32, from: u64, until: u64) -> ChainTask {
+    let hour = |hour: u64| Timestamp::from_millis(hour * 3_600_000);
+    ChainTask {
+        id: TaskId(id),
+        wanted: vec![(GroupId(1), count)],
+        from: hour(from),
+        until: hour(until),
+        grant: Grant::Partial,
+    }
+}
+
+#[test]
+fn tasks_superpose_and_none_replaces_or_pins_another() {
+    let mut engine = engine(&[1], 10_000);
+    let chain = Chain::new(vec![link(1, 100)], vec![]).unwrap();
+    let target = |engine: &mut Engine, hour: u64| {
+        settle(engine, Timestamp::from_millis(hour * 3_600_000));
+        engine.state(GroupId(1)).unwrap().target()
+    };
+    let start = |engine: &mut Engine, hour: u64, task: &ChainTask| {
+        let verdict = engine.start_chain(Timestamp::from_millis(hour * 3_600_000), &chain, task).unwrap();
+        assert!(matches!(verdict, ChainVerdict::Started(_)), "{verdict:?}");
+    };
+    start(&mut engine, 0, &hours(1, 100, 1, 13));
+    assert_eq!(target(&mut engine, 1), 100);
+    // Two at noon takes nothing from the hundred that run until one; four tonight does not pin the hundred.
+    start(&mut engine, 11, &hours(2, 2, 12, 20));
+    start(&mut engine, 11, &hours(3, 4, 18, 22));
+    assert_eq!(target(&mut engine, 12), 100);
+    assert_eq!(target(&mut engine, 13), 2);
+    assert_eq!(target(&mut engine, 18), 4);
+    // One of the same name takes the other's place; one that is ended is gone.
+    start(&mut engine, 18, &hours(3, 9, 18, 22));
+    assert_eq!(target(&mut engine, 19), 9);
+    assert_eq!(engine.end_chain(Timestamp::from_millis(19 * 3_600_000), TaskId(3)), 1);
+    assert_eq!(target(&mut engine, 20), 2);
+    let backwards = engine.start_chain(Timestamp::ZERO, &chain, &hours(4, 9, 18, 18));
+    assert_eq!(backwards, Err(Refused::NoTime(TaskId(4))));
+}
+
+#[test]
+fn admission_counts_the_tasks_of_chains_and_chains_what_is_admitted() {
+    let mut engine = engine(&[1], 800);
+    let chain = Chain::new(vec![link(1, 100)], vec![]).unwrap();
+    let policy = Policy { min: 300, max: 1_000, ..Policy::default() };
+    engine.put_group(Timestamp::ZERO, traffic(1), Policy { max: 1_000, ..Policy::default() }).unwrap();
+    settle(&mut engine, Timestamp::from_millis(15_000));
+    let verdict = engine.start_chain(Timestamp::ZERO, &chain, &hours(1, 700, 10, 12)).unwrap();
+    assert!(matches!(verdict, ChainVerdict::Started(_)), "{verdict:?}");
+    assert_eq!(engine.overcommitted(), []);
+    let refused = engine.admit(Timestamp::ZERO, traffic(2), policy.clone(), &[], Authority::Owner).unwrap();
+    let Verdict::Refused(witness) = refused else { panic!("{refused:?}") };
+    assert_eq!((witness[0].first, witness[0].excess), (Timestamp::from_millis(36_000_000), 200));
+    // An operator grants it all the same: then it shows.
+    let _ = engine.admit(Timestamp::ZERO, traffic(2), policy.clone(), &[], Authority::Operator).unwrap();
+    assert_eq!(engine.overcommitted().len(), 1);
+    assert_eq!(engine.end_chain(Timestamp::ZERO, TaskId(1)), 1);
+    assert_eq!(engine.overcommitted(), []);
+    // And the other way round: a task gets no more than what is admitted leaves.
+    let verdict = engine.start_chain(Timestamp::ZERO, &chain, &hours(2, 700, 10, 12)).unwrap();
+    let ChainVerdict::Started(plan) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(plan.steps[0].granted, 500);
+    assert!(matches!(&plan.steps[0].held_back, Some(HeldBack::Admitted(over)) if over[0].excess == 200));
+    let whole = ChainTask { grant: Grant::Atomic, ..hours(3, 700, 10, 12) };
+    let before = engine.snapshot();
+    let verdict = engine.start_chain(Timestamp::ZERO, &chain, &whole).unwrap();
+    assert!(matches!(verdict, ChainVerdict::Refused(_)));
+    assert_eq!(before, engine.snapshot());
+    let restored = Engine::restore(engine.config().clone(), before.clone()).unwrap();
+    assert_eq!(restored.overcommitted(), engine.overcommitted());
 }
 
 #[test]

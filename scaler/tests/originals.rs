@@ -51,8 +51,7 @@ fn an_hpa_rule_sizes_a_group_as_the_original_does() {
         let target = |kind| if matches!(kind, Kind::CpuUtilization | Kind::Utilization) { 60 } else { 900 };
         let of_pods = [Kind::CpuUtilization, Kind::Utilization, Kind::CpuAverage, Kind::PodsAverage];
         let kinds = [dice.pick(&of_pods), dice.pick(&[Kind::Value, Kind::AverageValue])];
-        let metrics: Vec<hpa::Metric> =
-            kinds.iter().map(|kind| hpa::Metric { kind: *kind, target: target(*kind) }).collect();
+        let metrics: Vec<hpa::Metric> = kinds.iter().map(|kind| hpa::Metric::new(*kind, target(*kind))).collect();
         let pace = |dice: &mut Dice| Pace {
             stabilize_ms: dice.pick(&[0, 60_000, 300_000]),
             rate: rate(dice),
@@ -87,7 +86,7 @@ fn an_hpa_rule_sizes_a_group_as_the_original_does() {
             let mut samples = pod_samples(&mut dice, now);
             if dice.below(3) > 0 {
                 for pod in &mut pods {
-                    pod.request = Some(1_000);
+                    pod.requests = hpa::Requests::of(Some(1_000));
                 }
                 pods.push(hpa::Pod { id: 90, ..support::serving(now) });
                 samples.push(hpa::PodSample { pod: 90, value: 300, at: now, window_ms: 30_000 });

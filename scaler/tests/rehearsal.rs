@@ -82,6 +82,7 @@ fn rehearsal(engine: &Engine, skip: Skip) -> Rehearsal {
         stop_ms: 20_000,
         flap_ms: 600_000,
         skip,
+        ..Rehearsal::default()
     }
 }
 

@@ -8,7 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
+use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Requests, Select};
 use tenon_scaler::strategy::{
     Adjust, Band, Change, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
@@ -229,7 +229,14 @@ impl Stage {
             let since = if state == "new" { now } else { Timestamp::ZERO };
             let ready = if state == "unready" { ReadyCondition::NotReady(since) } else { ReadyCondition::Ready(since) };
             let phase = Phase::Running;
-            pods.push(Pod { id, phase, ready, started: Some(since), deletion: Deletion::None, request: Some(1000) });
+            pods.push(Pod {
+                id,
+                phase,
+                ready,
+                started: Some(since),
+                deletion: Deletion::None,
+                requests: Requests::of(Some(1000)),
+            });
             if value != "missing" {
                 samples.push(PodSample { pod: id, value: value.parse().unwrap(), at: now, window_ms });
             }
@@ -331,7 +338,7 @@ impl Stage {
                     other => panic!("no kind {other:?}"),
                 };
                 let target = words["target"].parse().unwrap();
-                RuleKind::Metric(metric, Strategy::Hpa(Hpa::new(hpa::Metric { kind, target })))
+                RuleKind::Metric(metric, Strategy::Hpa(Hpa::new(hpa::Metric::new(kind, target))))
             }
             "kpa" => RuleKind::Metric(
                 metric,

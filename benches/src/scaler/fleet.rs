@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::thread;
 use std::time::Instant;
 
-use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, ReadyCondition};
+use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, ReadyCondition, Requests};
 use tenon_scaler::strategy::{Change, Hpa, Kpa, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
     Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind, Progress,
@@ -45,7 +45,7 @@ fn is_kpa(at: u32) -> bool {
 pub(super) fn policy(at: u32, mix: Mix) -> Policy {
     let hour = |hour: u32| jiff::civil::time(i8::try_from(hour % 24).unwrap_or(0), 0, 0, 0);
     let kind = if mix == Mix::Live && is_hpa(at) {
-        let metric = hpa::Metric { kind: Kind::CpuUtilization, target: 50 };
+        let metric = hpa::Metric::new(Kind::CpuUtilization, 50);
         RuleKind::Metric(LOAD, Strategy::Hpa(Hpa::new(metric)))
     } else if mix == Mix::Live && is_kpa(at) {
         RuleKind::Metric(LOAD, Strategy::Kpa(Kpa::new(Milli::from_units(50), Milli::from_units(100))))
@@ -127,7 +127,7 @@ fn measure(engine: &mut Engine, now: Timestamp, groups: u32) {
     let ready = ReadyCondition::Ready(Timestamp::from_millis(1));
     let pod = |id| {
         let (phase, started) = (Phase::Running, Some(Timestamp::from_millis(1)));
-        Pod { id, phase, ready, started, deletion: Deletion::None, request: Some(1_000) }
+        Pod { id, phase, ready, started, deletion: Deletion::None, requests: Requests::of(Some(1_000)) }
     };
     let pods: Vec<Pod> = (0..10).map(pod).collect();
     let value = |group: u32, pod: u32| 400 + demand(now, group + pod) % 200;

@@ -142,8 +142,7 @@ fn judge(taxi: &Taxi, policy: Policy, size: u32, mut world: Seen<'_>) -> Outcome
     let before = Timestamp::from_millis(from.as_millis() - START_MS);
     let mut engine = standing(before, size).unwrap_or_else(|error| unreachable!("{error}"));
     engine.put_group(before, traffic(), policy).unwrap_or_else(|error| unreachable!("{error}"));
-    let run =
-        Rehearsal { from, until, sample_ms: START_MS, start_ms: START_MS, stop_ms: 0, flap_ms: 0, skip: Skip::Proven };
+    let run = Rehearsal { from, until, sample_ms: START_MS, start_ms: START_MS, ..Rehearsal::default() };
     let report = engine.rehearse(run, &mut world);
     let hours = |ms: u128| f64::from(u32::try_from(ms / 1000).unwrap_or(u32::MAX)) / 3600.0;
     Outcome {
@@ -240,7 +239,7 @@ fn hpa(taxi: &Taxi, news: News) -> Vec<Outcome> {
                 // A pod's average in thousandths; tolerances are in millionths.
                 let target = i64::try_from(CARRIES * percent * 10).unwrap_or(i64::MAX);
                 let tolerance = Tolerance { up_millionths: tolerance * 1_000, down_millionths: tolerance * 1_000 };
-                let hpa = Hpa { tolerance, ..Hpa::new(hpa::Metric { kind: Kind::PodsAverage, target }) };
+                let hpa = Hpa { tolerance, ..Hpa::new(hpa::Metric::new(Kind::PodsAverage, target)) };
                 let size = instances(taxi.known(taxi.first, news) * 100 / percent);
                 let policy = policy(Strategy::Hpa(hpa), stabilize_ms);
                 outcomes.push(judge(taxi, policy, size, Seen { taxi, news, plan: None }));

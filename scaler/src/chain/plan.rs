@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Chain, Link, share, times};
 use crate::Timestamp;
+use crate::admit::{Plan, PoolWitness};
 use crate::allot::{Allotment, Grant, Refusal, grow};
 use crate::engine::Engine;
 use crate::error::Refused;
@@ -12,7 +13,7 @@ use crate::id::{GroupId, PoolId, TaskId};
 use crate::num::Milli;
 use crate::pool::{Cause, Ledger};
 use crate::quota::Quotas;
-use crate::state::Held;
+use crate::state::{Held, MAX_TASKS};
 
 /// So many instances for each service of a chain, for a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub enum HeldBack {
     },
     /// The policy's maximum.
     Maximum(u32),
+    /// With more, these pools would go over their mark by what is admitted over the time of the task.
+    Admitted(Vec<PoolWitness>),
     /// Pools or quotas do not have more.
     Short {
         /// Why, for each pool that was asked.
@@ -102,6 +105,9 @@ struct Drawing<'a> {
     /// What each service will carry, and what its callers will ask of it.
     carries: BTreeMap<GroupId, Milli>,
     asked: BTreeMap<GroupId, Milli>,
+    /// The task, and what it adds to the plan so far.
+    task: &'a ChainTask,
+    added: Plan,
 }
 
 impl Engine {
@@ -117,6 +123,8 @@ impl Engine {
             quotas: self.quotas.clone(),
             carries: BTreeMap::new(),
             asked: BTreeMap::new(),
+            task,
+            added: Plan::default(),
         };
         for link in chain.links() {
             let before = drawing.delivered(link.group)?;
@@ -131,13 +139,26 @@ impl Engine {
     }
 
     /// Starts a task for a chain: each group has what it is granted as a floor. A task that is to be whole and would not
-    /// be changes nothing.
+    /// be changes nothing. Admission counts the floors over the time of the task, and a task is granted no more than what is
+    /// admitted leaves.
     ///
     /// # Errors
-    /// As [`Engine::plan_chain`]; nothing has changed.
+    /// As [`Engine::plan_chain`], [`Refused::NoTime`] for a task that ends before it begins, and [`Refused::Full`] for a
+    /// group with 32 tasks; nothing has changed.
     pub fn start_chain(&mut self, now: Timestamp, chain: &Chain, task: &ChainTask) -> Result<ChainVerdict, Refused> {
         let plan = self.plan_chain(now, chain, task)?;
-        self.lift(now);
+        if task.until <= task.from {
+            return Err(Refused::NoTime(task.id));
+        }
+        let now = self.lift(now);
+        let kept = |held: &Held| held.task != task.id && now < held.until;
+        let full = |group: &GroupId| {
+            let place = self.place(*group).ok()?;
+            Some(self.slots[place].state.tasks().iter().filter(|held| kept(held)).count() >= MAX_TASKS)
+        };
+        if task.wanted.iter().any(|(group, _)| full(group) == Some(true)) {
+            return Err(Refused::Full(MAX_TASKS));
+        }
         if task.grant == Grant::Atomic && !plan.is_whole() {
             return Ok(ChainVerdict::Refused(plan));
         }
@@ -147,12 +168,31 @@ impl Engine {
                 let (count, from, until) = (step.wanted.min(step.granted), task.from, task.until);
                 let held = Held { task: task.id, count, from, until };
                 let tasks = &mut self.slots[at].state.more.get_or_insert_default().chain;
-                tasks.retain(|held| held.task != task.id && now < held.until);
+                tasks.retain(kept);
                 tasks.push(held);
+                self.plan_chains(now, at);
                 self.due[at] = Timestamp::ZERO;
             }
         }
         Ok(ChainVerdict::Started(plan))
+    }
+
+    /// Ends a task for a chain before its time: its floors are gone, and what they held leaves through each group's
+    /// behaviour. Returns how many groups it held.
+    pub fn end_chain(&mut self, now: Timestamp, task: TaskId) -> usize {
+        let now = self.lift(now);
+        let mut ended = 0;
+        for at in 0..self.slots.len() {
+            if self.slots[at].state.tasks().iter().any(|held| held.task == task) {
+                if let Some(more) = &mut self.slots[at].state.more {
+                    more.chain.retain(|held| held.task != task);
+                }
+                self.due[at] = Timestamp::ZERO;
+                self.plan_chains(now, at);
+                ended += 1;
+            }
+        }
+        ended
     }
 }
 
@@ -188,6 +228,13 @@ impl Drawing<'_> {
             let carries = self.carries.get(&callee).copied().unwrap_or(Milli::ZERO);
             (granted, held_back) = (most.max(before), Some(HeldBack::Callee { callee, carries }));
         }
+        let named = self.task.wanted.iter().any(|(other, _)| *other == group);
+        if named {
+            let (most, over) = self.planned(at, wanted.min(granted), now);
+            if most < wanted.min(granted) {
+                (granted, held_back) = (most.max(before), Some(HeldBack::Admitted(over)));
+            }
+        }
         if granted > before {
             let mut allotment = Allotment::default();
             let (room, of) = self.quotas.room(slot.traffic.tenant);
@@ -204,10 +251,33 @@ impl Drawing<'_> {
                 granted -= missing;
             }
         }
+        if named {
+            let held = self.held(wanted.min(granted));
+            self.engine.add_task(now, at, held, &mut self.added);
+        }
         self.ask(link, granted, before);
         let carries = times(link.per_instance, granted);
         self.carries.insert(group, link.limit.map_or(carries, |limit| limit.min(carries)));
         Ok(ChainStep { group, before, wanted, granted, held_back })
+    }
+
+    fn held(&self, count: u32) -> Held {
+        Held { task: self.task.id, count, from: self.task.from, until: self.task.until }
+    }
+
+    /// Up to how many instances of a service the plan leaves over the time of the task, and which pools say so.
+    fn planned(&self, at: usize, wanted: u32, now: Timestamp) -> (u32, Vec<PoolWitness>) {
+        let over = |count| self.engine.over_with_task(now, at, self.held(count), &self.added);
+        let witness = over(wanted);
+        if witness.is_empty() {
+            return (wanted, witness);
+        }
+        let (mut low, mut high) = (0, wanted);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if over(middle).is_empty() { low = middle } else { high = middle }
+        }
+        (low, witness)
     }
 
     /// How many instances of a service those that it calls carry, and which of them says so.

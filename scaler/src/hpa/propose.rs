@@ -45,8 +45,45 @@ pub struct Pod {
     pub started: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deletion: Deletion,
-    /// What it requests of the metric's resource, in thousandths; `None` where some container has no request.
-    pub request: Option<i64>,
+    /// What it requests of each resource.
+    pub requests: Requests,
+}
+
+/// How many resources a pod's requests are told of.
+pub const RESOURCES: usize = 4;
+
+/// What a pod requests of each resource (CPU, memory, one container's CPU …), in thousandths. Which resource has which
+/// place is the host's choice; a [`Metric`] names the place that it reads.
+///
+/// A request is `None` where some container that the metric counts has none: a utilisation fails then. A pod without the
+/// container that a metric names requests 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Requests([Option<i64>; RESOURCES]);
+
+impl Requests {
+    /// Of the resource at place 0, and of no other.
+    #[must_use]
+    pub const fn of(thousandths: Option<i64>) -> Self {
+        let mut requests = [None; RESOURCES];
+        requests[0] = thousandths;
+        Self(requests)
+    }
+
+    /// These, and so much of the resource at `place`; a place from [`RESOURCES`] on is left out.
+    #[must_use]
+    pub fn with(mut self, place: u8, thousandths: Option<i64>) -> Self {
+        if let Some(held) = self.0.get_mut(usize::from(place)) {
+            *held = thousandths;
+        }
+        self
+    }
+
+    /// What is requested of the resource at `place`.
+    #[must_use]
+    pub fn get(&self, place: u8) -> Option<i64> {
+        self.0.get(usize::from(place)).copied().flatten()
+    }
 }
 
 /// Whether a pod is being deleted.
@@ -97,6 +134,23 @@ pub struct Metric {
     pub kind: Kind,
     /// The target: a whole per cent for utilisation, thousandths for the others.
     pub target: i64,
+    /// Which of the pods' requests a utilisation is taken of: its place in [`Requests`].
+    pub resource: u8,
+}
+
+impl Metric {
+    /// A metric of the resource at place 0.
+    #[must_use]
+    pub const fn new(kind: Kind, target: i64) -> Self {
+        Self { kind, target, resource: 0 }
+    }
+
+    /// The same of the resource at `place`.
+    #[must_use]
+    pub const fn of_resource(mut self, place: u8) -> Self {
+        self.resource = place;
+        self
+    }
 }
 
 /// What kind of measurement a metric is.

@@ -76,7 +76,8 @@ pub(crate) fn tally(
     let by_request = metric.is_utilization();
     let classes = sort_out(doubt, metric.kind, pods, samples, now);
     // Utilisation is over what known pods request; an average is over whatever was measured.
-    let request = |pod: u32| if by_request { pods.get(pod).and_then(|pod| pod.request) } else { Some(1) };
+    let request =
+        |pod: u32| if by_request { pods.get(pod).and_then(|pod| pod.requests.get(metric.resource)) } else { Some(1) };
     let mut tally = Tally { ready: count(classes.ready), ..Tally::default() };
     for sample in samples {
         if classes.ignored.contains(&sample.pod) || classes.unready.contains(&sample.pod) {
@@ -92,7 +93,7 @@ pub(crate) fn tally(
     if tally.counted == 0 {
         return Err(MetricError::NoReadyPods);
     }
-    if by_request && let Some(pod) = pods.0.iter().find(|pod| pod.request.is_none()) {
+    if by_request && let Some(pod) = pods.0.iter().find(|pod| pod.requests.get(metric.resource).is_none()) {
         return Err(MetricError::NoRequest(pod.id));
     }
     for (of, part) in [(&classes.missing, &mut tally.missing), (&classes.unready, &mut tally.unready)] {
@@ -110,6 +111,11 @@ pub(crate) fn tally(
 }
 
 impl Metric {
+    /// Whether it is measured of each pod.
+    pub(crate) fn is_of_pods(&self) -> bool {
+        !matches!(self.kind, Kind::Value | Kind::AverageValue)
+    }
+
     pub(crate) fn is_utilization(&self) -> bool {
         matches!(self.kind, Kind::CpuUtilization | Kind::Utilization)
     }

@@ -40,7 +40,7 @@ impl Semantics {
         let (strategy, behavior) = match self {
             Self::Own(policy) => return policy.clone(),
             Self::Hpa { target, behavior } => {
-                let metric = hpa::Metric { kind: hpa::Kind::AverageValue, target: target.as_thousandths() };
+                let metric = hpa::Metric::new(hpa::Kind::AverageValue, target.as_thousandths());
                 (Strategy::Hpa(Hpa::new(metric)), behavior.clone())
             }
             Self::Kpa(kpa) => (Strategy::Kpa(*kpa), Behavior::default()),

@@ -7,7 +7,7 @@ use super::profile::Timetable;
 use super::{Family, Objective};
 use crate::Timestamp;
 use crate::behavior::{Behavior, Pace};
-use crate::config::{Config, Records, Skip};
+use crate::config::{Config, Records};
 use crate::effect::{Effect, Progress};
 use crate::engine::Engine;
 use crate::error::PolicyError;
@@ -145,9 +145,7 @@ impl Trial<'_> {
             until,
             sample_ms: self.history.step_ms(),
             start_ms: self.objective.start_ms,
-            stop_ms: 0,
-            flap_ms: 0,
-            skip: Skip::Proven,
+            ..Rehearsal::default()
         };
         let report = engine.rehearse(run, world);
         Ok(Outcome {

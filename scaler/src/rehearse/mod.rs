@@ -1,6 +1,7 @@
 //! Rehearsal: what the rules in force will do to a forecast, through the code that decides live.
 
 mod levels;
+mod plant;
 mod stage;
 mod what_if;
 
@@ -9,11 +10,15 @@ pub use what_if::WhatIf;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use smallvec::SmallVec;
+
 use crate::Timestamp;
 use crate::config::{Records, Skip};
 use crate::engine::{Engine, Move};
+use crate::hpa::{PodSample, Pods, ReadyCondition, Requests};
 use crate::id::{GroupId, MetricId, PoolId};
 use crate::num::Milli;
+use crate::reason::Reason;
 
 use levels::Levels;
 use stage::perform;
@@ -23,6 +28,39 @@ use stage::perform;
 pub trait World {
     /// What a metric of a group would read at `at`, with `ready` instances serving; `None` for a missing sample.
     fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli>;
+
+    /// What a metric of a group would read of each instance that serves at `at`: samples go into `samples`, in the order of
+    /// the instances' ids. Asked of rules that look at instances one by one ([`strategy::Hpa`](crate::strategy::Hpa) of a
+    /// metric of pods), of which the rehearsal makes each: those that are starting are there, and not ready.
+    ///
+    /// Unless a world says otherwise, each reads what [`World::measure`] says, over the last quarter of a minute.
+    fn measure_pods(
+        &mut self,
+        at: Timestamp,
+        group: GroupId,
+        metric: MetricId,
+        pods: Pods<'_>,
+        samples: &mut Vec<PodSample>,
+    ) {
+        let serving = || pods.0.iter().filter(|pod| matches!(pod.ready, ReadyCondition::Ready(_)));
+        let ready = u32::try_from(serving().count()).unwrap_or(u32::MAX);
+        let Some(value) = self.measure(at, group, metric, ready).map(Milli::as_thousandths) else { return };
+        samples.extend(serving().map(|pod| PodSample { pod: pod.id, value, at, window_ms: 15_000 }));
+    }
+
+    /// What each instance of a group requests; 1 of the resource at place 0 unless a world says otherwise, so that a
+    /// utilisation of 0.62 is 62 %.
+    fn requests(&mut self, group: GroupId) -> Requests {
+        let _ = group;
+        Requests::of(Some(1_000))
+    }
+
+    /// With how many instances a group begins, all of them serving, and without a memory of what was before; `None` for as it
+    /// is.
+    fn start_size(&mut self, group: GroupId) -> Option<u32> {
+        let _ = group;
+        None
+    }
 
     /// How many instances the group would need at `at`.
     fn needed(&mut self, at: Timestamp, group: GroupId) -> u32;
@@ -34,8 +72,42 @@ pub trait World {
     }
 }
 
+/// Whether a rehearsal keeps a [`Row`] for each change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Timeline {
+    /// It keeps none.
+    #[default]
+    None,
+    /// It keeps one for each tick after which a group has other numbers than before.
+    Rows,
+}
+
+/// How one group stands after a tick of a rehearsal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The tick.
+    pub at: Timestamp,
+    /// The group.
+    pub group: GroupId,
+    /// The instances that serve.
+    pub ready: u32,
+    /// The instances that are starting.
+    pub starting: u32,
+    /// The instances that are wanted: the target.
+    pub wanted: u32,
+    /// The instances that the load needs, by [`World::needed`].
+    pub needed: u32,
+    /// What the last change of the target was bound by; `None` before the first.
+    pub reason: Option<Reason>,
+    /// How many instances the group has of each pool, starting ones included.
+    pub pools: SmallVec<[(PoolId, u32); 2]>,
+    /// The instance-milliseconds by which the group was short so far: times what an instance carries, the load that was not
+    /// served.
+    pub short_instance_ms: u128,
+}
+
 /// How a rehearsal runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rehearsal {
     /// The first instant.
     pub from: Timestamp,
@@ -51,6 +123,8 @@ pub struct Rehearsal {
     pub flap_ms: u64,
     /// Whether decisions that cannot come out differently are passed over; the report is the same.
     pub skip: Skip,
+    /// Whether the report has a timeline.
+    pub timeline: Timeline,
 }
 
 /// What a rehearsal came to.
@@ -70,6 +144,11 @@ pub struct Report {
     pub cancelled: u64,
     /// The time, in ms over all groups, for which fewer instances served than were needed.
     pub shortage_ms: u64,
+    /// The instance-milliseconds, over all groups, by which fewer served than were needed: times what an instance carries,
+    /// the load that was not served.
+    pub short_instance_ms: u128,
+    /// One row for each change, where [`Timeline::Rows`] was asked for: group by group where groups were rehearsed apart.
+    pub timeline: Vec<Row>,
     /// What each pool lent.
     pub pools: Vec<PoolUse>,
 }
@@ -146,7 +225,7 @@ impl Engine {
             let part = perform(self.fork(from..until, run), run, world, &mut levels);
             whole = Some(match whole {
                 None => part,
-                Some(sum) => sum.plus(&part),
+                Some(sum) => sum.plus(part),
             });
         }
         let mut whole = whole.filter(|_| levels.never_short(self))?;
@@ -161,7 +240,7 @@ impl Engine {
         fork.due = self.due[places].to_vec();
         for slot in &mut fork.slots {
             slot.record = None;
-            // The world tells of groups, not of the instances that will stand in them.
+            // The rehearsal makes instances of its own.
             slot.fleet = None;
         }
         fork.draining = fork.slots.iter().filter(|slot| slot.state.is_draining()).count();
@@ -184,15 +263,28 @@ impl Engine {
 
 impl Report {
     /// What two casts came to that did not meet. The peaks are still to be found.
-    fn plus(mut self, other: &Self) -> Self {
-        let Self { changes, flaps, launched, released, cancelled, shortage_ms, pools, ticks: _ } = other;
+    fn plus(mut self, other: Self) -> Self {
+        let Self {
+            changes,
+            flaps,
+            launched,
+            released,
+            cancelled,
+            shortage_ms,
+            short_instance_ms,
+            timeline,
+            pools,
+            ticks: _,
+        } = other;
         self.changes += changes;
         self.flaps += flaps;
         self.launched += launched;
         self.released += released;
         self.cancelled += cancelled;
         self.shortage_ms += shortage_ms;
-        for (sum, pool) in self.pools.iter_mut().zip(pools) {
+        self.short_instance_ms += short_instance_ms;
+        self.timeline.extend(timeline);
+        for (sum, pool) in self.pools.iter_mut().zip(&pools) {
             sum.instance_ms += pool.instance_ms;
         }
         self
@@ -253,7 +345,7 @@ mod tests {
             start_ms: 40_000,
             stop_ms: 20_000,
             flap_ms: 600_000,
-            skip: Skip::Proven,
+            ..Rehearsal::default()
         };
         let ample = engine(100_000);
         let together = ample.rehearse_together(run, &mut Load);

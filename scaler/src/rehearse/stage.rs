@@ -3,11 +3,16 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{Levels, PoolUse, Rehearsal, Report, World};
+use super::plant::Plant;
+use super::{Levels, PoolUse, Rehearsal, Report, Row, Timeline, World};
 use crate::Timestamp;
 use crate::effect::{Effect, Progress, Request, RequestKind};
 use crate::engine::Engine;
+use crate::group::{Rule, RuleKind};
+use crate::hpa::{Pod, PodSample, Pods};
 use crate::id::{GroupId, PoolId, RequestId};
+use crate::reason::Reason;
+use crate::strategy::Strategy;
 
 /// What the rehearsed host has been asked and not yet done: both delays are constant, so that both lines stay in order.
 #[derive(Debug, Default)]
@@ -17,13 +22,21 @@ struct Cloud {
 }
 
 /// What is watched of one group.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Watch {
     group: GroupId,
-    short_since: Option<Timestamp>,
     needed: u32,
+    /// By how many it is short, and since when that has been counted.
+    short: u32,
+    counted: Timestamp,
+    short_instance_ms: u128,
     /// The last change of target, and whether it grew.
     moved: Option<(Timestamp, bool)>,
+    /// Its instances, where a rule looks at them.
+    plant: Option<Plant>,
+    reason: Option<Reason>,
+    /// Ready, starting, wanted and needed in the last row.
+    row: Option<(u32, u32, u32, u32)>,
 }
 
 struct Stage<'w, W> {
@@ -34,11 +47,31 @@ struct Stage<'w, W> {
     watches: Vec<Watch>,
     levels: &'w mut Levels,
     report: Report,
+    pods: Vec<Pod>,
+    samples: Vec<PodSample>,
 }
 
 /// Plays `engine` through a rehearsal.
-pub(super) fn perform<W: World>(engine: Engine, run: Rehearsal, world: &mut W, levels: &mut Levels) -> Report {
-    let watches = engine.groups().map(|group| Watch { group, short_since: None, needed: 0, moved: None }).collect();
+pub(super) fn perform<W: World>(mut engine: Engine, run: Rehearsal, world: &mut W, levels: &mut Levels) -> Report {
+    engine.effects.clear();
+    engine.unasked_from = RequestId(engine.next_request);
+    for place in 0..engine.slots.len() {
+        if let Some(size) = world.start_size(engine.slots[place].id()) {
+            engine.begin_with(run.from, place, size);
+        }
+    }
+    let watches = engine.slots.iter().map(|slot| Watch {
+        group: slot.id(),
+        needed: 0,
+        short: 0,
+        counted: run.from,
+        short_instance_ms: 0,
+        moved: None,
+        plant: slot.group.reads_pods().then(Plant::default),
+        reason: None,
+        row: None,
+    });
+    let watches = watches.collect();
     let span = u128::from(run.until.millis_since(run.from));
     let pools = engine.ledger.accounts.iter().map(|account| PoolUse {
         pool: account.pool.id,
@@ -47,7 +80,8 @@ pub(super) fn perform<W: World>(engine: Engine, run: Rehearsal, world: &mut W, l
         price: account.pool.price,
     });
     let report = Report { pools: pools.collect(), ..Report::default() };
-    let mut stage = Stage { engine, world, run, cloud: Cloud::default(), watches, levels, report };
+    let (cloud, pods, samples) = (Cloud::default(), Vec::new(), Vec::new());
+    let mut stage = Stage { engine, world, run, cloud, watches, levels, report, pods, samples };
     stage.take_over();
     stage.play();
     stage.report
@@ -56,15 +90,25 @@ pub(super) fn perform<W: World>(engine: Engine, run: Rehearsal, world: &mut W, l
 impl<W: World> Stage<'_, W> {
     /// What was asked of the real cloud before the fork is done by the rehearsed one, as if asked at the start.
     fn take_over(&mut self) {
-        self.engine.effects.clear();
         let Rehearsal { from, start_ms, stop_ms, .. } = self.run;
-        self.engine.unasked_from = RequestId(self.engine.next_request);
+        let long_ago = Timestamp::from_millis(from.as_millis().saturating_sub(DAY_MS));
+        for (watch, slot) in self.watches.iter_mut().zip(&self.engine.slots) {
+            for held in &slot.holdings {
+                if let Some(plant) = &mut watch.plant {
+                    plant.launch((held.pool, None), held.ready, long_ago, long_ago);
+                }
+            }
+        }
         let open: Vec<(RequestId, Request)> = self.engine.requests().map(|(id, request)| (id, *request)).collect();
         for (id, request) in open {
             match request.kind {
                 RequestKind::Launch => {
                     let total = request.came.done + request.starting();
-                    self.cloud.launches.push_back((from.after_millis(start_ms), id, total));
+                    let ready_at = from.after_millis(start_ms);
+                    self.cloud.launches.push_back((ready_at, id, total));
+                    if let Some(plant) = self.plant(request.group) {
+                        plant.launch((request.pool, Some(id)), request.starting(), from, ready_at);
+                    }
                     self.stop(from, id, request.leaving());
                 }
                 RequestKind::Release => {
@@ -72,6 +116,11 @@ impl<W: World> Stage<'_, W> {
                 }
             }
         }
+    }
+
+    fn plant(&mut self, group: GroupId) -> Option<&mut Plant> {
+        let at = self.watches.binary_search_by_key(&group, |watch| watch.group).ok()?;
+        self.watches[at].plant.as_mut()
     }
 
     /// Instances of a launch that was cancelled are gone at once: they have not begun to serve.
@@ -102,15 +151,15 @@ impl<W: World> Stage<'_, W> {
             self.report.ticks += 1;
             self.note_moves(tick_at);
             self.take_effects(tick_at);
+            self.obey(tick_at);
+            self.note_rows(tick_at);
             tick += 1;
             self.levels.note(&self.engine, tick);
             tick_at = self.engine.next_tick.max(tick_at.after_millis(1));
         }
         self.obey(until);
-        for watch in &self.watches {
-            if let Some(since) = watch.short_since {
-                self.report.shortage_ms += until.millis_since(since);
-            }
+        for watch in &mut self.watches {
+            watch.count(until, watch.short, &mut self.report);
         }
     }
 
@@ -151,13 +200,27 @@ impl<W: World> Stage<'_, W> {
                 if group_of.is_computed(metric) {
                     continue;
                 }
+                let plant = self.watches.get(place).and_then(|watch| watch.plant.as_ref());
+                let of_pods = |rule: &Rule| {
+                    let same = matches!(rule.kind, RuleKind::Metric(id, _) if id == metric);
+                    same && matches!(rule.strategy(), Some(Strategy::Hpa(hpa)) if hpa.metric.is_of_pods())
+                };
+                if let Some(plant) = plant.filter(|_| group_of.policy().rules.iter().any(of_pods)) {
+                    let requests = self.world.requests(group);
+                    plant.pods(at, requests, &mut self.pods);
+                    self.samples.clear();
+                    self.world.measure_pods(at, group, metric, Pods(&self.pods), &mut self.samples);
+                    self.engine.handle_pods(at, group, at, &self.pods);
+                    self.engine.handle_pod_samples(at, group, metric, at, &self.samples);
+                    continue;
+                }
                 let value = self.world.measure(at, group, metric, ready);
                 self.engine.take_sample(at, place, index, at, value);
             }
             let needed = self.world.needed(at, group);
             if let Some(watch) = self.watches.get_mut(place) {
                 watch.needed = needed;
-                note_shortage(watch, at, ready, &mut self.report);
+                watch.count(at, needed.saturating_sub(ready), &mut self.report);
             }
         }
     }
@@ -166,7 +229,34 @@ impl<W: World> Stage<'_, W> {
         let Some(place) = group.and_then(|group| self.engine.place(group).ok()) else { return };
         let ready = self.engine.slots[place].inputs().ready;
         if let Some(watch) = self.watches.get_mut(place) {
-            note_shortage(watch, at, ready, &mut self.report);
+            watch.count(at, watch.needed.saturating_sub(ready), &mut self.report);
+        }
+    }
+
+    fn note_rows(&mut self, at: Timestamp) {
+        if self.run.timeline == Timeline::None {
+            return;
+        }
+        for (watch, slot) in self.watches.iter_mut().zip(&self.engine.slots) {
+            let inputs = slot.inputs();
+            let (ready, starting, wanted) = (inputs.ready, inputs.starting, slot.state.target());
+            let row = (ready, starting, wanted, watch.needed);
+            if watch.row == Some(row) {
+                continue;
+            }
+            watch.row = Some(row);
+            watch.count(at, watch.short, &mut self.report);
+            self.report.timeline.push(Row {
+                at,
+                group: watch.group,
+                ready,
+                starting,
+                wanted,
+                needed: watch.needed,
+                reason: watch.reason,
+                pools: slot.holdings.iter().map(|held| (held.pool, held.wanted())).collect(),
+                short_instance_ms: watch.short_instance_ms,
+            });
         }
     }
 
@@ -184,6 +274,7 @@ impl<W: World> Stage<'_, W> {
                 self.report.flaps += 1;
             }
             watch.moved = Some((now, grew));
+            watch.reason = Some(step.reason);
         }
         if self.watches.len() != self.engine.slots.len() {
             let engine = &self.engine;
@@ -195,14 +286,18 @@ impl<W: World> Stage<'_, W> {
         let left = u128::from(self.run.until.millis_since(now));
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Launch { request, pool, count, .. } => {
+                Effect::Launch { request, group, pool, count, .. } => {
                     self.report.launched += u64::from(count);
-                    self.cloud.launches.push_back((now.after_millis(self.run.start_ms), request, count));
+                    let ready_at = now.after_millis(self.run.start_ms);
+                    self.cloud.launches.push_back((ready_at, request, count));
+                    if let Some(plant) = self.plant(group) {
+                        plant.launch((pool, Some(request)), count, now, ready_at);
+                    }
                     if let Some(place) = self.report.pools.iter().position(|held| held.pool == pool) {
                         self.report.pools[place].instance_ms += left * u128::from(count);
                     }
                 }
-                Effect::Cancel { request, keep, .. } => {
+                Effect::Cancel { request, group, keep, .. } => {
                     let at = self.cloud.launches.partition_point(|(_, id, _)| *id < request);
                     if let Some((_, id, total)) = self.cloud.launches.get_mut(at)
                         && *id == request
@@ -211,11 +306,17 @@ impl<W: World> Stage<'_, W> {
                         *total = keep;
                     }
                     let leaving = self.engine.requests.get(&request).map_or(0, Request::leaving);
+                    if let Some(plant) = self.plant(group) {
+                        plant.cancel(request, leaving);
+                    }
                     self.stop(now, request, leaving);
                 }
                 Effect::Release { request, group, pool, count } => {
                     self.report.released += u64::from(count);
                     self.cloud.releases.push_back((now.after_millis(self.run.stop_ms), request, count, pool));
+                    if let Some(plant) = self.plant(group) {
+                        plant.release(pool, count, now);
+                    }
                     self.look(now, Some(group));
                 }
             }
@@ -223,13 +324,18 @@ impl<W: World> Stage<'_, W> {
     }
 }
 
-fn note_shortage(watch: &mut Watch, at: Timestamp, ready: u32, report: &mut Report) {
-    match (ready < watch.needed, watch.short_since) {
-        (true, None) => watch.short_since = Some(at),
-        (false, Some(since)) => {
-            report.shortage_ms += at.millis_since(since);
-            watch.short_since = None;
+impl Watch {
+    /// Counts the shortage up to `at`, from when on the group is short by `short`.
+    fn count(&mut self, at: Timestamp, short: u32, report: &mut Report) {
+        if self.short > 0 {
+            let span = at.millis_since(self.counted);
+            let missing = u128::from(self.short) * u128::from(span);
+            report.shortage_ms += span;
+            report.short_instance_ms += missing;
+            self.short_instance_ms += missing;
         }
-        (true, Some(_)) | (false, None) => {}
+        (self.short, self.counted) = (short, at.max(self.counted));
     }
 }
+
+const DAY_MS: u64 = 86_400_000;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tenon_scaler::hpa::{
     Bound, Deletion, Event, Events, Kind, Measured, Metric, Outcome, Phase, Pod, PodSample, Pods, Policy, PolicyKind,
-    ReadyCondition, Recommendation, Rules, Select, Spec, State, Tolerance, View, classify, limit_by_policies,
+    ReadyCondition, Recommendation, Requests, Rules, Select, Spec, State, Tolerance, View, classify, limit_by_policies,
     limit_default, propose, rate_limit, reconcile, stabilize_behavior, stabilize_default,
 };
 use tenon_scaler::{Direction, Timestamp};
@@ -191,7 +191,7 @@ fn replica_calculator(case: &Value) {
                 },
                 started: Some(started),
                 deletion: deletion(&pod["deleting"]),
-                request: pod["request_milli_per_container"].as_i64().map(|request| request * whole_pod),
+                requests: Requests::of(pod["request_milli_per_container"].as_i64().map(|request| request * whole_pod)),
             }
         })
         .collect();
@@ -226,7 +226,7 @@ fn replica_calculator(case: &Value) {
     let current = count(&case["current_replicas"]);
     let view = View { spec_replicas: current, status_replicas: current, pods: Pods(&pods), measured: &[measured] };
     let spec = Spec { tolerance: tolerance(&case["tolerance"]), ..spec(case) };
-    let outcome = propose(&spec, &Metric { kind, target: target(metric) }, measured, &view, NOW);
+    let outcome = propose(&spec, &Metric::new(kind, target(metric)), measured, &view, NOW);
     if let Some(text) = expect["error_contains"].as_str() {
         let error = outcome.unwrap_err().to_string();
         assert!(error.contains(text) || same_meaning(&error, text), "{error:?}, not {text:?}");
@@ -277,7 +277,7 @@ fn classify_pods(case: &Value) {
                 },
                 started: ago(&pod["age_s"]),
                 deletion: deletion(&pod["deleting"]),
-                request: None,
+                requests: Requests::default(),
             }
         })
         .collect();
@@ -330,17 +330,15 @@ fn whole_pass(case: &Value) {
                 },
                 started: Some(started),
                 deletion: deletion(&pod["deleting"]),
-                request: pod["request_milli"].as_i64(),
+                requests: Requests::of(pod["request_milli"].as_i64()),
             }
         })
         .collect();
     let failing: Vec<&str> =
         case["failing_sources"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     let specs = case["metrics"].as_array().unwrap();
-    let metrics: Vec<Metric> = specs
-        .iter()
-        .map(|metric| Metric { kind: kind(metric).unwrap_or(Kind::Value), target: target(metric) })
-        .collect();
+    let metrics: Vec<Metric> =
+        specs.iter().map(|metric| Metric::new(kind(metric).unwrap_or(Kind::Value), target(metric))).collect();
     let samples: Vec<Vec<PodSample>> = metrics
         .iter()
         .map(|metric| {

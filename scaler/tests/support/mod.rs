@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use jiff::civil::time;
-use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Select};
+use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, PolicyKind, ReadyCondition, Requests, Select};
 use tenon_scaler::strategy::{
     Adjust, Band, Change, Guard, Hpa, Kpa, QueueLength, Steps, Strategy, Target, Threshold, Trigger,
 };
@@ -347,7 +347,7 @@ pub(crate) fn pods(dice: &mut Dice, now: Timestamp) -> Vec<Pod> {
         },
         started: (dice.below(6) > 0).then(|| before(dice)),
         deletion: if dice.below(9) == 0 { Deletion::Begun } else { Deletion::None },
-        request: (dice.below(15) > 0).then_some(1_000),
+        requests: Requests::of((dice.below(15) > 0).then_some(1_000)),
     };
     (0..dice.small(8)).map(|id| pod(id, dice)).collect()
 }
@@ -367,7 +367,7 @@ pub(crate) fn serving(now: Timestamp) -> Pod {
         ready: ReadyCondition::Ready(since),
         started: Some(since),
         deletion: Deletion::None,
-        request: Some(1_000),
+        requests: Requests::of(Some(1_000)),
     }
 }
 
@@ -379,7 +379,7 @@ fn strategy(dice: &mut Dice) -> Strategy {
         0 => {
             let target = if matches!(kind, Kind::CpuUtilization | Kind::Utilization) { 60 } else { 900 };
             let guard = dice.pick(&[Guard::On, Guard::On, Guard::Off]);
-            Strategy::Hpa(Hpa { guard, ..Hpa::new(hpa::Metric { kind, target }) })
+            Strategy::Hpa(Hpa { guard, ..Hpa::new(hpa::Metric::new(kind, target)) })
         }
         1 => Strategy::Kpa(Kpa {
             sample_ms: 5_000,
