@@ -84,10 +84,13 @@ fn router(count: usize) -> Router {
     router
 }
 
+/// A read by the row that is held.
+const fn read_of(repo: u64) -> ReadRequest {
+    ReadRequest::linearizable(RepoId(repo), Ask(1)).freshness(Freshness::BoundedStale { age_ms: 1_000_000 })
+}
+
 fn decide(router: &mut Router, repo: u64) -> u64 {
-    let request =
-        ReadRequest::linearizable(RepoId(repo), Ask(1)).freshness(Freshness::BoundedStale { age_ms: 1_000_000 });
-    match router.route_read(NOW, &request) {
+    match router.route_read(NOW, &read_of(repo)) {
         Ok(ReadStep::Serve(route)) => u64::from(route.node.0),
         Ok(ReadStep::First(_)) | Err(_) => u64::MAX,
     }
@@ -102,6 +105,29 @@ fn reads(router: &mut Router, count: u64, batch: usize, next: impl Fn(u64, u64) 
         assert!(last != u64::MAX, "every read is served");
     }
     black_box(last);
+    batch
+}
+
+/// So many reads come at once.
+const MANY: usize = 64;
+
+/// Reads of independent random repositories, which come together.
+fn reads_together(
+    router: &mut Router,
+    count: u64,
+    batch: usize,
+    steps: &mut Vec<Result<ReadStep, tenon_quorum::Refusal>>,
+) -> usize {
+    let mut requests = [ReadRequest::linearizable(RepoId(0), Ask(1)); MANY];
+    for from in (0..batch as u64).step_by(MANY) {
+        for (i, request) in (from..).zip(&mut requests) {
+            *request = read_of(independent(i, 0) % count);
+        }
+        steps.clear();
+        router.route_many(NOW, &requests, steps);
+        assert!(steps.iter().all(|step| matches!(step, Ok(ReadStep::Serve(_)))), "every read is served");
+        black_box(&steps);
+    }
     batch
 }
 
@@ -146,6 +172,19 @@ fn read_rows(scale: Scale, out: &mut Vec<Row>) {
     beside("independent", interleave(7, ours, || lookups(&bare, total, batch, independent)));
     let ours = || reads(&mut router, total, batch, dependent);
     beside("dependent", interleave(7, ours, || lookups(&bare, total, batch, dependent)));
+    let mut steps = Vec::with_capacity(MANY);
+    let ours = || reads_together(&mut router, total, batch, &mut steps);
+    let pair = interleave(7, ours, || lookups(&bare, total, batch, independent));
+    out.push(
+        Row::new(
+            format!("read decision, {MANY} at a time (route_many)"),
+            pair.subject_ns,
+            "ns",
+            Bound::RatioAtMost(1.0),
+        )
+        .beside("bare lookup of 32-byte rows, one by one", pair.peer_ns, pair.ratio)
+        .note(format!("{count} repositories, independent random ids")),
+    );
     let spent = allocations(|| {
         reads(&mut router, total, 1_000, independent);
     });

@@ -31,7 +31,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// `stripes` routers (at least one), each with `config`; limits hold for each of them.
+    /// `stripes` routers (at least one), each with `config`; limits hold for each of them. Some 32 stripes for each
+    /// thread are a good number: two threads meet in one of n with chance 1/n, and a stripe costs a few kilobytes.
     #[must_use]
     pub fn new(config: &Config, stripes: u32) -> Self {
         let seeded = |stripe: u32| {

@@ -12,7 +12,8 @@ use tenon_quorum::{
 use super::{Mix, NOW, mix, row};
 use crate::{Bound, Row, Scale, interleave, median_ns};
 
-const STRIPES: u32 = 16;
+/// Two threads meet in one of n stripes with chance 1/n, and whoever waits for a lock waits for a whole decision.
+const STRIPES: u32 = 64;
 
 type Papaya = papaya::HashMap<u64, [u64; 4], BuildHasherDefault<Mix>>;
 type Dash = dashmap::DashMap<u64, [u64; 4], BuildHasherDefault<Mix>>;
