@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use tenon_refslog::{
     ChecksumKey, Command, Config, LineageId, Log, LogConfig, Mode, ObjectFormat, ObjectId, Old, Piece, Plan,
-    Reconciler, Record, RefName, Refs, Segment, Sketch, Snapshot, Transaction, Value, ValueRef, Version, compact, git,
+    Reconciler, Record, RefName, Refs, Segment, Sketch, Snapshot, Tip, Transaction, Value, ValueRef, Version, compact,
+    git,
 };
 
 use crate::{Bound, Row, Scale, bytes_held, median_ns};
@@ -79,7 +80,9 @@ pub fn rows(scale: Scale) -> Vec<Row> {
     let snapshot = refs.snapshot();
     rows.extend(snapshot_rows(&refs, &snapshot, &mut chance));
     rows.extend(log_bytes(&mut chance));
+    rows.push(payload_row(&mut chance));
     rows.extend(transactions(scale, &mut chance));
+    rows.extend(tip_rows(&snapshot, &refs, &mut chance));
     rows.extend(compaction(scale, &refs, &snapshot, &mut chance));
     rows.push(checksum_row(&mut chance));
     rows.extend(sketch_rows(&mut chance));
@@ -159,6 +162,60 @@ fn log_bytes(chance: &mut Chance) -> Vec<Row> {
         Row::new("log, bytes a change, forward-only", forward, "bytes", Bound::AtMost(33.0))
             .note("10 changes a transaction, whole checksum in each, frame excluded"),
         Row::new("log, bytes a change, invertible", invertible, "bytes", Bound::AtMost(54.0)).note("updates"),
+    ]
+}
+
+/// What a payload adds to a record beyond its own bytes: who, when and by which push, in 48 bytes.
+fn payload_row(chance: &mut Chance) -> Row {
+    let refs = state(1_000, chance);
+    let plain = record(&refs, &updates(&refs, 0..10, chance));
+    let payload = [7_u8; 48];
+    let laden = plain.clone().with_payload(payload).expect("a short one");
+    let added = real(laden.encode().len() - plain.encode().len()) - real(payload.len());
+    Row::new("payload of 48 bytes, bytes beside it", added, "bytes", Bound::AtMost(2.0))
+        .note("its length; read back whole")
+}
+
+/// Admission by a snapshot that was just opened, as by a process that starts for one push.
+fn tip_rows(snapshot: &Snapshot, refs: &Refs, chance: &mut Chance) -> Vec<Row> {
+    let bytes = snapshot.as_bytes().clone();
+    let fresh = || {
+        let snapshot = Snapshot::open(bytes.clone()).expect("a good file");
+        Tip::new(config(), snapshot).expect("of this format")
+    };
+    let transactions: Vec<Transaction> = (0..100)
+        .map(|_| {
+            let mut picks: Vec<usize> = (0..10).map(|_| chance.below(refs.len())).collect();
+            picks.sort_unstable();
+            picks.dedup();
+            updates(refs, picks.into_iter(), chance)
+        })
+        .collect();
+    let open = median_ns(51, || {
+        for _ in 0..20 {
+            black_box(fresh());
+        }
+        20
+    });
+    let cold = median_ns(11, || {
+        for transaction in &transactions {
+            let _ = black_box(fresh().admit(transaction).expect("it fits"));
+        }
+        transactions.len()
+    });
+    let tip = fresh();
+    let warm = median_ns(11, || {
+        for transaction in &transactions {
+            let _ = black_box(tip.admit(transaction).expect("it fits"));
+        }
+        transactions.len()
+    });
+    let note = format!("{} k refs; computes only", refs.len() / 1_000);
+    vec![
+        Row::new("admission over a snapshot, open", open / 1e3, "µs", Bound::AtMost(10.0)).note(note.clone()),
+        Row::new("ten updates admitted over a snapshot just opened", cold / 1e3, "µs", Bound::AtMost(100.0))
+            .note(format!("{note}; about one block a ref, each checksummed")),
+        Row::new("ten updates admitted over a snapshot read before", warm / 1e3, "µs", Bound::AtMost(50.0)).note(note),
     ]
 }
 

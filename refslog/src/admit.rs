@@ -16,7 +16,7 @@ use crate::refs::Refs;
 use crate::transaction::{Action, Command, Deref, Transaction};
 use crate::verdict::{Admitted, Reason, Refused, Verdict};
 
-pub(crate) use source::Source;
+pub(crate) use source::{Around, Source};
 
 impl Refs {
     /// Asks what a transaction would do, by the rules of `git update-ref`. Changes nothing.

@@ -27,12 +27,26 @@ impl Value {
         }
     }
 
+    pub(crate) const fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Direct(target) => Some(target),
+            Self::Symbolic(_) => None,
+        }
+    }
+
     /// The ref that a symbolic ref names.
     #[must_use]
     pub const fn target_name(&self) -> Option<&RefName> {
         match self {
             Self::Direct(_) => None,
             Self::Symbolic(name) => Some(name),
+        }
+    }
+
+    /// An id without a peeled one is no tag.
+    pub(crate) fn know_peel(&mut self) {
+        if let Self::Direct(target) = self {
+            target.looked_at = LookedAt::Yes;
         }
     }
 
@@ -71,19 +85,55 @@ impl fmt::Display for Value {
     }
 }
 
+/// What is known of the object at the end of a chain of tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peel {
+    /// Nobody has looked whether the object is an annotated tag: so it is where an id came with a push.
+    Unknown,
+    /// The object is no annotated tag.
+    NotATag,
+    /// It is one, and leads to this object.
+    To(ObjectId),
+}
+
 /// An object and, for an annotated tag, the object at the end of its chain of tags, if known.
 ///
-/// The peeled id is derived from the object, so it counts neither for equality nor for the checksum.
+/// What an object peels to is derived from it, so it counts neither for equality nor for the checksum. It can be told later:
+/// [`Refs::handle_peeled`](crate::Refs::handle_peeled).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "TargetParts", into = "TargetParts"))]
 pub struct Target {
     id: ObjectId,
+    looked_at: LookedAt,
     /// Boxed: few refs are annotated tags.
     peeled: Option<Box<ObjectId>>,
 }
 
+/// Whether it is known what kind of object an id names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LookedAt {
+    No,
+    Yes,
+}
+
 impl Target {
+    /// An object that is known to be no annotated tag.
+    #[must_use]
+    pub const fn not_a_tag(id: ObjectId) -> Self {
+        Self { id, looked_at: LookedAt::Yes, peeled: None }
+    }
+
+    /// What is known of what the object peels to.
+    #[must_use]
+    pub fn peel(&self) -> Peel {
+        match (&self.peeled, self.looked_at) {
+            (Some(id), _) => Peel::To(**id),
+            (None, LookedAt::Yes) => Peel::NotATag,
+            (None, LookedAt::No) => Peel::Unknown,
+        }
+    }
+
     /// An annotated tag and the object that it peels to.
     ///
     /// # Errors
@@ -92,7 +142,7 @@ impl Target {
         if id.format() != peeled.format() {
             return Err(MixedFormats);
         }
-        Ok(Self { id, peeled: Some(Box::new(peeled)) })
+        Ok(Self { id, looked_at: LookedAt::Yes, peeled: Some(Box::new(peeled)) })
     }
 
     /// The object.
@@ -114,7 +164,7 @@ impl Target {
 
 impl From<ObjectId> for Target {
     fn from(id: ObjectId) -> Self {
-        Self { id, peeled: None }
+        Self { id, looked_at: LookedAt::No, peeled: None }
     }
 }
 
@@ -137,12 +187,15 @@ impl Hash for Target {
 struct TargetParts {
     id: ObjectId,
     peeled: Option<ObjectId>,
+    /// Of an object without a peeled id: it is known to be no tag.
+    #[serde(default)]
+    not_a_tag: bool,
 }
 
 #[cfg(feature = "serde")]
 impl From<Target> for TargetParts {
     fn from(target: Target) -> Self {
-        Self { id: target.id, peeled: target.peeled() }
+        Self { id: target.id, peeled: target.peeled(), not_a_tag: target.peel() == Peel::NotATag }
     }
 }
 
@@ -153,6 +206,7 @@ impl TryFrom<TargetParts> for Target {
     fn try_from(parts: TargetParts) -> Result<Self, MixedFormats> {
         match parts.peeled {
             Some(peeled) => Self::peeled_to(parts.id, peeled),
+            None if parts.not_a_tag => Ok(Self::not_a_tag(parts.id)),
             None => Ok(Self::from(parts.id)),
         }
     }
@@ -238,6 +292,13 @@ impl Change {
     #[must_use]
     pub const fn new_value(&self) -> Option<&Value> {
         self.new.as_ref()
+    }
+
+    /// A new id without a peeled one is no tag.
+    pub(crate) fn know_peel(&mut self) {
+        if let Some(value) = &mut self.new {
+            value.know_peel();
+        }
     }
 
     /// Whether the ref is known to hold after what it held before.

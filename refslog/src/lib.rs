@@ -135,10 +135,11 @@ mod snapshot;
 mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod tip;
 mod transaction;
 mod verdict;
 
-pub use change::{Change, MixedFormats, Old, Target, Value};
+pub use change::{Change, MixedFormats, Old, Peel, Target, Value};
 pub use codec::error::{DecodeError, DecodeErrorKind};
 pub use codec::frame::Records;
 pub use compact::{CompactError, Mode, Segment, SegmentError, compact, compact_segments};
@@ -146,17 +147,18 @@ pub use config::{Config, ConfigBuilder, ConfigError, DfPolicy, HeadDeletion, Roo
 pub use digest::{Checksum, ChecksumKey};
 pub use id::{LineageId, Point, Version};
 pub use log::{
-    Absorbed, Folded, Log, LogConfig, LogConfigBuilder, LogConfigError, LogError, Piece, PinId, ReplicaId, Standing,
-    Taken, Touched,
+    Absorbed, Folded, Kept, KeptReason, Log, LogConfig, LogConfigBuilder, LogConfigError, LogError, Piece, PinId,
+    ReplicaId, Standing, Taken, Touched, Undo,
 };
 pub use name::{NameError, OneLevel, RefName};
 pub use oid::{ObjectFormat, ObjectId, OidError};
 pub use plan::{Extent, PieceKind, Plan, Stretch};
 pub use reconcile::{Agreement, Bisection, diff};
-pub use record::{Form, MalformedChanges, Record};
+pub use record::{Form, MalformedChanges, PayloadTooLong, Record};
 pub use refs::{Refs, RefsError};
 pub use replay::{ReplayError, Replayed};
 pub use sketch::{Cell, Difference, EntryId, Reconciler, Sketch, SketchError};
-pub use snapshot::{MergeError, RestoreError, Snapshot, ValueRef};
+pub use snapshot::{InstallError, MergeError, RestoreError, Snapshot, ValueRef};
+pub use tip::{AdmitError, Tip};
 pub use transaction::{Action, Command, Deref, Transaction};
 pub use verdict::{Admitted, Reason, Refused, Verdict};

@@ -5,6 +5,7 @@ mod error;
 mod history;
 mod needs;
 mod piece;
+mod undo;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -20,6 +21,7 @@ pub use error::LogError;
 pub use history::Touched;
 pub use needs::{PinId, ReplicaId, Standing};
 pub use piece::Piece;
+pub use undo::{Kept, KeptReason, Undo};
 
 /// Whether the log took what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

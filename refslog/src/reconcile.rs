@@ -47,17 +47,35 @@ pub enum Agreement {
     Different,
 }
 
-/// The search for the version at which two logs part, by asking for checksums: at most 64 probes, for `n` versions about
-/// `log2 n`.
+/// The search for the version at which two logs part, by asking for checksums: for `n` versions about `log2 n` probes, at
+/// most 64, and two more for each folded stretch that a probe falls into.
 ///
-/// Ask [`Bisection::probe`], compare the checksums of both logs there, tell [`Bisection::handle_answer`]. What is found is
-/// a version at which the logs agree and after which they differ. That is the first such version, unless the refs of the
-/// two were equal again somewhere after they had parted.
+/// Ask [`Bisection::probe`], compare the checksums of both logs there, tell [`Bisection::handle_answer`]; where one of the
+/// logs has folded that version, tell [`Bisection::handle_folded`] between which two it can. What is found is a version at
+/// which the logs agree and after which they differ. That is the first such version, unless the refs of the two were equal
+/// again somewhere after they had parted.
+///
+/// ```
+/// use tenon_refslog::{Agreement, Bisection, Version};
+///
+/// let mut search = Bisection::new(Version(0), Version(100)).expect("0 is before 100");
+/// // The logs part after version 70; one of them has folded 40 to 60 into one segment.
+/// while let Some(at) = search.probe() {
+///     match at.0 {
+///         41..60 => search.handle_folded(at, Version(40), Version(60)),
+///         0..=70 => search.handle_answer(at, Agreement::Equal),
+///         _ => search.handle_answer(at, Agreement::Different),
+///     }
+/// }
+/// assert_eq!(search.bounds(), (Version(70), Version(71)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "BisectionParts"))]
 pub struct Bisection {
     equal: Version,
     different: Version,
+    /// Between these two, no version can be compared.
+    folded: Option<(Version, Version)>,
 }
 
 #[cfg(feature = "serde")]
@@ -66,6 +84,8 @@ pub struct Bisection {
 struct BisectionParts {
     equal: Version,
     different: Version,
+    #[serde(default)]
+    folded: Option<(Version, Version)>,
 }
 
 #[cfg(feature = "serde")]
@@ -73,7 +93,8 @@ impl TryFrom<BisectionParts> for Bisection {
     type Error = &'static str;
 
     fn try_from(parts: BisectionParts) -> Result<Self, &'static str> {
-        Self::new(parts.equal, parts.different).ok_or("logs that differ where they agree")
+        let search = Self::new(parts.equal, parts.different).ok_or("logs that differ where they agree")?;
+        Ok(Self { folded: parts.folded.filter(|(base, end)| base < end), ..search })
     }
 }
 
@@ -81,14 +102,19 @@ impl Bisection {
     /// Two logs that agree at `equal` and differ at the later version `different`; `None` where that is not later.
     #[must_use]
     pub fn new(equal: Version, different: Version) -> Option<Self> {
-        (equal < different).then_some(Self { equal, different })
+        (equal < different).then_some(Self { equal, different, folded: None })
     }
 
     /// The version to compare next; `None` when the search is over.
     #[must_use]
     pub fn probe(&self) -> Option<Version> {
+        let within = |version: &Version| self.equal < *version && *version < self.different;
         let middle = Version(self.equal.0.midpoint(self.different.0));
-        (middle > self.equal).then_some(middle)
+        match self.folded {
+            // The ends of what is folded around the middle: the later one first.
+            Some((base, end)) if base < middle && middle < end => [end, base].into_iter().find(within),
+            _ => Some(middle).filter(within),
+        }
     }
 
     /// Tells what the comparison at a version gave. One that was not asked for is late or unknown: it changes nothing.
@@ -102,7 +128,28 @@ impl Bisection {
         }
     }
 
-    /// The last version at which the logs agree, once the search is over: the record after it is the first that differs.
+    /// Tells that the version that was asked for was folded in one of the logs, between `base` and `end`
+    /// ([`LogError::VersionCompacted`](crate::LogError::VersionCompacted) has both). One that was not asked for, or is not
+    /// between them, changes nothing.
+    pub fn handle_folded(&mut self, version: Version, base: Version, end: Version) {
+        if self.probe() != Some(version) || version <= base || end <= version {
+            return;
+        }
+        // The end of what one log has folded may be within what the other has.
+        self.folded = Some(match self.folded {
+            Some((low, high)) if base < high && low < end => (base.min(low), end.max(high)),
+            _ => (base, end),
+        });
+    }
+
+    /// A version at which the logs agree, and a later one at which they differ: as close as the search has come.
+    #[must_use]
+    pub const fn bounds(&self) -> (Version, Version) {
+        (self.equal, self.different)
+    }
+
+    /// The last version at which the logs are known to agree, once the search is over. The record after it is the first
+    /// that differs, unless that went into a fold: [`Bisection::bounds`] tells up to where.
     #[must_use]
     pub fn parting(&self) -> Option<Version> {
         self.probe().is_none().then_some(self.equal)

@@ -25,6 +25,15 @@ pub struct Record {
     after: Point,
     form: Form,
     changes: Vec<Change>,
+    payload: Vec<u8>,
+}
+
+/// The payload is longer than [`Record::MAX_PAYLOAD`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a payload of {len} bytes, {} are allowed", Record::MAX_PAYLOAD)]
+pub struct PayloadTooLong {
+    /// Bytes of the payload.
+    pub len: usize,
 }
 
 /// Why changes make no record or segment.
@@ -71,14 +80,26 @@ pub enum MalformedChanges {
 struct RecordParts {
     after: Point,
     changes: Vec<Change>,
+    #[serde(default)]
+    payload: Vec<u8>,
+}
+
+/// Why parts make no record.
+#[cfg(feature = "serde")]
+#[derive(Debug, thiserror::Error)]
+enum RecordPartsError {
+    #[error(transparent)]
+    Changes(#[from] MalformedChanges),
+    #[error(transparent)]
+    Payload(#[from] PayloadTooLong),
 }
 
 #[cfg(feature = "serde")]
 impl TryFrom<RecordParts> for Record {
-    type Error = MalformedChanges;
+    type Error = RecordPartsError;
 
-    fn try_from(parts: RecordParts) -> Result<Self, MalformedChanges> {
-        Self::new(parts.after, parts.changes)
+    fn try_from(parts: RecordParts) -> Result<Self, RecordPartsError> {
+        Ok(Self::new(parts.after, parts.changes)?.with_payload(parts.payload)?)
     }
 }
 
@@ -97,8 +118,35 @@ impl Record {
         let form = check_changes(&changes)?;
         match changes.iter().position(Change::is_no_op) {
             Some(at) => Err(MalformedChanges::NoOp { at }),
-            None => Ok(Self { after, form, changes }),
+            None => Ok(Self { after, form, changes, payload: Vec::new() }),
         }
+    }
+
+    /// The longest payload in bytes: 64 KiB.
+    pub const MAX_PAYLOAD: usize = 65_536;
+
+    /// The record with bytes of the host's own beside its changes: who made the change, when, by which push. Empty takes
+    /// them away. The crate never looks into them; they are encoded with the record, under its frame's CRC32C, and count
+    /// neither for the checksum of the refs nor for what is replayed.
+    ///
+    /// Payloads live as long as their record: a fold keeps changes, not payloads.
+    /// [`LogConfigBuilder::retain_versions`](crate::LogConfigBuilder::retain_versions) says how many records stay as they are.
+    ///
+    /// # Errors
+    /// More than [`Record::MAX_PAYLOAD`] bytes.
+    pub fn with_payload(mut self, payload: impl Into<Vec<u8>>) -> Result<Self, PayloadTooLong> {
+        let payload = payload.into();
+        if payload.len() > Self::MAX_PAYLOAD {
+            return Err(PayloadTooLong { len: payload.len() });
+        }
+        self.payload = payload;
+        Ok(self)
+    }
+
+    /// The host's own bytes beside the changes; empty where there are none.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// Which log the record belongs to.
@@ -145,17 +193,19 @@ impl Record {
             one.name() == other.name() && one.new_value() == other.new_value() && old
         };
         self.after == other.after
+            && self.payload == other.payload
             && self.changes.len() == other.changes.len()
             && self.changes.iter().zip(&other.changes).all(same)
     }
 
     /// The same record without old values.
     pub fn forward_only(&self) -> Self {
-        Self { after: self.after, form: Form::ForwardOnly, changes: strip_old(&self.changes) }
+        let changes = strip_old(&self.changes);
+        Self { after: self.after, form: Form::ForwardOnly, changes, payload: self.payload.clone() }
     }
 
     pub(crate) fn from_admission(after: Point, changes: Vec<Change>) -> Self {
-        Self { after, form: Form::Invertible, changes }
+        Self { after, form: Form::Invertible, changes, payload: Vec::new() }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use alloc::vec::Vec;
 
-use crate::change::Value;
+use crate::change::{MixedFormats, Target, Value};
 use crate::config::Config;
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
+use crate::log::Taken;
 use crate::name::RefName;
+use crate::oid::ObjectId;
 use crate::record::Record;
 use crate::store::{Place, Store};
 
@@ -155,6 +157,50 @@ impl Refs {
             }
         }
         None
+    }
+
+    /// The record that makes these refs what `wanted` holds, at the next version; `None` where they hold the same, or no
+    /// version is left.
+    ///
+    /// For a log that follows what somebody else has decided, such as Git behind a `post-receive` hook: take `wanted` from a
+    /// listing of Git's ([`Refs::from_entries`]), and nothing can be refused, whatever order the hooks ran in.
+    ///
+    /// # Errors
+    /// The two are of different object formats.
+    pub fn record_to(&self, wanted: &Self) -> Result<Option<Record>, RefsError> {
+        if self.config.format != wanted.config.format
+            && let Some((name, _)) = wanted.iter().find(|(_, value)| value.id().is_some())
+        {
+            return Err(RefsError::Format { name });
+        }
+        let changes = crate::reconcile::diff(self, wanted);
+        let Some(version) = self.point.version.next().filter(|_| !changes.is_empty()) else { return Ok(None) };
+        let checksum = crate::admit::checksum_after(&self.config.key, self.point.checksum, &changes);
+        Ok(Some(Record::from_admission(Point { version, checksum, ..self.point }, changes)))
+    }
+
+    /// Tells what a ref's object peels to, `None` if it is no annotated tag: what whoever has the objects found out after a
+    /// push. Changes neither checksum nor version; a ref that does not hold `id` any more stays as it is.
+    ///
+    /// # Errors
+    /// The peeled id is of another object format.
+    pub fn handle_peeled(
+        &mut self,
+        name: &RefName,
+        id: ObjectId,
+        peeled: Option<ObjectId>,
+    ) -> Result<Taken, MixedFormats> {
+        let told = match peeled {
+            Some(peeled) => Target::peeled_to(id, peeled)?,
+            None => Target::not_a_tag(id),
+        };
+        match self.get(name) {
+            Some(Value::Direct(held)) if held == told && held.peel() != told.peel() => {
+                self.map.insert(name, &told.into());
+                Ok(Taken::Taken)
+            }
+            _ => Ok(Taken::Unchanged),
+        }
     }
 
     /// Most symbolic refs in a chain that Git reads through.

@@ -1,9 +1,11 @@
 //! Bringing a state forward along its log.
 
 use alloc::vec::Vec;
+use core::convert::Infallible;
 
-use crate::change::{Change, Old};
+use crate::change::{Change, Old, Value};
 use crate::compact::{Mode, Segment};
+use crate::config::Config;
 use crate::digest::Checksum;
 use crate::id::{LineageId, Point, Version};
 use crate::name::RefName;
@@ -86,6 +88,16 @@ pub(crate) struct Part<'a> {
     changes: &'a [Change],
 }
 
+impl Part<'_> {
+    pub(crate) const fn after(&self) -> Point {
+        self.after
+    }
+
+    pub(crate) const fn changes(&self) -> &[Change] {
+        self.changes
+    }
+}
+
 impl<'a> Part<'a> {
     /// A record is both: its one step can only be taken from its base.
     pub(crate) fn of_record(record: &'a Record) -> Self {
@@ -164,7 +176,7 @@ impl Refs {
             )),
         });
         let undo = undo.collect::<Result<Vec<_>, _>>()?;
-        let found = self.checksum_after(&undo, true)?;
+        let found = self.checksum_after(&undo)?;
         if found != base.checksum {
             return Err(ReplayError::ChecksumMismatch { version: base.version, want: base.checksum, found });
         }
@@ -191,68 +203,102 @@ impl Refs {
         Ok(Replayed::Applied)
     }
 
-    /// Whether the stretch can be taken from here, and would lead where it says; `AlreadyApplied` where it is behind.
     fn check(&self, part: &Part<'_>) -> Result<Replayed, ReplayError> {
-        let have = self.point.version;
-        if self.point.lineage != part.after.lineage {
-            return Err(ReplayError::LineageMismatch { have: self.point.lineage, found: part.after.lineage });
+        let get = |name: &RefName| Ok::<_, Infallible>(self.get(name));
+        match check(&self.config, self.point, part, get) {
+            Ok(verdict) => verdict,
+            Err(never) => match never {},
         }
-        if have == part.after.version && self.point.checksum != part.after.checksum {
-            // Another record of this version: not late, but of a fork.
-            let (want, found) = (part.after.checksum, self.point.checksum);
-            return Err(ReplayError::ChecksumMismatch { version: have, want, found });
-        }
-        if have >= part.after.version {
-            return Ok(Replayed::AlreadyApplied);
-        }
-        if have < part.base {
-            return Err(ReplayError::Gap { have, need: part.base });
-        }
-        let at_base = have == part.base;
-        if !at_base && part.mode == Mode::Exact {
-            return Err(ReplayError::NotAtBase { have, need: part.base });
-        }
-        if let Some(want) = part.base_checksum.filter(|_| at_base)
-            && want != self.point.checksum
-        {
-            return Err(ReplayError::ChecksumMismatch { version: have, want, found: self.point.checksum });
-        }
-        let found = self.checksum_after(part.changes, at_base)?;
-        if found != part.after.checksum {
-            return Err(ReplayError::ChecksumMismatch {
-                version: part.after.version,
-                want: part.after.checksum,
-                found,
-            });
-        }
-        Ok(Replayed::Applied)
     }
 
-    /// The checksum that the changes lead to. At their base, their old values must be what the refs hold.
-    fn checksum_after(&self, changes: &[Change], at_base: bool) -> Result<Checksum, ReplayError> {
-        let key = &self.config.key;
-        let mut checksum = self.point.checksum;
-        for change in changes {
-            let name = change.name();
-            let current = self.map.get(name.as_bytes());
-            let current = current.as_ref();
-            if at_base && !change.old().matches(current) {
-                return Err(ReplayError::OldMismatch { name: name.clone() });
-            }
-            let new = change.new_value();
-            if !new.is_none_or(|value| value.fits(self.config.format)) {
-                return Err(ReplayError::Format { name: name.clone() });
-            }
-            if current == new {
-                continue;
-            }
-            if let Some(value) = current {
-                checksum = checksum.minus(key.entry(name, value));
-            }
-            if let Some(value) = new {
-                checksum = checksum.plus(key.entry(name, value));
-            }
+    fn checksum_after(&self, changes: &[Change]) -> Result<Checksum, ReplayError> {
+        let get = |name: &RefName| Ok::<_, Infallible>(self.get(name));
+        match checksum_after(&self.config, self.point.checksum, changes, true, get) {
+            Ok(checksum) => checksum,
+            Err(never) => match never {},
         }
-        Ok(checksum)
     }
+}
+
+/// Whether a stretch can be taken at `point`, and would lead where it says; `AlreadyApplied` where it is behind. `get` looks
+/// refs up; the outer error is that of looking up.
+pub(crate) fn check<E>(
+    config: &Config,
+    point: Point,
+    part: &Part<'_>,
+    get: impl FnMut(&RefName) -> Result<Option<Value>, E>,
+) -> Result<Result<Replayed, ReplayError>, E> {
+    let have = point.version;
+    if let Some(early) = place(point, part).transpose() {
+        return Ok(early);
+    }
+    let found = match checksum_after(config, point.checksum, part.changes, have == part.base, get)? {
+        Ok(found) => found,
+        Err(error) => return Ok(Err(error)),
+    };
+    if found == part.after.checksum {
+        return Ok(Ok(Replayed::Applied));
+    }
+    let (version, want) = (part.after.version, part.after.checksum);
+    Ok(Err(ReplayError::ChecksumMismatch { version, want, found }))
+}
+
+/// What follows from versions alone: nothing where the stretch starts here, or may be taken here.
+fn place(point: Point, part: &Part<'_>) -> Result<Option<Replayed>, ReplayError> {
+    let have = point.version;
+    let mismatch = |want| ReplayError::ChecksumMismatch { version: have, want, found: point.checksum };
+    if point.lineage != part.after.lineage {
+        return Err(ReplayError::LineageMismatch { have: point.lineage, found: part.after.lineage });
+    }
+    // Another record of this version is not late, but of a fork.
+    if have == part.after.version && point.checksum != part.after.checksum {
+        return Err(mismatch(part.after.checksum));
+    }
+    if have >= part.after.version {
+        return Ok(Some(Replayed::AlreadyApplied));
+    }
+    if have < part.base {
+        return Err(ReplayError::Gap { have, need: part.base });
+    }
+    if have != part.base && part.mode == Mode::Exact {
+        return Err(ReplayError::NotAtBase { have, need: part.base });
+    }
+    match part.base_checksum {
+        Some(want) if have == part.base && want != point.checksum => Err(mismatch(want)),
+        _ => Ok(None),
+    }
+}
+
+/// The checksum that the changes lead to. At their base, their old values must be what the refs hold.
+fn checksum_after<E>(
+    config: &Config,
+    before: Checksum,
+    changes: &[Change],
+    at_base: bool,
+    mut get: impl FnMut(&RefName) -> Result<Option<Value>, E>,
+) -> Result<Result<Checksum, ReplayError>, E> {
+    let key = &config.key;
+    let mut checksum = before;
+    for change in changes {
+        let name = change.name();
+        let current = get(name)?;
+        let current = current.as_ref();
+        if at_base && !change.old().matches(current) {
+            return Ok(Err(ReplayError::OldMismatch { name: name.clone() }));
+        }
+        let new = change.new_value();
+        if !new.is_none_or(|value| value.fits(config.format)) {
+            return Ok(Err(ReplayError::Format { name: name.clone() }));
+        }
+        if current == new {
+            continue;
+        }
+        if let Some(value) = current {
+            checksum = checksum.minus(key.entry(name, value));
+        }
+        if let Some(value) = new {
+            checksum = checksum.plus(key.entry(name, value));
+        }
+    }
+    Ok(Ok(checksum))
 }

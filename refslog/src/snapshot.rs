@@ -1,14 +1,15 @@
 //! All refs at one version, in bytes that can be read in place.
 
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use crate::change::{Change, Old, Value};
+use crate::change::{Change, Old, Peel, Target, Value};
 use crate::codec::Reader;
 use crate::codec::block::{MOST_ENTRIES, block_len};
 use crate::codec::error::{DecodeError, DecodeErrorKind as Kind};
-use crate::codec::parts::{RawOld, RawValue};
+use crate::codec::parts::{RawEntry, RawOld, RawValue};
 use crate::codec::record::format_bit;
 use crate::codec::run::Entry;
 use crate::codec::table::{Table, TableBuilder};
@@ -19,9 +20,12 @@ use crate::id::{LineageId, Point, Version};
 use crate::name::RefName;
 use crate::oid::ObjectFormat;
 use crate::refs::{Refs, RefsError};
+use crate::replay::Replayed;
 
-/// Tag of a snapshot's table, plus 1 for SHA-256. Its meta: lineage (8) | version (8) | checksum (32).
+/// Tag of a snapshot's table, plus 1 for SHA-256, plus 2 where all ids are known to peel as they say. Its meta: lineage (8) |
+/// version (8) | checksum (32).
 const TAG: u8 = 0x20;
+const PEELS: u8 = 2;
 const META: usize = 48;
 
 /// All refs of a repository at one version, as bytes: written by [`Refs::snapshot`], read in place.
@@ -40,7 +44,7 @@ impl Snapshot {
     /// # Errors
     /// The footer is not one of a snapshot, or is damaged.
     pub fn open(bytes: impl Into<Bytes>) -> Result<Self, DecodeError> {
-        let opened = Table::open::<META>(bytes.into(), |tag| tag & !1 == TAG)?;
+        let opened = Table::open::<META>(bytes.into(), |tag| tag & !(1 | PEELS) == TAG)?;
         let mut meta = Reader::new(&opened.meta, 0);
         let point = Point {
             lineage: LineageId(u64::from_le_bytes(meta.array()?)),
@@ -85,7 +89,44 @@ impl Snapshot {
     /// # Errors
     /// A block on the way is damaged.
     pub fn get(&self, name: &RefName) -> Result<Option<Value>, DecodeError> {
-        self.table.find(name.as_bytes(), |entry, offset| value_of(entry.old, entry.new, offset))
+        self.get_bytes(name.as_bytes())
+    }
+
+    pub(crate) fn get_bytes(&self, name: &[u8]) -> Result<Option<Value>, DecodeError> {
+        self.table.find(name, |entry, offset| self.value_of(&entry, offset))
+    }
+
+    /// The first ref from `from` on for which `found` has an answer, or the first of which it says that none will come
+    /// (`Break(None)`).
+    pub(crate) fn find_from<T>(
+        &self,
+        from: &[u8],
+        mut found: impl FnMut(&[u8]) -> ControlFlow<Option<T>>,
+    ) -> Result<Option<T>, DecodeError> {
+        let mut answer = None;
+        self.table.each_from(from, |name, _, _| {
+            Ok(match found(name) {
+                ControlFlow::Continue(()) => ControlFlow::Continue(()),
+                ControlFlow::Break(it) => {
+                    answer = it;
+                    ControlFlow::Break(())
+                }
+            })
+        })?;
+        Ok(answer)
+    }
+
+    fn value_of(&self, entry: &RawEntry<'_>, offset: usize) -> Result<Value, DecodeError> {
+        let mut value = value_of(entry.old, entry.new, offset)?;
+        if self.table.tag & PEELS != 0 {
+            value.know_peel();
+        }
+        Ok(value)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn blocks_read(&self) -> u32 {
+        self.table.blocks_read()
     }
 
     /// Hands every ref to `each` as it stands in the bytes, in the order of names, and checks every block. Nothing is
@@ -112,11 +153,22 @@ impl Snapshot {
     /// # Errors
     /// The first fault. What was handed out before it is good.
     pub fn for_each(&self, mut each: impl FnMut(RefName, Value)) -> Result<(), DecodeError> {
+        let (mut ids, mut unpeeled) = (0_usize, 0_usize);
         self.table.scan(|name, entry, offset| {
             let name = RefName::broken(name).map_err(|error| DecodeError::new(offset, Kind::Name(error)))?;
-            each(name, value_of(entry.old, entry.new, offset)?);
+            if let Some(RawValue::Direct { peeled, .. }) = entry.new {
+                ids += 1;
+                unpeeled += usize::from(peeled.is_none());
+            }
+            each(name, self.value_of(&entry, offset)?);
             Ok(())
-        })
+        })?;
+        // What the tag says of peeled ids is said in one way: without any id, or where each has one, there is no choice.
+        let says = self.table.tag & PEELS != 0;
+        if (ids == 0 && says) || (ids > 0 && unpeeled == 0 && !says) {
+            return Err(DecodeError::new(self.as_bytes().len(), Kind::NotCanonical));
+        }
+        Ok(())
     }
 }
 
@@ -162,7 +214,8 @@ pub enum RestoreError {
 }
 
 impl Refs {
-    /// All refs as bytes. Equal refs at equal points give equal bytes, on every replica.
+    /// All refs as bytes. Equal refs at equal points give equal bytes on every replica that knows the same of them: peeled
+    /// ids are kept, count for no equality, and may be known on one replica only.
     pub fn snapshot(&self) -> Snapshot {
         let mut writer = Writer::new(self.config().format(), self.len() * 32 + 256);
         for (name, value) in self.iter() {
@@ -188,6 +241,54 @@ impl Refs {
         } else {
             Err(RefsError::Checksum { want: checksum, found: refs.checksum() }.into())
         }
+    }
+}
+
+/// Why a snapshot cannot be installed. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// The snapshot is damaged, or of another repository.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The snapshot is older than the refs: it would take them back.
+    #[error("the refs are at version {have}, the snapshot is of {found}")]
+    Older {
+        /// Version of the refs.
+        have: Version,
+        /// Version of the snapshot.
+        found: Version,
+    },
+    /// The snapshot is of another log: [`Refs::restore`] starts over with it.
+    #[error("the refs follow log {have}, the snapshot is of log {found}")]
+    LineageMismatch {
+        /// Log of the refs.
+        have: LineageId,
+        /// Log of the snapshot.
+        found: LineageId,
+    },
+}
+
+impl Refs {
+    /// Becomes what a snapshot holds, as a replica does that is too far behind to replay, or that has diverged. One of the
+    /// same version and checksum changes nothing; one of the same version and another checksum is taken: the refs had
+    /// diverged from their log.
+    ///
+    /// # Errors
+    /// The snapshot is older than the refs, of another log, or cannot be restored; nothing is changed.
+    pub fn install(&mut self, snapshot: &Snapshot) -> Result<Replayed, InstallError> {
+        let (have, found) = (self.point(), snapshot.point());
+        if have.lineage != found.lineage {
+            return Err(InstallError::LineageMismatch { have: have.lineage, found: found.lineage });
+        }
+        if found.version < have.version {
+            return Err(InstallError::Older { have: have.version, found: found.version });
+        }
+        if found == have {
+            return Ok(Replayed::AlreadyApplied);
+        }
+        *self = Self::restore(self.config().clone(), snapshot)?;
+        Ok(Replayed::Applied)
     }
 }
 
@@ -223,18 +324,32 @@ pub enum MergeError {
 /// Gathers refs into blocks, in the order of names.
 struct Writer {
     table: TableBuilder,
+    format: ObjectFormat,
     block: Vec<(RefName, Value)>,
+    /// Of the ids so far.
+    peels: Peels,
+}
+
+/// Whether it is known what ids peel to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peels {
+    NoId,
+    Known,
+    Unknown,
 }
 
 impl Writer {
     fn new(format: ObjectFormat, expected_bytes: usize) -> Self {
         let table = TableBuilder::new(TAG | format_bit(format), expected_bytes);
-        Self { table, block: Vec::with_capacity(MOST_ENTRIES) }
+        Self { table, format, block: Vec::with_capacity(MOST_ENTRIES), peels: Peels::NoId }
     }
 
     fn finish(mut self, point: Point) -> Snapshot {
         while !self.block.is_empty() {
             self.flush();
+        }
+        if self.peels == Peels::Known {
+            self.table.set_tag(TAG | format_bit(self.format) | PEELS);
         }
         let mut meta = Vec::with_capacity(META);
         meta.extend_from_slice(&point.lineage.0.to_le_bytes());
@@ -244,6 +359,11 @@ impl Writer {
     }
 
     fn push(&mut self, name: RefName, value: Value) {
+        match value.target().map(Target::peel) {
+            Some(Peel::Unknown) => self.peels = Peels::Unknown,
+            Some(_) if self.peels == Peels::NoId => self.peels = Peels::Known,
+            Some(_) | None => {}
+        }
         self.block.push((name, value));
         if self.block.len() >= MOST_ENTRIES {
             self.flush();

@@ -9,7 +9,7 @@ mod leaf;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::change::{Target, Value};
+use crate::change::{Peel, Target, Value};
 use crate::codec::run::common_prefix;
 use crate::name::RefName;
 use crate::oid::{ObjectFormat, ObjectId};
@@ -119,7 +119,8 @@ impl Store {
         // Ids in a leaf come from ids; a peeled id is of the same format.
         let id = ObjectId::from_bytes(id).ok()?;
         let peeled = if kind == Kind::Peeled { self.peeled.get(name) } else { None };
-        Some(peeled.and_then(|peeled| Target::peeled_to(id, *peeled).ok()).unwrap_or_else(|| Target::from(id)).into())
+        let plain = || if kind == Kind::NotATag { Target::not_a_tag(id) } else { Target::from(id) };
+        Some(peeled.and_then(|peeled| Target::peeled_to(id, *peeled).ok()).unwrap_or_else(plain).into())
     }
 
     pub(crate) fn get(&self, name: &[u8]) -> Option<Value> {
@@ -152,9 +153,14 @@ impl Store {
                 if let Some(space) = bytes.get_mut(..id.len()) {
                     space.copy_from_slice(id);
                 }
-                let Some(peeled) = target.peeled() else { return (Kind::Id, bytes) };
-                self.peeled.insert(name.clone(), peeled);
-                (Kind::Peeled, bytes)
+                match target.peel() {
+                    Peel::Unknown => (Kind::Id, bytes),
+                    Peel::NotATag => (Kind::NotATag, bytes),
+                    Peel::To(peeled) => {
+                        self.peeled.insert(name.clone(), peeled);
+                        (Kind::Peeled, bytes)
+                    }
+                }
             }
         }
     }

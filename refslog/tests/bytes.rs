@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use common::{LINEAGE, config, id, key, name, oid, symbolic};
 use tenon_refslog::{
-    Change, ChecksumKey, Command, Config, DecodeErrorKind, Mode, ObjectFormat, ObjectId, Old, Point, Record, Records,
-    Refs, RefsError, RestoreError, Segment, Snapshot, Target, Transaction, Value, Version, compact,
+    Change, ChecksumKey, Command, Config, DecodeErrorKind, Mode, ObjectFormat, ObjectId, Old, Peel, Point, Record,
+    Records, Refs, RefsError, RestoreError, Segment, Snapshot, Target, Transaction, Value, Version, compact,
 };
 
 /// A log that has everything in it: creates, updates, deletions, symbolic refs, a tag, numbers, odd bytes, long names.
@@ -58,6 +58,24 @@ fn sha256_record() -> Record {
     refs.admit(&both.into_iter().collect()).unwrap().into_record().unwrap()
 }
 
+/// A record with a payload, of whose ids it is known what they peel to.
+fn with_everything() -> Record {
+    let refs = Refs::new(config(), LINEAGE);
+    let tag = Value::from(Target::peeled_to(oid(70), oid(71)).unwrap());
+    let plain = Value::from(Target::not_a_tag(oid(1)));
+    let both = [Command::create(name("refs/heads/a"), plain), Command::create(name("refs/tags/v1"), tag)];
+    let record = refs.admit(&both.into_iter().collect()).unwrap().into_record().unwrap();
+    record.with_payload(b"ann, by push 7".to_vec()).unwrap()
+}
+
+fn peels_of(record: &Record) -> Vec<Option<Peel>> {
+    let peel = |value: Option<&Value>| match value {
+        Some(Value::Direct(target)) => Some(target.peel()),
+        _ => None,
+    };
+    record.changes().iter().map(|change| peel(change.new_value())).collect()
+}
+
 fn log_bytes(records: &[Record]) -> Bytes {
     let mut out = Vec::new();
     for record in records {
@@ -85,6 +103,11 @@ fn golden_files_are_written_and_read_as_ever() {
     let wide = sha256_record();
     let kept = golden("record-sha256-v1.bin", &wide.encode());
     assert_eq!(Record::decode(&kept).unwrap(), wide);
+    let rich = with_everything();
+    let kept = golden("record-payload-v1.bin", &rich.encode());
+    let read = Record::decode(&kept).unwrap();
+    assert_eq!((read.payload(), peels_of(&read)), (rich.payload(), peels_of(&rich)));
+    assert_eq!(read, rich);
     let kept = golden("record-forward-only-v1.bin", &records[1].forward_only().encode());
     assert_eq!(Record::decode(&kept).unwrap(), records[1].forward_only());
     for (file, mode, from) in [("segment-cover-v1.bin", Mode::Cover, 0), ("segment-exact-v1.bin", Mode::Exact, 1)] {
@@ -180,19 +203,56 @@ fn damage_before_a_good_record_is_not_taken_for_a_cut() {
     }
 }
 
-/// The body of a frame: behind a length in bytes of seven bits, and a checksum of four.
+/// Names and payloads are bytes that others choose: whole frames among them. Wherever such a record is cut off, it is a write
+/// that was cut short, and not damage before a good record.
+#[test]
+fn what_looks_like_a_frame_is_none() {
+    let (_, _, records) = log();
+    let inner = records[1].encode();
+    // A frame of bytes that a name may hold.
+    let tries = (50..120).flat_map(|len| (0..300).map(move |n| format!("{n:06}{}", "b".repeat(len))));
+    let mut frames = tries.map(|body| framed(body.as_bytes()));
+    let fits = |frame: &Vec<u8>| tenon_refslog::RefName::new([b"refs/heads/", &frame[..]].concat()).is_ok();
+    let frame = frames.find(fits).expect("one in a few hundred");
+    let refs = Refs::new(config(), LINEAGE);
+    let named = tenon_refslog::RefName::new([b"refs/heads/", &frame[..]].concat()).unwrap();
+    let plain = refs.admit(&Command::create(named, oid(1)).into()).unwrap().into_record().unwrap();
+    let laden = plain.clone().with_payload([&inner[..], &frame, &inner].concat()).unwrap();
+    for record in [plain, laden] {
+        let file = [&inner[..], &record.encode()].concat();
+        for len in inner.len() + 1..file.len() {
+            let error = Records::new(file[..len].to_vec()).find_map(Result::err).unwrap();
+            assert_eq!((error.offset(), error.is_torn()), (inner.len(), true), "cut at {len}: {error}");
+        }
+        // And cut off in what a file system had set aside for it.
+        for len in (inner.len() + 1..file.len()).step_by(3) {
+            let padded = [&file[..len], &[0; 300]].concat();
+            let error = Records::new(padded).find_map(Result::err).unwrap();
+            assert_eq!((error.offset(), error.is_torn()), (inner.len(), true), "unwritten from {len}: {error}");
+        }
+        // Damage before a good record stays damage, whatever that looks like.
+        let more = [&file[..], &inner].concat();
+        for (bit, damaged) in flips(&more).take_while(|(bit, _)| bit / 8 < file.len()).step_by(5) {
+            let error = Records::new(damaged).find_map(Result::err).unwrap();
+            assert!(!error.is_torn(), "bit {bit}: {error}");
+        }
+    }
+}
+
+/// The body of a frame: behind a length in bytes of seven bits, and two checksums of four.
 fn body_of(frame: &[u8]) -> &[u8] {
     let length = 1 + frame.iter().take_while(|byte| **byte >= 0x80).count();
-    &frame[length + 4..]
+    &frame[length + 8..]
 }
 
 /// The frame with its body altered and its checksum made to fit.
 fn resealed(frame: &[u8], alter: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut body = body_of(frame).to_vec();
-    let length = &frame[..frame.len() - body.len() - 4];
+    let length = &frame[..frame.len() - body.len() - 8];
     alter(&mut body);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(length), &body);
-    [length, &crc.to_le_bytes(), &body].concat()
+    let of_length = crc32c::crc32c(length);
+    let crc = crc32c::crc32c_append(of_length, &body);
+    [length, &of_length.to_le_bytes(), &crc.to_le_bytes(), &body].concat()
 }
 
 /// Damage under a checksum that was made to fit: what is accepted is exactly what the encoder would have written.
@@ -200,7 +260,8 @@ fn resealed(frame: &[u8], alter: impl FnOnce(&mut [u8])) -> Vec<u8> {
 fn hostile_bytes_with_fitting_checksums_are_canonical_or_refused() {
     let (_, _, records) = log();
     let mut accepted = 0;
-    for record in records[1..].iter().chain([&sha256_record(), &records[1].forward_only()]) {
+    let others = [sha256_record(), records[1].forward_only(), with_everything()];
+    for record in records[1..].iter().chain(&others) {
         let frame = record.encode();
         for at in 0..body_of(&frame).len() {
             for flip in [1_u8, 2, 0x10, 0x80, 0xff] {
@@ -282,8 +343,9 @@ fn later_formats_and_other_files_are_unsupported() {
 fn framed(body: &[u8]) -> Vec<u8> {
     let mut frame = vec![u8::try_from(body.len()).unwrap()];
     assert!(frame[0] < 0x80);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame), body);
-    frame.extend(crc.to_le_bytes());
+    let of_length = crc32c::crc32c(&frame);
+    frame.extend(of_length.to_le_bytes());
+    frame.extend(crc32c::crc32c_append(of_length, body).to_le_bytes());
     frame.extend(body);
     frame
 }
@@ -301,7 +363,7 @@ fn a_number_has_one_form() {
             let longer = [&body[..at], &[body[at] | 0x80], more, &body[at + 1..]].concat();
             // What is cut off at the end makes room in the one byte of the length, and is never reached.
             let error = Record::decode(&framed(&longer[..longer.len().min(127)])).unwrap_err();
-            assert_eq!((error.kind(), error.offset()), (&DecodeErrorKind::Overlong, 5 + at), "{more:x?}");
+            assert_eq!((error.kind(), error.offset()), (&DecodeErrorKind::Overlong, 9 + at), "{more:x?}");
         }
     }
     assert_eq!(Record::decode(&framed(body)).as_ref(), Ok(&record));

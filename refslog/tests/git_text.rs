@@ -4,11 +4,15 @@
 
 mod common;
 
-use common::{config, name, oid, symbolic};
+use common::{config, name, oid, refs_of, symbolic};
 use tenon_refslog::git::{
-    ListingError, ParseErrorKind, UnreadReason, parse_for_each_ref, parse_update_ref, write_transaction,
+    ListingError, PackedRefsError, ParseErrorKind, UnreadReason, parse_for_each_ref, parse_packed_refs,
+    parse_update_ref, write_packed_refs, write_transaction,
 };
-use tenon_refslog::{Command, Deref, Old, Transaction};
+use tenon_refslog::{
+    ChecksumKey, Command, Config, Deref, LineageId, ObjectFormat, ObjectId, Old, Peel, RefName, Refs, Snapshot, Taken,
+    Target, Transaction, Value, Version,
+};
 
 /// Fields with a zero behind each.
 fn stream(fields: &[&str]) -> Vec<u8> {
@@ -111,4 +115,97 @@ fn a_listing_is_whole_or_none() {
     assert_eq!((rest[0].name.as_slice(), rest[0].reason), (&b"refs/heads/c..d"[..], UnreadReason::BadName));
     let other = listed(b"warning: something else\n").unwrap_err();
     assert_eq!(other.to_string(), "Git said while it listed refs: warning: something else");
+}
+
+fn header(refs: &Refs) -> String {
+    let text = write_packed_refs(refs.iter()).unwrap();
+    String::from_utf8(text).unwrap().lines().next().unwrap().to_owned()
+}
+
+/// What the header of `packed-refs` claims holds for every entry, also after a push of which nobody knows what it brought.
+#[test]
+fn packed_refs_claim_what_is_known() {
+    const ALL: &str = "# pack-refs with: peeled fully-peeled sorted ";
+    let tag = name("refs/tags/v1");
+    let listing = format!("{}   refs/heads/a\n{} {}  refs/tags/v0\n", oid(1), oid(2), oid(1));
+    let entries = parse_for_each_ref(listing.as_bytes(), b"", config().format()).unwrap();
+    let mut refs = Refs::from_entries(config(), LineageId(1), Version(1), entries).unwrap();
+    assert_eq!(header(&refs), ALL, "Git told of each");
+    assert_eq!(header(&Refs::new(config(), LineageId(1))), ALL, "of none, everything is known: as Git writes it");
+    let push = |refs: &mut Refs, name: &RefName, id: ObjectId| {
+        let record = refs.admit(&Command::push(None, Some(id), name.clone()).into()).unwrap().into_record().unwrap();
+        let _ = refs.apply(&record).unwrap();
+    };
+    push(&mut refs, &name("refs/heads/b"), oid(3));
+    assert_eq!(header(&refs), "# pack-refs with: peeled sorted ", "the tags are known");
+    push(&mut refs, &tag, oid(4));
+    assert_eq!(header(&refs), "# pack-refs with: sorted ");
+    let text = write_packed_refs(refs.iter()).unwrap();
+    let read = parse_packed_refs(&text, config().format()).unwrap();
+    let unknown = |(name, value): &(RefName, Value)| match value {
+        Value::Direct(target) if target.peel() == Peel::Unknown => Some(name.to_string()),
+        Value::Direct(_) | Value::Symbolic(_) => None,
+    };
+    assert_eq!(read.iter().filter_map(unknown).count(), 3, "without a claim, all but what has a peeled id");
+    // It is told later; late and unknown words change nothing, and nothing of it counts for equality.
+    let (point, other) = (refs.point(), oid(9));
+    assert_eq!(refs.handle_peeled(&tag, other, Some(oid(5))), Ok(Taken::Unchanged), "it holds another object");
+    assert_eq!(refs.handle_peeled(&name("refs/tags/none"), oid(4), None), Ok(Taken::Unchanged));
+    assert!(refs.handle_peeled(&tag, oid(4), Some(ObjectId::from_bytes(&[1; 32]).unwrap())).is_err());
+    assert_eq!(refs.handle_peeled(&tag, oid(4), Some(oid(5))), Ok(Taken::Taken));
+    assert_eq!(refs.handle_peeled(&tag, oid(4), Some(oid(5))), Ok(Taken::Unchanged));
+    assert_eq!(refs.handle_peeled(&name("refs/heads/b"), oid(3), None), Ok(Taken::Taken));
+    assert_eq!((header(&refs).as_str(), refs.point()), (ALL, point));
+    let lines = String::from_utf8(write_packed_refs(refs.iter()).unwrap()).unwrap();
+    assert!(lines.contains(&format!("{} refs/tags/v1\n^{}\n", oid(4), oid(5))), "{lines}");
+    // What is known of all is kept in a snapshot.
+    let opened = Snapshot::open(refs.snapshot().as_bytes().clone()).unwrap();
+    let restored = Refs::restore(config(), &opened).unwrap();
+    assert_eq!(header(&restored), ALL);
+    let peel = |value: Option<Value>| {
+        value.and_then(|value| if let Value::Direct(target) = value { Some(target.peel()) } else { None })
+    };
+    assert_eq!(peel(opened.get(&name("refs/heads/a")).unwrap()), Some(Peel::NotATag));
+    assert_eq!(peel(restored.get(&tag)), Some(Peel::To(oid(5))));
+}
+
+/// Whatever order refs come in, the file is sorted as it says; what stands twice is refused, what is no file's is left out.
+#[test]
+fn packed_refs_are_sorted_or_refused() {
+    let refs = refs_of(&[
+        ("HEAD", symbolic("refs/heads/b")),
+        ("refs/heads/b", oid(1).into()),
+        ("refs/heads/a", oid(2).into()),
+    ]);
+    let mut entries: Vec<(RefName, Value)> = refs.iter().collect();
+    let text = write_packed_refs(entries.clone()).unwrap();
+    entries.reverse();
+    entries.push((name("HEAD"), Target::from(oid(3)).into()));
+    assert_eq!(write_packed_refs(entries.clone()).unwrap(), text);
+    let names: Vec<_> =
+        parse_packed_refs(&text, config().format()).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [name("refs/heads/a"), name("refs/heads/b")]);
+    entries.push((name("refs/heads/a"), oid(3).into()));
+    assert_eq!(write_packed_refs(entries), Err(PackedRefsError::Duplicate { name: name("refs/heads/a") }));
+}
+
+/// A key of its own makes no difference to what a log is told by a listing.
+#[test]
+fn a_record_leads_to_what_git_lists() {
+    let mut refs = refs_of(&[("refs/heads/x", oid(1).into()), ("refs/heads/main", oid(1).into())]);
+    // A push of `:x main:x/y`, which Git has taken.
+    let wanted = [(name("refs/heads/main"), Value::from(oid(1))), (name("refs/heads/x/y"), oid(1).into())];
+    let refused: Transaction =
+        [Command::delete(name("refs/heads/x")), Command::create(name("refs/heads/x/y"), oid(1))].into_iter().collect();
+    assert!(refs.admit(&refused).is_err(), "by the rules for one transaction");
+    let other_key = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([9; 32])).build().unwrap();
+    let listed = Refs::from_entries(other_key, LineageId(7), Version(99), wanted.clone()).unwrap();
+    let record = refs.record_to(&listed).unwrap().unwrap();
+    assert_eq!((record.version(), record.changes().len()), (Version(2), 2));
+    let _ = refs.apply(&record).unwrap();
+    assert!(refs.iter().eq(wanted) && refs.record_to(&listed).unwrap().is_none());
+    let wide = Config::builder(ObjectFormat::Sha256, ChecksumKey::new([9; 32])).build().unwrap();
+    let entry = [(name("refs/heads/a"), ObjectId::from_bytes(&[1; 32]).unwrap().into())];
+    let wide = Refs::from_entries(wide, LineageId(7), Version(1), entry).unwrap();
+    assert!(refs.record_to(&wide).is_err());
 }

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use tenon_refslog::{ChecksumKey, Config, LineageId, LogConfig, Point, Record, Refs, Version, diff};
+use anyhow::{Result, bail};
+use tenon_refslog::{ChecksumKey, Config, LineageId, LogConfig, Refs, Version};
 
 use crate::repository::{self, Listing};
 use crate::store::{Access, Kept, Store};
@@ -43,16 +43,12 @@ fn update(from: &Path, folder: &Path, out: &mut impl Write) -> Result<()> {
     if listing.format != config.format() {
         bail!("the log is of format {}, the repository of {}", config.format(), listing.format);
     }
-    let version = refs.version().next().context("no version is left")?;
-    let now = Refs::from_entries(config, refs.lineage(), version, listing.entries)?;
-    let changes = diff(&refs, &now);
-    if changes.is_empty() {
+    let now = Refs::from_entries(config, refs.lineage(), refs.version(), listing.entries)?;
+    let Some(record) = refs.record_to(&now)? else {
         writeln!(out, "version {}: nothing has changed, {} refs", refs.version(), refs.len())?;
         return Ok(());
-    }
-    let count = changes.len();
-    let after = Point { lineage: refs.lineage(), version, checksum: now.checksum() };
-    let record = Record::new(after, changes)?;
+    };
+    let (version, count) = (record.version(), record.changes().len());
     // What does not lead where it says is not appended.
     let _ = refs.apply(&record)?;
     let bytes = record.encode();

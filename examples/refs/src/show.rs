@@ -124,11 +124,7 @@ pub(crate) enum Text {
 pub(crate) fn export(place: &Place, only: &[u8], text: Text, out: &mut impl Write) -> Result<()> {
     let refs = place.refs()?;
     let bytes = match text {
-        Text::PackedRefs => {
-            // What is outside of `refs/` is never packed.
-            let packed = |name: &RefName| name.as_bytes().starts_with(b"refs/");
-            git::write_packed_refs(refs.iter_prefix(only).filter(|(name, _)| packed(name)))?
-        }
+        Text::PackedRefs => git::write_packed_refs(refs.iter_prefix(only))?,
         Text::ForEachRef if only.is_empty() => git::write_for_each_ref(&refs)?,
         Text::ForEachRef => {
             let some =

@@ -1,4 +1,8 @@
-//! Frames of a log that is only appended to: `length | CRC32C | body`.
+//! Frames of a log that is only appended to: `length | CRC32C of that | CRC32C of length and body | body`.
+//!
+//! The length has a checksum of its own. So a frame that ends behind the file was cut short, whatever stands in it; without
+//! that, only a search for frames behind it would tell a short write from a damaged length, and a record may hold bytes
+//! that look like a frame.
 
 use alloc::vec::Vec;
 
@@ -8,26 +12,32 @@ use super::error::{DecodeError, DecodeErrorKind as Kind};
 use super::{Reader, put_len};
 use crate::record::Record;
 
-/// Appends one frame. The checksum covers the length too, so that a damaged length is not taken for a short write.
+/// Appends one frame.
 pub(crate) fn put_frame(out: &mut Vec<u8>, body: &[u8]) {
     let start = out.len();
     put_len(out, body.len());
-    let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
-    let crc = crc32c::crc32c_append(crc, body);
-    out.extend_from_slice(&crc.to_le_bytes());
+    let of_length = crc32c::crc32c(out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&of_length.to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c_append(of_length, body).to_le_bytes());
     out.extend_from_slice(body);
 }
 
-/// Reads the frame at the front of `bytes`: its body and its whole length.
+/// Reads the frame at the front of `bytes`: its body and its whole length. [`Kind::Truncated`] where it goes on behind
+/// their end, which nothing but a short write explains.
 pub(crate) fn take_frame(bytes: &[u8], base: usize) -> Result<(&[u8], usize), DecodeError> {
+    let corrupt = || DecodeError::new(base, Kind::Corrupt);
     let mut reader = Reader::new(bytes, base);
-    let len = reader.varint()?;
+    let len = reader.varint().map_err(|error| if *error.kind() == Kind::Truncated { error } else { corrupt() })?;
     let head = bytes.get(..bytes.len() - reader.left()).unwrap_or_default();
+    let of_length = u32::from_le_bytes(reader.array()?);
+    if len == 0 || crc32c::crc32c(head) != of_length {
+        return Err(corrupt());
+    }
     let crc = u32::from_le_bytes(reader.array()?);
     let len = usize::try_from(len).map_err(|_| reader.error(Kind::Truncated))?;
     let body = reader.take(len)?;
-    if len == 0 || crc32c::crc32c_append(crc32c::crc32c(head), body) != crc {
-        return Err(DecodeError::new(base, Kind::Corrupt));
+    if crc32c::crc32c_append(of_length, body) != crc {
+        return Err(corrupt());
     }
     Ok((body, bytes.len() - reader.left()))
 }
@@ -65,8 +75,7 @@ impl Records {
     fn read(&mut self) -> Result<Record, DecodeError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let (body, len) = take_frame(rest, self.at).map_err(|error| {
-            let unwritten = *error.kind() == Kind::Truncated || ends_unwritten(rest);
-            let torn = unwritten && !good_frame_follows(rest);
+            let torn = *error.kind() == Kind::Truncated || ends_unwritten(rest);
             DecodeError::new(self.at, if torn { Kind::Torn } else { Kind::Corrupt })
         })?;
         let record = Record::decode_body(body, self.at + len - body.len())?;
@@ -90,32 +99,23 @@ impl Iterator for Records {
     }
 }
 
-/// Whether the bytes end in zeros, as a file system leaves what was allocated and not written. No record ends so: an id
-/// of eight zero bytes at its end is not met.
-fn ends_unwritten(bytes: &[u8]) -> bool {
-    bytes.iter().rev().take(8).all(|byte| *byte == 0)
-}
+/// The longest length with its checksum.
+const HEAD: usize = 14;
+/// As many zeros at the end are not met in what was written whole.
+const UNWRITTEN: usize = 8;
 
-/// Whether any good frame stands behind the bad one at the front, so that the bad one is not the end of the log.
-///
-/// The search may checksum eight times as many bytes as there are; if that does not settle it, the answer is "perhaps",
-/// which counts as yes: nothing that may be good is ever given up.
-fn good_frame_follows(bytes: &[u8]) -> bool {
-    let mut budget = bytes.len().saturating_mul(8).saturating_add(1 << 16);
-    for start in 1..bytes.len() {
-        let rest = bytes.get(start..).unwrap_or_default();
-        let mut reader = Reader::new(rest, 0);
-        let Ok(len) = reader.len() else { continue };
-        if len < super::record::MIN_BODY || reader.left() < len.saturating_add(4) {
-            continue;
+/// Whether the bytes of a bad frame end in zeros, as a file system leaves what was allocated and not written: all of them, or
+/// those from a place within this frame on, so that no other can stand behind it.
+fn ends_unwritten(bytes: &[u8]) -> bool {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let mut reader = Reader::new(bytes, 0);
+    let end = match (reader.varint(), reader.array()) {
+        (Ok(len), Ok(of_length)) => {
+            let head = bytes.get(..bytes.len() - reader.left() - 4).unwrap_or_default();
+            let right = crc32c::crc32c(head) == u32::from_le_bytes(of_length);
+            usize::try_from(len).ok().filter(|_| right).map(|len| len.saturating_add(head.len() + 8))
         }
-        match budget.checked_sub(len) {
-            Some(left) => budget = left,
-            None => return true,
-        }
-        if take_frame(rest, 0).is_ok() {
-            return true;
-        }
-    }
-    false
+        _ => None,
+    };
+    written == 0 || (written < end.unwrap_or(HEAD) && bytes.len() - written >= UNWRITTEN)
 }

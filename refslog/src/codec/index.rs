@@ -120,7 +120,11 @@ impl<'a> Node<'a> {
         self.tails.get(start..end).ok_or(DecodeError::new(self.base, Kind::Field))
     }
 
-    fn child(&self, at: usize) -> Result<Span, DecodeError> {
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn child(&self, at: usize) -> Result<Span, DecodeError> {
         let (start, end) = self.between(self.child_ends, at)?;
         let wrong = DecodeError::new(self.base, Kind::Field);
         let place = |offset: usize| self.children_at.checked_add(offset);
@@ -133,12 +137,17 @@ impl<'a> Node<'a> {
 
     /// The last child whose first name is not after `name`.
     pub(crate) fn child_of(&self, name: &[u8]) -> Result<Option<Span>, DecodeError> {
+        self.place_of(name)?.checked_sub(1).map(|at| self.child(at)).transpose()
+    }
+
+    /// How many children have a first name that is not after `name`.
+    pub(crate) fn place_of(&self, name: &[u8]) -> Result<usize, DecodeError> {
         let head = name.get(..self.prefix.len()).unwrap_or(name);
         let tail = name.get(self.prefix.len()..).unwrap_or_default();
         let mut low = 0;
         let mut high = self.count;
         match head.cmp(self.prefix) {
-            core::cmp::Ordering::Less => return Ok(None),
+            core::cmp::Ordering::Less => return Ok(0),
             core::cmp::Ordering::Greater => low = self.count,
             core::cmp::Ordering::Equal => {}
         }
@@ -150,7 +159,7 @@ impl<'a> Node<'a> {
                 high = middle;
             }
         }
-        low.checked_sub(1).map(|at| self.child(at)).transpose()
+        Ok(low)
     }
 
     /// Appends all children in order. Each starts where the one before ends, in this node or in the one before it: so there

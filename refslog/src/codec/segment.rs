@@ -3,7 +3,7 @@
 //! ```text
 //! tag   0x30, plus 1 for SHA-256
 //! meta  lineage (8) | base version (8) | base checksum (32) | end version (8) | end checksum (32) | flags (1)
-//! flags bit 0: exact, bit 1: forward-only
+//! flags bit 0: exact, bit 1: forward-only, bit 2: all new ids are known to peel as they say
 //! ```
 
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::Reader;
 use super::error::{DecodeError, DecodeErrorKind as Kind};
-use super::record::{format_bit, format_of};
+use super::record::{format_bit, format_of, know_peels, settle_peels};
 use super::run::Entry;
 use super::table::{Table, TableBuilder};
 use crate::compact::{Mode, Segment};
@@ -22,6 +22,7 @@ use crate::record::Form;
 
 const TAG: u8 = 0x30;
 const META: usize = 89;
+const PEELS: u8 = 4;
 
 impl Segment {
     /// The segment as bytes, for a file or an object store. [`Segment::decode`] reads it back.
@@ -39,7 +40,8 @@ impl Segment {
             meta.extend_from_slice(&point.checksum.to_bytes());
         }
         let exact = u8::from(self.mode() == Mode::Exact);
-        meta.push(exact | u8::from(self.form() == Form::ForwardOnly) << 1);
+        let peels = if know_peels(changes) { PEELS } else { 0 };
+        meta.push(exact | u8::from(self.form() == Form::ForwardOnly) << 1 | peels);
         table.finish(&meta)
     }
 
@@ -61,7 +63,7 @@ impl Segment {
         let (base, end) = (point()?, point()?);
         let flags = meta.byte()?;
         let wrong = |kind| DecodeError::new(table.bytes().len(), kind);
-        let (mode, form) = match flags {
+        let (mode, form) = match flags & !PEELS {
             0 => (Mode::Cover, Form::Invertible),
             1 => (Mode::Exact, Form::Invertible),
             2 => (Mode::Cover, Form::ForwardOnly),
@@ -74,7 +76,7 @@ impl Segment {
             Ok(())
         })?;
         // Without any id, either format would do: the first is the canonical one.
-        if format_of(&changes) != table.format {
+        if format_of(&changes) != table.format || !settle_peels(&mut changes, flags & PEELS != 0) {
             return Err(wrong(Kind::NotCanonical));
         }
         Self::new(base, end, mode, form, changes).map_err(|error| wrong(Kind::Segment(error)))

@@ -13,6 +13,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -72,6 +73,14 @@ impl TableBuilder {
         self.count += block.len() as u64;
     }
 
+    /// Another tag than the one at the start: for what is known only at the end.
+    pub(crate) fn set_tag(&mut self, tag: u8) {
+        self.tag = tag;
+        if let Some(byte) = self.out.get_mut(MAGIC.len()) {
+            *byte = tag;
+        }
+    }
+
     /// The table's bytes.
     pub(crate) fn finish(self, meta: &[u8]) -> Bytes {
         self.finish_open(meta).bytes
@@ -96,6 +105,7 @@ impl TableBuilder {
         Table {
             verified: Verified::new(self.out.len()),
             bytes: self.out.into(),
+            tag: self.tag,
             format: super::record::format_from_bit(self.tag),
             count: self.count,
             root,
@@ -109,6 +119,7 @@ impl TableBuilder {
 pub(crate) struct Table {
     pub(super) bytes: Bytes,
     pub(crate) format: ObjectFormat,
+    pub(crate) tag: u8,
     pub(super) count: u64,
     pub(super) root: Span,
     pub(super) levels: u8,
@@ -188,7 +199,7 @@ impl Table {
         }
         let format = super::record::format_from_bit(tag);
         let verified = Verified::new(bytes.len());
-        let table = Self { bytes, format, count, root: Span { start, end }, levels, verified };
+        let table = Self { bytes, format, tag, count, root: Span { start, end }, levels, verified };
         Ok(Opened { table, meta })
     }
 
@@ -218,6 +229,25 @@ impl Table {
         Ok(payload)
     }
 
+    /// Hands the entries from `from` on to `each`, in the order of names, until it answers with `Break`. Reads the blocks that
+    /// it needs, and no others.
+    pub(crate) fn each_from(
+        &self,
+        from: &[u8],
+        each: impl FnMut(&[u8], RawEntry<'_>, usize) -> Result<ControlFlow<()>, DecodeError>,
+    ) -> Result<(), DecodeError> {
+        if self.count > 0 {
+            let _ = Walk { table: self, from, last: Vec::new(), each }.down(self.root, self.levels)?;
+        }
+        Ok(())
+    }
+
+    /// How many blocks were found right so far, for those that a bit is kept for.
+    #[cfg(test)]
+    pub(crate) fn blocks_read(&self) -> u32 {
+        self.verified.0.iter().map(|bits| bits.load(Ordering::Relaxed).count_ones()).sum()
+    }
+
     pub(super) fn data(&self, span: Span) -> Result<DataBlock<'_>, DecodeError> {
         DataBlock::new(self.block(span)?, span.start, self.format)
     }
@@ -240,6 +270,47 @@ impl Table {
         match self.data(span)?.find(name)? {
             Some((entry, offset)) => read(entry, offset).map(Some),
             None => Ok(None),
+        }
+    }
+}
+
+/// A walk from a name on.
+struct Walk<'a, F> {
+    table: &'a Table,
+    from: &'a [u8],
+    /// The name before: names only grow, so that no walk goes over a hostile index for ever.
+    last: Vec<u8>,
+    each: F,
+}
+
+impl<F: FnMut(&[u8], RawEntry<'_>, usize) -> Result<ControlFlow<()>, DecodeError>> Walk<'_, F> {
+    fn down(&mut self, span: Span, levels: u8) -> Result<ControlFlow<()>, DecodeError> {
+        let Some(below) = levels.checked_sub(1) else { return self.block(span) };
+        let table = self.table;
+        let node = index::Node::new(table.block(span)?, span.start)?;
+        let first = node.place_of(self.from)?.saturating_sub(1);
+        for at in first..node.count() {
+            if self.down(node.child(at)?, below)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn block(&mut self, span: Span) -> Result<ControlFlow<()>, DecodeError> {
+        let table = self.table;
+        let mut run = table.data(span)?.run()?;
+        loop {
+            let offset = run.offset();
+            let Some(entry) = run.next_entry()? else { return Ok(ControlFlow::Continue(())) };
+            if !self.last.is_empty() && self.last.as_slice() >= run.name() {
+                return Err(DecodeError::new(offset, Kind::NotCanonical));
+            }
+            self.last.clear();
+            self.last.extend_from_slice(run.name());
+            if run.name() >= self.from && (self.each)(run.name(), entry, offset)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
     }
 }

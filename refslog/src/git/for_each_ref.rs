@@ -125,7 +125,7 @@ fn parse_listing(text: &[u8], format: ObjectFormat) -> Result<Vec<(RefName, Valu
         let id = fields.id(id)?;
         let value = match (peeled, symref) {
             (_, target) if !target.is_empty() => Value::Symbolic(fields.name(target)?),
-            (b"", _) => Value::from(id),
+            (b"", _) => Target::not_a_tag(id).into(),
             (peeled, _) => Target::peeled_to(id, fields.id(peeled)?)
                 .map_err(|_| fields.error(ParseErrorKind::ObjectFormat { want: format }))?
                 .into(),

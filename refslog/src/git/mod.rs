@@ -12,7 +12,7 @@ pub use for_each_ref::{
     FOR_EACH_REF_FORMAT, ListingError, UnreadReason, UnreadRef, parse_for_each_ref, write_for_each_ref,
 };
 pub use lines::{HookLine, parse_hook_line, parse_hook_lines, write_hook_line};
-pub use packed_refs::{parse_packed_refs, write_packed_refs};
+pub use packed_refs::{PackedRefsError, parse_packed_refs, write_packed_refs};
 pub use reflog::{ReflogLine, parse_reflog, parse_reflog_line, write_reflog_line};
 pub use update_ref::{UnwritableCommand, parse_update_ref, write_changes, write_transaction};
 

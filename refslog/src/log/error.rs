@@ -63,6 +63,14 @@ pub enum LogError {
         /// Bytes of the pieces after it.
         bytes: u64,
     },
+    /// The refs are not those at the log's end.
+    #[error("the refs are at version {have}, the log ends at {newest}, or they differ")]
+    NotAtEnd {
+        /// Version of the refs.
+        have: Version,
+        /// The newest version.
+        newest: Version,
+    },
     /// More replicas or pins than the configuration allows.
     #[error("{max} replicas or pins are followed already")]
     TooManyNeeds {

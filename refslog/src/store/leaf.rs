@@ -6,7 +6,9 @@ use crate::name::RefName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Nobody has looked what the id names.
     Id,
+    NotATag,
     Peeled,
     Symbolic,
 }
