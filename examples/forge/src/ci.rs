@@ -49,9 +49,9 @@ const FAREWELL: Duration = Duration::from_secs(4);
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Pipelines (workers run what the repositories tell them to, as this user)")]
 pub(crate) struct CiArgs {
-    /// Fewest workers of the fleet; 0 for none while nothing waits.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) workers_min: u32,
+    /// Fewest workers of the fleet; 0 for none while nothing waits [default: 1, or 0 if there is no fleet].
+    #[arg(long)]
+    pub(crate) workers_min: Option<u32>,
     /// Most workers of the fleet; 0 for no fleet.
     #[arg(long, default_value_t = 4)]
     pub(crate) workers_max: u32,
@@ -76,10 +76,25 @@ pub(crate) struct CiArgs {
 }
 
 impl CiArgs {
+    /// Whether all of it can be, before anything is started.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.fewest() > self.workers_max {
+            bail!("--workers-min {} is above --workers-max {}", self.fewest(), self.workers_max);
+        }
+        if let Some(tag) = self.worker_tags.iter().find(|tag| !file::is_tag(tag)) {
+            bail!("`{tag}` is no tag: use letters, digits, '.', '_' and '-' with --worker-tags");
+        }
+        Ok(())
+    }
+
+    fn fewest(&self) -> u32 {
+        self.workers_min.unwrap_or(self.workers_max.min(1))
+    }
+
     /// A fleet that grows and shrinks while somebody watches.
     pub(crate) fn demo() -> Self {
         Self {
-            workers_min: 1,
+            workers_min: Some(1),
             workers_max: 4,
             jobs_per_worker: 1,
             oldest_seconds: 20,
@@ -104,12 +119,6 @@ pub(crate) struct Ci {
 impl Ci {
     /// Takes up what was open when the last life ended; nothing runs before [`Ci::run`].
     pub(crate) fn start(home: &Home, url: &str, args: &CiArgs) -> Result<Self> {
-        if args.workers_min > args.workers_max {
-            bail!("--workers-min {} is above --workers-max {}", args.workers_min, args.workers_max);
-        }
-        if let Some(tag) = args.worker_tags.iter().find(|tag| !file::is_tag(tag)) {
-            bail!("`{tag}` is no tag: use letters, digits, '.', '_' and '-' with --worker-tags");
-        }
         let folder = home.path().join("ci");
         let worker_token = home.secret(WORKER_TOKEN_FILE)?;
         let logs =
@@ -117,7 +126,7 @@ impl Ci {
         let settings = Settings { job_timeout: Duration::from_secs(args.job_seconds) };
         let centre = Centre::start(Arc::new(CiStore::open(&home.store())?), logs, settings)?;
         let sizing = Sizing {
-            min: args.workers_min,
+            min: args.fewest(),
             max: args.workers_max,
             jobs_per_worker: args.jobs_per_worker,
             oldest_ms: args.oldest_seconds.saturating_mul(1000),

@@ -3,6 +3,8 @@
 //! All of it is HTTP on the cluster's own network with `authorization: Bearer TOKEN`. Small values travel as JSON in one header
 //! ([`to_header`]), so that bodies stay what they are: Git's bytes, or a record of the refs log.
 
+pub(crate) mod browse;
+
 use std::fmt::Write as _;
 
 use axum::http::{HeaderMap, HeaderValue};

@@ -126,6 +126,7 @@ fn objects_of_a_refused_push_are_on_no_node_and_what_was_forced_away_is_swept() 
     forge.ok(&["protect", "project", "main"]);
     let secret = ann.commit("project", "secret");
     ann.ok("project", &["checkout", "-q", "--orphan", "apart"]);
+    ann.ok("project", &["rm", "-rfq", "."]);
     let apart = ann.commit("project", "apart");
     ann.fails("project", &["push", "--force", "origin", "apart:main", &format!("{secret}:refs/heads/x")]);
     let bob = forge.client("bob");

@@ -280,3 +280,28 @@ fn the_fleet_follows_the_queue_and_tags_lead_jobs_to_their_workers() {
         "{decisions:?}"
     );
 }
+
+#[test]
+fn a_push_can_say_that_it_wants_no_pipeline_and_a_job_outlives_its_branch() {
+    let forge = forge();
+    let user = with_file(&forge, "quiet", "job:\n  script: [\"sleep 2\", \"cat .gitlab-ci.yml\"]\n");
+    let first = the_pipeline(&forge, "quiet");
+    // The branch is gone before the job has its checkout; the commit is not.
+    user.ok("w", &["push", "-q", "origin", "HEAD:refs/heads/kept"]);
+    let second = {
+        await_that("the other branch has its pipeline", || pipelines(&forge, "quiet").len() == 2);
+        pipelines(&forge, "quiet")[0]["id"].as_u64().unwrap()
+    };
+    user.ok("w", &["commit", "-q", "--allow-empty", "-m", "elsewhere [skip ci]"]);
+    user.ok("w", &["push", "-q", "--force", "origin", "HEAD:main", ":kept"]);
+    user.ok("w", &["commit", "-q", "--allow-empty", "-m", "aloud"]);
+    user.ok("w", &["push", "-q", "-o", "ci.skip", "origin", "HEAD:refs/heads/silent"]);
+    user.ok("w", &["push", "-q", "origin", "HEAD:refs/heads/aloud"]);
+    await_that("the last push has its pipeline", || {
+        pipelines(&forge, "quiet").iter().any(|pipeline| pipeline["reference"] == "aloud")
+    });
+    let of: Vec<Value> = pipelines(&forge, "quiet").iter().map(|pipeline| pipeline["reference"].clone()).collect();
+    assert_eq!(of, ["aloud", "kept", "main"], "neither [skip ci] nor -o ci.skip has one");
+    ends(&forge, first, "passed");
+    ends(&forge, second, "passed");
+}

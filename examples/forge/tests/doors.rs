@@ -34,6 +34,20 @@ fn a_start_that_cannot_work_says_what_to_do() {
     let said = start(&["--listen", "0.0.0.0:0", "--data", other]);
     assert!(said.contains("--token"), "{said}");
 
+    // Flags are looked at before anything is made or started.
+    let unmade = forge.path().join("unmade");
+    for (flags, told) in [
+        (&["--workers-min", "3", "--workers-max", "2"][..], "--workers-min 3 is above --workers-max 2"),
+        (&["--worker-tags", "a b"], "`a b` is no tag"),
+        (&["--nodes", "4"], "--nodes 4"),
+    ] {
+        let mut args = vec!["--listen", "127.0.0.1:0", "--data", unmade.to_str().unwrap()];
+        args.extend_from_slice(flags);
+        let said = start(&args);
+        assert!(said.contains(told), "{said}");
+        assert!(!unmade.exists(), "{flags:?} made a folder");
+    }
+
     let mut command = Command::new(env!("CARGO_BIN_EXE_forge"));
     command.args(["--listen", "127.0.0.1:0", "--data", other]).env("PATH", "/nowhere");
     let said = text(&bounded(command));
@@ -118,4 +132,17 @@ fn get(url: &str) -> u16 {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     reply.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_forge_without_a_fleet_starts_and_takes_pushes() {
+    let forge = Forge::with(&["--workers-max", "0"], &[]);
+    let ann = forge.client("ann");
+    ann.init("work", &forge.repo_url("demo"));
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    let overview: serde_json::Value = {
+        let reply = common::http(&forge.url, "GET", "/api/overview", "");
+        serde_json::from_str(reply.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    assert_eq!(overview["workers"].as_array().unwrap().len(), 0);
 }

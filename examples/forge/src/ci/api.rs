@@ -7,7 +7,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, Sse};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Json, Router as Routes, routing};
 use futures_util::Stream;
 use serde::Deserialize;
@@ -246,16 +246,6 @@ async fn command_on(
 
 // ---- people -------------------------------------------------------------------------------------------------------
 
-fn html(markup: maud::Markup) -> Response {
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, page::POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "same-origin"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, Html(markup.into_string())).into_response()
-}
-
 fn asset(kind: &'static str, text: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),
@@ -266,7 +256,7 @@ fn asset(kind: &'static str, text: &'static str) -> Response {
 }
 
 fn or_sorry(drawn: Result<maud::Markup, Failure>) -> Response {
-    drawn.map_or_else(|failure| (failure.status, html(page::sorry(&failure.message))).into_response(), html)
+    drawn.map_or_else(|failure| (failure.status, page::html(page::sorry(&failure.message))).into_response(), page::html)
 }
 
 async fn overview_page(State(host): State<Host>) -> Response {

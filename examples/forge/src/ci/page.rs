@@ -4,13 +4,16 @@
 //! again and swaps the parts that differ.
 
 mod chart;
+pub(crate) mod repository;
 mod text;
 
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse as _, Response};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::view::{
-    Act, Dot, FleetView, JobPage, JobView, Mark, NodeView, Overview, PipelineLine, PipelineView, QueueView, RepoView,
-    WorkerState, WorkerView,
+    Act, Dot, FleetDecision, FleetView, JobPage, JobView, Mark, NodeView, Overview, PipelineLine, PipelineView,
+    QueueView, RepoView, WorkerState, WorkerView,
 };
 use text::{ago, count, short, span};
 
@@ -68,8 +71,8 @@ pub(crate) fn overview(view: &Overview) -> Markup {
     let body = html! {
         div.columns {
             div {
-                (part("pipelines", "card", "Pipelines", "", &pipelines(view)))
                 (part("repos", "card", "Repositories", &count(len(&view.repos), "repository"), &repos(view)))
+                (part("pipelines", "card", "Pipelines", "", &pipelines(view)))
             }
             div {
                 (part("fleet", "card", "Fleet", &format!("{} of {} to {}", view.fleet.ready, view.fleet.min, view.fleet.max), &fleet(&view.fleet, view.at_ms)))
@@ -124,7 +127,9 @@ fn badge(mark: Mark) -> Markup {
 
 fn repos(view: &Overview) -> Markup {
     html! {
-        @if view.repos.is_empty() { p.empty { "No repository yet: the first push makes one." } }
+        @if view.repos.is_empty() {
+            p.empty { "No repository yet: the first push makes one: " code { "git push " (view.url) "/NAME.git HEAD" } }
+        }
         table {
             @for repo in &view.repos { (repo_row(repo)) }
         }
@@ -134,7 +139,7 @@ fn repos(view: &Overview) -> Markup {
 fn repo_row(repo: &RepoView) -> Markup {
     html! {
         tr {
-            td { strong { (repo.name) } }
+            td { a href={ "/" (repo.name) } { strong { (repo.name) } } }
             td.muted { "shard " (repo.shard) " · version " (repo.version) }
             td.replicas {
                 @for replica in &repo.replicas {
@@ -161,14 +166,39 @@ fn fleet(fleet: &FleetView, now: u64) -> Markup {
         }
         (chart::fleet(fleet, now))
         ol.decisions {
-            @for d in fleet.decisions.iter().take(6) {
+            @for d in folded(&fleet.decisions).iter().take(6) {
                 li {
                     span.step.(if d.to > d.from { "up" } else { "down" }) { (d.from) " → " (d.to) }
-                    span { (d.reason) } small { (ago(now, d.at_ms)) }
+                    span { (d.reason) @if d.steps > 1 { span.muted { " (" (d.steps) " times)" } } }
+                    small { (ago(now, d.at_ms)) }
                 }
             }
         }
     }
+}
+
+/// Changes of the fleet's size that followed each other for the same reason, as one.
+struct Folded<'a> {
+    from: u32,
+    to: u32,
+    reason: &'a str,
+    at_ms: u64,
+    steps: u32,
+}
+
+/// Newest first, as they come.
+fn folded(decisions: &[FleetDecision]) -> Vec<Folded<'_>> {
+    let mut all: Vec<Folded<'_>> = Vec::new();
+    for d in decisions {
+        match all.last_mut().filter(|last| last.reason == d.reason) {
+            Some(last) => {
+                last.from = d.from;
+                last.steps += 1;
+            }
+            None => all.push(Folded { from: d.from, to: d.to, reason: &d.reason, at_ms: d.at_ms, steps: 1 }),
+        }
+    }
+    all
 }
 
 fn workers(workers: &[WorkerView], now: u64) -> Markup {
@@ -339,6 +369,33 @@ pub(crate) fn job(view: &JobPage) -> Markup {
         details.card { summary { "Script" } pre { (view.script.join("\n")) } }
     };
     frame(&format!("{} · job {}", job.name, job.job), &trail, &body)
+}
+
+/// A page as it is sent: it loads nothing but its own, and is kept nowhere.
+pub(crate) fn html(markup: Markup) -> Response {
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, Html(markup.into_string())).into_response()
+}
+
+/// Nothing is at `path`; what one could have meant.
+pub(crate) fn not_here(path: &str) -> Response {
+    let body = html! {
+        section.head {
+            h1 { "Nothing is here" }
+            p { "There is no page at " code { (path) } "." }
+            p.muted {
+                "All repositories are on the " a href="/" { "first page" } "; one is at its name, as /team/project, and is \
+                 cloned from there with .git behind it. Files are reached from a repository's page. Whoever pushes to a \
+                 new name makes the repository."
+            }
+        }
+    };
+    (StatusCode::NOT_FOUND, self::html(frame("Nothing is here", &html! {}, &body))).into_response()
 }
 
 /// A page that says what is wrong.

@@ -102,6 +102,15 @@ fn line_of(pipeline: &PipelineRecord, jobs: &[JobRecord], names: &BTreeMap<u64, 
     }
 }
 
+/// The newest pipelines of one repository.
+pub(crate) async fn of_repository(host: &Host, repo: u64, name: &str, most: u32) -> Result<Vec<PipelineLine>, Failure> {
+    let names = BTreeMap::from([(repo, name.to_owned())]);
+    stored(&host.ci().centre, move |centre| {
+        centre.store.pipelines(Some(repo), most)?.iter().map(|p| line(centre, p, &names)).collect()
+    })
+    .await
+}
+
 /// One pipeline; `None` if there is none.
 pub(crate) fn pipeline(centre: &Centre, id: u64) -> Result<Option<PipelineView>, CiStoreError> {
     let Some(record) = centre.store.pipeline(id)? else { return Ok(None) };

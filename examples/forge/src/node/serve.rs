@@ -1,5 +1,6 @@
 //! The node's HTTP face. Only the cluster's own token opens it; users talk to the router.
 
+mod browse;
 mod file;
 mod git;
 mod parcel;
@@ -37,6 +38,8 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
         .route("/repos/{id}/git-upload-pack", post(git::upload_pack))
         .route("/repos/{id}/push", post(git::push).layer(DefaultBodyLimit::max(COMMANDS_LIMIT)))
         .route("/repos/{id}/file", get(file::read))
+        .route("/repos/{id}/summary", get(browse::summary))
+        .route("/repos/{id}/look", post(browse::look))
         .route("/repos/{id}/parcels/{parcel}", post(parcel::take).get(parcel::holds).delete(parcel::remove))
         .route("/repos/{id}/parcels/{parcel}/forward", post(parcel::forward))
         .route("/repos/{id}/stage", post(stage))

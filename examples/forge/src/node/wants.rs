@@ -111,6 +111,17 @@ pub(super) async fn out_of_reach(
     Ok(ids.into_iter().find(|id| reach.binary_search(id).is_err()))
 }
 
+/// Whether this is a commit that the refs reach.
+pub(super) async fn is_reachable_commit(
+    shared: &Shared,
+    replica: &Replica,
+    id: ObjectId,
+) -> Result<bool, ReplicaError> {
+    let (git, folder) = (&shared.git, &replica.folder);
+    let kinds = objects::kinds(git, folder, &ObjectFolders::default(), &[id]).await?;
+    Ok(kinds.get(&id).is_some_and(|kind| kind == "commit") && objects::reachable(git, folder, &[id]).await?)
+}
+
 async fn reach(shared: &Shared, replica: &Replica, at: Stamp) -> Result<Reach, ReplicaError> {
     let last = replica.reached.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if let Some((_, reach)) = last.filter(|(stamp, _)| *stamp == at) {

@@ -14,13 +14,13 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tenon_quorum::{RepoId, RequestId};
 
-use super::Host;
 use super::http::{self, Failure};
 use super::name::RepoName;
 use super::nodes::{Answer, Served};
 use super::push;
 use super::reads;
 use super::spool::{SpoolError, Spooled};
+use super::{Host, browse};
 use crate::git::advertise;
 use crate::wire;
 
@@ -64,9 +64,16 @@ impl Service {
 pub(crate) async fn serve(State(host): State<Host>, request: Request) -> Response {
     let result = match parse(request.method(), request.uri().path(), request.uri().query()) {
         Ok((name, service)) => handle(&host, &name, service, request).await,
+        Err(_) if is_for_people(&request) => return browse::serve(&host, request.uri().path()).await,
         Err(failure) => Err(failure),
     };
     result.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// A browser asks for a page; Git never does.
+fn is_for_people(request: &Request) -> bool {
+    let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    request.method() == Method::GET && accept.contains("text/html")
 }
 
 fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<(RepoName, Service), Failure> {

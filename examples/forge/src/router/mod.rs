@@ -4,6 +4,7 @@
 mod admin;
 mod answer;
 pub(crate) mod api;
+mod browse;
 mod ci;
 pub(crate) mod driver;
 mod fork;
@@ -110,6 +111,7 @@ pub(crate) async fn serve(
         bail!("--nodes {count}: a shard is {} nodes, so theirs is a multiple of it", repos::REPLICAS);
     }
     let door = http::door(&args)?;
+    args.ci.check()?;
     // Before anything is made: a Git that is missing or too old is said here, not by each node.
     crate::git::Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
     let home = Home::open(&args.data)?;

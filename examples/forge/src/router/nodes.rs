@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::spool::Spooled;
 use crate::node::gc::Swept;
+use crate::wire::browse::LookAt;
 use crate::wire::{self, Forward, ParcelId, Peer, PushAnswer, RefsView, Refused, SyncAsk, WriteOrder};
 
 /// For calls that only read or write a few small values.
@@ -216,6 +217,26 @@ impl Nodes {
         let ask = Forward { to: Peer { node: to.node, url }, tips };
         let request = self.order(from, repo, &format!("parcels/{parcel}/forward"))?.timeout(self.long);
         shipped(self.send(from.node, request.json(&ask)).await?).await
+    }
+
+    /// What people see of a repository: its summary, or what is at a path of a commit.
+    pub(crate) async fn browse<T: DeserializeOwned>(
+        &self,
+        route: &Route,
+        at: Option<&LookAt>,
+    ) -> Result<Result<T, Refused>> {
+        let (node, repo) = (route.node, route.proof.repo);
+        let request = match at {
+            None => self.client.get(self.url(node, repo, "summary")?),
+            Some(at) => self.post(node, repo, "look")?.json(at),
+        };
+        let request = request.timeout(SHORT).header(wire::ROUTE, wire::to_header(route));
+        let reply = self.send(node, request).await?;
+        match reply.status() {
+            StatusCode::CONFLICT => Ok(Err(reply.json().await?)),
+            status if status.is_success() => Ok(Ok(reply.json().await?)),
+            _ => bail!("{}", fault(reply).await),
+        }
     }
 
     /// All that these ids of a repository need, packed, as a routed read.

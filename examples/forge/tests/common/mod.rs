@@ -305,13 +305,18 @@ impl Client {
 
 /// A plain request over a connection of its own; the whole reply.
 pub(crate) fn http(url: &str, method: &str, path: &str, body: &str) -> String {
+    http_with(url, method, path, "", body)
+}
+
+/// The same with more header lines, each with its end.
+pub(crate) fn http_with(url: &str, method: &str, path: &str, headers: &str, body: &str) -> String {
     use std::io::{Read as _, Write as _};
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
     )
     .unwrap();
     let mut reply = String::new();

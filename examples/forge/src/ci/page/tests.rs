@@ -156,6 +156,27 @@ fn the_overview_shows_everything_and_escapes_it() {
         assert!(page.0.contains(wanted), "{wanted}");
     }
     assert!(page.0.contains("&lt;script&gt;alert(1)") && !page.0.contains("<script>alert"));
+    let at = |what: &str| page.0.find(what).unwrap();
+    assert!(at("data-part=\"repos\"") < at("data-part=\"pipelines\""), "repositories come first");
+    assert!(page.0.contains("<a href=\"/team/app\">"), "and lead to their pages");
+}
+
+#[test]
+fn equal_reasons_of_the_fleet_are_one() {
+    let mut view = an_overview();
+    let step = |from, to, reason: &str| FleetDecision { at_ms: NOW, from, to, code: 1, reason: reason.into() };
+    view.fleet.decisions =
+        vec![step(3, 4, "depth"), step(2, 3, "depth"), step(1, 2, "depth"), step(2, 1, "calm"), step(1, 2, "depth")];
+    let page = overview(&view).0;
+    assert!(page.contains("1 → 4") && page.contains("(3 times)") && page.contains("2 → 1"), "{page}");
+    assert!(!page.contains("3 → 4"), "{page}");
+    assert_eq!(page.matches("depth").count(), 2, "the one before the calm stands by itself");
+}
+
+#[test]
+fn a_wrong_address_is_told_what_it_could_have_been() {
+    let page = not_here("/demo/-/tree/<main>");
+    assert_eq!(page.status(), axum::http::StatusCode::NOT_FOUND);
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(super) fn count(n: u64, what: &str) -> String {
     match what.strip_suffix('y') {
         _ if n == 1 => format!("1 {what}"),
         Some(stem) => format!("{n} {stem}ies"),
+        None if what.ends_with("ch") => format!("{n} {what}es"),
         None => format!("{n} {what}s"),
     }
 }
@@ -51,6 +52,6 @@ mod tests {
         assert_eq!(ago(500_000, 0), "8 min ago");
         assert_eq!(ago(0, 5), "now");
         assert_eq!((count(1, "job"), count(0, "job")), ("1 job".into(), "0 jobs".into()));
-        assert_eq!(count(3, "repository"), "3 repositories");
+        assert_eq!((count(3, "repository"), count(2, "branch")), ("3 repositories".into(), "2 branches".into()));
     }
 }

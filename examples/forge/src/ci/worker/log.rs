@@ -1,5 +1,6 @@
 //! A job's output on its way to the router: in parts, each at its offset, up to the limit.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,8 @@ use crate::ci::wire::Assignment;
 const GATHER: Duration = Duration::from_millis(200);
 /// The most that is sent at once.
 const PART: usize = 64 << 10;
+/// Of a log that is cut, so large a part is its end: one in so many.
+const KEPT_OF: u64 = 4;
 
 /// Sends what comes from `output` until it ends. What the router cannot take is lost, not waited for:
 /// a log decides nothing.
@@ -22,6 +25,9 @@ pub(super) async fn ship(client: Client, job: Assignment, mut output: mpsc::Rece
     let mut sent: u64 = 0;
     loop {
         let open = gather(&mut output, &mut waiting, &mut log).await;
+        if !open {
+            log.finish(&mut waiting);
+        }
         while !waiting.is_empty() {
             let part = waiting.split_to(waiting.len().min(PART)).freeze();
             let length = u64::try_from(part.len()).unwrap_or(0);
@@ -52,26 +58,41 @@ async fn gather(output: &mut mpsc::Receiver<Bytes>, waiting: &mut BytesMut, log:
     true
 }
 
-/// Lets through up to the limit, and says once that more was there.
+/// Lets through up to a limit; of what is more it keeps the end, where one reads why a job failed.
 struct Cut {
+    /// What may still pass as it comes.
     left: u64,
-    limit: u64,
-    said: bool,
+    /// The newest of what came after that.
+    end: VecDeque<u8>,
+    /// So much of it is kept.
+    keeps: usize,
+    left_out: u64,
 }
 
 impl Cut {
-    const fn new(limit: u64) -> Self {
-        Self { left: limit, limit, said: false }
+    fn new(limit: u64) -> Self {
+        let keeps = limit / KEPT_OF;
+        let end = VecDeque::new();
+        Self { left: limit - keeps, end, keeps: usize::try_from(keeps).unwrap_or(usize::MAX), left_out: 0 }
     }
 
     fn take(&mut self, part: &[u8], into: &mut BytesMut) {
         let fits = usize::try_from(self.left).unwrap_or(usize::MAX).min(part.len());
         into.extend_from_slice(&part[..fits]);
         self.left -= u64::try_from(fits).unwrap_or(0);
-        if fits < part.len() && !self.said {
-            self.said = true;
-            into.extend_from_slice(format!("\nforge: the log is cut here, at {} bytes\n", self.limit).as_bytes());
+        self.end.extend(&part[fits..]);
+        let over = self.end.len().saturating_sub(self.keeps);
+        self.end.drain(..over);
+        self.left_out += u64::try_from(over).unwrap_or(0);
+    }
+
+    /// Nothing follows: the end comes, and before it how much is left out.
+    fn finish(&mut self, into: &mut BytesMut) {
+        if self.left_out > 0 {
+            into.extend_from_slice(format!("\nforge: {} bytes are left out here\n", self.left_out).as_bytes());
         }
+        let end = std::mem::take(&mut self.end);
+        into.extend_from_slice(&Vec::from(end));
     }
 }
 
@@ -80,12 +101,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_is_cut_once() {
-        let mut cut = Cut::new(5);
-        let mut out = BytesMut::new();
-        for part in [&b"abc"[..], b"def", b"ghi"] {
-            cut.take(part, &mut out);
-        }
-        assert_eq!(&out[..], b"abcde\nforge: the log is cut here, at 5 bytes\n");
+    fn a_log_that_is_cut_keeps_its_beginning_and_its_end() {
+        let cut = |limit, parts: &[&[u8]]| {
+            let mut cut = Cut::new(limit);
+            let mut out = BytesMut::new();
+            for part in parts {
+                cut.take(part, &mut out);
+            }
+            cut.finish(&mut out);
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        assert_eq!(cut(8, &[b"abc", b"def", b"ghi", b"jkl"]), "abcdef\nforge: 4 bytes are left out here\nkl");
+        assert_eq!(cut(8, &[b"abc", b"defgh"]), "abcdefgh", "what fits is whole");
+        assert_eq!(cut(8, &[b"abcdefghi"]), "abcdef\nforge: 1 bytes are left out here\nhi");
+        assert_eq!(cut(0, &[b"abc"]), "\nforge: 3 bytes are left out here\n");
     }
 }
