@@ -372,7 +372,10 @@ fn lines(ids: &[ObjectId]) -> String {
     ids.iter().map(|id| id.to_hex() + "\n").collect()
 }
 
-async fn blocking(what: &'static str, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), GitError> {
+pub(super) async fn blocking(
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<(), GitError> {
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))

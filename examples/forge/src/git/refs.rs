@@ -1,7 +1,7 @@
 //! Refs as Git has them: listed by `for-each-ref`, moved by one `update-ref --stdin` transaction.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tenon_refslog::git::{
@@ -24,7 +24,13 @@ pub(crate) struct RefTransaction {
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     limit: Duration,
+    /// What Git does not make durable ref by ref: that is done here, for all of them together.
+    unsynced: Vec<PathBuf>,
 }
+
+/// More refs than this are made durable together. Git syncs each before it writes the next, and waits for the disk every time;
+/// of files that are all written, the first sync takes the others along.
+const MANY: usize = 16;
 
 impl RefTransaction {
     /// Begins a transaction, gives it `commands` (as `update-ref --stdin -z` reads them) and prepares it: every lock is then held
@@ -36,16 +42,19 @@ impl RefTransaction {
         git: &Git,
         repository: &Path,
         folders: &ObjectFolders,
-        commands: &[u8],
+        (commands, unsynced): (&[u8], Vec<PathBuf>),
     ) -> Result<RefTransaction, GitError> {
         let mut invocation = git.within(repository, "update-ref");
         folders.apply(&mut invocation);
+        if !unsynced.is_empty() {
+            invocation.setting("core.fsync", "all,-reference");
+        }
         let mut running = invocation.args(["--no-deref", "--stdin", "-z"]).spawn()?;
         let (Some(stdin), Some(stdout)) = (running.stdin.take(), running.stdout.take()) else {
             return Err(GitError::Failed { what: "update-ref", message: "no pipes".into() });
         };
         let limit = running.limit();
-        let mut session = RefTransaction { running, stdin, stdout: BufReader::new(stdout), limit };
+        let mut session = RefTransaction { running, stdin, stdout: BufReader::new(stdout), limit, unsynced };
         let mut input = b"start\0".to_vec();
         input.extend_from_slice(commands);
         input.extend_from_slice(b"prepare\0");
@@ -60,10 +69,15 @@ impl RefTransaction {
     /// # Errors
     /// Some or none of them moved: compare with what was wanted.
     pub(crate) async fn commit(mut self) -> Result<(), GitError> {
+        let unsynced = std::mem::take(&mut self.unsynced);
         match self.ask(b"commit\0", &["commit: ok"]).await {
-            Ok(()) => self.close().await,
-            Err(error) => Err(self.why(error).await),
+            Ok(()) => self.close().await?,
+            Err(error) => return Err(self.why(error).await),
         }
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        super::objects::blocking("update-ref", move || sync_all(&unsynced)).await
     }
 
     /// Gives the locks back; nothing moved.
@@ -120,6 +134,36 @@ impl RefTransaction {
             Ok(Ok(())) | Err(_) => error,
         }
     }
+}
+
+/// The files of the refs that change, if they are many, and the folders that they stand in.
+fn files(repository: &Path, changes: &[Change]) -> Vec<PathBuf> {
+    use std::os::unix::ffi::OsStrExt as _;
+    if changes.len() <= MANY {
+        return Vec::new();
+    }
+    let of = |change: &Change| repository.join(std::ffi::OsStr::from_bytes(change.name().as_bytes()));
+    let mut files: Vec<PathBuf> = changes.iter().map(of).collect();
+    let folders: std::collections::BTreeSet<PathBuf> = files
+        .iter()
+        .flat_map(|file| file.ancestors().skip(1).take_while(|folder| folder.starts_with(repository)))
+        .map(Path::to_owned)
+        .collect();
+    files.push(repository.join("packed-refs"));
+    files.extend(folders);
+    files
+}
+
+/// Makes files and folders durable; what is not there is passed over.
+fn sync_all(files: &[PathBuf]) -> std::io::Result<()> {
+    for file in files {
+        match std::fs::File::open(file) {
+            Ok(open) => open.sync_all()?,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// All refs that Git lists, and `HEAD`.
@@ -208,7 +252,8 @@ pub(crate) fn main_name() -> RefName {
 /// Git failed; some may have changed.
 pub(crate) async fn carry_out(git: &Git, repository: &Path, changes: &[Change]) -> Result<(), GitError> {
     for text in write_changes(direct(changes), FORMAT) {
-        RefTransaction::prepare(git, repository, &ObjectFolders::default(), &text).await?.commit().await?;
+        let commands = (text.as_slice(), files(repository, changes));
+        RefTransaction::prepare(git, repository, &ObjectFolders::default(), commands).await?.commit().await?;
     }
     move_head(git, repository, changes).await
 }
@@ -241,7 +286,7 @@ impl Prepared {
         let first = if first.is_empty() {
             None
         } else {
-            Some(RefTransaction::prepare(git, repository, folders, &first).await?)
+            Some(RefTransaction::prepare(git, repository, folders, (&first, files(repository, changes))).await?)
         };
         Ok(Prepared { first, then })
     }
@@ -255,7 +300,8 @@ impl Prepared {
             first.commit().await?;
         }
         if let Some(then) = self.then {
-            RefTransaction::prepare(git, repository, &ObjectFolders::default(), &then).await?.commit().await?;
+            let commands = (then.as_slice(), files(repository, changes));
+            RefTransaction::prepare(git, repository, &ObjectFolders::default(), commands).await?.commit().await?;
         }
         move_head(git, repository, changes).await
     }
@@ -340,14 +386,16 @@ mod tests {
     async fn prepared_then_committed_or_aborted() {
         let (_folder, path, git, id) = repository().await;
         let update = format!("create refs/heads/main\0{id}\0");
-        RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes())
+        RefTransaction::prepare(&git, &path, &ObjectFolders::default(), (update.as_bytes(), Vec::new()))
             .await
             .unwrap()
             .abort()
             .await
             .unwrap();
         assert!(!path.join("refs/heads/main").exists());
-        let held = RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes()).await.unwrap();
+        let held = RefTransaction::prepare(&git, &path, &ObjectFolders::default(), (update.as_bytes(), Vec::new()))
+            .await
+            .unwrap();
         assert!(path.join("refs/heads/main.lock").exists());
         held.commit().await.unwrap();
         assert!(path.join("refs/heads/main").exists());
@@ -357,8 +405,9 @@ mod tests {
     async fn a_refusal_tells_gits_reason() {
         let (_folder, path, git, id) = repository().await;
         let update = format!("update refs/heads/main\0{id}\0{}\0", "1".repeat(40));
-        let error =
-            RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes()).await.unwrap_err();
+        let error = RefTransaction::prepare(&git, &path, &ObjectFolders::default(), (update.as_bytes(), Vec::new()))
+            .await
+            .unwrap_err();
         assert!(error.in_one_line().contains("refs/heads/main"), "{error}");
         assert!(repository::clean(&path).unwrap().is_empty(), "Git gave its locks back");
     }
@@ -401,7 +450,11 @@ mod tests {
     async fn dropped_is_killed_and_nothing_moved() {
         let (_folder, path, git, id) = repository().await;
         let update = format!("create refs/heads/main\0{id}\0");
-        drop(RefTransaction::prepare(&git, &path, &ObjectFolders::default(), update.as_bytes()).await.unwrap());
+        drop(
+            RefTransaction::prepare(&git, &path, &ObjectFolders::default(), (update.as_bytes(), Vec::new()))
+                .await
+                .unwrap(),
+        );
         assert!(!path.join("refs/heads/main").exists());
     }
 }
