@@ -34,6 +34,7 @@ pub(crate) struct Swept {
 /// # Errors
 /// A write is open, or a fetch does not end; nothing is lost, and nothing is freed.
 pub(super) async fn sweep(shared: &Shared, replica: &Replica, keep: &[ObjectId]) -> Result<Swept, ReplicaError> {
+    let _alone_in_packing = replica.packing.lock().await;
     let first = roots(shared, replica, keep).await?;
     let bytes_before = bytes(&replica.folder)?;
     let old = packs(&replica.folder)?;

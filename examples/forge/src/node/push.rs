@@ -104,7 +104,7 @@ impl Push {
 
     /// Moves the refs as prepared. Listings see all of it or nothing.
     async fn move_refs(&self, prepared: Prepared, record: &Record) -> Result<(), ReplicaError> {
-        self.replica.adopt(self.order.parcel.as_ref()).await?;
+        self.replica.adopt(record, self.order.parcel.as_ref()).await?;
         let _alone = self.replica.refs_lock.write().await;
         Ok(prepared.commit(&self.shared.git, &self.replica.folder, record.changes()).await?)
     }

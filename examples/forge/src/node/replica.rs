@@ -79,6 +79,8 @@ pub(crate) struct Replica {
     shared: Arc<Shared>,
     turn: Arc<Mutex<()>>,
     making: Mutex<()>,
+    /// One at a time packs anew what is here.
+    pub(crate) packing: Mutex<()>,
     pub(crate) parcels: Parcels,
     /// How often unreachable objects were swept out.
     pub(crate) sweeps: AtomicU64,
@@ -148,6 +150,7 @@ impl Replica {
             shared,
             turn: Arc::default(),
             making: Mutex::default(),
+            packing: Mutex::default(),
             parcels,
             sweeps: AtomicU64::new(0),
             sweeping: RwLock::new(()),
@@ -283,7 +286,7 @@ impl Replica {
         }
         leads_to(&state.refs, record, proof.newest, wire::lineage(self.id, proof.newest.epoch))?;
         drop(state);
-        self.adopt(parcel).await?;
+        self.adopt(record, parcel).await?;
         self.move_refs(turn, record.forward_only().changes()).await?;
         self.has_moved(proof, record).await
     }
@@ -299,9 +302,12 @@ impl Replica {
         self.take_over(turn, proof, &vote.record, vote.parcel.as_ref()).await
     }
 
-    /// Makes the objects of a parcel the repository's own; what is committed needs them.
-    pub(crate) async fn adopt(&self, parcel: Option<&ParcelId>) -> Result<(), ReplicaError> {
+    /// Makes the objects of a parcel the repository's own: what is committed needs them. Refs never move to what is not here.
+    pub(crate) async fn adopt(&self, record: &Record, parcel: Option<&ParcelId>) -> Result<(), ReplicaError> {
         let Some(parcel) = parcel else { return Ok(()) };
+        if !self.parcels.folder(parcel).is_dir() {
+            return self.has_objects_of(record, None).await;
+        }
         objects::adopt(&self.folder, &self.parcels.folder(parcel)).await?;
         Ok(self.parcels.remove(parcel)?)
     }

@@ -57,6 +57,7 @@ async fn tend(shared: &Arc<Shared>, id: RepoId) -> Result<(), ReplicaError> {
     replica.parcels.expire(state.parcel())?;
     drop(state);
     if packs(folder)? > MOST_PACKS {
+        let _alone_in_packing = replica.packing.lock().await;
         // Rolled up by size, without a look at what is reachable: nothing gets lost, and each object is copied rarely.
         shared.git.within(folder, "repack").args(["--geometric=2", "-d", "-l", "--quiet"]).run(&[]).await?;
         let folder = folder.clone();

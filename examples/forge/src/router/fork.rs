@@ -11,6 +11,7 @@ use tenon_refslog::Value;
 use super::http::Failure;
 use super::name::RepoName;
 use super::push::{self, PushEnd};
+use super::store::Newborn;
 use super::{Host, admin, reads};
 use crate::git::pkt;
 
@@ -46,7 +47,10 @@ pub(super) async fn fork(host: &Host, parent: RepoId, name: &RepoName) -> Result
     let body = axum::body::Body::from_stream(start.chain(pack));
     let body = host.spool.take(body, u64::MAX / 16).await.map_err(Failure::unavailable)?;
     let asked = push::commands(&body).await?;
-    let made = host.repos.ensure(name).await?;
+    let (made, newborn) = host.repos.for_push(name).await?;
+    if newborn == Newborn::No {
+        return Err(Failure::new(StatusCode::CONFLICT, format!("there is a repository {name} already")));
+    }
     let pushed = push::take_through(host, made, &asked, body).await;
     let taken = pushed.as_ref().is_ok_and(|pushed| pushed.end == PushEnd::Taken);
     if !taken {
@@ -54,6 +58,7 @@ pub(super) async fn fork(host: &Host, parent: RepoId, name: &RepoName) -> Result
         let why = pushed?.why.unwrap_or_default();
         return Err(Failure::unavailable(format!("the fork was not made: {why}")));
     }
+    host.repos.keep(made).await?;
     if let Some(head) = head {
         admin::point_head(host, made, &head).await?;
     }

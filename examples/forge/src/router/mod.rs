@@ -159,8 +159,10 @@ pub(crate) async fn serve(
     let tidying = tokio::spawn(tidy::run(host.clone()));
     let started = host.all_registered(&home).await;
     if started.is_ok() {
-        if let Err(e) = host.repos.unmake_all().await {
-            warn!("what is left of first pushes that were cut short stays for now: {e}");
+        match tokio::time::timeout(FAREWELL, host.repos.unmake_all()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => warn!("what is left of first pushes that were cut short stays for now: {e}"),
+            Err(_) => warn!("what is left of first pushes that were cut short stays until the next start"),
         }
         host.first_repository().await;
         home.publish_address(&url)?;

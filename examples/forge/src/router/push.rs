@@ -45,7 +45,8 @@ pub(super) async fn commands(body: &Spooled) -> Result<Asked, Failure> {
         .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("not a push: {e}")))
 }
 
-/// Takes a push through, in a task of its own: a client that leaves does not leave half a repository behind.
+/// Takes a push through, in a task of its own: a client that leaves neither takes objects away from a vote that is being cast nor
+/// leaves half a repository behind.
 ///
 /// # Errors
 /// It is none, or whether it was taken is not known: neither `ok` nor `ng` would be true.
@@ -63,12 +64,12 @@ pub(super) async fn push(
     if let Some(why) = asked.out_of_question(host.limits.max_refs_per_push) {
         return Ok(asked.reply(Some(&why)));
     }
-    if let Some(repo) = repo {
-        return Ok(take_through(host, repo, &asked, body).await?.reply);
-    }
     let (host, name) = (host.clone(), name.clone());
-    let first = tokio::spawn(async move {
-        let (repo, newborn) = host.repos.for_push(&name).await?;
+    let pushing = tokio::spawn(async move {
+        let (repo, newborn) = match repo {
+            Some(repo) => (repo, Newborn::No),
+            None => host.repos.for_push(&name).await?,
+        };
         let pushed = take_through(&host, repo, &asked, body).await;
         if newborn == Newborn::Yes {
             let taken = pushed.as_ref().is_ok_and(|pushed| pushed.end == PushEnd::Taken);
@@ -79,7 +80,7 @@ pub(super) async fn push(
         }
         Ok(pushed?.reply)
     });
-    first.await.map_err(Failure::unavailable)?
+    pushing.await.map_err(Failure::unavailable)?
 }
 
 /// Takes a push to a repository that is there through.
@@ -146,9 +147,11 @@ impl Drop for Parcel {
         if self.wanted {
             return;
         }
+        // When the whole ends, nodes forget the parcel by themselves.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for member in std::mem::take(&mut self.members) {
             let (driver, repo, id) = (Arc::clone(&self.driver), self.repo, self.id.clone());
-            tokio::spawn(async move {
+            runtime.spawn(async move {
                 // A node that does not hear of it removes the parcel in time by itself.
                 if let Err(e) = driver.nodes.drop_parcel(Life::from(&member), repo, &id).await {
                     warn!(node = %member.node, %repo, "a refused push is not removed yet: {e:#}");

@@ -119,6 +119,8 @@ impl Repos {
 
     /// Removes a repository that was made for a push which was refused, unless another push has come to it meanwhile.
     pub(crate) async fn unmake(&self, repo: RepoId) -> Result<(), Failure> {
+        // A push that comes in between would be acknowledged and gone.
+        let _nobody_pushes = self.writes.hold(repo).await.map_err(Failure::unavailable)?;
         let row = self.stored_row(repo).await?;
         // The first version says where HEAD points; the second is somebody's push.
         if row.is_some_and(|row| row.newest.version.0 <= 1) { self.remove(repo).await } else { self.keep(repo).await }

@@ -41,13 +41,13 @@ struct Line {
 
 /// A place in a line; the line is forgotten with its last place.
 #[derive(Debug)]
-struct Place<'a> {
-    writes: &'a Writes,
+struct Place {
+    writes: Arc<Writes>,
     repo: RepoId,
     line: Arc<Line>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut lines = self.writes.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if self.line.length.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -61,7 +61,15 @@ impl Drop for Place<'_> {
 pub(crate) struct Lease {
     held: Held,
     grant: Grant,
-    _turn: tokio::sync::OwnedMutexGuard<()>,
+    _turn: Turn,
+}
+
+/// The right to be the only one that changes a repository's refs from here.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _alone: tokio::sync::OwnedMutexGuard<()>,
+    /// Given up last: whoever comes next stands in the same line.
+    _place: Place,
 }
 
 /// How a write ended.
@@ -95,12 +103,9 @@ impl Writes {
     ///
     /// # Errors
     /// Why there is none, as the client is told.
-    pub(crate) async fn begin(&self, repo: RepoId, pipelines: Pipelines) -> Result<Lease, String> {
-        let place = self.enter(repo)?;
+    pub(crate) async fn begin(self: &Arc<Self>, repo: RepoId, pipelines: Pipelines) -> Result<Lease, String> {
         let end = Instant::now() + self.wait;
-        let turn = tokio::time::timeout_at(end, Arc::clone(&place.line.turn).lock_owned())
-            .await
-            .map_err(|_| format!("busy: other pushes took more than {} s", self.wait.as_secs()))?;
+        let turn = self.hold(repo).await?;
         let patience = Instant::now() + PATIENCE;
         loop {
             let mut turns = self.driver.turns();
@@ -119,14 +124,26 @@ impl Writes {
         }
     }
 
-    fn enter(&self, repo: RepoId) -> Result<Place<'_>, String> {
+    /// Waits until no push is being decided in this repository; none is, as long as the answer lives.
+    ///
+    /// # Errors
+    /// Others took too long.
+    pub(crate) async fn hold(self: &Arc<Self>, repo: RepoId) -> Result<Turn, String> {
+        let place = self.enter(repo)?;
+        let alone = tokio::time::timeout(self.wait, Arc::clone(&place.line.turn).lock_owned()).await;
+        let alone = alone.map_err(|_| format!("busy: other pushes took more than {} s", self.wait.as_secs()))?;
+        Ok(Turn { _alone: alone, _place: place })
+    }
+
+    fn enter(self: &Arc<Self>, repo: RepoId) -> Result<Place, String> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let line = Arc::clone(lines.entry(repo).or_default());
-        if line.length.load(Ordering::Relaxed) >= self.longest {
+        // One of them does not wait.
+        if line.length.load(Ordering::Relaxed) > self.longest {
             return Err(format!("busy: {} pushes wait already", self.longest));
         }
         line.length.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { writes: self, repo, line })
+        Ok(Place { writes: Arc::clone(self), repo, line })
     }
 
     fn ask(&self, repo: RepoId, pipelines: Pipelines) -> Result<Held, Refusal> {
