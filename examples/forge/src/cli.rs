@@ -1,5 +1,6 @@
 //! The command line: what the program can be asked, and the one place where errors are printed.
 
+mod backup;
 mod repository;
 
 use std::ffi::OsString;
@@ -69,6 +70,10 @@ enum Command {
     Rebuild(RebuildArgs),
     /// Move a repository, and what was forked from it, to another shard; it can be read throughout.
     Migrate(MigrateArgs),
+    /// Write every repository of a running forge into a new folder: branches, tags, what is protected, all objects.
+    Backup(backup::BackupArgs),
+    /// Make every repository of a backup in a running forge; those that are there already stay as they are.
+    Restore(backup::BackupArgs),
     /// Back the metadata store up, put a backup back, recover what it has forgotten.
     #[command(subcommand)]
     Store(StoreCommand),
@@ -325,6 +330,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Compact(args) => with_runtime("warn", compact(args)),
         Command::Rebuild(args) => with_runtime("warn", rebuild(args)),
         Command::Migrate(args) => with_runtime("warn", migrate(args)),
+        Command::Backup(args) => with_runtime("warn", backup::back_up(args)),
+        Command::Restore(args) => with_runtime("warn", backup::restore(args)),
         Command::Store(StoreCommand::Backup(args)) => back_up(&args),
         Command::Store(StoreCommand::Restore(args)) => restore(&args),
         Command::Store(StoreCommand::Recover(args)) => with_runtime("warn", recover(args)),

@@ -118,6 +118,30 @@ impl Client {
         self.call(Method::POST, &format!("/api/repos/{}/sweep", part(name)), None::<&()>).await
     }
 
+    /// The names of all repositories.
+    pub(crate) async fn names(&self) -> Result<Vec<Listed>> {
+        self.call(Method::GET, "/api/repos", None::<&()>).await
+    }
+
+    /// All of a repository, to be kept.
+    pub(crate) async fn export(&self, name: &str) -> Result<Response> {
+        self.send(Method::GET, &format!("/api/repos/{}/export", part(name)), None::<&()>).await
+    }
+
+    /// Makes a repository of what was exported.
+    pub(crate) async fn import(&self, name: &str, body: reqwest::Body) -> Result<Listed> {
+        let url = format!("{}/api/repos/{}/import", self.url, part(name));
+        let mut request = self.http.post(url).header("content-type", "application/x-forge-repository").body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let reply = request.send().await.with_context(|| format!("no forge answers at {}", self.url))?;
+        if reply.status().is_success() {
+            return Ok(reply.json().await?);
+        }
+        bail!("{}", reply.text().await.unwrap_or_default().trim())
+    }
+
     /// What the API says under a path.
     pub(crate) async fn get(&self, path: &str) -> Result<serde_json::Value> {
         self.call(Method::GET, path, None::<&()>).await

@@ -155,6 +155,8 @@ pub(crate) struct WriteOrder {
     pub(crate) parcel: Option<ParcelId>,
     /// Branches, as full names, that may be neither deleted nor moved to what does not contain them.
     pub(crate) protected: Vec<String>,
+    /// So many refs may change.
+    pub(crate) most_refs: usize,
 }
 
 /// The answer to a push.

@@ -172,3 +172,50 @@ fn objects_of_a_refused_push_are_on_no_node_and_what_was_forced_away_is_swept() 
     ann.ok("project", &["push", "-q", "origin", &format!("{secret}:refs/heads/again")]);
     forge.assert_alike("project");
 }
+
+#[test]
+fn the_whole_is_backed_up_and_comes_back_in_another_forge() {
+    let forge = Forge::start();
+    let ann = with_one_push(&forge, "project");
+    ann.ok("project", &["tag", "-a", "-m", "one", "v1"]);
+    ann.ok("project", &["push", "-q", "origin", "main:refs/heads/stable", "main:refs/notes/any", "v1"]);
+    forge.ok(&["default-branch", "project", "stable"]);
+    forge.ok(&["protect", "project", "main"]);
+    forge.ok(&["rename", "project", "team/project"]);
+    forge.ok(&["create", "empty"]);
+    let refs = ann.remote_refs(&forge.repo_url("team/project"));
+    let folder = forge.path().join("backup");
+    let folder = folder.to_str().unwrap();
+    let said = forge.ok(&["backup", folder]);
+    assert!(said.starts_with("3 repositories, "), "{said}");
+    let said = forge.run(&["backup", folder]);
+    assert!(!said.status.success() && text(&said).contains("is there already"), "{}", text(&said));
+
+    let other = Forge::start();
+    let said = other.ok(&["restore", folder]);
+    assert!(
+        said.contains("demo: is there, and stays as it is") && said.contains("2 repositories are restored"),
+        "{said}"
+    );
+    assert_eq!(ann.remote_refs(&other.repo_url("team/project")), refs);
+    assert_eq!(other.ok(&["protect", "team/project"]).trim(), "main");
+    ann.ok(".", &["clone", "-q", "--mirror", &other.repo_url("team/project"), "mirror"]);
+    ann.ok("mirror", &["fsck", "--strict"]);
+    other.assert_alike("team/project");
+    assert!(names(&other).contains(&"empty".to_owned()));
+
+    // A backup that is damaged, or was cut short, makes nothing of what it cannot make whole.
+    other.ok(&["delete", "team/project", "--yes"]);
+    let id = forge.repo_id("team/project");
+    let file = Path::new(folder).join(format!("{id}.repository"));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() - 40;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let said = text(&other.run(&["restore", folder]));
+    assert!(said.contains("team/project: not restored") && said.contains("1 repositories are not restored"), "{said}");
+    assert!(!names(&other).contains(&"team/project".to_owned()));
+    std::fs::remove_file(Path::new(folder).join("manifest.json")).unwrap();
+    let said = text(&other.run(&["restore", folder]));
+    assert!(said.contains("holds no whole backup"), "{said}");
+}

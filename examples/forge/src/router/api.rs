@@ -15,7 +15,7 @@ use tenon_quorum::{NodeId, RepoId, ShardId, Verdict, WriteId};
 use super::http::{self, Failure};
 use super::name::RepoName;
 use super::store::LogRows;
-use super::{Host, admin, nodes, reads, writes};
+use super::{Host, admin, fork, nodes, reads, writes};
 use crate::supervise::Order;
 use crate::wire::{self, LogPart, Proposed, Register, Registered};
 
@@ -36,6 +36,7 @@ pub(crate) fn routes(host: &Host) -> Routes<Host> {
         .route("/api/nodes/{id}/replace", routing::post(replace))
         .route("/api/nodes/{id}/{order}", routing::post(order))
         .merge(admin::routes())
+        .merge(fork::routes())
         .layer(middleware::from_fn_with_state(host.clone(), http::api));
     let internal = Routes::new()
         .route("/internal/register", routing::post(register))

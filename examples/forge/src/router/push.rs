@@ -29,7 +29,7 @@ use super::{Host, admin};
 use crate::wire::{ParcelId, Shipment, WriteOrder};
 
 /// More lines than that are not read to find out what a push asks for.
-const MAX_COMMANDS: usize = 100_000;
+const MAX_COMMANDS: usize = 1_000_000;
 /// How often a push is granted again when nodes fail it.
 const ATTEMPTS: usize = 6;
 /// The push options that say that no pipelines are wanted.
@@ -70,7 +70,7 @@ pub(super) async fn push(
             Some(repo) => (repo, Newborn::No),
             None => host.repos.for_push(&name).await?,
         };
-        let pushed = take_through(&host, repo, &asked, body).await;
+        let pushed = take_through(&host, repo, (&asked, Size::Limited), body).await;
         if newborn == Newborn::Yes {
             let taken = pushed.as_ref().is_ok_and(|pushed| pushed.end == PushEnd::Taken);
             let kept = if taken { host.repos.keep(repo).await } else { host.repos.unmake(repo).await };
@@ -87,12 +87,26 @@ pub(super) async fn push(
 ///
 /// # Errors
 /// Whether it was taken is not known.
-pub(super) async fn take_through(host: &Host, repo: RepoId, asked: &Asked, body: Spooled) -> Result<Pushed, Failure> {
-    let push = Push { host, repo, asked, body: Arc::new(body) };
+pub(super) async fn take_through(
+    host: &Host,
+    repo: RepoId,
+    (asked, size): (&Asked, Size),
+    body: Spooled,
+) -> Result<Pushed, Failure> {
+    let push = Push { host, repo, asked, size, body: Arc::new(body) };
     match push.ship().await {
         Ok(parcel) => push.decide(parcel).await,
         Err(why) => Ok(push.refused(&why)),
     }
+}
+
+/// How many refs may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Size {
+    /// As many as a client's push may.
+    Limited,
+    /// As many as another repository has.
+    Any,
 }
 
 /// How a push ended, and what its client reads.
@@ -115,6 +129,7 @@ struct Push<'a> {
     host: &'a Host,
     repo: RepoId,
     asked: &'a Asked,
+    size: Size,
     body: Arc<Spooled>,
 }
 
@@ -318,6 +333,10 @@ impl Push<'_> {
                 grant: lease.grant().clone(),
                 parcel: parcel.as_ref().map(|p| p.id.clone()),
                 protected: protected.clone(),
+                most_refs: match self.size {
+                    Size::Limited => self.host.limits.max_refs_per_push,
+                    Size::Any => MAX_COMMANDS,
+                },
             };
             let decided = self.host.driver.nodes.decide(&order, commands.clone()).await;
             match self.end(lease, decided).await {

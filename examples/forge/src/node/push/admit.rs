@@ -67,8 +67,8 @@ pub(super) async fn admit(push: &Push, lines: &[Line]) -> Result<Admitted, Verdi
             Err(error) => *verdict = Some(format!("the name is not allowed: {error}")),
         }
     }
-    if lines.len() > push.shared.limits.max_refs_per_push {
-        let most = push.shared.limits.max_refs_per_push;
+    if lines.len() > push.order.most_refs {
+        let most = push.order.most_refs;
         verdicts.fill(Some(format!("more than {most} refs in one push")));
     }
     if verdicts.iter().all(Option::is_none) {

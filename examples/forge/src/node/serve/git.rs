@@ -220,7 +220,7 @@ pub(super) async fn push(
     let Some(order) = wire::from_header::<WriteOrder>(&headers, wire::GRANT) else {
         return explained(Err(Failure::bad("a push needs a grant"))).await;
     };
-    let most = shared.limits.max_refs_per_push.saturating_add(1);
+    let most = order.most_refs.saturating_add(1);
     let lines = match pkt::section(&mut &body[..], most).await {
         Ok(lines) => lines.iter().map(|line| Line::parse(line)).collect::<Option<Vec<_>>>(),
         Err(_) => None,
