@@ -195,7 +195,7 @@ impl CiStore {
                SELECT id, open, COALESCE(ended_ms, created_ms) AS ended,
                  ROW_NUMBER() OVER (PARTITION BY repo ORDER BY id DESC) AS place FROM ci_pipelines)
              WHERE place > ?2 AND open = 0 AND ended < ?1 AND id < (SELECT MAX(id) FROM ci_pipelines)
-               AND id < (SELECT MAX(pipeline) FROM ci_places)",
+               AND id != COALESCE((SELECT pipeline FROM ci_places ORDER BY job DESC LIMIT 1), 0)",
             params![signed(before_ms)?, keep],
         )?;
         let gone = {

@@ -418,7 +418,7 @@ mod tests {
         let (_folder, path, git, id) = repository().await;
         let create = |name: &str| format!("create refs/heads/{name}\0{id}\0");
         let both = create("main") + &create("other");
-        RefTransaction::prepare(&git, &path, &ObjectFolders::default(), both.as_bytes())
+        RefTransaction::prepare(&git, &path, &ObjectFolders::default(), (both.as_bytes(), Vec::new()))
             .await
             .unwrap()
             .commit()

@@ -28,7 +28,7 @@ fn route(_method: &Method, uri: &Uri) -> Route {
         Route::Program(Some("application/x-git-upload-pack-request"))
     } else if path.ends_with("/git-receive-pack") {
         Route::Program(Some("application/x-git-receive-pack-request"))
-    } else if path.ends_with("/info/refs") || path.starts_with("/internal/") {
+    } else if path.ends_with("/info/refs") || path.contains("/info/lfs/") || path.starts_with("/internal/") {
         Route::Program(None)
     } else if path.starts_with("/api/") {
         Route::Api

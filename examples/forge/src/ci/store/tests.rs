@@ -124,3 +124,51 @@ fn names_and_numbers_last() {
     assert_eq!((store.number(Kind::Tags, "a").unwrap(), store.count_up("engine").unwrap()), (1, 2));
     assert_eq!(store.names(Kind::Tags).unwrap(), [(1, "a".to_owned()), (2, "b".to_owned())]);
 }
+
+/// The only job of a pipeline, and so the pipeline, ends.
+fn finish(store: &CiStore, first: &Write, at_ms: u64) {
+    let rows: Vec<Row> = first.changes.iter().map(|c| c.row.clone()).collect();
+    let [Row::Job(mut job), Row::Pipeline(mut pipeline)] = <[Row; 2]>::try_from(rows).unwrap() else {
+        panic!("two rows")
+    };
+    let old = job.version;
+    (job.version, pipeline.version) = (job.version.next(), pipeline.version.next());
+    job.state = tenon_jobqueue::State::Succeeded;
+    job.since = Timestamp::from_millis(at_ms);
+    (pipeline.unstarted, pipeline.remaining) = (0, 0);
+    let change = |row| Change { expect: Some(old), row };
+    let write = Write { changes: vec![change(Row::Job(job)), change(Row::Pipeline(pipeline))], birth: None };
+    assert_eq!(store.write(&[write]).unwrap(), [Written::Committed]);
+}
+
+#[test]
+fn what_is_old_is_forgotten_but_what_is_open_newest_or_the_last_that_was_counted() {
+    let (_dir, store) = store();
+    let wrong = |id: u64| {
+        let cursor = (at(id - 1, 0), at(id, 0));
+        assert!(store.pass(REPO, cursor, Some(&birth(id, cursor, BirthOf::Error("no".into())))).unwrap());
+    };
+    let left = || store.pipelines(None, 100).unwrap().iter().map(|p| p.id).collect::<Vec<_>>();
+    for id in 1..=3 {
+        wrong(id);
+    }
+    let fourth = submission(4, (at(3, 0), at(4, 0)));
+    store.write(std::slice::from_ref(&fourth)).unwrap();
+    for id in 5..=6 {
+        wrong(id);
+    }
+    assert!(store.forget(5, 1).unwrap().is_empty());
+    assert_eq!(left(), [6, 5, 4, 3, 2, 1], "all ended at 5, none before");
+    store.forget(6, 4).unwrap();
+    assert_eq!(left(), [6, 5, 4, 3], "the newest four stay");
+    store.forget(6, 1).unwrap();
+    assert_eq!(left(), [6, 4], "what is open stays");
+    finish(&store, &fourth, 900);
+    assert!(store.forget(10_000, 1).unwrap().is_empty(), "its job has the largest number");
+    let seventh = submission(7, (at(6, 0), at(7, 0)));
+    store.write(std::slice::from_ref(&seventh)).unwrap();
+    let gone = store.forget(10_000, 1).unwrap();
+    assert_eq!(gone, [tenon_jobqueue::JobKey { job: JobId::new(4), attempt: Attempt::FIRST }]);
+    assert_eq!((left(), store.largest().unwrap()), (vec![7], (7, 7)));
+    assert!(store.definition(JobId::new(4)).unwrap().is_none());
+}
