@@ -80,25 +80,6 @@ impl State {
         matches!(self, Self::Scheduled | Self::Running | Self::Aborting)
     }
 
-    /// The deadline that can pass in this state, of a row that says `until` and `timeout_at`.
-    pub(crate) fn due(self, until: Timestamp, timeout_at: Timestamp) -> Option<Timestamp> {
-        let due = match self {
-            Self::Scheduled | Self::Suspended | Self::Delayed | Self::Aborting => until,
-            Self::Running | Self::Polling => until.min(timeout_at),
-            Self::Unstart
-            | Self::Pending
-            | Self::Succeeded
-            | Self::Failed
-            | Self::Aborted
-            | Self::TimedOut
-            | Self::Skipped
-            | Self::Reused
-            | Self::Superseded
-            | Self::Dead => Timestamp::MAX,
-        };
-        (due != Timestamp::MAX).then_some(due)
-    }
-
     /// The state's stable number, as databases keep it.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -178,6 +159,17 @@ pub enum Condition {
     Ask,
 }
 
+/// What becomes of a job that no worker took in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Late {
+    /// The job fails, without a further attempt.
+    #[default]
+    Fails,
+    /// The job is skipped, and its pipeline goes on as if a filter had skipped it.
+    IsSkipped,
+}
+
 /// How long things may take and how often they are tried. Times in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -201,6 +193,14 @@ pub struct Policy {
     pub max_crashes: u16,
     /// At how many nacks the job is `Dead`, 1 or more.
     pub max_nacks: u16,
+    /// How long an attempt may wait for a worker's acknowledgement from when it could first be taken; 0 is no limit. Back-offs
+    /// and deliveries that nobody acknowledged do not extend it.
+    pub start_by_ms: u32,
+    /// What becomes of a job that no worker took within `start_by_ms`.
+    pub late: Late,
+    /// How long the job may take from when it could first be taken to its end, with all attempts, back-offs and waits; 0 is
+    /// no limit. What has not ended by then is stopped and is `TimedOut`, without a further attempt.
+    pub finish_by_ms: u32,
 }
 
 impl Default for Policy {
@@ -215,6 +215,9 @@ impl Default for Policy {
             max_attempts: 1,
             max_crashes: 3,
             max_nacks: 100,
+            start_by_ms: 0,
+            late: Late::Fails,
+            finish_by_ms: 0,
         }
     }
 }
@@ -378,6 +381,11 @@ pub struct Job {
     pub tally: Tally,
     /// The worker's last word about the end, applied or only recorded.
     pub outcome: Option<Outcome>,
+    /// By when a worker must have acknowledged it; [`Timestamp::MAX`] before it could be taken, once it has been, and
+    /// without a limit.
+    pub start_by: Timestamp,
+    /// By when it must have ended, over all attempts; [`Timestamp::MAX`] before it could be taken, and without a limit.
+    pub finish_by: Timestamp,
 }
 
 impl Job {
@@ -415,7 +423,22 @@ impl Job {
     /// The next deadline that can pass, if any.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
-        self.state.due(self.until, self.timeout_at)
+        let due = match self.state {
+            State::Scheduled | State::Aborting => self.until,
+            State::Suspended | State::Delayed => self.until.min(self.finish_by),
+            State::Running | State::Polling => self.until.min(self.timeout_at).min(self.finish_by),
+            State::Pending => self.start_by.min(self.finish_by),
+            State::Unstart
+            | State::Succeeded
+            | State::Failed
+            | State::Aborted
+            | State::TimedOut
+            | State::Skipped
+            | State::Reused
+            | State::Superseded
+            | State::Dead => Timestamp::MAX,
+        };
+        (due != Timestamp::MAX).then_some(due)
     }
 
     /// Whether the row can be true: numbered from 1, and held by a worker exactly where a state needs one.

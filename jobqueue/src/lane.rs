@@ -280,6 +280,8 @@ mod tests {
             entry: crate::job::Entry::Run,
             tally: crate::job::Tally::default(),
             outcome: None,
+            start_by: Timestamp::MAX,
+            finish_by: Timestamp::MAX,
         }
     }
 

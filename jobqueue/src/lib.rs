@@ -126,6 +126,7 @@
 //! assert_eq!(policy.timeout_ms, 3_600_000); // an hour from the acknowledgement to the result
 //! assert_eq!((policy.backoff_ms, policy.backoff_cap_ms), (1_000, 60_000));
 //! assert_eq!((policy.max_attempts, policy.max_crashes, policy.max_nacks), (1, 3, 100));
+//! assert_eq!((policy.start_by_ms, policy.finish_by_ms), (0, 0)); // no limit
 //! let limits = Limits::default();
 //! assert_eq!((limits.jobs, limits.jobs_per_tag, limits.pipelines), (10_000_000, 10_000_000, 10_000_000));
 //! assert_eq!((limits.jobs_per_pipeline, limits.pull, limits.calls, limits.effects), (1_000, 1_000, 100_000, 1_000_000));
@@ -231,7 +232,8 @@ pub use id::{
     Ticket, Version, Worker, WorkerName, WriteId,
 };
 pub use job::{
-    Condition, Delivery, Entry, Job, JobSpec, OnFailure, OnNewer, Outcome, Policy, ResultKey, Start, State, Tally, When,
+    Condition, Delivery, Entry, Job, JobSpec, Late, OnFailure, OnNewer, Outcome, Policy, ResultKey, Start, State,
+    Tally, When,
 };
 pub use key::KeyRow;
 pub use outcome::{JobClass, Outcomes};

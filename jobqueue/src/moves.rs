@@ -2,7 +2,7 @@
 
 use crate::event::{Act, Stopper, Verdict};
 use crate::id::{CallId, PoolId, Worker};
-use crate::job::{Delivery, Entry, Job, Outcome, State};
+use crate::job::{Delivery, Entry, Job, Late, Outcome, State};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 use crate::transition::{Action, Next, Stamp, Step, backoff};
@@ -20,7 +20,24 @@ fn enter(now: Timestamp, row: &mut Job, state: State, reason: Reason) -> Step {
 /// The row moves to a state in which nobody holds it.
 pub(crate) fn release(now: Timestamp, row: &mut Job, state: State, reason: Reason) -> Step {
     row.delivery = None;
-    enter(now, row, state, reason)
+    let step = enter(now, row, state, reason);
+    if state == State::Pending {
+        count_from(now, row);
+    }
+    step
+}
+
+/// A worker may take the job from now on: its deadlines count from the first such moment. What goes on after a snooze or a
+/// callback has been taken before.
+fn count_from(now: Timestamp, row: &mut Job) {
+    let policy = row.spec.policy;
+    let after = |ms: u32| if ms == 0 { Timestamp::MAX } else { now.after_millis(u64::from(ms)) };
+    if row.start_by == Timestamp::MAX && row.entry == Entry::Run {
+        row.start_by = after(policy.start_by_ms);
+    }
+    if row.finish_by == Timestamp::MAX {
+        row.finish_by = after(policy.finish_by_ms);
+    }
 }
 
 /// The row waits without a worker until a time.
@@ -55,6 +72,7 @@ fn start(now: Timestamp, row: &mut Job) {
         return;
     }
     enter(now, row, State::Running, Reason::Acked);
+    row.start_by = Timestamp::MAX;
     let policy = &row.spec.policy;
     row.until = now.after_millis(u64::from(policy.lease_ms));
     row.timeout_at = match policy.timeout_ms {
@@ -167,16 +185,19 @@ fn ended(
     stamp: &Stamp,
 ) -> Step {
     let step = release(now, row, state, reason);
-    let next = (count < limit).then(|| {
-        let delay_ms = backoff(&row.spec.policy, count, stamp.chance);
-        Next { delay_ms, reason: Reason::Retry { delay_ms } }
-    });
+    let delay_ms = backoff(&row.spec.policy, count, stamp.chance);
+    // An attempt that could only begin when the job must have ended is none.
+    let next = count < limit && now.after_millis(delay_ms) < row.finish_by;
+    let next = next.then_some(Next { delay_ms, reason: Reason::Retry { delay_ms } });
     Step { next, ..step }
 }
 
-/// An abort is over: `TimedOut` if it was the time limit's, which may be tried again, else `Aborted`.
+/// An abort is over: `TimedOut` if it was the time limit's, which may be tried again, or the deadline's for the whole job,
+/// which may not; else `Aborted`.
 fn stopped(now: Timestamp, row: &mut Job, reason: Reason, stamp: &Stamp) -> Step {
-    if matches!(row.reason, Reason::OverTime { .. }) {
+    if matches!(row.reason, Reason::NotFinished { .. }) {
+        release(now, row, State::TimedOut, row.reason)
+    } else if matches!(row.reason, Reason::OverTime { .. }) {
         failed(now, row, State::TimedOut, row.reason, stamp)
     } else {
         release(now, row, State::Aborted, reason)
@@ -187,7 +208,16 @@ fn stopped(now: Timestamp, row: &mut Job, reason: Reason, stamp: &Stamp) -> Step
 pub(crate) fn expire(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
     let due = row.due().unwrap_or(now);
     let over = row.timeout_at <= now;
+    if row.finish_by <= now && !matches!(row.state, State::Scheduled | State::Aborting) {
+        let reason = Reason::NotFinished { due: row.finish_by };
+        let runs = row.state == State::Running;
+        return if runs { stop(now, row, reason) } else { release(now, row, State::TimedOut, reason) };
+    }
     match row.state {
+        State::Pending => {
+            let state = if row.spec.policy.late == Late::Fails { State::Failed } else { State::Skipped };
+            release(now, row, state, Reason::NotStarted { due })
+        }
         State::Scheduled => unacked(now, row, |unacked| Reason::NoAck { due, unacked }),
         State::Running if over => {
             let due = row.timeout_at;
@@ -209,7 +239,6 @@ pub(crate) fn expire(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
         State::Suspended | State::Delayed => release(now, row, State::Pending, Reason::DelayOver { due }),
         State::Aborting => stopped(now, row, Reason::AbortUnanswered { due }, stamp),
         State::Unstart
-        | State::Pending
         | State::Succeeded
         | State::Failed
         | State::Aborted
@@ -263,7 +292,7 @@ pub(crate) fn abort(now: Timestamp, row: &mut Job, stopper: Stopper) -> Step {
     };
     match row.state {
         State::Running | State::Polling => stop(now, row, reason),
-        State::Aborting if matches!(row.reason, Reason::OverTime { .. }) => {
+        State::Aborting if matches!(row.reason, Reason::OverTime { .. } | Reason::NotFinished { .. }) => {
             // The time limit was first, but somebody wants no further attempt.
             row.reason = reason;
             Step::WROTE

@@ -124,6 +124,16 @@ pub enum Reason {
         /// How often a worker was lost after it had acknowledged the job, this time included if it had.
         crashes: u16,
     },
+    /// No worker took it in time: its policy's `start_by_ms` has passed.
+    NotStarted {
+        /// The deadline.
+        due: Timestamp,
+    },
+    /// It had not ended in time, with all its attempts: its policy's `finish_by_ms` has passed.
+    NotFinished {
+        /// The deadline.
+        due: Timestamp,
+    },
     /// Other work with the same key stands for it.
     Superseded {
         /// That job.
@@ -166,6 +176,8 @@ impl Reason {
             Self::Superseded { .. } => 28,
             Self::Released { .. } => 29,
             Self::WorkerGone { .. } => 30,
+            Self::NotStarted { .. } => 40,
+            Self::NotFinished { .. } => 41,
         }
     }
 }
@@ -205,6 +217,8 @@ impl core::fmt::Display for Reason {
             Self::Retry { delay_ms } => write!(f, "tried again, {delay_ms} ms after the failure"),
             Self::Revived => f.write_str("tried again on request"),
             Self::WorkerGone { crashes } => write!(f, "its worker is dead; {crashes} were lost with it so far"),
+            Self::NotStarted { .. } => f.write_str("no worker took it in time"),
+            Self::NotFinished { .. } => f.write_str("it had not ended in time"),
             Self::Superseded { by } => write!(f, "job {by} took its place"),
         }
     }

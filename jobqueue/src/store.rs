@@ -123,6 +123,8 @@ impl Store {
             entry: Entry::Run,
             tally: Tally::default(),
             outcome: None,
+            start_by: Timestamp::MAX,
+            finish_by: Timestamp::MAX,
         })
     }
 

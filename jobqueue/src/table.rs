@@ -103,11 +103,13 @@ const fn rule(state: State, event: EventKind) -> Cell {
         (S::Suspended, E::Callback | E::Approve) => Cell::To(&[S::Pending]),
 
         // Deadlines.
-        (S::Scheduled | S::Delayed, E::Expire) => Cell::To(&[S::Pending]),
+        (S::Scheduled, E::Expire) => Cell::To(&[S::Pending]),
+        (S::Delayed, E::Expire) => Cell::To(&[S::Pending, S::TimedOut]),
+        (S::Pending, E::Expire) => Cell::To(&[S::Failed, S::Skipped, S::TimedOut]),
         (S::Running, E::Expire) => Cell::To(&[S::Failed, S::Dead, S::Aborting]),
         (S::Suspended, E::Expire) => Cell::To(&[S::Pending, S::TimedOut]),
         (S::Polling, E::Expire) => Cell::To(&[S::Polling, S::TimedOut]),
-        (S::Unstart | S::Pending, E::Expire) => Cell::No(Rule::NotDue),
+        (S::Unstart, E::Expire) => Cell::No(Rule::NotDue),
 
         (
             S::Unstart | S::Pending | S::Delayed | S::Suspended,

@@ -202,12 +202,16 @@ fn check_token(job: &Job, worker: Option<&Worker>, token: &LeaseToken) -> Result
 /// The row of the attempt after `job`'s, to be inserted.
 pub(crate) fn attempt(now: Timestamp, job: &Job, stamp: &Stamp, next: Next) -> Job {
     let mut row = *job;
+    row.entry = Entry::Run;
+    row.start_by = Timestamp::MAX;
+    if next.reason == Reason::Revived {
+        row.finish_by = Timestamp::MAX;
+    }
     let state = if next.delay_ms == 0 { State::Pending } else { State::Delayed };
     release(now, &mut row, state, next.reason);
     row.key.attempt = job.key.attempt.next();
     row.version = Version::FIRST;
     row.write = stamp.write;
-    row.entry = Entry::Run;
     row.outcome = None;
     if next.delay_ms > 0 {
         row.until = now.after_millis(next.delay_ms);
@@ -228,6 +232,7 @@ pub fn revive(now: Timestamp, job: &Job, stamp: &Stamp) -> Result<Job, Refused> 
     admit(job, &Event::Retry)?;
     let mut row = attempt(now, job, stamp, Next { delay_ms: 0, reason: Reason::Revived });
     row.state = State::Unstart;
+    (row.start_by, row.finish_by) = (Timestamp::MAX, Timestamp::MAX);
     Ok(row)
 }
 

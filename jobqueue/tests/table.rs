@@ -3,9 +3,9 @@
 
 use tenon_jobqueue::table::{Cell, Rule, cell, graphviz, markdown};
 use tenon_jobqueue::{
-    Act, Attempt, CallId, Delivery, Entry, Event, EventKind, Incarnation, Job, JobId, JobKey, JobSpec, LeaseToken,
-    Outcome, PipelineId, PoolId, Reason, Refused, Stamp, State, Stopper, Tag, Tally, Ticket, Timestamp, Verdict,
-    Version, Worker, WorkerName, WriteId, transition,
+    Act, Attempt, CallId, Delivery, Entry, Event, EventKind, Incarnation, Job, JobId, JobKey, JobSpec, Late,
+    LeaseToken, Outcome, PipelineId, PoolId, Reason, Refused, Stamp, State, Stopper, Tag, Tally, Ticket, Timestamp,
+    Verdict, Version, Worker, WorkerName, WriteId, transition,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -46,6 +46,8 @@ fn row(state: State) -> Job {
         entry: Entry::Run,
         tally: Tally::default(),
         outcome: None,
+        start_by: Timestamp::MAX,
+        finish_by: Timestamp::MAX,
     };
     assert!(job.check(), "{state:?}");
     job
@@ -107,7 +109,13 @@ fn variants(state: State) -> Vec<Job> {
     brittle.spec.policy.max_nacks = 1;
     let mut retried = base;
     retried.spec.policy.max_attempts = 2;
-    vec![base, over, approval, held, overtime, brittle, retried]
+    let mut unfinished = base;
+    unfinished.finish_by = NOW;
+    let mut waited = base;
+    waited.start_by = NOW;
+    let mut optional = waited;
+    optional.spec.policy.late = Late::IsSkipped;
+    vec![base, over, approval, held, overtime, brittle, retried, unfinished, waited, optional]
 }
 
 #[test]

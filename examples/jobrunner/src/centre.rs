@@ -4,18 +4,18 @@
 //! that fails is asked again; meanwhile nothing that relies on a write goes on.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use job_store::{Firing, Store, Write};
 use tenon_jobqueue::{
     Act, Answer, AskId, Assignment, CallId, Change, Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, Key,
-    LeaseToken, NewJob, PipelineId, Policy, PoolId, PoolSpec, PullRequest, Refused, Row, Submission, Tag, Ticket, Want,
-    Worker,
+    Late, LeaseToken, NewJob, PipelineId, Policy, PoolId, PoolSpec, PullRequest, Refused, Row, Submission, Tag, Ticket,
+    Want, Worker,
 };
 
-use crate::{PATIENCE, now, tell};
+use crate::{now, tell};
 
 /// A lease; the worker's heartbeats come several times within it.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
@@ -23,6 +23,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(100);
 /// Pipelines that are looked at with each tick; the next tick goes on behind them.
 const PAGE: u32 = 500;
+/// How long a runner waits for its engine to be empty once the queue is.
+const SETTLES: Duration = Duration::from_secs(3);
 
 /// A command for the queue.
 #[derive(clap::Args)]
@@ -41,15 +43,21 @@ pub(crate) struct NewCommand {
     /// Of all commands with this key one runs at a time.
     #[arg(long)]
     key: Option<u64>,
+    /// Seconds within which a worker must have begun it; else it is skipped. 0: it waits for as long as it takes.
+    #[arg(long, default_value_t = 0)]
+    start_within: u32,
+    /// Seconds within which it must have ended, with all attempts; else it is stopped. 0: no limit.
+    #[arg(long, default_value_t = 0)]
+    finish_within: u32,
     command: String,
 }
 
 impl NewCommand {
     /// What a schedule keeps: a line of numbers, then the command.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Self { priority, tag, attempts, crashes, key, command } = self;
-        let key = key.map_or_else(String::new, |key| key.to_string());
-        format!("{priority} {tag} {attempts} {crashes} {key}\n{command}").into_bytes()
+        let Self { priority, tag, attempts, crashes, key, start_within, finish_within, command } = self;
+        let key = key.map_or_else(|| "-".to_owned(), |key| key.to_string());
+        format!("{priority} {tag} {attempts} {crashes} {start_within} {finish_within} {key}\n{command}").into_bytes()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -57,8 +65,9 @@ impl NewCommand {
         let mut numbers = numbers.split(' ');
         let (priority, tag) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
         let (attempts, crashes) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
-        let key = numbers.next().and_then(|key| key.parse().ok());
-        Some(Self { priority, tag, attempts, crashes, key, command: command.to_owned() })
+        let (start_within, finish_within) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        let key = numbers.next()?.parse().ok();
+        Some(Self { priority, tag, attempts, crashes, key, start_within, finish_within, command: command.to_owned() })
     }
 }
 
@@ -112,8 +121,9 @@ pub(crate) struct Centre {
     unread: Vec<(AskId, Want)>,
     /// What is written beside jobs that are being submitted.
     payloads: BTreeMap<JobId, String>,
-    /// The firings of schedules that start what is being submitted.
-    firings: BTreeMap<PipelineId, Firing>,
+    /// The firings of schedules that start what is being submitted, until that is answered: a submission whose write was
+    /// lost is made again, and must then be with its firing, too.
+    firings: BTreeMap<PipelineId, (Firing, Receiver<Answered>)>,
     /// Where the next page begins.
     page: PipelineId,
     failing: bool,
@@ -159,7 +169,16 @@ impl Centre {
     fn submit_as(&mut self, id: u64, new: &NewCommand) -> Result<Receiver<Answered>> {
         let (max_attempts, max_crashes) = (new.attempts, new.crashes);
         let lease_ms = u32::try_from(LEASE.as_millis())?;
-        let policy = Policy { max_attempts, max_crashes, lease_ms, timeout_ms: 0, ..Policy::default() };
+        let policy = Policy {
+            max_attempts,
+            max_crashes,
+            lease_ms,
+            timeout_ms: 0,
+            start_by_ms: new.start_within.saturating_mul(1_000),
+            late: Late::IsSkipped,
+            finish_by_ms: new.finish_within.saturating_mul(1_000),
+            ..Policy::default()
+        };
         let spec = JobSpec { policy, key: new.key.map(Key::new), ..JobSpec::default() };
         let job = NewJob { id: JobId::new(id), spec, tag: Some(Tag::new(new.tag, 0)) };
         self.payloads.insert(job.id, new.command.clone());
@@ -174,16 +193,32 @@ impl Centre {
     /// Starts what schedules have come due, each in the write that moves its schedule: if another runner has fired
     /// meanwhile, nothing is written.
     fn fire(&mut self) -> Result<()> {
-        for row in self.store.due(now(), 100)? {
-            let Some(firing) = row.firing(now())? else { continue };
-            let Some(new) = NewCommand::decode(&row.payload).filter(|_| firing.decision.fire.is_some()) else {
-                let _moved = self.store.write(&[Write { firing: Some(firing), ..Write::of(&[]) }])?;
-                continue;
-            };
-            let id = self.store.next_ids(1)?;
-            self.firings.insert(PipelineId::new(id), firing);
-            drop(self.submit_as(id, &new)?);
-            self.settle();
+        // What was missed comes one by one; the rest waits for the next time.
+        for _ in 0..100 {
+            let payloads = &mut self.payloads;
+            self.firings.retain(|id, (_, answered)| {
+                let is_open = matches!(answered.try_recv(), Err(TryRecvError::Empty));
+                if !is_open {
+                    payloads.remove(&JobId::new(id.get()));
+                }
+                is_open
+            });
+            let due = self.store.due(now(), 100)?;
+            if due.is_empty() || self.failing {
+                break;
+            }
+            for row in due {
+                let Some(firing) = row.firing(now())? else { continue };
+                let new = NewCommand::decode(&row.payload).filter(|_| firing.decision.fire.is_some());
+                let Some(new) = new else {
+                    let _moved = self.store.write(&[Write { firing: Some(firing), ..Write::of(&[]) }])?;
+                    continue;
+                };
+                let id = self.store.next_ids(1)?;
+                let answered = self.submit_as(id, &new)?;
+                self.firings.insert(PipelineId::new(id), (firing, answered));
+                self.settle();
+            }
         }
         Ok(())
     }
@@ -238,6 +273,9 @@ impl Centre {
     /// Serves the workers. Without `forever`, until no job is left.
     pub(crate) fn run(mut self, forever: bool) -> Result<()> {
         let _counted = self.engine.load(now(), &self.store.open_rows()?);
+        // What has come too late meanwhile is given to nobody.
+        self.engine.handle_timeout(now());
+        self.settle();
         let (mut ticked, mut fired, mut empty_since) = (Instant::now(), Instant::now(), None);
         loop {
             match self.asked.recv_timeout(TICK) {
@@ -258,8 +296,10 @@ impl Centre {
                 } else if self.engine.jobs() == 0 && !forever {
                     // The workers' next question finds nobody.
                     return Ok(());
-                } else if since.elapsed() > PATIENCE && !forever {
-                    bail!("the queue is empty, and the engine still holds {} jobs", self.engine.jobs());
+                } else if since.elapsed() > SETTLES && !forever {
+                    // What another runner ended, of tags that this one does not serve.
+                    eprintln!("the queue is empty; the engine still holds {} jobs", self.engine.jobs());
+                    return Ok(());
                 }
             }
             if fired.elapsed() >= Duration::from_secs(1) {
@@ -355,8 +395,8 @@ impl Centre {
     /// A write, with the firing of the schedule that has started its pipeline.
     fn write_of<'a>(&self, changes: &'a [Change], payloads: &'a [(JobId, &'a [u8])]) -> Write<'a> {
         let mut new = changes.iter().filter(|change| change.expect.is_none());
-        let firing = new.find_map(|change| self.firings.get(&change.row.as_pipeline()?.id)).copied();
-        Write { changes, payloads, firing }
+        let firing = new.find_map(|change| self.firings.get(&change.row.as_pipeline()?.id));
+        Write { changes, payloads, firing: firing.map(|(firing, _)| *firing) }
     }
 
     /// Reads what the engine has asked for; what the database fails to answer is asked again later.

@@ -81,3 +81,42 @@ fn what_fails_is_tried_again_and_what_is_aborted_is_not() {
         assert!(list.contains(line), "{line}: {list}");
     }
 }
+
+#[test]
+fn what_is_late_is_skipped_and_what_takes_too_long_is_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    output(here, &["submit", "--start-within", "1", "echo late >> late"]);
+    output(here, &["submit", "--finish-within", "2", "exec sleep 60"]);
+    sleep(Duration::from_millis(1_100));
+    output(here, &["run"]);
+    let list = output(here, &["list"]);
+    assert!(list.contains("job 1, attempt 1: Skipped (no worker took it in time)"), "{list}");
+    assert!(list.contains("job 2, attempt 1: TimedOut (it had not ended in time)"), "{list}");
+    assert!(!here.join("late").exists());
+}
+
+#[test]
+fn a_schedule_fires_while_a_runner_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let told = output(here, &["schedule", "add", "--cron", "* * * * *", "--missed", "all", "echo fired >> fired"]);
+    assert_eq!(told, "schedule 1\n");
+    assert!(!jobs(here, &["schedule", "add", "--cron", "* * *", "true"]).output().unwrap().status.success());
+    assert!(output(here, &["schedule", "list"]).contains("schedule 1: * * * * * UTC, All; next at "));
+    // As if its time had come an hour ago: it is the next minute's in any case.
+    let database = rusqlite::Connection::open(here.join("jobs.db")).unwrap();
+    let set = "UPDATE jobqueue_schedules SET last_ms = last_ms - 3600000, next_ms = next_ms - 3600000";
+    assert_eq!(database.execute(set, []).unwrap(), 1);
+    let mut runner = jobs(here, &["run", "--forever"]).spawn().unwrap();
+    let start = Instant::now();
+    let fired = || fs::read_to_string(here.join("fired")).unwrap_or_default().lines().count();
+    while fired() < 60 {
+        assert!(start.elapsed() < Duration::from_mins(2), "{} firings", fired());
+        sleep(Duration::from_millis(50));
+    }
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    output(here, &["schedule", "end", "1"]);
+    assert_eq!(output(here, &["schedule", "list"]), "");
+}

@@ -152,6 +152,8 @@ impl Soak {
             };
             assert!(status.success(), "{status}: see {}", self.keep().display());
         }
+        let told = std::fs::read_to_string(self.folder.path().join("runners.log")).unwrap();
+        assert!(!told.contains("the engine still holds"), "an engine is not empty: see {}", self.keep().display());
     }
 
     fn check(&self) {

@@ -166,6 +166,8 @@ impl Engine {
                 entry: Entry::Run,
                 tally: Tally::default(),
                 outcome: None,
+                start_by: Timestamp::MAX,
+                finish_by: Timestamp::MAX,
             };
             self.next_sequence += 1;
             row.absorb(None, Some(&job));

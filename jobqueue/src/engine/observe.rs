@@ -130,6 +130,8 @@ pub struct Explanation {
     pub reason: Reason,
     /// Why it is not running.
     pub why: Why,
+    /// The deadline that can pass next, such as the one by which a worker must have taken it.
+    pub due: Option<Timestamp>,
 }
 
 impl Engine {
@@ -221,7 +223,7 @@ impl Engine {
             (None, State::Running) => Why::Runs,
             (None, _) => Why::Until(job.due().unwrap_or(Timestamp::MAX)),
         };
-        Some(Explanation { state: job.state, reason: job.reason, why })
+        Some(Explanation { state: job.state, reason: job.reason, why, due: job.due() })
     }
 
     fn why_aside(&self, job: &Job, at: u32) -> Option<Why> {

@@ -291,6 +291,8 @@ impl Engine {
             let at = self.store.find_job(*id).ok_or(RestoreError::Broken("a job set aside that is not there"))?;
             self.withdraw(at);
             self.set_aside(at);
+            // Its deadline is watched there, too.
+            self.place(at);
         }
         for id in &snapshot.silent {
             let at = self.store.find_job(*id).ok_or(RestoreError::Broken("a silent job that is not there"))?;

@@ -136,6 +136,8 @@ pub(super) fn is_plain(job: &Job) -> bool {
         && job.timeout_at == Timestamp::MAX
         && job.entry == Entry::Run
         && job.outcome.is_none()
+        && job.start_by == Timestamp::MAX
+        && job.finish_by == Timestamp::MAX
 }
 
 /// A pipeline that is open or has jobs here.

@@ -7,9 +7,9 @@ use std::num::NonZeroU16;
 use crate::common::{Db, pool};
 use tenon_jobqueue::{
     Act, Answer, AskId, Assignment, CallId, Change, Class, Component, Condition, Config, Effect, Engine, Hold,
-    Incarnation, Job, JobId, JobKey, JobSpec, Judgement, Key, LeaseToken, Limits, NewJob, OnFailure, OnNewer, Outcome,
-    PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest, Rate, Refused, ResultKey, Row, Service, Start,
-    State, Submission, Tag, Ticket, Timestamp, Turns, When, Worker, WorkerName,
+    Incarnation, Job, JobId, JobKey, JobSpec, Judgement, Key, Late, LeaseToken, Limits, NewJob, OnFailure, OnNewer,
+    Outcome, PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest, Rate, Refused, ResultKey, Row, Service,
+    Start, State, Submission, Tag, Ticket, Timestamp, Turns, When, Worker, WorkerName,
 };
 
 /// Everything that a host can say to an engine.
@@ -253,6 +253,9 @@ impl Sim {
                 max_attempts: u16::try_from(1 + self.dice.roll(3)).unwrap(),
                 max_crashes: 2,
                 max_nacks: 4,
+                start_by_ms: [0, 0, 0, 2_500][usize::try_from(self.dice.roll(4)).unwrap()],
+                late: [Late::Fails, Late::IsSkipped][usize::try_from(self.dice.roll(2)).unwrap()],
+                finish_by_ms: [0, 0, 0, 6_000][usize::try_from(self.dice.roll(4)).unwrap()],
             };
             let spec = JobSpec {
                 order: u32::try_from(1 + self.dice.roll(3)).unwrap(),

@@ -107,5 +107,7 @@ fn fresh_job(now: Timestamp, new: &NewJob, write: WriteId) -> Job {
         entry: Entry::Run,
         tally: Tally::default(),
         outcome: None,
+        start_by: Timestamp::MAX,
+        finish_by: Timestamp::MAX,
     }
 }
