@@ -81,6 +81,21 @@
 //! [`diff`] says what two states differ in, and [`Sketch`] and [`Reconciler`] find that over a wire, at some 32 to 36 bytes
 //! a difference, where there is no common log.
 //!
+//! A record can carry bytes of yours ([`Record::with_payload`]): who, when, by which push. [`Log::undo`] then gives back what
+//! an actor, a push or a version changed, where nobody has moved the ref since, and lists what it cannot give back. Payloads
+//! live as long as their records: [`LogConfigBuilder::retain_versions`] says how many stay as they are; a fold keeps none.
+//!
+//! A process that starts for one push need not read all refs: [`Tip`] admits over a snapshot and what came after it.
+//!
+//! # A log behind a `post-receive` hook
+//!
+//! Where Git has decided before the log is asked, the log must follow, not judge. Git takes `:x main:x/y` in one push, which
+//! the rules for one transaction refuse ([`DfPolicy::GitCompat`]); and hooks of two pushes may come in the other order than
+//! the pushes. So do not admit the lines of the hook. List what Git holds now ([`git::parse_for_each_ref`]), and ask for the
+//! record that leads there ([`Refs::record_to`]), under a lock of your own: whatever order the hooks run in, the last one
+//! leaves the log where Git is. A host that asks *before* Git moves refs (in `proc-receive`) admits, with
+//! [`DfPolicy::FinalState`] where a push may delete `x` and create `x/y`.
+//!
 //! # What you must persist, and when
 //!
 //! | what | when | if it is lost |
@@ -89,6 +104,7 @@
 //! | [`Refs::snapshot`] | whenever replay from the last one takes too long | replay from an older one |
 //! | a compacted [`Segment`] | before the records that it covers are deleted | keep the records |
 //! | [`Log::fold`]'s and [`Log::absorb`]'s results | before [`Log::handle_folded`], [`Log::handle_absorbed`] | plan again |
+//! | [`Log::pins`] and [`Log::replicas`] | when they change, before whoever asked is answered; told again when the log is read back, **before** it is compacted | what they held may be folded or absorbed |
 //! | lineage and [`ChecksumKey`] | when the repository is created | start a new lineage; every replica resynchronises |
 //!
 //! A write whose outcome is unknown is no failure: read the log back, and apply what is there. The feature `testkit` brings
@@ -98,8 +114,9 @@
 //! # What holds
 //!
 //! - *Git's verdicts.* Real `git update-ref`, on its `files` and `reftable` backends, is the oracle of the tests. Stricter
-//!   by default: root refs other than `HEAD`, worktrees' refs, the deletion of `HEAD`, and chains of symbolic refs that Git
-//!   could not read are refused ([`ConfigBuilder`] says which of these can be had). Where a command with an old value acts
+//!   by default: root refs other than `HEAD`, worktrees' refs, the deletion of `HEAD`, a `HEAD` that names nothing below
+//!   `refs/`, names too long for Git to lock, and chains of symbolic refs that Git could not read are refused, whether they
+//!   are named directly, reached through a symbolic ref, or pointed to ([`ConfigBuilder`] says which of these can be had). Where a command with an old value acts
 //!   on a symbolic ref itself, Git's backends differ, and its default, `files`, is followed: [`Refs::READ_DEPTH`] counts
 //!   from the ref's target on, in `reftable` from the ref. What Git refuses only because `HEAD`'s reflog would note the
 //!   change too (a symbolic old value of the branch that `HEAD` names) is admitted.
@@ -107,7 +124,10 @@
 //! - *Late and repeated records are ordinary*: they are [`Replayed::AlreadyApplied`].
 //! - *Cover is valid anywhere within it* ([`Mode::Cover`]): a replica between base and end may replay it. An exact segment
 //!   is smaller and refused anywhere but at its base.
-//! - *How a stretch is cut does not show*: composition is associative, and equal values have equal bytes.
+//! - *How a stretch is cut does not show*: composition is associative, and equal values have equal bytes (where the same is
+//!   known of peeled ids, which count for no equality).
+//! - *What was accepted stays*: a pin holds its version against folds that were begun before it, and the versions that
+//!   [`LogConfigBuilder::retain_versions`] names can be read one by one.
 //! - *Damage is found*: every frame and block has a CRC32C, every version a keyed checksum of all refs.
 //! - *Hostile bytes are refused* with an offset, without a panic, and without setting memory aside on their word.
 #![no_std]

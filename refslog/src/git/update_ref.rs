@@ -15,6 +15,9 @@ use crate::transaction::{Action, Command, Deref, Transaction};
 /// that it names: hence several. Symbolic refs are not followed: the changes are physical. Each change expects its old id
 /// (or absence) where that is known, so take the changes from [`Refs::pending`](crate::Refs::pending) or
 /// [`diff`](crate::diff), which know what is there.
+///
+/// They do not heal a ref that Git cannot read ([`ListingError::Unread`](super::ListingError::Unread)): no command of Git's
+/// writes over a damaged file or deletes it. Remove that file first, and take the changes from a listing made after that.
 #[must_use]
 pub fn write_changes<'a>(changes: impl IntoIterator<Item = &'a Change>, format: ObjectFormat) -> Vec<Vec<u8>> {
     let (mut deletions, mut rest, mut head) = (Vec::new(), Vec::new(), Vec::new());
