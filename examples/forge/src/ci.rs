@@ -18,13 +18,14 @@ pub(crate) mod words;
 pub(crate) mod worker;
 
 use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use sandbox::{Network, Sandbox};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -47,7 +48,7 @@ const FAREWELL: Duration = Duration::from_secs(4);
 
 /// Pipelines and the worker fleet.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Pipelines (workers run what the repositories tell them to, as this user)")]
+#[command(next_help_heading = "Pipelines (jobs run apart from this machine, with bubblewrap)")]
 pub(crate) struct CiArgs {
     /// Fewest workers of the fleet; 0 for none while nothing waits [default: 1, or 0 if there is no fleet].
     #[arg(long)]
@@ -67,12 +68,72 @@ pub(crate) struct CiArgs {
     /// Tags of the fleet's workers: jobs that need others wait for workers of your own (`forge worker run`).
     #[arg(long, value_delimiter = ',', default_value = "linux,shell")]
     pub(crate) worker_tags: Vec<String>,
+    #[command(flatten)]
+    pub(crate) jobs: JobArgs,
     /// Longest run of a job whose file says no time-out, in seconds.
     #[arg(long, default_value_t = 3600)]
     pub(crate) job_seconds: u64,
     /// Where a job's log is cut, in bytes.
     #[arg(long, default_value_t = 4 << 20)]
     pub(crate) max_log_bytes: u64,
+}
+
+/// How jobs are kept apart from the machine.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct JobArgs {
+    /// Give jobs the machine's network. They then reach what listens on its loopback, too.
+    #[arg(long)]
+    pub(crate) jobs_network: bool,
+    /// A folder that jobs see, read-only, besides the system's programs and the tools on PATH; may be given several times.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) job_tools: Vec<PathBuf>,
+    /// Run jobs without a sandbox: as this user, with all that it may do and see.
+    #[arg(long)]
+    pub(crate) unsafe_jobs: bool,
+}
+
+/// What runs jobs.
+#[derive(Clone, Debug)]
+pub(crate) enum Jobs {
+    Apart(Box<Sandbox>),
+    /// As the worker's user.
+    Unsafe,
+}
+
+impl JobArgs {
+    /// Finds out how jobs can be run here; the sandbox keeps its files beside `folder`, and shows nothing of `data`.
+    ///
+    /// # Errors
+    /// Why none run, and what to do.
+    pub(crate) fn decide(&self, folder: &Path, data: &Path) -> Result<Jobs, String> {
+        if self.unsafe_jobs {
+            return Ok(Jobs::Unsafe);
+        }
+        let network = if self.jobs_network { Network::Host } else { Network::None };
+        let own = folder.with_extension("sandbox");
+        let cannot = |why: &dyn std::fmt::Display| {
+            format!(
+                "they cannot be kept apart from this machine, {why}; mend that, or let them do all that this user may do, \
+                 with --unsafe-jobs"
+            )
+        };
+        let sandbox = Sandbox::new(&own).map_err(|e| cannot(&format!("{}: {e}", own.display())))?;
+        let sandbox = sandbox.network(network).hide(folder).hide(data).hide(own);
+        let sandbox = self.job_tools.iter().fold(sandbox, Sandbox::tools);
+        match sandbox.probe() {
+            Ok(()) => Ok(Jobs::Apart(Box::new(sandbox))),
+            Err(why) => Err(cannot(&why)),
+        }
+    }
+
+    /// The flags that a worker is started with.
+    fn words(&self) -> Vec<std::ffi::OsString> {
+        let flags = [(self.jobs_network, "--jobs-network"), (self.unsafe_jobs, "--unsafe-jobs")];
+        let mut words: Vec<std::ffi::OsString> =
+            flags.iter().filter(|(on, _)| *on).map(|(_, flag)| flag.into()).collect();
+        words.extend(self.job_tools.iter().flat_map(|folder| ["--job-tools".into(), folder.into()]));
+        words
+    }
 }
 
 impl CiArgs {
@@ -91,8 +152,11 @@ impl CiArgs {
         self.workers_min.unwrap_or(self.workers_max.min(1))
     }
 
-    /// A fleet that grows and shrinks while somebody watches.
-    pub(crate) fn demo() -> Self {
+    /// A fleet that grows and shrinks while somebody watches. Its CI files are its own: where jobs cannot be kept
+    /// apart they run all the same.
+    pub(crate) fn demo(data: &Path) -> Self {
+        let jobs = JobArgs::default();
+        let unsafe_jobs = jobs.decide(&data.with_extension("demo"), data).is_err();
         Self {
             workers_min: Some(1),
             workers_max: 4,
@@ -100,6 +164,7 @@ impl CiArgs {
             oldest_seconds: 20,
             calm_seconds: 3,
             worker_tags: vec!["linux".into(), "shell".into()],
+            jobs: JobArgs { unsafe_jobs, ..jobs },
             job_seconds: 60,
             max_log_bytes: 1 << 20,
         }
@@ -112,6 +177,8 @@ pub(crate) struct Ci {
     pub(crate) centre: Arc<Centre>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) worker_token: String,
+    /// Why no jobs run, if none do.
+    pub(crate) no_jobs: Option<String>,
     /// Whether whoever waits for something shall be let go.
     pub(crate) closing: watch::Sender<bool>,
 }
@@ -133,20 +200,31 @@ impl Ci {
             calm_ms: args.calm_seconds.saturating_mul(1000),
             tags: args.worker_tags.clone(),
         };
+        let no_jobs =
+            if args.workers_max == 0 { None } else { args.jobs.decide(&folder.join("probe"), home.path()).err() };
+        if let Some(why) = &no_jobs {
+            tracing::warn!("no jobs run: {why}");
+        }
         let processes = Processes {
+            data: home.path().to_owned(),
+            jobs: args.jobs.words(),
             folder: folder.join("workers"),
             server: url.to_owned(),
             token: worker_token.clone(),
             tags: args.worker_tags.join(","),
         };
         let fleet = Arc::new(Fleet::new(&centre, sizing, Box::new(processes))?);
-        Ok(Self { centre, fleet, worker_token, closing: watch::Sender::new(false) })
+        Ok(Self { centre, fleet, worker_token, no_jobs, closing: watch::Sender::new(false) })
     }
 
     /// Follows pushes and keeps the fleet, until the tasks are ended.
-    pub(crate) fn run(&self, host: &Host) -> [JoinHandle<()>; 2] {
-        let fleet = tokio::spawn(Arc::clone(&self.fleet).run(Arc::clone(&self.centre)));
-        [tokio::spawn(follow::run(host.clone())), fleet]
+    pub(crate) fn run(&self, host: &Host) -> Vec<JoinHandle<()>> {
+        let mut tasks = vec![tokio::spawn(follow::run(host.clone()))];
+        match &self.no_jobs {
+            None => tasks.push(tokio::spawn(Arc::clone(&self.fleet).run(Arc::clone(&self.centre)))),
+            Some(why) => self.fleet.stay_empty(why),
+        }
+        tasks
     }
 
     /// The version up to which a repository's pushes have their pipelines.
@@ -169,6 +247,8 @@ impl Ci {
 /// Workers as processes of this program.
 #[derive(Debug)]
 struct Processes {
+    data: PathBuf,
+    jobs: Vec<std::ffi::OsString>,
     folder: PathBuf,
     server: String,
     token: String,
@@ -184,6 +264,9 @@ impl Launch for Processes {
             .args(["--tags", &self.tags])
             .arg("--folder")
             .arg(self.folder.join(name))
+            .arg("--data")
+            .arg(&self.data)
+            .args(&self.jobs)
             .env(WORKER_TOKEN_ENV, &self.token)
             // Its own group: Ctrl-C in the terminal reaches the router alone, which ends the workers in order.
             .process_group(0)

@@ -4,18 +4,19 @@ mod backup;
 mod repository;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use door::{Secret, SecretFile};
 use tracing_subscriber::EnvFilter;
 
 use crate::ci::{CiArgs, WORKER_TOKEN_ENV, WORKER_TOKEN_FILE, worker};
 use crate::client::Client;
-use crate::home::Home;
+use crate::home::{ACCESS_TOKEN, Home, published_token_file};
 use crate::router::store;
 use crate::router::tidy::Retention;
 use crate::{demo, node, router};
@@ -77,6 +78,13 @@ enum Command {
     /// Back the metadata store up, put a backup back, recover what it has forgotten.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Print a link that logs a browser in, once, within ten minutes.
+    Login(ClientArgs),
+    /// The token that users show.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Give Git the token, for this forge alone: `git -c credential.helper='/path/of/forge credential --data DATA' …`.
+    Credential(CredentialArgs),
     /// Stop, start, kill or replace a node.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -100,6 +108,21 @@ enum WorkerCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Put a new token in the old one's place. It holds at once: programs and browsers have to show it anew.
+    Rotate(ClientArgs),
+}
+
+#[derive(Debug, Args)]
+struct CredentialArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// `get`, `store` or `erase`, which Git says.
+    #[arg(default_value = "get")]
+    act: String,
+}
+
 /// A worker process.
 #[derive(Debug, Args)]
 struct WorkerArgs {
@@ -118,9 +141,12 @@ struct WorkerArgs {
     /// The data folder of a forge on this machine.
     #[arg(long, default_value = "forge-data")]
     data: PathBuf,
-    /// The token of the forge's workers [default: that of --data, in its file `worker-token`].
-    #[arg(long, env = crate::ci::WORKER_TOKEN_ENV, hide_env_values = true)]
-    token: Option<String>,
+    /// A file with the token of the forge's workers [default: the environment variable `FORGE_WORKER_TOKEN`; else
+    /// `worker-token` in --data].
+    #[arg(long)]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    jobs: crate::ci::JobArgs,
     /// End with the process that holds this one's standard input.
     #[arg(long, hide = true)]
     with_parent: bool,
@@ -150,9 +176,10 @@ struct ClientArgs {
     /// The data folder of a forge on this machine.
     #[arg(long, default_value = DATA)]
     data: PathBuf,
-    /// The token of a forge that other machines can reach.
-    #[arg(long, env = "FORGE_TOKEN", hide_env_values = true)]
-    token: Option<String>,
+    /// A file with the forge's token [default: the environment variable `FORGE_TOKEN`; else that of --data, unless --server
+    /// names another forge].
+    #[arg(long)]
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -237,16 +264,28 @@ pub(crate) struct ServeArgs {
     /// given several times.
     #[arg(long, value_name = "NAME")]
     pub(crate) host: Vec<String>,
+    /// Most connections at once [default: a quarter of the files that may be open, at most 1024]. When there are as many, who
+    /// has been idle for longest gives way.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_connections: Option<usize>,
+    /// Most connections at once of one address; a proxy in front is one [default: a quarter of all].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_connections_per_address: Option<usize>,
     /// Node k listens on this port + k [default: the router's port; free ones if that is 0].
     #[arg(long)]
     pub(crate) node_port_base: Option<u16>,
     /// How many node processes there are; three are a shard.
     #[arg(long, default_value_t = 3)]
     pub(crate) nodes: u32,
-    /// Required of writers (as HTTP password, or as bearer) when the router can be reached from
-    /// other machines.
-    #[arg(long, env = "FORGE_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
+    /// The file with the token that users show, made if it is not there [default: `access-token` in the data folder].
+    #[arg(long)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Let everybody read who reaches the router: repositories, pages, job logs. Changes need the token.
+    #[arg(long)]
+    pub(crate) public_reads: bool,
+    /// No token: everybody on this machine may do everything, jobs with a network among them. On loopback only.
+    #[arg(long, conflicts_with_all = ["public_reads", "token_file"])]
+    pub(crate) open: bool,
     #[command(flatten)]
     pub(crate) limits: Limits,
     #[command(flatten)]
@@ -311,6 +350,9 @@ pub(crate) struct Limits {
 pub(crate) fn run(cli: Cli) -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Worker(WorkerCommand::Guard { argv }) => return worker::guard::main(&argv),
+        Command::Login(args) => with_runtime("warn", login(args)),
+        Command::Token(TokenCommand::Rotate(args)) => rotate(&args),
+        Command::Credential(args) => credential(&args),
         Command::Worker(WorkerCommand::Run(args)) => with_runtime("forge=info", work(args)),
         Command::Serve(args) => with_runtime("forge=info", serve(args)),
         Command::Node(NodeCommand::Run(args)) => with_runtime("forge=info", node::run(args)),
@@ -362,29 +404,110 @@ pub(crate) fn say(text: &str) {
 
 impl ClientArgs {
     fn client(self) -> Result<Client> {
+        let token = self.token()?;
         // Named by nobody, and not here: then it is where a forge listens unless told otherwise.
         let usual = self.data == Path::new(DATA) && !self.data.exists();
         let server = self.server.or_else(|| usual.then(|| format!("http://{LISTEN}")));
-        Client::new(server, &self.data, self.token)
+        Client::new(server, &self.data, token)
+    }
+
+    /// The token of the forge that is talked to. That of the data folder is for the forge that serves it, and no other.
+    fn token(&self) -> Result<Option<String>> {
+        if let Some(file) = &self.token_file {
+            return Ok(Some(SecretFile::read(file)?.expose().to_owned()));
+        }
+        if let Some(given) = std::env::var_os("FORGE_TOKEN") {
+            let given = Secret::new(&given.to_string_lossy()).context("FORGE_TOKEN")?;
+            return Ok(Some(given.expose().to_owned()));
+        }
+        match published_token_file(&self.data).filter(|_| self.server.is_none()) {
+            Some(file) => Ok(Some(SecretFile::read(&file)?.expose().to_owned())),
+            None => Ok(None),
+        }
     }
 }
 
 async fn serve(args: ServeArgs) -> Result<()> {
     let data = args.data.clone();
-    let ready = move |url: &str| {
-        let forge = spoken_path(&std::env::current_exe().unwrap_or_else(|_| "forge".into()));
+    let ready = move |started: &router::Started| {
+        let url = &started.url;
+        let program = std::env::current_exe().unwrap_or_else(|_| "forge".into());
+        let forge = spoken_path(&program);
+        let clone = started.login.as_ref().map_or_else(
+            || format!("git clone {url}/demo.git"),
+            |_| format!("git clone -c credential.helper={} {url}/demo.git", helper(&program, &data)),
+        );
+        let login = started.login.as_ref().map_or_else(
+            || "open to everybody on this machine".to_owned(),
+            |link| format!("{link}\n                                     (for a browser, once; then: {forge} login)"),
+        );
+        let no_jobs = started.no_jobs.as_ref().map_or_else(String::new, |why| format!("No jobs run: {why}.\n\n"));
         let with = if data == Path::new(DATA) { String::new() } else { format!(" --data {}", data.display()) };
         say(&format!(
             "forge serves {url} with three nodes; data in {}\n\n\
-             \x20 git clone {url}/demo.git\n\
+             \x20 {login}\n\
+             \x20 {clone}\n\
              \x20 git push {url}/my/project.git HEAD:main      (the first push makes the repository)\n\
              \x20 {forge} status{with}\n\
              \x20 {forge} node kill 2{with}      (and push on; then: node start 2)\n\n\
-             Ctrl-C ends it; nothing is lost.\n",
+             {no_jobs}Ctrl-C ends it; nothing is lost.\n",
             data.display()
         ));
     };
     router::serve(args, ready, signalled()?).await
+}
+
+/// What makes Git ask this program for the token; as one word of a command line. The token stands in no argument and in
+/// no configuration.
+fn helper(program: &Path, data: &Path) -> String {
+    let plain = |path: &Path| {
+        path.to_str().is_some_and(|p| p.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@".contains(&b)))
+    };
+    let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    if plain(program) && plain(&data) {
+        return format!("'{} credential --data {}'", program.display(), data.display());
+    }
+    let quoted = |path: &Path| format!("\"{}\"", path.display().to_string().replace(['"', '$', '`', '\\', '\''], "?"));
+    format!("'!{} credential --data {}'", quoted(program), quoted(&data))
+}
+
+async fn login(args: ClientArgs) -> Result<()> {
+    let client = args.client()?;
+    match client.login().await? {
+        Some(path) => say(&format!("{}{path}\n", client.url())),
+        None => say(&format!("{} is open to everybody on its machine\n", client.url())),
+    }
+    Ok(())
+}
+
+fn rotate(args: &ClientArgs) -> Result<()> {
+    let file = args.token_file.clone().or_else(|| published_token_file(&args.data));
+    let file = file.unwrap_or_else(|| args.data.join(ACCESS_TOKEN));
+    SecretFile::rotate(&file)?;
+    say(&format!("{} holds a new token; browsers log in anew\n", file.display()));
+    Ok(())
+}
+
+/// Git's side of it: lines of `name=value`, then an empty one.
+fn credential(args: &CredentialArgs) -> Result<()> {
+    let asked = std::io::read_to_string(std::io::stdin().take(64 << 10))?;
+    let field = |name: &str| asked.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let ours = match &args.client.server {
+        Some(server) => server.clone(),
+        None => crate::home::published_address(&args.client.data)?,
+    };
+    let given = format!("{}://{}", field("protocol").unwrap_or_default(), field("host").unwrap_or_default());
+    let alias = given.replacen("://localhost", "://127.0.0.1", 1);
+    let ours = ours.trim_end_matches('/');
+    // Anybody's remote asks the same helper.
+    if args.act != "get" || (given != ours && alias != ours) {
+        return Ok(());
+    }
+    let own = ClientArgs { server: None, data: args.client.data.clone(), token_file: args.client.token_file.clone() };
+    if let Some(token) = own.token()? {
+        say(&format!("username=forge\npassword={token}\n"));
+    }
+    Ok(())
 }
 
 /// A path as it is typed from here.
@@ -394,9 +517,11 @@ fn spoken_path(path: &Path) -> String {
 }
 
 async fn work(args: WorkerArgs) -> Result<()> {
-    let token = match args.token {
-        Some(token) => token,
-        None => std::fs::read_to_string(args.data.join(WORKER_TOKEN_FILE)).with_context(|| {
+    let jobs = args.jobs.decide(&args.folder, &args.data).map_err(|why| anyhow::anyhow!("{why}"))?;
+    let token = match (&args.token_file, std::env::var(WORKER_TOKEN_ENV)) {
+        (Some(file), _) => std::fs::read_to_string(file).with_context(|| format!("the token in {}", file.display()))?,
+        (None, Ok(token)) if !token.is_empty() => token,
+        (None, _) => std::fs::read_to_string(args.data.join(WORKER_TOKEN_FILE)).with_context(|| {
             format!(
                 "no token: name the data folder of a forge with --data, or put the token of one into {WORKER_TOKEN_ENV}"
             )
@@ -413,6 +538,7 @@ async fn work(args: WorkerArgs) -> Result<()> {
         token: token.trim().to_owned(),
         tags: args.tags,
         folder,
+        jobs,
         life: if args.with_parent { worker::Life::WithParent } else { worker::Life::OwnMaster },
     };
     worker::run(options).await

@@ -39,6 +39,10 @@ impl Client {
         &self.url
     }
 
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     pub(crate) async fn create(&self, name: &str) -> Result<Listed> {
         self.call(Method::POST, "/api/repos", Some(&Named { name: name.to_owned() })).await
     }
@@ -140,6 +144,12 @@ impl Client {
             return Ok(reply.json().await?);
         }
         bail!("{}", reply.text().await.unwrap_or_default().trim())
+    }
+
+    /// The path of a link that logs a browser in; none where everybody is let in.
+    pub(crate) async fn login(&self) -> Result<Option<String>> {
+        let link: crate::router::Link = self.call(Method::POST, "/api/login", None::<&()>).await?;
+        Ok(link.path)
     }
 
     /// What the API says under a path.

@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+/// The file of the data folder that holds the token of users, unless another is named.
+pub(crate) const ACCESS_TOKEN: &str = "access-token";
+/// Where the token of users is, for the commands of this machine.
+const TOKEN_PATH: &str = "access-token-path";
+
 /// An open data folder. The lock is held as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Home {
@@ -71,6 +76,14 @@ impl Home {
         Ok(next)
     }
 
+    /// Tells where the token of users is, for the commands that talk to the router; nowhere, if there is none.
+    pub(crate) fn publish_token_file(&self, path: Option<&Path>) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let partial = self.path.join("access-token-path.new");
+        fs::write(&partial, path.map_or(&b""[..], |path| path.as_os_str().as_bytes()))?;
+        Ok(fs::rename(partial, self.path.join(TOKEN_PATH))?)
+    }
+
     /// Where a node says what it does.
     pub(crate) fn node_log(&self, id: u32) -> PathBuf {
         self.path.join(format!("node-{id}/log"))
@@ -109,6 +122,13 @@ pub(crate) fn published_address(data: &Path) -> Result<String> {
             data.display()
         )
     })
+}
+
+/// Where the token of the forge that serves `data` is, if it has one.
+pub(crate) fn published_token_file(data: &Path) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let path = fs::read(data.join(TOKEN_PATH)).ok().filter(|path| !path.is_empty())?;
+    Some(std::ffi::OsString::from_vec(path).into())
 }
 
 fn read_or_make_token(file: &Path) -> Result<String> {

@@ -5,6 +5,7 @@
 mod ci;
 mod cli;
 mod client;
+mod clock;
 mod demo;
 mod git;
 mod home;

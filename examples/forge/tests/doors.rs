@@ -31,8 +31,14 @@ fn a_start_that_cannot_work_says_what_to_do() {
     let said = start(&["--listen", "127.0.0.1:0", "--data", forge.data().to_str().unwrap()]);
     assert!(said.contains("another forge serves the data folder"), "{said}");
 
-    let said = start(&["--listen", "0.0.0.0:0", "--data", other]);
-    assert!(said.contains("--token"), "{said}");
+    let said = start(&["--listen", "0.0.0.0:0", "--open", "--data", other]);
+    assert!(said.contains("can be reached from other machines"), "{said}");
+    let said = start(&["--listen", "127.0.0.1:0", "--host", "http://x", "--data", other]);
+    assert!(said.contains("not a host name"), "{said}");
+    let empty = forge.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    let said = start(&["--listen", "127.0.0.1:0", "--token-file", empty.to_str().unwrap(), "--data", other]);
+    assert!(said.contains("20 to 1024 printable characters"), "{said}");
 
     // Flags are looked at before anything is made or started.
     let unmade = forge.path().join("unmade");
@@ -87,22 +93,6 @@ fn names_and_sizes_are_bounded() {
         "{said}"
     );
     forge.assert_alike("demo");
-}
-
-#[test]
-fn with_a_token_only_its_holders_write() {
-    let forge = Forge::with(&["--token", "secret"], &[]);
-    let ann = forge.client("ann");
-    let url = forge.repo_url("demo");
-    ann.init("work", &url);
-    ann.fails("work", &["push", "origin", "main"]);
-    let with = url.replace("http://", "http://ann:secret@");
-    ann.ok("work", &["push", "-q", &with, "main"]);
-    ann.fails("work", &["push", &url.replace("http://", "http://ann:wrong@"), "main:other"]);
-    ann.ok(".", &["clone", "-q", &url, "reader"]);
-    assert!(!forge.run(&["create", "other"]).status.success());
-    forge.ok(&["create", "other", "--token", "secret"]);
-    assert!(!forge.run(&["node", "kill", "1"]).status.success());
 }
 
 #[test]

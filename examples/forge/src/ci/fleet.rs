@@ -130,6 +130,11 @@ impl Fleet {
         })
     }
 
+    /// Nobody is started, and the page says why.
+    pub(crate) fn stay_empty(&self, why: &str) {
+        self.with(|state| state.why = format!("no jobs run: {why}"));
+    }
+
     pub(crate) fn view(&self) -> FleetView {
         self.with(|state| FleetView {
             min: self.sizing.min,

@@ -399,6 +399,31 @@ pub(crate) fn not_here(path: &str) -> Response {
 }
 
 /// A page that says what is wrong.
+/// Where a browser shows the token.
+pub(crate) fn login(why: &str) -> Markup {
+    let body = html! {
+        section.head {
+            h1 { "Log in" }
+            @if !why.is_empty() { p { (why) } }
+            form method="post" action=(crate::router::PATH_OF_LOGIN) {
+                label { "Token " input type="password" name="token" autocomplete="current-password" autofocus; }
+                " " button { "Log in" }
+            }
+            p.muted { "On its machine, " code { "forge login" } " prints a link that logs a browser in." }
+        }
+    };
+    frame("forge: log in", &html! {}, &body)
+}
+
+/// A browser is let in; it goes on by itself.
+pub(crate) fn welcome() -> Markup {
+    let body = html! {
+        meta http-equiv="refresh" content="0; url=/";
+        section.head { h1 { "Logged in" } p { a href="/" { "Go on" } } }
+    };
+    frame("forge: logged in", &html! {}, &body)
+}
+
 pub(crate) fn sorry(message: &str) -> Markup {
     frame("forge", &html! {}, &html! { section.head { h1 { "Not here" } p.muted { (message) } } })
 }

@@ -1,5 +1,4 @@
-//! The worker: a process that pulls jobs, runs them, and reports. It runs what the repository tells it to, as
-//! the user that it runs as.
+//! The worker: a process that pulls jobs, runs them apart from the machine, and reports.
 
 mod client;
 mod execute;
@@ -16,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::Jobs;
 use super::wire::{Assignment, Me, Order, RunResult};
 use client::{Answer, Client};
 use execute::Shop;
@@ -39,6 +39,7 @@ pub(crate) struct Options {
     pub(crate) token: String,
     pub(crate) tags: Vec<String>,
     pub(crate) folder: PathBuf,
+    pub(crate) jobs: Jobs,
     pub(crate) life: Life,
 }
 
@@ -69,11 +70,16 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     let incarnation = crate::home::random()?;
     let me = Me { name: options.name.clone(), incarnation };
     let client = Client::new(options.server.clone(), options.token.clone(), me)?;
-    let shop =
-        Shop { guard: Guard::of_this_program()?, folder: options.folder.clone(), server: options.server.clone() };
+    let shop = Shop {
+        guard: Guard::of_this_program()?,
+        folder: options.folder.clone(),
+        server: options.server.clone(),
+        token: options.token.clone(),
+        jobs: options.jobs.clone(),
+    };
     shop.open().with_context(|| format!("cannot use the folder {}", options.folder.display()))?;
     let told = listen(options.life)?;
-    tracing::info!(name = options.name, tags = ?options.tags, "a worker, which runs what repositories tell it to");
+    tracing::info!(name = options.name, tags = ?options.tags, "a worker");
     work(&client, &shop, &options.tags, told).await;
     tracing::info!(name = options.name, "leaves");
     Ok(())

@@ -66,7 +66,7 @@ impl Seen {
 pub(super) async fn run(home: &Path, api: &Api, step: &impl Fn(&str)) -> Result<Seen> {
     let mut seen = Seen::default();
     let began = Instant::now();
-    let client = Client::new(home, "ci-user", &format!("{}/{REPO}.git", api.url())).await?;
+    let client = Client::new(home, "ci-user", api, REPO).await?;
     std::fs::write(client.folder().join(".gitlab-ci.yml"), FILE)?;
     client.run(&["add", "."]).await?;
     for branch in BRANCHES {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
 
+use crate::client::Client as Api;
+
 /// No run of a client may take longer.
 const LONGEST: Duration = Duration::from_mins(1);
 
@@ -15,16 +17,19 @@ const LONGEST: Duration = Duration::from_mins(1);
 pub(super) struct Client {
     name: String,
     folder: PathBuf,
+    /// A header, for no other eyes.
+    token: String,
 }
 
 impl Client {
-    /// A user with an empty repository, whose `origin` is `url`.
-    pub(super) async fn new(home: &Path, name: &str, url: &str) -> Result<Self> {
+    /// A user with an empty repository, whose `origin` is `repo` of a forge.
+    pub(super) async fn new(home: &Path, name: &str, api: &Api, repo: &str) -> Result<Self> {
         let folder = home.join(name);
         std::fs::create_dir_all(&folder)?;
-        let client = Self { name: name.to_owned(), folder };
+        let token = format!("Authorization: Bearer {}", api.token().unwrap_or_default());
+        let client = Self { name: name.to_owned(), folder, token };
         client.run(&["init", "-q", "-b", "main", "."]).await?;
-        client.run(&["remote", "add", "origin", url]).await?;
+        client.run(&["remote", "add", "origin", &format!("{}/{repo}.git", api.url())]).await?;
         Ok(client)
     }
 
@@ -46,6 +51,9 @@ impl Client {
             .env("HOME", &self.folder)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", "http.extraHeader")
+            .env("GIT_CONFIG_VALUE_0", &self.token)
             .env("GIT_AUTHOR_NAME", &self.name)
             .env("GIT_AUTHOR_EMAIL", "user@example.org")
             .env("GIT_COMMITTER_NAME", &self.name)

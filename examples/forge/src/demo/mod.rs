@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use door::SecretFile;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::ci::CiArgs;
 use crate::cli::{DemoArgs, Limits, ServeArgs, say};
 use crate::client::Client as Api;
+use crate::home::ACCESS_TOKEN;
 use crate::router;
 use git::Client;
 use pusher::Seen;
@@ -41,22 +43,27 @@ impl Running {
             data: data.to_owned(),
             listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
             host: Vec::new(),
+            max_connections: None,
+            max_connections_per_address: None,
             node_port_base: None,
             nodes: 3,
-            token: None,
+            token_file: None,
+            public_reads: false,
+            open: false,
             limits,
             retention: router::tidy::Retention::usual(),
-            ci: CiArgs::demo(),
+            ci: CiArgs::demo(data),
         };
         let (end, ended) = oneshot::channel();
         let (ready, url) = oneshot::channel();
-        let tell = move |url: &str| drop(ready.send(url.to_owned()));
+        let tell = move |started: &router::Started| drop(ready.send(started.url.clone()));
         let mut served = tokio::spawn(router::serve(args, tell, async move { drop(ended.await) }));
         let url = tokio::select! {
             url = url => url.context("forge ended before it was ready")?,
             ended = &mut served => { ended??; bail!("forge ended at once") }
         };
-        Ok(Self { api: Api::new(Some(url), data, None)?, end, served })
+        let token = SecretFile::read(&data.join(ACCESS_TOKEN))?.expose().to_owned();
+        Ok(Self { api: Api::new(Some(url), data, Some(token))?, end, served })
     }
 
     async fn stop(self) -> Result<()> {
@@ -74,12 +81,12 @@ struct Crowd {
 }
 
 impl Crowd {
-    async fn start(home: &Path, url: &str, repos: &[&str], each: usize) -> Result<Self> {
+    async fn start(home: &Path, api: &Api, repos: &[&str], each: usize) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let mut crowd = Self { stop, progress: Vec::new(), pushers: Vec::new() };
         for repo in repos {
             for n in 1..=each {
-                let client = Client::new(home, &format!("{repo}-user-{n}"), &format!("{url}/{repo}.git")).await?;
+                let client = Client::new(home, &format!("{repo}-user-{n}"), api, repo).await?;
                 client.commit("readme").await?;
                 if n == 1 {
                     // The first push makes the repository, and HEAD its branch.
@@ -138,7 +145,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     step(&format!("three node processes and the router at {url}"));
 
     let repos = ["alpha", "beta"];
-    let crowd = Crowd::start(home, &url, &repos, 2).await?;
+    let crowd = Crowd::start(home, &forge.api, &repos, 2).await?;
     step("4 users push to 2 repositories: branches, tags, forced moves, deletions, races");
     crowd.more(PHASE).await?;
 
@@ -156,7 +163,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     step(&format!("users stop after {} acknowledged pushes", report.pushes));
 
     for (repo, seen) in &seen {
-        check_clone(home, &url, repo, seen, &mut report).await?;
+        check_clone(home, &forge.api, repo, seen, &mut report).await?;
     }
     step("every repository cloned, fsck'd, and compared with what was acknowledged");
 
@@ -181,9 +188,8 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
 
     forge.stop().await?;
     let forge = Running::start(&data, args.limits).await?;
-    let url = forge.api.url().to_owned();
     for (repo, seen) in &seen {
-        check_clone(home, &url, repo, seen, &mut report).await?;
+        check_clone(home, &forge.api, repo, seen, &mut report).await?;
         compare_replicas(&forge.api, repo, &mut report).await?;
     }
     step("the whole stopped and started; everything compared once more");
@@ -209,10 +215,10 @@ async fn all_current(api: &Api, since: Instant) -> Result<Duration> {
 }
 
 /// A fresh clone must hold exactly what was acknowledged.
-async fn check_clone(home: &Path, url: &str, repo: &str, seen: &[Seen], report: &mut Report) -> Result<()> {
+async fn check_clone(home: &Path, api: &Api, repo: &str, seen: &[Seen], report: &mut Report) -> Result<()> {
     let name = format!("clone-{repo}-{}", report.clones);
-    let url = format!("{url}/{repo}.git");
-    let client = Client::new(home, &name, &url).await?;
+    let client = Client::new(home, &name, api, repo).await?;
+    let url = format!("{}/{repo}.git", api.url());
     client.run(&["fetch", "-q", "--update-head-ok", &url, "+refs/*:refs/*"]).await?;
     client.run(&["fsck", "--strict", "--no-dangling"]).await?;
     report.clones += 1;

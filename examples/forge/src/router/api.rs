@@ -36,8 +36,7 @@ pub(crate) fn routes(host: &Host) -> Routes<Host> {
         .route("/api/nodes/{id}/replace", routing::post(replace))
         .route("/api/nodes/{id}/{order}", routing::post(order))
         .merge(admin::routes())
-        .merge(fork::routes())
-        .layer(middleware::from_fn_with_state(host.clone(), http::api));
+        .merge(fork::routes());
     let internal = Routes::new()
         .route("/internal/register", routing::post(register))
         .route("/internal/writes/{write}/propose", routing::post(propose))

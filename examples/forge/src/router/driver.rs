@@ -7,13 +7,14 @@
 
 mod effects;
 
-pub(crate) use effects::decode;
+pub(crate) use effects::{decode, pause_after};
 #[cfg(test)]
 pub(crate) use effects::{encode, feed_row};
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tenon_quorum::{
@@ -41,6 +42,8 @@ pub(crate) struct Driver {
     turn: watch::Sender<u64>,
     /// The next deadline may be another.
     rewind: Notify,
+    /// Swaps that failed one after another.
+    failures: AtomicU32,
 }
 
 /// What the lock guards.
@@ -94,7 +97,14 @@ impl Driver {
             changes: BTreeMap::new(),
             records: BTreeMap::new(),
         };
-        Arc::new(Self { core: Mutex::new(core), store, nodes, turn: watch::Sender::new(0), rewind: Notify::new() })
+        Arc::new(Self {
+            core: Mutex::new(core),
+            store,
+            nodes,
+            turn: watch::Sender::new(0),
+            rewind: Notify::new(),
+            failures: AtomicU32::new(0),
+        })
     }
 
     /// Watches the clock and the nodes, for ever.
@@ -295,6 +305,5 @@ fn state(node: NodeId, incarnation: Incarnation) -> NodeState {
 }
 
 pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Timestamp::from_millis(crate::clock::now_ms())
 }

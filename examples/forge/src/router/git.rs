@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tenon_quorum::{RepoId, RequestId};
 
-use super::http::{self, Failure};
+use super::http::Failure;
 use super::name::RepoName;
 use super::nodes::{Answer, Served};
 use super::push;
@@ -105,11 +105,6 @@ fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<(RepoName, 
 }
 
 async fn handle(host: &Host, name: &RepoName, service: Service, request: Request) -> Result<Response, Failure> {
-    if matches!(service, Service::ListForPush | Service::Push)
-        && let Err(refused) = http::may_write(host, request.headers())
-    {
-        return Ok(*refused);
-    }
     if service == Service::Lfs {
         return Ok(no_lfs());
     }

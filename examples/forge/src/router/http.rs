@@ -1,11 +1,10 @@
-//! What every request to the router goes through: whose it is, who asks, and what an error looks like.
+//! What every request to the router goes through: whose it is, and what an error looks like.
 
 use anyhow::Result as Anyhow;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
 use door::{Door, Hosts, Route};
 
 use super::Host;
@@ -16,8 +15,7 @@ use crate::cli::ServeArgs;
 /// # Errors
 /// A name of `--host` is none.
 pub(crate) fn door(args: &ServeArgs) -> Anyhow<Door> {
-    let ours = Hosts::new().named(&args.listen.to_string())?;
-    let ours = args.host.iter().try_fold(ours, |hosts, name| hosts.named(name))?;
+    let ours = args.host.iter().try_fold(Hosts::new(), |hosts, name| hosts.named(name))?;
     Ok(Door::new(ours, route))
 }
 
@@ -85,36 +83,8 @@ pub(crate) async fn internal(State(host): State<Host>, request: Request, next: N
     Failure::new(StatusCode::UNAUTHORIZED, "for the nodes of this cluster only").into_response()
 }
 
-/// Lets reads through, and changes only if they may be made: with the token, if there is one.
-pub(crate) async fn api(State(host): State<Host>, request: Request, next: Next) -> Response {
-    if request.method() == Method::GET {
-        return next.run(request).await;
-    }
-    match may_write(&host, request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(refused) => *refused,
-    }
-}
-
-/// Whether these headers carry the right to write; if not, the answer that asks for it.
-pub(crate) fn may_write(host: &Host, headers: &HeaderMap) -> Result<(), Box<Response>> {
-    let Some(wanted) = &host.token else { return Ok(()) };
-    let given = bearer(headers).map(str::to_owned).or_else(|| password(headers));
-    if given.is_some_and(|given| same(&given, wanted)) {
-        return Ok(());
-    }
-    let refused = Failure::new(StatusCode::UNAUTHORIZED, "writing needs the token, as password");
-    Err(Box::new(([(header::WWW_AUTHENTICATE, "Basic realm=\"forge\"")], refused).into_response()))
-}
-
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
-}
-
-fn password(headers: &HeaderMap) -> Option<String> {
-    let encoded = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
-    let plain = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    Some(String::from_utf8(plain).ok()?.split_once(':')?.1.to_owned())
 }
 
 /// Compares without telling by its time where two secrets part.

@@ -1,6 +1,7 @@
 //! The router: the one process that clients talk to, and the only one that reads and writes the
 //! store.
 
+mod access;
 mod admin;
 mod answer;
 pub(crate) mod api;
@@ -31,17 +32,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use axum::serve::ListenerExt as _;
 use futures_util::StreamExt as _;
 use tenon_quorum::{Generation, NodeId, Quorum, RepoId};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+pub(crate) use access::Link;
 pub(crate) use admin::{Branch, NewName, Protect, SweptNodes};
 pub(crate) use api::{Inspected, Inspection, Listed, Named, NodeStatus, ReplicaStatus, RepoStatus, Status};
 pub(crate) use ci::Shown;
-pub(crate) use http::{Failure, api as api_guard, bears, may_write};
+pub(crate) use driver::pause_after;
+pub(crate) use http::{Failure, bears};
 pub(crate) use log::Compacted;
 pub(crate) use migrate::Moved;
 pub(crate) use recover::Recovered;
@@ -51,6 +53,7 @@ use crate::ci::Ci;
 use crate::cli::{Limits, ServeArgs};
 use crate::home::{self, Home};
 use crate::supervise::{Plan, Supervisor};
+use access::Access;
 use driver::Driver;
 use nodes::Nodes;
 use repos::Repos;
@@ -64,6 +67,19 @@ const SURVEYS_AT_ONCE: usize = 8;
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a replica may take to be brought up to date, when somebody waits for it.
 const REPAIR: Duration = Duration::from_mins(2);
+
+/// Where a browser is let in.
+pub(crate) const PATH_OF_LOGIN: &str = "/-/login";
+
+/// What whoever started a forge is told.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) url: String,
+    /// A link that logs a browser in, once; absent where everybody is let in.
+    pub(crate) login: Option<String>,
+    /// Why no jobs run, if none do.
+    pub(crate) no_jobs: Option<String>,
+}
 
 /// The running router, as handlers see it.
 #[derive(Clone, Debug)]
@@ -81,8 +97,7 @@ pub(crate) struct Parts {
     spool: Spool,
     limits: Limits,
     retention: tidy::Retention,
-    /// Writers must show it, if there is one.
-    token: Option<String>,
+    access: Access,
     cluster_token: String,
     checksum_key: [u8; 32],
     url: String,
@@ -100,11 +115,11 @@ impl Deref for Host {
 /// Serves until `end` is there, then stops the nodes. `ready` is told the address.
 pub(crate) async fn serve(
     args: ServeArgs,
-    ready: impl FnOnce(&str),
+    ready: impl FnOnce(&Started),
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    if !args.listen.ip().is_loopback() && args.token.is_none() {
-        bail!("--listen {} can be reached from other machines: writers then need --token", args.listen);
+    if !args.listen.ip().is_loopback() && args.open {
+        bail!("--open lets everybody in, and --listen {} can be reached from other machines", args.listen);
     }
     let count = args.nodes;
     if count == 0 || !count.is_multiple_of(repos::REPLICAS) {
@@ -138,22 +153,22 @@ pub(crate) async fn serve(
         spool: Spool::new(&home.spool()?),
         limits: args.limits,
         retention: args.retention,
-        token: args.token,
+        access: Access::of(&args, &home, address.port())?,
         cluster_token: home.token().to_owned(),
         checksum_key,
         url: url.clone(),
         ci: Ci::start(&home, &url, &args.ci)?,
     }));
-    let app = api::routes(&host).merge(crate::ci::api::routes(&host)).fallback(git::serve).with_state(host.clone());
-    let app = app.layer(door).into_make_service_with_connect_info::<SocketAddr>();
-    let listener = listener.tap_io(|stream| {
-        if let Err(e) = stream.set_nodelay(true) {
-            warn!("TCP_NODELAY: {e}");
-        }
-    });
+    let app = api::routes(&host)
+        .merge(crate::ci::api::routes(&host))
+        .merge(access::routes())
+        .fallback(git::serve)
+        .with_state(host.clone());
+    let app = app.layer(axum::middleware::from_fn_with_state(host.clone(), access::authorise));
+    let app = app.layer(door);
     let (close, closing) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move { drop(closing.await) });
-    let server = tokio::spawn(server.into_future());
+    let limits = connections(&args)?;
+    let server = tokio::spawn(door::serve(listener, app, limits, async move { drop(closing.await) }));
     let driver = tokio::spawn(Arc::clone(&host.driver).run());
     let keeper = tokio::spawn(log::keep_short(host.clone()));
     let tidying = tokio::spawn(tidy::run(host.clone()));
@@ -166,7 +181,8 @@ pub(crate) async fn serve(
         }
         host.first_repository().await;
         home.publish_address(&url)?;
-        ready(&url);
+        let login = host.access.login()?.map(|path| format!("{url}{path}"));
+        ready(&Started { url: url.clone(), login, no_jobs: host.ci.no_jobs.clone() });
         let ci = host.ci.run(&host);
         end.await;
         ci.iter().for_each(JoinHandle::abort);
@@ -197,6 +213,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     } else {
         address
     }
+}
+
+/// How many connections there may be: four descriptors each, of those that the system allows.
+fn connections(args: &ServeArgs) -> Result<door::Limits> {
+    const MOST: usize = 1024;
+    let descriptors = door::raise_descriptor_limit()?;
+    let possible = usize::try_from(descriptors / 4).unwrap_or(MOST).clamp(32, MOST);
+    let total = args.max_connections.unwrap_or(possible);
+    let per_address = args.max_connections_per_address.unwrap_or(total / 4);
+    tracing::info!(descriptors, connections = total, per_address, "limits");
+    Ok(door::Limits::default().connections(total, per_address))
 }
 
 fn plan(args: &ServeArgs, home: &Home, url: &str) -> Plan {

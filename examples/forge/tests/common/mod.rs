@@ -36,8 +36,14 @@ impl Forge {
         Self::with(&[], &[])
     }
 
-    /// With more flags, and environment variables that nodes see too.
+    /// With more flags, and environment variables that nodes see too. Open to everybody: what the token does is in
+    /// `tests/tokens.rs`.
     pub(crate) fn with(flags: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::locked(&[&["--open"], flags].concat(), env)
+    }
+
+    /// As people start it: users show its token.
+    pub(crate) fn locked(flags: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let flags: Vec<String> = flags.iter().map(|s| (*s).to_owned()).collect();
         let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -159,7 +165,7 @@ impl Forge {
     /// A worker of one's own.
     pub(crate) fn worker(&self, name: &str, tags: &str) -> OwnWorker {
         let child = Command::new(env!("CARGO_BIN_EXE_forge"))
-            .args(["worker", "run", "--name", name, "--tags", tags, "--data"])
+            .args(["worker", "run", "--unsafe-jobs", "--name", name, "--tags", tags, "--data"])
             .arg(self.data())
             .arg("--folder")
             .arg(self.path().join(name))

@@ -10,7 +10,10 @@
 //!   programs send.
 //! - A [`Route::Api`] takes no body with a content type that a form can send.
 //!
-//! Cookies and passwords play no part in any of this: a browser sends them along with a hostile page's requests too.
+//! Beside it stand what such a server needs next: a token in a file ([`SecretFile`]), browsers that showed it once
+//! ([`Sessions`]), and an accept loop that slow and idle clients cannot hold ([`serve`]).
+//!
+//! Cookies and passwords play no part in the door: a browser sends them along with a hostile page's requests too.
 //!
 //! ```
 //! use door::{Door, Hosts, Route};
@@ -28,9 +31,17 @@
 //! ```
 
 mod check;
+mod crowd;
 mod hosts;
 mod layer;
+mod pace;
+mod secret;
+mod serve;
+mod session;
 
 pub use check::{Door, Refusal, Route};
 pub use hosts::{BadHost, Hosts};
 pub use layer::{Guarded, Peer};
+pub use secret::{BadSecret, Secret, SecretError, SecretFile};
+pub use serve::{Limits, raise_descriptor_limit, serve};
+pub use session::Sessions;

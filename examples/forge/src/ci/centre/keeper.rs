@@ -22,16 +22,17 @@ pub(super) enum Task {
 /// Starts the thread; it ends when nobody can hand it anything any more.
 pub(super) fn start(centre: Weak<Centre>, store: Arc<CiStore>, tasks: Receiver<Task>) -> std::io::Result<()> {
     std::thread::Builder::new().name("ci-rows".into()).spawn(move || {
+        let mut failures = 0;
         while let Ok(first) = tasks.recv() {
             let gathered: Vec<Task> = std::iter::once(first).chain(tasks.try_iter().take(MOST)).collect();
             let Some(centre) = centre.upgrade() else { return };
-            work(&centre, &store, gathered);
+            work(&centre, &store, gathered, &mut failures);
         }
     })?;
     Ok(())
 }
 
-fn work(centre: &Centre, store: &CiStore, tasks: Vec<Task>) {
+fn work(centre: &Centre, store: &CiStore, tasks: Vec<Task>, failures: &mut u32) {
     let (mut tickets, mut writes, mut fetches) = (Vec::new(), Vec::new(), Vec::new());
     for task in tasks {
         match task {
@@ -44,6 +45,13 @@ fn work(centre: &Centre, store: &CiStore, tasks: Vec<Task>) {
     }
     if !tickets.is_empty() {
         let told = store.write(&writes);
+        if told.is_ok() {
+            *failures = 0;
+        } else {
+            // A full disk fails at once, and would be asked again at once.
+            std::thread::sleep(crate::router::pause_after(*failures));
+            *failures += 1;
+        }
         centre.tell(|core, now| match told {
             Ok(all) => {
                 for (ticket, written) in tickets.into_iter().zip(all) {

@@ -60,7 +60,7 @@ fn put_job(on: &Connection, expect: Option<Version>, job: &Job) -> Result<bool, 
         Some(old) => on
             .prepare_cached(
                 "UPDATE ci_jobs SET open = ?3, version = ?4, worker = COALESCE(?5, worker),
-                   began_ms = COALESCE(?6, began_ms), ended_ms = COALESCE(?7, ended_ms), row = ?8
+                   began_ms = COALESCE(?6, began_ms), ended_ms = COALESCE(MAX(?7, COALESCE(?6, began_ms, ?7)), ended_ms), row = ?8
                  WHERE job = ?1 AND attempt = ?2 AND version = ?9",
             )?
             .execute(params![id, attempt, open, job.version.get(), worker, began, ended, json(job)?, old.get()])?,
@@ -113,7 +113,7 @@ fn put_pipeline(on: &Connection, expect: Option<Version>, pipeline: &Pipeline) -
         .execute(params![signed(pipeline.id.get())?, open, pipeline.version.get(), json(pipeline)?, old])?;
     if made == 1 && !open {
         on.prepare_cached(
-            "UPDATE ci_pipelines SET ended_ms = (SELECT MAX(ended_ms) FROM ci_jobs WHERE pipeline = ?1) WHERE id = ?1",
+            "UPDATE ci_pipelines SET ended_ms = MAX(created_ms, (SELECT MAX(ended_ms) FROM ci_jobs WHERE pipeline = ?1)) WHERE id = ?1",
         )?
         .execute([signed(pipeline.id.get())?])?;
     }

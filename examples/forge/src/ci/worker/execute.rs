@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use bytes::Bytes;
+use sandbox::{Job, Sandbox};
 use tokio::sync::{mpsc, watch};
 
 use super::process::{Ended, Guard, Task};
+use crate::ci::Jobs;
 use crate::ci::wire::{Assignment, RunResult};
 
-/// What a job sees of the worker's own environment.
+/// Where a job apart finds its script.
+const SCRIPT: &str = "/job/script";
+/// What a job without a sandbox sees of the worker's own environment.
 const PASSED_ON: [&str; 5] = ["PATH", "HOME", "USER", "SHELL", "TMPDIR"];
 
 /// Where a worker runs its jobs, and how.
@@ -22,6 +27,9 @@ pub(crate) struct Shop {
     pub(crate) folder: PathBuf,
     /// The router, for the checkout.
     pub(crate) server: String,
+    /// The worker's token, which the checkout needs and no job sees.
+    pub(crate) token: String,
+    pub(crate) jobs: Jobs,
 }
 
 impl Shop {
@@ -62,13 +70,17 @@ impl Shop {
         stop: &mut watch::Receiver<bool>,
     ) -> Result<Ended, Broken> {
         remove(place)
-            .and_then(|()| fs::create_dir_all(place))
+            .and_then(|()| fs::DirBuilder::new().mode(0o700).create(place))
             .map_err(|e| Broken(format!("no place to build: {e}")))?;
         let checkout = place.join("checkout");
         let short = job.commit.get(..8).unwrap_or(&job.commit);
         say(output, &format!("forge: checking out {short} of {}\n", job.repository)).await;
         for (what, argv) in checkout_steps(&self.server, job, &checkout) {
-            let task = Task { argv: &argv, folder: place, env: &git_environment() };
+            let mut env = git_environment();
+            if what == "fetch" {
+                env.extend(git_token(&self.token));
+            }
+            let task = Task { argv: &argv, folder: place, env: &env };
             match self.guard.run(&task, output, stop).await {
                 Ok(Ended::Exit(0)) => {}
                 Ok(Ended::Exit(status)) => return Err(Broken(format!("git {what} ended with status {status}"))),
@@ -79,13 +91,37 @@ impl Shop {
         let file = place.join("script");
         let shell = Shell::find();
         fs::write(&file, shell.script(&job.script)).map_err(|e| Broken(format!("cannot write the script: {e}")))?;
-        let argv = [shell.program.clone(), file.into_os_string()];
-        let task = Task { argv: &argv, folder: &checkout, env: &environment(&job.variables, &checkout) };
+        let (argv, env, folder) = match &self.jobs {
+            Jobs::Unsafe => {
+                let argv = vec![shell.program.clone(), file.into_os_string()];
+                (argv, environment(&job.variables, &checkout), checkout)
+            }
+            Jobs::Apart(sandbox) => {
+                let apart = apart(sandbox, place, &shell, &file, &job.variables);
+                let argv = apart.map_err(|e| Broken(format!("the sandbox cannot be made: {e}")))?;
+                (argv, Sandbox::environment(), place.to_owned())
+            }
+        };
+        let task = Task { argv: &argv, folder: &folder, env: &env };
         self.guard.run(&task, output, stop).await.map_err(|e| Broken(format!("cannot start the shell: {e}")))
     }
 }
 
 struct Broken(String);
+
+/// The command that runs a script apart from the machine.
+fn apart(
+    sandbox: &Sandbox,
+    place: &Path,
+    shell: &Shell,
+    script: &Path,
+    variables: &BTreeMap<String, String>,
+) -> io::Result<Vec<OsString>> {
+    sandbox.give(&place.join("checkout"))?;
+    let job = Job::new(place, [shell.program.clone(), SCRIPT.into()]).read_only(script, SCRIPT);
+    let job = job.env("LANG", "C.UTF-8").env("CI_PROJECT_DIR", sandbox::CHECKOUT);
+    sandbox.argv(&variables.iter().fold(job, |job, (name, value)| job.env(name, value)))
+}
 
 async fn say(output: &mpsc::Sender<Bytes>, line: &str) {
     let _unheard = output.send(Bytes::copy_from_slice(line.as_bytes())).await;
@@ -125,6 +161,15 @@ fn git_environment() -> Vec<(String, OsString)> {
         env.push((name.to_owned(), value.into()));
     }
     env
+}
+
+/// The right to fetch, in the environment of one process of Git's: neither in an argument nor in the checkout.
+fn git_token(token: &str) -> [(String, OsString); 3] {
+    [
+        ("GIT_CONFIG_COUNT".to_owned(), "3".into()),
+        ("GIT_CONFIG_KEY_2".to_owned(), "http.extraHeader".into()),
+        ("GIT_CONFIG_VALUE_2".to_owned(), format!("Authorization: Bearer {token}").into()),
+    ]
 }
 
 fn environment(variables: &BTreeMap<String, String>, checkout: &Path) -> Vec<(String, OsString)> {
@@ -171,9 +216,23 @@ impl Shell {
     }
 }
 
+/// Removes a folder, also one in which a job has locked folders.
 fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let mut left = vec![folder.to_owned()];
+            while let Some(path) = left.pop() {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+                for entry in fs::read_dir(&path)? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_dir() {
+                        left.push(entry.path());
+                    }
+                }
+            }
+            fs::remove_dir_all(folder)
+        }
         other => other,
     }
 }
@@ -221,8 +280,13 @@ mod tests {
     async fn run(script: &[&str], wrong_commit: Option<&str>) -> (RunResult, String, usize) {
         let dir = tempfile::tempdir().unwrap();
         let commit = server(dir.path());
-        let shop =
-            Shop { guard: no_guard(), folder: dir.path().join("shop"), server: dir.path().display().to_string() };
+        let shop = Shop {
+            guard: no_guard(),
+            folder: dir.path().join("shop"),
+            server: dir.path().display().to_string(),
+            token: "t".into(),
+            jobs: Jobs::Unsafe,
+        };
         shop.open().unwrap();
         let (output, mut lines) = mpsc::channel(64);
         let (_stop, mut stopped) = watch::channel(false);

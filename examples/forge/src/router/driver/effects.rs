@@ -1,6 +1,8 @@
 //! What the core orders, done: one task per effect, one fact (or none: then a time-out follows).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tenon_quorum::{Ask, Effect, FeedEntry, NodeId, RepoId, Row, SwapResult, SyncResult, TaskId, Ticket, Version};
@@ -63,11 +65,17 @@ impl Driver {
         });
         let (expect, next) = (expect.map(|row| encode(&row)), encode(&next));
         let done = self.stored(move |store| store.swap(repo.0, expect.as_deref(), &next, row.as_ref())).await;
+        if done.is_ok() {
+            self.failures.store(0, Ordering::Relaxed);
+        }
         let result = match done {
             Ok(Swapped::Moved) => SwapResult::Moved,
             Ok(Swapped::Conflict(found)) => SwapResult::Conflict(found.and_then(|body| decode(repo, &body))),
             Err(e) => {
                 error!(%repo, "whether the row moved is unknown: {e}");
+                // A full disk fails at once, and would be asked again at once.
+                let before = self.failures.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(pause_after(before)).await;
                 SwapResult::Unknown
             }
         };
@@ -148,6 +156,13 @@ impl Driver {
             Err(e) => self.node_failed(node, &e).await,
         }
     }
+}
+
+/// How long to wait after so many failures: longer each time, and never for long.
+pub(crate) fn pause_after(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(50);
+    const MOST: Duration = Duration::from_secs(3);
+    (FIRST * 2_u32.pow(failures.min(10))).min(MOST)
 }
 
 impl FeedRow {
