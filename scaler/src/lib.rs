@@ -159,17 +159,42 @@
 //!
 //! From the lowest: the minimum; metric rules (the most that any wants; one that holds keeps the others from shrinking; a
 //! broken metric forbids shrinking), held back by stabilisation, cool-down and rate; timed deltas, steps, floors and tasks
-//! of chains; caps and the maximum; a pause; an operator's override. What a clock or an operator says is not held back.
+//! of chains; caps and the maximum; a pause; an operator's override. What a clock or an operator asks for is there at once.
+//!
+//! # What ends, and how it leaves
+//!
+//! Metric rules start from the number that is there, whatever brought it there. So what ends is not simply taken away: the
+//! rules decide, and a rule that holds (a load within its tolerance) keeps what is there.
+//!
+//! | what ends | the size that metric rules start from | what paces the way down |
+//! |---|---|---|
+//! | a floor, a chain's task, an override | the target as it was | [`Behavior::inward`]: window, cool-down, rate |
+//! | a delta's window, a step that is taken back | the target, its share included | the same; the share counts once more for the window |
+//! | a rule that is removed, a policy that changes | the target; of a delta or a step, its share included | the same, by the new policy |
+//! | the last metric rule, a minimum that is lowered | what stood at the minimum follows it | the same |
+//! | a cap, a pause, a lower override | the target as it was | growth, by [`Behavior::out`] |
+//! | measurements | the target: a broken metric forbids shrinking | nothing leaves |
+//!
+//! A group without a metric rule goes back to what it had before. What is starting is cancelled before anything that serves
+//! is released, so that a release never takes what serves below the target.
+//!
+//! # Clocks
+//!
+//! Pass the machine's wall clock, kept by NTP: timed rules read it as Unix time. A source of samples may be ahead by
+//! [`clock_skew_ms`](ConfigBuilder::clock_skew_ms). One wrong reading, ahead or behind, costs two ticks at most: a tick far
+//! ahead takes nothing away before the next one confirms it ([`leap_ms`](ConfigBuilder::leap_ms)), and when two ticks say
+//! that the clock went back, nothing that is remembered stays in the future.
 //!
 //! # What you must persist, and when
 //!
 //! | what | when | if it is lost |
 //! |---|---|---|
-//! | [`Engine::snapshot`] | after a tick, before its effects are acted on | deltas, cool-downs and open requests are forgotten: instances would be asked for twice |
+//! | [`Engine::snapshot`] | after a tick, before its effects are acted on | deltas, cool-downs and open requests are forgotten; [`Engine::adopt`] takes over what runs |
 //! | nothing else | | a sample comes again; a fact that was told twice changes nothing |
 //!
-//! After a restart, [`Engine::restore`], ask the cloud about each of [`Engine::requests`], and tell what it says; a
-//! [`handle_census`](Engine::handle_census) per group and pool finds what was lost meanwhile. An effect that was drained
+//! After a restart, [`Engine::restore`] and [`catch_up`](Engine::catch_up) with what the cloud says of each open request; a
+//! [`handle_census`](Engine::handle_census) per group and pool finds what was lost meanwhile. Without a snapshot, put pools
+//! and groups and [`adopt`](Engine::adopt) what runs before the first tick. An effect that was drained
 //! but not acted on is one of those requests: act on it under the same [`RequestId`]. The cloud must know a request under
 //! its id for as long as a kept snapshot may name it, even where the request has come to its end. The feature `testkit`
 //! brings a kit that runs your store, cloud and metrics source through crashes between each two steps, failures and gaps.
@@ -252,6 +277,8 @@ pub use id::{
     GroupId, HostId, IdcId, MetricId, PoolId, ReleaseId, RequestId, RuleId, ShapeId, TaskId, TenantId, VersionId,
     ZoneId,
 };
+/// The library whose civil times and time zones schedules are made of ([`Window::from`], [`Days::Between`]).
+pub use jiff;
 pub use metric::{Metric, Sample, Staleness};
 pub use num::Milli;
 pub use pool::{Cause, Pool, PoolKind, Stock, Watermark};

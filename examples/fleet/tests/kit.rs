@@ -157,12 +157,7 @@ impl Host for Rig {
             }
             Event::Fail { request, count } => {
                 let fails = |held: &Worker| held.launch == request && held.alive && !held.came && !held.cancelled;
-                // One that was cancelled may fail as well.
-                let mut names = self.names(0, fails)?;
-                for held in self.crew.workers()?.iter().filter(|held| fails(held)).take(count as usize) {
-                    names.push(name(held));
-                }
-                ensure!(names.len() == count as usize, "{} of {count} are starting", names.len());
+                let names = self.names(count, fails)?;
                 self.kill(&names)
             }
             Event::Stop { request, count } => {

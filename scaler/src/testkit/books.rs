@@ -18,8 +18,8 @@ struct Entry {
     pool: PoolId,
     kind: RequestKind,
     count: u32,
-    /// How many of a launch are still wanted.
-    keep: u32,
+    /// How many of a launch were cancelled and are not gone yet.
+    over: u32,
     came: Progress,
 }
 
@@ -28,9 +28,9 @@ impl Entry {
         self.count - self.came.done - self.came.failed - self.came.cancelled
     }
 
-    /// How many of a launch are to be stopped.
-    fn over(&self) -> u32 {
-        self.open() - self.open().min(self.keep.saturating_sub(self.came.done))
+    /// How many may still come, or fail: what was cancelled can only go.
+    fn free(&self) -> u32 {
+        self.open() - self.over
     }
 }
 
@@ -56,8 +56,9 @@ impl Books {
             Effect::Release { group, pool, count, .. } => (group, pool, RequestKind::Release, count),
             Effect::Cancel { request, keep, .. } => {
                 let Some(entry) = self.requests.get_mut(&request) else { return false };
-                let again = entry.keep <= keep;
-                entry.keep = entry.keep.min(keep);
+                let over = entry.open().saturating_sub(keep.saturating_sub(entry.came.done));
+                let again = over <= entry.over;
+                entry.over = over.max(entry.over);
                 return again;
             }
         };
@@ -71,7 +72,7 @@ impl Books {
                 *serving -= there;
                 came.done = count - there;
             }
-            self.requests.insert(effect.request(), Entry { group, pool, kind, count, keep: count, came });
+            self.requests.insert(effect.request(), Entry { group, pool, kind, count, over: 0, came });
         }
         again
     }
@@ -80,13 +81,14 @@ impl Books {
     pub(super) fn advance(&self, chance: &mut Chance) -> Option<Event> {
         let open: Vec<(&RequestId, &Entry)> = self.requests.iter().filter(|(_, entry)| entry.open() > 0).collect();
         let (request, entry) = *open.get(chance.index(open.len())?)?;
-        let (request, count) = (*request, 1 + chance.below(entry.open()));
+        let request = *request;
+        if entry.over > 0 && (entry.free() == 0 || chance.below(2) == 0) {
+            return Some(Event::Stop { request, count: 1 + chance.below(entry.over) });
+        }
+        let count = 1 + chance.below(entry.free());
         Some(match entry.kind {
             RequestKind::Release => Event::Leave { request, count },
             RequestKind::Launch if chance.below(5) == 0 => Event::Fail { request, count },
-            RequestKind::Launch if entry.over() > 0 && chance.below(3) > 0 => {
-                Event::Stop { request, count: 1 + chance.below(entry.over()) }
-            }
             RequestKind::Launch => Event::Start { request, count },
         })
     }
@@ -94,7 +96,7 @@ impl Books {
     /// What is still to become of requests, one after another, at its best.
     pub(super) fn finish(&self) -> Option<Event> {
         let (request, entry) = self.requests.iter().find(|(_, entry)| entry.open() > 0)?;
-        let (request, count, over) = (*request, entry.open(), entry.over());
+        let (request, count, over) = (*request, entry.free(), entry.over);
         Some(match entry.kind {
             RequestKind::Release => Event::Leave { request, count },
             RequestKind::Launch if over > 0 => Event::Stop { request, count: over },
@@ -127,6 +129,7 @@ impl Books {
             Event::Stop { request, count } => {
                 if let Some(entry) = self.requests.get_mut(&request) {
                     entry.came.cancelled += count;
+                    entry.over -= count;
                 }
             }
             Event::Leave { request, count } => {
