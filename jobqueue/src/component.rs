@@ -1,7 +1,7 @@
 //! The template that a worker follows with one job: `init → run → (await | poll) → query → upload → done`.
 //!
-//! It is a value of the worker's, not of the engine's. Persist what [`Component::advance`] returns before you do its
-//! step: then a restarted worker goes on where it was ([`Component::resume`]), and never initialises twice. What a shell
+//! It is a value of the worker's, not of the engine's. Persist what [`Lifecycle::advance`] returns before you do its
+//! step: then a restarted worker goes on where it was ([`Lifecycle::resume`]), and never initialises twice. What a shell
 //! command or an HTTP call is, adapters know.
 
 use crate::event::Act;
@@ -93,7 +93,7 @@ pub struct OutOfPhase {
 /// One job at its worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Component {
+pub struct Lifecycle {
     phase: Phase,
     /// What will be reported.
     outcome: Option<Outcome>,
@@ -101,7 +101,7 @@ pub struct Component {
     until: Timestamp,
 }
 
-impl Component {
+impl Lifecycle {
     /// How far it has come.
     #[must_use]
     pub const fn phase(&self) -> Phase {

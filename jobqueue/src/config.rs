@@ -14,8 +14,10 @@ pub struct Limits {
     pub jobs: u32,
     /// Jobs of one tag that have not ended.
     pub jobs_per_tag: u32,
-    /// Jobs of one pipeline.
+    /// Jobs of one pipeline; never more than 65,535.
     pub jobs_per_pipeline: u32,
+    /// Jobs that one job may name as what it needs.
+    pub needs_per_job: u32,
     /// Pipelines that are open.
     pub pipelines: u32,
     /// Commands not yet answered, parked pulls among them.
@@ -44,6 +46,7 @@ impl Default for Limits {
             jobs: 10_000_000,
             jobs_per_tag: 10_000_000,
             jobs_per_pipeline: 1_000,
+            needs_per_job: 50,
             pipelines: 10_000_000,
             calls: 100_000,
             effects: 1_000_000,
@@ -85,6 +88,7 @@ pub struct Config {
     pub(crate) heartbeat_percent: u32,
     pub(crate) budget: u32,
     pub(crate) settling_ms: u64,
+    pub(crate) recheck_ms: u32,
     pub(crate) limits: Limits,
 }
 
@@ -102,6 +106,7 @@ impl Config {
             heartbeat_percent: 30,
             budget: 10_000,
             settling_ms: 5_000,
+            recheck_ms: 2_000,
             limits: Limits::default(),
         })
     }
@@ -181,6 +186,14 @@ impl ConfigBuilder {
         self
     }
 
+    /// How often, in milliseconds, the engine looks for what other engines on its database did: it reads a page of what is
+    /// open, and the keys that jobs here wait for. 2,000 unless it is said; 0 never looks, for an engine that is alone.
+    #[must_use]
+    pub const fn recheck_ms(mut self, ms: u32) -> Self {
+        self.0.recheck_ms = ms;
+        self
+    }
+
     /// The limits.
     #[must_use]
     pub const fn limits(mut self, limits: Limits) -> Self {
@@ -195,7 +208,7 @@ impl ConfigBuilder {
     /// [`ConfigError`] says what cannot be.
     pub fn build(mut self) -> Result<Config, ConfigError> {
         let l = &self.0.limits;
-        let least = [l.jobs, l.jobs_per_tag, l.jobs_per_pipeline, l.pipelines, l.calls, l.effects]
+        let least = [l.jobs, l.jobs_per_tag, l.jobs_per_pipeline, l.needs_per_job, l.pipelines, l.calls, l.effects]
             .into_iter()
             .chain([l.pools, l.tags, l.tags_per_pool, l.pull, l.keys, l.filters, l.results, self.0.budget])
             .min();
@@ -236,6 +249,17 @@ pub enum Service {
     Open,
     /// Nothing new is given out; what is given out goes on.
     Closed,
+}
+
+/// What becomes of a component's jobs as they open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum ComponentMode {
+    /// They run.
+    #[default]
+    Runs,
+    /// They are skipped, and what waits for them goes on.
+    Skipped,
 }
 
 /// Which of its tags a pool takes the next job from.

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::event::Verdict;
 use crate::id::{Class, Component, JobId};
-use crate::job::{Condition, Job, ResultKey, Start, State, When};
+use crate::job::{Condition, Job, ResultKey, Start, When};
 use crate::pipeline::Pipeline;
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -118,32 +118,26 @@ impl Filters {
         }
     }
 
-    /// What the chain says about a job whose batch opens; `None` if the host must be asked first.
+    /// What the chain says about a job whose batch opens; `None` if the host must be asked first. `unwanted` says that
+    /// what it waits for does not want it, and why.
     ///
-    /// The system's filters come first: degraded, held, unchanged. Then the user's: the weather, the condition, the
+    /// The system's filters come first: degraded, held, unchanged. Then the user's: what it waits for, the condition, the
     /// start.
     #[must_use]
-    pub fn judge(&self, now: Timestamp, pipeline: &Pipeline, job: &Job) -> Option<Verdict> {
+    pub fn judge(&self, now: Timestamp, pipeline: &Pipeline, job: &Job, unwanted: Option<Reason>) -> Option<Verdict> {
         let component = job.spec.component;
         if self.degraded.contains(&component) {
             return Some(Verdict::Skip(Reason::Degraded { component }));
         }
-        let failed = pipeline.failed.saturating_add(pipeline.stopped);
-        let wanted = match job.spec.when {
-            When::OnSuccess => failed == 0,
-            When::OnFailure => failed > 0,
-            When::Always => true,
-        };
-        if wanted {
-            if let Some(hold) = self.holds.values().find(|hold| holds(hold, now, pipeline, job)) {
-                return Some(held(hold.filter, hold.until));
-            }
-            let result = job.spec.unchanged.and_then(|key| self.results.get(&key));
-            if let Some(result_of) = result.copied() {
-                return Some(Verdict::Reuse(Reason::Unchanged { result_of }));
-            }
-        } else {
-            return Some(Verdict::Skip(Reason::NotWanted { failed }));
+        if let Some(reason) = unwanted {
+            return Some(Verdict::Skip(reason));
+        }
+        if let Some(hold) = self.holds.values().find(|hold| holds(hold, now, pipeline, job)) {
+            return Some(held(hold.filter, hold.until));
+        }
+        let result = job.spec.unchanged.and_then(|key| self.results.get(&key));
+        if let Some(result_of) = result.copied() {
+            return Some(Verdict::Reuse(Reason::Unchanged { result_of }));
         }
         if job.spec.condition == Condition::Ask {
             match *self.judgements.get(&job.id())? {
@@ -162,12 +156,17 @@ impl Filters {
             }
         })
     }
+}
 
-    /// Whether the host must still be asked about this job before its batch can open.
-    #[must_use]
-    pub fn must_ask(&self, now: Timestamp, pipeline: &Pipeline, job: &Job) -> bool {
-        job.state == State::Unstart && job.spec.condition == Condition::Ask && self.judge(now, pipeline, job).is_none()
-    }
+/// Why a job is not wanted in the pipeline as it is, if nothing else is named that it waits for.
+pub(crate) fn weather(pipeline: &Pipeline, job: &Job) -> Option<Reason> {
+    let failed = pipeline.failed.saturating_add(pipeline.stopped);
+    let wanted = match job.spec.when {
+        When::OnSuccess => failed == 0,
+        When::OnFailure => failed > 0,
+        When::Always => true,
+    };
+    (!wanted).then_some(Reason::NotWanted { failed })
 }
 
 fn held(filter: u32, until: Timestamp) -> Verdict {

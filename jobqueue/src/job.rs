@@ -142,9 +142,10 @@ pub enum OnNewer {
     /// It keeps its turn.
     #[default]
     Waits,
-    /// It is superseded: only the newest is worth running.
+    /// It is superseded by a newer one that gives way, too: only the newest is worth running.
     GivesWay,
-    /// It stays, and the newer one is superseded: while it waits in its queue or is out, its key is unique.
+    /// It stays, and a newer one that does not simply wait is superseded by it: from its opening to its end its key is
+    /// unique, on however many engines.
     KeepsOut,
 }
 
@@ -182,9 +183,9 @@ pub struct Policy {
     pub timeout_ms: u32,
     /// From the order to stop to its confirmation.
     pub abort_ms: u32,
-    /// The first back-off, after a failed attempt or a nack; each further one doubles it. 0 is none.
+    /// The least first back-off, after a failed attempt or a nack; each further one doubles it. 0 is none.
     pub backoff_ms: u32,
-    /// The largest back-off.
+    /// What doubling ends at. Each back-off is longer by up to a half, by chance.
     pub backoff_cap_ms: u32,
     /// How many attempts may fail or run over their time, 1 or more. Lost leases are not counted here.
     pub max_attempts: u16,
@@ -201,6 +202,8 @@ pub struct Policy {
     /// How long the job may take from when it could first be taken to its end, with all attempts, back-offs and waits; 0 is
     /// no limit. What has not ended by then is stopped and is `TimedOut`, without a further attempt.
     pub finish_by_ms: u32,
+    /// At how many deliveries that were never acknowledged the job is `Dead`, 1 or more.
+    pub max_unacked: u16,
 }
 
 impl Default for Policy {
@@ -218,6 +221,7 @@ impl Default for Policy {
             start_by_ms: 0,
             late: Late::Fails,
             finish_by_ms: 0,
+            max_unacked: 100,
         }
     }
 }

@@ -111,8 +111,42 @@
 //! one, and how to write your own. The feature `testkit` brings a module that tortures your own store and tells which rule
 //! it breaks.
 //!
-//! Once in a while, page through the rows that have not ended and tell them to [`Engine::compensate`]: whatever was
-//! lost between a database and a queue comes back by that.
+//! | output | do | tell | if it could not be done |
+//! |---|---|---|---|
+//! | [`Effect::Persist`] | write all or nothing | `handle_committed`, `handle_conflicted` | `handle_unknown`: the rows are read again |
+//! | [`Effect::Fetch`] | read afresh | `handle_rows` | [`Engine::handle_unread`]: it is asked again after 200 ms |
+//! | [`Effect::Judge`] | ask your filters | `handle_judged` | [`Engine::handle_unjudged`]: it is asked again after 200 ms |
+//! | [`Effect::Assign`] | hand it to the worker | the worker's words | nothing: it comes back at its ack deadline, or to a pull that names the lost one |
+//! | [`Effect::Abort`] | tell the worker | the worker's words | nothing: the worker reads `Aborting` at its next heartbeat; `abort_ms` ends the wait |
+//! | [`Effect::Poll`] | ask for the result | a report, or when to ask again | nothing: it is asked again after `lease_ms` |
+//! | [`Effect::Answer`], [`Effect::Closed`] | tell who asked | nothing | nothing: the rows say the same |
+//!
+//! # Many engines on one database
+//!
+//! Call [`Engine::handle_timeout`] when [`Engine::next_deadline`] says so, and answer each [`Effect::Fetch`]: that is all.
+//! Every [`recheck_ms`](ConfigBuilder::recheck_ms) (2 s) an engine reads a page of what is open and the keys that its jobs
+//! wait for. So it learns of what was submitted, freed and ended elsewhere, and drops what has closed; a page holds 1,000
+//! pipelines. To be told at once, let the database notify (`NOTIFY` in the write's transaction) and call
+//! [`Engine::handle_news`]. A key that is freed elsewhere is waited for at most the current hold, one hold of the job that
+//! is noted as next, and twice `recheck_ms`. An engine that is alone sets `recheck_ms(0)` and reads nothing.
+//!
+//! [`Effect::Closed`] is emitted by the engine that wrote the end, once for each time that the pipeline ends, unless that
+//! engine dies before: then by none, and the row says it. [`PullRequest::previous`] is known to the engine that served that
+//! pull; elsewhere it is ignored, and the job comes back at its ack deadline. [`PoolSpec::max_leases`], rates and fair turns
+//! hold for each engine, and for each stripe of `Shared`: divide them by the number of engines.
+//!
+//! # Which clock
+//!
+//! Pass the time of day in milliseconds, synchronised as servers' clocks are. Engines, and two readings of one engine, may
+//! be [`CLOCK_SKEW_MS`] apart: leases are then lost so much earlier or later, and their fences hold whatever the skew. One
+//! reading that is further ahead may end leases early; once a right one comes, what the wrong one set counts from then on:
+//! no deadline, poll or rate waits for longer than it says.
+//!
+//! # After a start
+//!
+//! A life's number first; then pools, then controls ([`Engine::set_tag`], [`Engine::set_weight`],
+//! [`Engine::set_component`], [`Engine::hold`], [`Engine::set_key_rate`]: a host persists them and tells them again, also
+//! of tags that have no job yet); then the rows ([`Engine::load`]); then pulls.
 //!
 //! A worker whose death the host sees ([`Engine::handle_worker_gone`]) gives its jobs back at once; otherwise they come
 //! back when their leases end. Dead jobs are rows in state `Dead`, for you to list; [`Engine::retry`] revives one.
@@ -145,7 +179,7 @@
 //! | [`Turns::Priority`] | the best job of all tags of the pool | with [`ageing`](ConfigBuilder::ageing_ms): behind nothing that came more than `(255 - priority) × ageing` later |
 //! | [`Turns::Fair`] | tags by weight, start-time fair queueing | of two busy tags, `abs(W_a / w_a - W_b / w_b) <= 1 / w_a + 1 / w_b` jobs |
 //! | [`PoolSpec::rate`], [`Engine::set_key_rate`] | holds a pool, or a key's jobs, back | nobody else waits |
-//! | [`JobSpec::key`] with [`OnNewer`] | one at a time; or the newest only; or unique while it waits or runs | the others block no queue |
+//! | [`JobSpec::key`] with [`OnNewer`] | so many at a time ([`JobSpec::key_limit`], [`JobSpec::key_weight`]) over all engines; or the newest only; or unique from its opening to its end | the others block no queue |
 //!
 //! [`Engine::explain`] says of any job what it waits for. With feature `shared`, `Shared` stripes pipelines over many
 //! engines behind `&self`, so that pools on many threads pull at once.
@@ -160,7 +194,23 @@
 //! | `Aborted`, `Superseded` | the same, but ends `Aborted` if nothing failed | goes on |
 //! | none: waits for an approval | the pipeline waits | nobody waits; approving it later opens the pipeline again |
 //!
-//! Jobs that need each other are ordered by [`run_orders`]: what needs something runs in a later batch than it.
+//! A retry revives what was skipped because of the job. What succeeded, was reused or was superseded is not retried
+//! ([`Refused::Terminal`]): submit a new job for it.
+//!
+//! # What a job waits for
+//!
+//! A job that names what it needs ([`Submission::needs`]) waits for those jobs and is judged by them alone, whatever else
+//! its order does; an empty list starts it at once. A job that names nothing waits for all jobs of smaller orders. Where
+//! each job stands is in the pipeline's row ([`Pipeline::outcomes`]), and what it waits for in the pipeline's [`Plan`]:
+//! decisions read these two and no copy of a job's row, so two ends on two engines cannot miss each other.
+//!
+//! | what it waits for | names nothing, on success | names needs, on success | on failure | always |
+//! |---|---|---|---|---|
+//! | all good, or nothing | runs | runs | skipped | runs |
+//! | some skipped, or optional manual jobs not played; rest good | runs | skipped | skipped | runs |
+//! | some failed, none skipped | skipped | skipped | runs | runs |
+//! | some failed, some skipped | skipped | skipped | runs; with needs: skipped | runs |
+//! | some in progress, or waiting for an approval that is required | waits | waits | waits | waits |
 //!
 //! # What holds, whatever happens
 //!
@@ -219,7 +269,7 @@ pub mod trigger;
 mod wait;
 mod workers;
 
-pub use config::{Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service, Turns};
+pub use config::{ComponentMode, Config, ConfigBuilder, ConfigError, Limits, PoolKind, PoolSpec, Service, Turns};
 pub use decide::decide;
 pub use effect::{Answer, Assignment, Change, Effect, Row, RowKey, Want};
 pub use engine::{
@@ -238,11 +288,11 @@ pub use job::{
 pub use key::KeyRow;
 pub use outcome::{JobClass, Outcomes};
 pub use pipeline::{NeedsError, NewJob, Pipeline, PipelineState, Submission, run_orders};
-pub use plan::{Plan, PlannedJob};
+pub use plan::{NeedsVerdict, Plan, PlannedJob};
 pub use pool_row::{LifeRow, PoolRow, PoolShare};
 pub use rate::Rate;
 pub use reason::{Reason, Refused};
 #[cfg(feature = "shared")]
 pub use shared::{Pulled, Shared, Stripe, Waiter, Woken};
 pub use time::Timestamp;
-pub use transition::{Action, Stamp, Transition, backoff, revive, transition};
+pub use transition::{Action, CLOCK_SKEW_MS, Stamp, Transition, backoff, revive, transition};

@@ -275,7 +275,11 @@ pub(crate) fn gone(now: Timestamp, row: &mut Job, stamp: &Stamp) -> Step {
 /// The delivery was never acknowledged; that says nothing about the job.
 fn unacked(now: Timestamp, row: &mut Job, reason: impl FnOnce(u16) -> Reason) -> Step {
     row.tally.unacked = row.tally.unacked.saturating_add(1);
-    release(now, row, State::Pending, reason(row.tally.unacked))
+    let unacked = row.tally.unacked;
+    if unacked >= row.spec.policy.max_unacked {
+        return release(now, row, State::Dead, Reason::NeverAcked { unacked });
+    }
+    release(now, row, State::Pending, reason(unacked))
 }
 
 /// The worker is told to stop.

@@ -2,6 +2,9 @@
 
 use alloc::boxed::Box;
 
+use crate::job::{Job, OnFailure, Start, State};
+use crate::reason::Reason;
+
 /// Where a job stands, as far as those that wait for it are concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -25,6 +28,40 @@ pub enum JobClass {
 }
 
 impl JobClass {
+    /// The class of a job's row.
+    #[must_use]
+    pub const fn of(job: &Job) -> Self {
+        let required = matches!(job.spec.on_failure, OnFailure::Fails);
+        match job.state {
+            State::Unstart => Self::Undecided,
+            State::Suspended
+                if !required && matches!(job.spec.start, Start::Manual) && matches!(job.reason, Reason::Approval) =>
+            {
+                Self::Ignored
+            }
+            State::Pending
+            | State::Scheduled
+            | State::Running
+            | State::Suspended
+            | State::Delayed
+            | State::Polling
+            | State::Aborting => Self::Active,
+            State::Failed | State::TimedOut | State::Dead if required => Self::Failed,
+            State::Aborted | State::Superseded if required => Self::Stopped,
+            State::Skipped if matches!(job.reason, Reason::NotWanted { .. } | Reason::NeedNotRun { .. }) => {
+                Self::Skipped
+            }
+            State::Failed
+            | State::TimedOut
+            | State::Dead
+            | State::Aborted
+            | State::Superseded
+            | State::Succeeded
+            | State::Skipped
+            | State::Reused => Self::Good,
+        }
+    }
+
     /// Every class, by number.
     pub const ALL: [Self; 7] =
         [Self::Undecided, Self::Active, Self::Ignored, Self::Good, Self::Failed, Self::Skipped, Self::Stopped];

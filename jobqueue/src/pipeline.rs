@@ -5,16 +5,16 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::id::{Class, JobId, PipelineId, Tag, Version, WriteId};
-use crate::job::{Job, JobSpec, OnFailure, Start, State};
-use crate::outcome::Outcomes;
-use crate::reason::Reason;
+use crate::job::{Job, JobSpec};
+use crate::outcome::{JobClass, Outcomes};
+use crate::plan::Plan;
 use crate::time::Timestamp;
 
 /// Where a pipeline stands; it follows from the counts in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PipelineState {
-    /// Some job is undecided or in progress.
+    /// Some job is undecided, in progress or owed a write.
     Open,
     /// Every required job is done.
     Succeeded,
@@ -62,57 +62,11 @@ pub struct Pipeline {
     pub outcomes: Outcomes,
 }
 
-/// In which of its pipeline's counts a job's row stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Share {
-    #[default]
-    None,
-    Unstarted,
-    Remaining,
-    Failed,
-    Stopped,
-}
-
-impl Share {
-    pub(crate) fn of(job: &Job) -> Self {
-        let required = job.spec.on_failure == OnFailure::Fails;
-        match job.state {
-            State::Unstart => Self::Unstarted,
-            // Nobody waits for a manual job that may fail: the pipeline may end before somebody approves it.
-            State::Suspended if !required && job.spec.start == Start::Manual && job.reason == Reason::Approval => {
-                Self::None
-            }
-            State::Pending
-            | State::Scheduled
-            | State::Running
-            | State::Suspended
-            | State::Delayed
-            | State::Polling
-            | State::Aborting => Self::Remaining,
-            State::Failed | State::TimedOut | State::Dead if required => Self::Failed,
-            State::Aborted | State::Superseded if required => Self::Stopped,
-            State::Failed
-            | State::TimedOut
-            | State::Dead
-            | State::Aborted
-            | State::Superseded
-            | State::Succeeded
-            | State::Skipped
-            | State::Reused => Self::None,
-        }
-    }
-
-    /// Whether a row that stood here stands elsewhere now, so that the counts must be written with it.
-    pub(crate) fn is_left_by(self, row: &Job) -> bool {
-        self != Self::of(row)
-    }
-}
-
 impl Pipeline {
     /// Where it stands.
     #[must_use]
     pub const fn state(&self) -> PipelineState {
-        if self.unstarted > 0 || self.remaining > 0 {
+        if self.unstarted > 0 || self.remaining > 0 || self.owes {
             PipelineState::Open
         } else if self.aborted_at.is_some() {
             PipelineState::Aborted
@@ -125,36 +79,40 @@ impl Pipeline {
         }
     }
 
-    /// Takes the change of one job into the counts: `old` no longer counts, `new` does. An attempt that is followed
-    /// by another is the `old` of that one.
-    pub fn absorb(&mut self, old: Option<&Job>, new: Option<&Job>) {
-        self.trade(old.map(Share::of).unwrap_or_default(), new.map(Share::of).unwrap_or_default());
+    /// Takes the change of one job into the counts, and into the outcomes if it has a place in the plan: `old` no longer
+    /// counts, `new` does. An attempt that is followed by another is the `old` of that one.
+    pub fn absorb(&mut self, plan: Option<&Plan>, old: Option<&Job>, new: Option<&Job>) {
+        let place = plan.zip(new.or(old)).and_then(|(plan, job)| plan.place(job.id()));
+        self.trade(place, old.map(JobClass::of), new.map(JobClass::of));
     }
 
-    /// One job's share is another now.
-    pub(crate) const fn trade(&mut self, gone: Share, come: Share) {
-        if let Some(count) = self.count(gone) {
+    /// One job's class is another now.
+    pub(crate) fn trade(&mut self, place: Option<usize>, gone: Option<JobClass>, come: Option<JobClass>) {
+        if let Some(count) = gone.and_then(|class| self.count(class)) {
             *count = count.saturating_sub(1);
         }
-        if let Some(count) = self.count(come) {
+        if let Some(count) = come.and_then(|class| self.count(class)) {
             *count = count.saturating_add(1);
         }
-    }
-
-    const fn count(&mut self, share: Share) -> Option<&mut u32> {
-        match share {
-            Share::None => None,
-            Share::Unstarted => Some(&mut self.unstarted),
-            Share::Remaining => Some(&mut self.remaining),
-            Share::Failed => Some(&mut self.failed),
-            Share::Stopped => Some(&mut self.stopped),
+        if let Some((place, class)) = place.zip(come) {
+            self.outcomes.set(place, class);
         }
     }
 
-    /// Whether a change of a job from `old` to `new` moves the counts, so that this row must be written with it.
+    const fn count(&mut self, class: JobClass) -> Option<&mut u32> {
+        match class {
+            JobClass::Undecided => Some(&mut self.unstarted),
+            JobClass::Active => Some(&mut self.remaining),
+            JobClass::Failed => Some(&mut self.failed),
+            JobClass::Stopped => Some(&mut self.stopped),
+            JobClass::Ignored | JobClass::Good | JobClass::Skipped => None,
+        }
+    }
+
+    /// Whether a change of a job from `old` to `new` moves this row, so that it must be written with it.
     #[must_use]
     pub fn is_moved_by(old: &Job, new: &Job) -> bool {
-        Share::of(old).is_left_by(new)
+        JobClass::of(old) != JobClass::of(new)
     }
 
     /// The row as the next write of it.
@@ -204,6 +162,9 @@ pub enum NeedsError {
     /// The first needs the second, which is not there.
     #[error("job {0} needs job {1}, which is not there")]
     Missing(JobId, JobId),
+    /// The first needs the second, which has a larger order.
+    #[error("job {0} needs job {1}, which comes later")]
+    Later(JobId, JobId),
     /// A job is there twice.
     #[error("job {0} is there twice")]
     Twice(JobId),
@@ -250,16 +211,23 @@ pub fn run_orders(jobs: &[(JobId, &[JobId])]) -> Result<Vec<u32>, NeedsError> {
 /// One circle among the jobs that could not be ordered: each of them needs another of them, so following needs comes
 /// round.
 fn circle(jobs: &[(JobId, &[JobId])], index: &BTreeMap<JobId, usize>, open: &[bool]) -> Vec<JobId> {
-    let mut seen: Vec<Option<usize>> = vec![None; jobs.len()];
-    let mut path: Vec<JobId> = Vec::new();
-    let mut at = open.iter().position(|open| *open);
+    let next = |at: usize| jobs[at].1.iter().filter_map(|need| index.get(need).copied()).find(|need| open[*need]);
+    let first = open.iter().position(|open| *open);
+    circle_of(first, jobs.len(), next).into_iter().map(|at| jobs[at].0).collect()
+}
+
+/// The circle that one comes into from `first` by going on to `next`.
+pub(crate) fn circle_of(first: Option<usize>, of: usize, next: impl Fn(usize) -> Option<usize>) -> Vec<usize> {
+    let mut seen: Vec<Option<usize>> = vec![None; of];
+    let mut path: Vec<usize> = Vec::new();
+    let mut at = first;
     while let Some(here) = at {
         if let Some(start) = seen[here] {
             return path.split_off(start);
         }
         seen[here] = Some(path.len());
-        path.push(jobs[here].0);
-        at = jobs[here].1.iter().filter_map(|need| index.get(need).copied()).find(|need| open[*need]);
+        path.push(here);
+        at = next(here);
     }
     path
 }

@@ -391,6 +391,13 @@ impl Queues {
         u32::try_from(rng.below(lanes as u64)).unwrap_or(0)
     }
 
+    /// What was taken out of rates at a time that has not come was taken now.
+    pub(crate) fn step_back(&mut self, now: Timestamp) {
+        for pool in &mut self.pools {
+            pool.bucket.step_back(now);
+        }
+    }
+
     /// The parked pull that waits longest among the woken pools that could serve one.
     pub(crate) fn next_parked(&mut self, now: Timestamp) -> Option<CallId> {
         if self.woken.is_empty() {

@@ -47,6 +47,11 @@ impl Bucket {
         self.missing.min(full).saturating_sub(filled)
     }
 
+    /// What was taken at a time that has not come was taken now.
+    pub(crate) fn step_back(&mut self, now: Timestamp) {
+        self.at = self.at.min(now);
+    }
+
     /// How many jobs may go now.
     pub(crate) fn room(self, now: Timestamp, rate: Rate) -> u32 {
         let full = rate.cost().saturating_mul(rate.speed());

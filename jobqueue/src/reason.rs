@@ -72,6 +72,11 @@ pub enum Reason {
         /// How often that has happened.
         unacked: u16,
     },
+    /// It was given out so many times, and no worker ever acknowledged it.
+    NeverAcked {
+        /// How many times.
+        unacked: u16,
+    },
     /// The worker fell silent.
     LeaseLost {
         /// The deadline.
@@ -134,6 +139,11 @@ pub enum Reason {
         /// The deadline.
         due: Timestamp,
     },
+    /// None of the jobs that it waits for failed, but this many of them did not run.
+    NeedNotRun {
+        /// How many.
+        skipped: u32,
+    },
     /// Other work with the same key stands for it.
     Superseded {
         /// That job.
@@ -178,6 +188,8 @@ impl Reason {
             Self::WorkerGone { .. } => 30,
             Self::NotStarted { .. } => 40,
             Self::NotFinished { .. } => 41,
+            Self::NeedNotRun { .. } => 31,
+            Self::NeverAcked { .. } => 32,
         }
     }
 }
@@ -193,6 +205,7 @@ impl core::fmt::Display for Reason {
             Self::Held { filter, .. } => write!(f, "held by filter {filter}"),
             Self::Released { filter } => write!(f, "let go by filter {filter}"),
             Self::NotWanted { failed } => write!(f, "not wanted, with {failed} failed before it"),
+            Self::NeedNotRun { skipped } => write!(f, "not wanted, as {skipped} that it needs did not run"),
             Self::Degraded { component } => write!(f, "component {component} is off"),
             Self::Condition { filter } => write!(f, "filter {filter} said no"),
             Self::Unchanged { result_of } => write!(f, "the result of job {result_of} stands for it"),
@@ -200,6 +213,7 @@ impl core::fmt::Display for Reason {
             Self::Acked => f.write_str("a worker has begun it"),
             Self::DelayOver { .. } => f.write_str("its wait is over"),
             Self::NoAck { unacked, .. } => write!(f, "not acknowledged in time, {unacked} times so far"),
+            Self::NeverAcked { unacked } => write!(f, "given out {unacked} times and never acknowledged"),
             Self::LeaseLost { crashes, .. } => write!(f, "its worker fell silent, {crashes} times so far"),
             Self::OverTime { .. } => f.write_str("it took too long"),
             Self::AbortUnanswered { .. } => f.write_str("stopped; its worker did not answer"),
@@ -270,6 +284,14 @@ pub enum Refused {
     /// The request contradicts itself: no jobs, one job twice, or a policy that allows nothing.
     #[error("the request cannot be meant")]
     Invalid,
+    /// A job cannot need another: that one is not there, comes later, or the two need each other in a circle.
+    #[error("job {job} cannot need job {need}: it is not there, comes later, or they need each other in a circle")]
+    Needs {
+        /// The job.
+        job: JobId,
+        /// What it needs.
+        need: JobId,
+    },
     /// The row changed under the request again and again; it may be asked again.
     #[error("too many conflicts")]
     Contended,
@@ -301,6 +323,7 @@ impl Refused {
             Self::Contended => 113,
             Self::Closed(_) => 114,
             Self::Nothing => 115,
+            Self::Needs { .. } => 116,
         }
     }
 }

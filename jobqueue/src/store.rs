@@ -14,7 +14,7 @@ pub(crate) use crate::slab::{NONE, Slab};
 use crate::time::Timestamp;
 use crate::timer::Alarm;
 use crate::workers::Workers;
-pub(crate) use slot::{Hangs, JobSlot, Lock, PipeSlot};
+pub(crate) use slot::{Due, Hangs, JobSlot, Lock, PipeSlot, Planned};
 use slot::{More, Rest, is_plain, plain_reason};
 
 /// All jobs' slots, which lanes reach into.
@@ -34,6 +34,8 @@ pub(crate) struct Store {
     job_index: HashTable<u32>,
     pipe_index: HashTable<u32>,
     workers: Workers,
+    /// The number of the pass of pages under way.
+    pub(crate) pass: u8,
 }
 
 impl Store {
@@ -67,6 +69,8 @@ impl Store {
             unstarted: 0,
             jobs: 0,
             head: NONE,
+            planned: None,
+            pass: self.pass,
         };
         let at = self.pipes.insert(slot);
         let hash = |at: &u32| self.pipes.get(*at).map_or(0, |slot| near(slot.id.get()));

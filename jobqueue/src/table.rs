@@ -70,7 +70,7 @@ const fn rule(state: State, event: EventKind) -> Cell {
         (_, E::Retry) => Cell::No(Rule::StillOpen),
 
         // A dead worker has what it holds taken back.
-        (S::Scheduled, E::Gone) => Cell::To(&[S::Pending]),
+        (S::Scheduled, E::Gone) => Cell::To(&[S::Pending, S::Dead]),
         (S::Running, E::Gone) => Cell::To(&[S::Failed, S::Dead]),
         (S::Aborting, E::Gone) => Cell::To(&[S::Aborted, S::TimedOut]),
         (_, E::Gone) => Cell::No(Rule::StaleLease),
@@ -103,7 +103,7 @@ const fn rule(state: State, event: EventKind) -> Cell {
         (S::Suspended, E::Callback | E::Approve) => Cell::To(&[S::Pending]),
 
         // Deadlines.
-        (S::Scheduled, E::Expire) => Cell::To(&[S::Pending]),
+        (S::Scheduled, E::Expire) => Cell::To(&[S::Pending, S::Dead]),
         (S::Delayed, E::Expire) => Cell::To(&[S::Pending, S::TimedOut]),
         (S::Pending, E::Expire) => Cell::To(&[S::Failed, S::Skipped, S::TimedOut]),
         (S::Running, E::Expire) => Cell::To(&[S::Failed, S::Dead, S::Aborting]),

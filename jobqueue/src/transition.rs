@@ -9,6 +9,12 @@ use crate::rng::mix;
 use crate::table::{Cell, Rule, cell};
 use crate::time::Timestamp;
 
+/// How far the clocks of engines, or two readings of one clock, may be apart, in milliseconds.
+///
+/// A reading that is behind the last one by no more is lifted to it. One further behind says that a clock was wrong: what
+/// was set by a time that has not come counts from the new reading on.
+pub const CLOCK_SKEW_MS: u64 = 5_000;
+
 /// What a change is signed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
@@ -133,7 +139,10 @@ pub(crate) fn step(now: Timestamp, row: &mut Job, event: &Event, stamp: &Stamp) 
 /// What the table allows and the row's own numbers do not.
 fn refuse_early(now: Timestamp, row: &Job, event: &Event) -> Result<(), Refused> {
     let refused = match event {
-        Event::Expire if row.due().is_none_or(|due| due > now) => Refused::NotDue,
+        // A row of a time that has not come was written by a clock that was wrong: whoever watches it decides.
+        Event::Expire if row.due().is_none_or(|due| due > now && row.since.millis_since(now) <= CLOCK_SKEW_MS) => {
+            Refused::NotDue
+        }
         Event::Gone { worker } if row.delivery.is_none_or(|delivery| delivery.worker != *worker) => Refused::NotOwner,
         Event::Approve if !matches!(row.reason, Reason::Approval | Reason::Held { .. }) => {
             Refused::WrongState(row.state)
@@ -236,12 +245,11 @@ pub fn revive(now: Timestamp, job: &Job, stamp: &Stamp) -> Result<Job, Refused> 
     Ok(row)
 }
 
-/// The `count`-th back-off in milliseconds: doubled each time, capped, and a part of its upper half left to chance
-/// ("equal jitter": Brooker, "Exponential Backoff And Jitter", 2015).
+/// The `count`-th back-off in milliseconds: doubled each time, capped, and longer by up to a half, which is left to chance
+/// (a third of it, as "equal jitter" leaves a half: Brooker, "Exponential Backoff And Jitter", 2015).
 #[must_use]
 pub fn backoff(policy: &Policy, count: u16, chance: u64) -> u64 {
     let doublings = u32::from(count.saturating_sub(1)).min(31);
     let full = (u64::from(policy.backoff_ms) << doublings).min(u64::from(policy.backoff_cap_ms));
-    let half = full / 2;
-    full - mix(chance) % (half + 1)
+    full + mix(chance) % (full / 2 + 1)
 }

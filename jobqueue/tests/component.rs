@@ -1,7 +1,7 @@
 //! The template of a worker: every phase, every event.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use tenon_jobqueue::component::{Component, Happened, Phase, Step};
+use tenon_jobqueue::component::{Happened, Lifecycle, Phase, Step};
 use tenon_jobqueue::{Act, Entry, Outcome, Timestamp};
 
 const LATER: Timestamp = Timestamp::from_millis(9);
@@ -26,9 +26,9 @@ fn all() -> [Happened; 13] {
 }
 
 /// Where a list of events leads, and the steps on the way.
-fn walk(events: &[Happened]) -> (Component, Vec<Step>) {
+fn walk(events: &[Happened]) -> (Lifecycle, Vec<Step>) {
     let mut steps = Vec::new();
-    let mut component = Component::default();
+    let mut component = Lifecycle::default();
     for event in events {
         let (next, step) = component.advance(*event).unwrap();
         component = next;
@@ -77,7 +77,7 @@ fn the_ways_through() {
 #[test]
 fn a_restart_anywhere_goes_on_and_never_initialises_twice() {
     // Every history of five events; at each point the worker dies and comes back.
-    let mut open = vec![(Component::default(), 0_u32)];
+    let mut open = vec![(Lifecycle::default(), 0_u32)];
     for _ in 0..5 {
         let mut next = Vec::new();
         for (component, inits) in open {
@@ -105,9 +105,9 @@ fn nothing_follows_the_end_and_an_abort_is_heard_everywhere_before() {
     for event in all() {
         assert!(done.advance(event).is_err(), "{event:?}");
     }
-    let mut seen = vec![Component::default()];
+    let mut seen = vec![Lifecycle::default()];
     for _ in 0..6 {
-        let more: Vec<Component> =
+        let more: Vec<Lifecycle> =
             seen.iter().flat_map(|c| all().into_iter().filter_map(|e| Some(c.advance(e).ok()?.0))).collect();
         seen.extend(more);
         seen.sort_unstable();

@@ -56,8 +56,9 @@ impl Model {
         for pipeline in pipelines {
             let mine: Vec<&Naive> = self.jobs.iter().filter(|job| job.pipeline == pipeline).collect();
             let busy = mine.iter().any(|job| job.state != State::Unstart && !job.state.is_terminal());
-            let bad = mine.iter().any(|job| matches!(job.state, State::Failed | State::Dead | State::Aborted));
             let next = mine.iter().filter(|job| job.state == State::Unstart).map(|job| job.order).min();
+            let before = mine.iter().filter(|job| next.is_some_and(|next| job.order < next));
+            let bad = before.clone().any(|job| matches!(job.state, State::Failed | State::Dead | State::Aborted));
             let now = self.now;
             for job in self.jobs.iter_mut().filter(|job| job.pipeline == pipeline && job.state == State::Unstart) {
                 if !busy && (bad || Some(job.order) == next) {

@@ -17,9 +17,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use tenon_jobqueue::{
-    Act, Answer, Assignment, CallId, Class, Component, Condition, Config, Engine, Hold, Incarnation, JobId, JobKey,
-    Judgement, Key, NewJob, OnFailure, OnNewer, Outcome, PipelineId, PullRequest, Refused, ResultKey, Service, Start,
-    Submission, Tag, When, Worker,
+    Act, Answer, Assignment, CallId, Class, Component, ComponentMode, Condition, Config, Engine, Hold, Incarnation,
+    JobId, JobKey, Judgement, Key, NewJob, OnFailure, OnNewer, Outcome, PipelineId, PullRequest, Refused, ResultKey,
+    Service, Start, Submission, Tag, When, Worker,
 };
 
 /// One engine, or two on one database, and every delivery that a worker saw, by job.
@@ -200,7 +200,10 @@ impl Play {
                 host.engine.hold(now, hold).unwrap();
             }
             "release" => host.engine.release(now, small(words.number(1))),
-            "component" => host.engine.set_component(now, Component::new(small(words.number(1))), service).unwrap(),
+            "component" => {
+                let mode = if service == Service::Open { ComponentMode::Runs } else { ComponentMode::Skipped };
+                host.engine.set_component(now, Component::new(small(words.number(1))), mode).unwrap();
+            }
             "tag" => host.engine.set_tag(now, Tag::OTHER, service).unwrap(),
             "pool" => {
                 let mut spec = pool(1, &[Tag::OTHER], small(words.named("leases").unwrap_or(1_000)));

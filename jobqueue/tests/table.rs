@@ -107,6 +107,7 @@ fn variants(state: State) -> Vec<Job> {
     let mut brittle = base;
     brittle.spec.policy.max_crashes = 1;
     brittle.spec.policy.max_nacks = 1;
+    brittle.spec.policy.max_unacked = 1;
     let mut retried = base;
     retried.spec.policy.max_attempts = 2;
     let mut unfinished = base;

@@ -1,20 +1,26 @@
 //! Commands: what the host asks for.
 
+use core::cell::RefCell;
 use core::num::NonZeroU16;
 
 use super::call::{Call, Pull, Work};
 use super::flight::Origin;
 use super::{Engine, PullRequest, within};
-use crate::config::{PoolSpec, Service};
+use crate::config::{ComponentMode, PoolSpec, Service};
 use crate::decide;
+use crate::effect::Row;
 use crate::event::{Act, Event, Stopper};
 use crate::filter::Hold;
-use crate::id::{Attempt, CallId, Class, Component, JobId, JobKey, Key, LeaseToken, PipelineId, Tag, Version, Worker};
+use crate::id::{
+    Attempt, CallId, Class, Component, JobId, JobKey, Key, LeaseToken, PipelineId, Tag, Version, Worker, WriteId,
+};
 use crate::job::{Entry, Job, ResultKey, State, Tally};
 use crate::outcome::Outcomes;
-use crate::pipeline::{NewJob, Pipeline, Submission};
+use crate::pipeline::{NeedsError, NewJob, Pipeline, Submission};
+use crate::plan::{Graph, Plan};
 use crate::rate::Rate;
 use crate::reason::{Reason, Refused};
+use crate::store::NONE;
 use crate::time::Timestamp;
 
 impl Engine {
@@ -35,14 +41,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Pauses or resumes a tag: while it is closed its jobs wait, and no other tag's do.
+    /// Pauses or resumes a tag: while it is closed its jobs wait, and no other tag's do. It may be told before the tag has
+    /// any job. Like pools, it is an operator's configuration, told again after a restart and before the rows.
     ///
     /// # Errors
     ///
-    /// [`Refused::Unknown`] if no job ever had this tag here; nothing is changed.
+    /// [`Refused::Full`] with too many tags; nothing is changed.
     pub fn set_tag(&mut self, now: Timestamp, tag: Tag, service: Service) -> Result<(), Refused> {
-        let lane = self.queues.find(tag).ok_or(Refused::Unknown)?;
+        if self.queues.find(tag).is_none() {
+            within(self.queues.lanes.len() + 1, self.config.limits().tags)?;
+        }
         self.lift(now);
+        let lane = self.queues.lane(tag, &mut self.store.tags);
         self.queues.lanes[lane as usize].service = service;
         for link in 0..self.queues.lanes[lane as usize].pools.len() {
             self.queues.note_all(self.queues.lanes[lane as usize].pools[link].pool);
@@ -57,28 +67,32 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Refused::Unknown`] if no job ever had this tag here; nothing is changed.
+    /// [`Refused::Full`] with too many tags; nothing is changed.
     pub fn set_weight(&mut self, now: Timestamp, tag: Tag, weight: NonZeroU16) -> Result<(), Refused> {
-        let lane = self.queues.find(tag).ok_or(Refused::Unknown)?;
+        if self.queues.find(tag).is_none() {
+            within(self.queues.lanes.len() + 1, self.config.limits().tags)?;
+        }
         self.lift(now);
+        let lane = self.queues.lane(tag, &mut self.store.tags);
         self.queues.lanes[lane as usize].weight = weight;
         self.queues.refresh(lane, &self.store.jobs);
         self.pump();
         Ok(())
     }
 
-    /// Switches a component off or on, system-wide: while it is off, its jobs are skipped as their batches open.
+    /// Says what becomes of a component's jobs, system-wide, as they open: they run, or they are skipped. Like pools, it is
+    /// an operator's configuration, told again after a restart and before the rows.
     ///
     /// # Errors
     ///
     /// [`Refused::Full`] with too many filters; nothing is changed.
-    pub fn set_component(&mut self, now: Timestamp, component: Component, service: Service) -> Result<(), Refused> {
-        match service {
-            Service::Closed => {
+    pub fn set_component(&mut self, now: Timestamp, component: Component, mode: ComponentMode) -> Result<(), Refused> {
+        match mode {
+            ComponentMode::Skipped => {
                 within(self.filters.len() + 1, self.config.limits().filters)?;
                 self.filters.degrade(component);
             }
-            Service::Open => {
+            ComponentMode::Runs => {
                 self.filters.restore(component);
             }
         }
@@ -121,10 +135,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Refused::Invalid`] without jobs, with a job twice, or with a policy that allows nothing; [`Refused::Exists`] if
+    /// [`Refused::Invalid`] without jobs, with a job twice, or with a policy that allows nothing; [`Refused::Needs`] with a
+    /// job that can never start ([`Plan::of`] names all that is in the way); [`Refused::Exists`] if
     /// an id is in use here (if elsewhere, the answer says so); [`Refused::Full`]. Nothing is changed.
     pub fn submit(&mut self, now: Timestamp, new: &Submission<'_>) -> Result<CallId, Refused> {
         self.check_submission(new)?;
+        let plan = Plan::of(new, WriteId::default()).map_err(|wrong| refuse_needs(&wrong))?;
         let call = self.open(now, Work::Submit(new.id))?;
         let ticket = self.ticket();
         let (id, class, priority) = (new.id, new.class, new.priority);
@@ -170,11 +186,18 @@ impl Engine {
                 finish_by: Timestamp::MAX,
             };
             self.next_sequence += 1;
-            row.absorb(None, Some(&job));
+            row.absorb(None, None, Some(&job));
             batch.push(job);
         }
         // The first batch opens at birth, unless the host must be asked: that is one write less for each pipeline.
-        decide::decide(created, &mut row, &mut batch, &self.filters, &self.stamp(ticket));
+        let graph = plan.map(Graph::new);
+        if let Some(graph) = &graph {
+            row.outcomes = Outcomes::new(graph.plan.jobs.len());
+        }
+        let stamp = self.stamp(ticket);
+        let later = RefCell::default();
+        let judge = |row: &Pipeline, job: &Job, unwanted: Option<Reason>| self.judge(row, job, unwanted, &later);
+        decide::decide_up_to(usize::MAX, created, &mut row, graph.as_ref(), &mut batch, &judge, &stamp);
         for job in &mut batch {
             job.version = version;
             self.put_new_job(job);
@@ -182,6 +205,10 @@ impl Engine {
         self.batch = batch;
         let at = self.store.add_pipe(id);
         self.put_pipeline(ticket, at, None, Pipeline { version, ..row });
+        if let Some(graph) = graph {
+            let plan = Plan { write, ..graph.plan };
+            self.scratch.add(None, Row::Plan(plan), NONE);
+        }
         self.propose(ticket, Origin::Call(call));
         Ok(call)
     }
@@ -201,7 +228,14 @@ impl Engine {
         let twice = named.windows(2).any(|pair| pair[0].1 == pair[1].1);
         let hopeless = |job: &NewJob| {
             let policy = job.spec.policy;
-            policy.max_attempts == 0 || policy.max_crashes == 0 || policy.max_nacks == 0 || policy.lease_ms == 0
+            let spec = &job.spec;
+            let weightless = spec.key.is_some() && (spec.key_weight == 0 || spec.key_weight > spec.key_limit);
+            weightless
+                || policy.max_attempts == 0
+                || policy.max_crashes == 0
+                || policy.max_nacks == 0
+                || policy.max_unacked == 0
+                || policy.lease_ms == 0
         };
         if named.is_empty() || twice || new.jobs.iter().any(hopeless) {
             return Err(Refused::Invalid);
@@ -210,7 +244,9 @@ impl Engine {
         if self.store.find_pipe(new.id).is_some() || named.iter().any(is_here) {
             return Err(Refused::Exists);
         }
-        within(named.len(), limits.jobs_per_pipeline)?;
+        within(named.len(), limits.jobs_per_pipeline.min(u32::from(u16::MAX)))?;
+        let needs = new.needs.iter().map(|(_, needs)| needs.len()).max();
+        within(needs.unwrap_or(0), limits.needs_per_job)?;
         within(self.store.jobs.used as usize + named.len(), limits.jobs)?;
         within(self.store.pipes.used as usize + 1, limits.pipelines)?;
         named.sort_unstable();
@@ -244,10 +280,13 @@ impl Engine {
             return Err(Refused::Invalid);
         }
         within(request.want as usize, self.config.limits().pull)?;
-        let until = now.max(self.now).after_millis(request.wait_ms);
         let (worker, want) = (request.worker, request.want);
-        let pull = Pull { pool, worker, want, until, flying: 0, got: 0 };
-        let call = self.open(now, Work::Pull(pull))?;
+        let (since, until) = (self.now, self.now);
+        let call = self.open(now, Work::Pull(Pull { pool, worker, want, since, until, flying: 0, got: 0 }))?;
+        let now = self.now;
+        if let Some(Call { work: Work::Pull(pull), .. }) = self.calls.get_mut(call) {
+            (pull.since, pull.until) = (now, now.after_millis(request.wait_ms));
+        }
         if let Some(previous) = request.previous {
             self.redeliver(call, worker, previous);
         }
@@ -375,5 +414,17 @@ impl Engine {
         self.free_up(key);
         self.pump();
         Ok(())
+    }
+}
+
+/// The needs that cannot be, in short.
+fn refuse_needs(wrong: &NeedsError) -> Refused {
+    match wrong {
+        NeedsError::Missing(job, need) | NeedsError::Later(job, need) => Refused::Needs { job: *job, need: *need },
+        NeedsError::Cycle(circle) => {
+            let job = circle.first().copied().unwrap_or_default();
+            Refused::Needs { job, need: circle.get(1).copied().unwrap_or(job) }
+        }
+        NeedsError::Twice(_) => Refused::Invalid,
     }
 }

@@ -1,5 +1,7 @@
 //! Commands that wait for a write or a read, and how they are tried.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::Engine;
@@ -9,9 +11,11 @@ use crate::effect::{Answer, Row, Want};
 use crate::event::{Act, Event};
 use crate::id::{CallId, JobId, Key, PipelineId, Ticket, Version, Worker};
 use crate::job::{Job, State};
-use crate::pipeline::{Pipeline, PipelineState, Share};
-use crate::reason::{Reason, Refused};
-use crate::store::NONE;
+use crate::outcome::JobClass;
+use crate::pipeline::{Pipeline, PipelineState};
+use crate::plan::{Graph, Plan};
+use crate::reason::Refused;
+use crate::store::{Due, NONE, Planned};
 use crate::time::Timestamp;
 use crate::transition::{Step, attempt, revive, step};
 
@@ -23,6 +27,8 @@ pub(crate) struct Pull {
     pub(crate) pool: u32,
     pub(crate) worker: Worker,
     pub(crate) want: u32,
+    /// When it came.
+    pub(crate) since: Timestamp,
     /// When its patience ends.
     pub(crate) until: Timestamp,
     /// Deliveries, or readings of lost ones, under way.
@@ -65,7 +71,7 @@ impl Default for Call {
 /// What must be known of a job's row once an event has changed it in place.
 pub(super) struct Before {
     pub(super) expect: Version,
-    pub(super) share: Share,
+    pub(super) class: JobClass,
     /// The key that it held.
     pub(super) key: Option<Key>,
     until: Timestamp,
@@ -73,12 +79,12 @@ pub(super) struct Before {
 
 impl Before {
     pub(super) fn of(row: &Job) -> Self {
-        Self { expect: row.version, share: Share::of(row), key: row.held_key(), until: row.until }
+        Self { expect: row.version, class: JobClass::of(row), key: row.held_key(), until: row.until }
     }
 
     /// Whether the change must be written together with the pipeline's row.
     pub(super) fn moves_pipeline(&self, row: &Job, step: &Step) -> bool {
-        step.next.is_some() || self.share.is_left_by(row)
+        step.next.is_some() || self.class != JobClass::of(row)
     }
 }
 
@@ -146,7 +152,7 @@ impl Engine {
         if matches!(event, Event::Work { act: Act::Heartbeat, .. }) && self.is_thin(&before, &row) {
             return self.answer(id, Answer::Done { state: row.state, until: before.until });
         }
-        let mut pipeline = None;
+        let (mut pipeline, mut graph) = (None, None);
         if before.moves_pipeline(&row, &step) {
             let pipe = if is_here { Some(pipe) } else { self.store.find_pipe(row.pipeline) };
             let slot = pipe.and_then(|pipe| self.store.pipes.get(pipe));
@@ -154,7 +160,11 @@ impl Engine {
                 return self.wait_for(id, other);
             }
             pipeline = slot.and_then(|slot| slot.row.clone()).or_else(|| pipeline_row(rows, row.pipeline));
-            if pipeline.is_none() {
+            let planned = pipeline.as_ref().is_some_and(|row| !row.outcomes.is_empty());
+            let known = slot.and_then(|slot| slot.graph().cloned());
+            let read = || plan_row(rows, row.pipeline).map(|plan| Arc::new(Graph::new(plan)));
+            graph = if planned { known.or_else(read) } else { None };
+            if pipeline.is_none() || planned && graph.is_none() {
                 return self.refuse(id, Want::Job(job), Refused::Unknown);
             }
         }
@@ -168,7 +178,7 @@ impl Engine {
             self.whole(old.pipeline);
             at = self.store.find_job(job).unwrap_or(NONE);
         }
-        self.stage(ticket, at, (&before, &row), step, pipeline);
+        self.stage(ticket, at, (&before, &row), step, pipeline.map(|row| (row, graph)));
         self.propose(ticket, Origin::Call(id));
     }
 
@@ -179,7 +189,7 @@ impl Engine {
         at: u32,
         (before, row): (&Before, &Job),
         step: Step,
-        pipeline: Option<Pipeline>,
+        pipeline: Option<(Pipeline, Option<Arc<Graph>>)>,
     ) {
         let mut next = None;
         if step.wrote {
@@ -192,8 +202,9 @@ impl Engine {
             let stamp = self.stamp(ticket);
             next = step.next.map(|next| attempt(self.now, row, &stamp, next));
         }
-        if let Some(mut pipeline) = pipeline {
+        if let Some((mut pipeline, graph)) = pipeline {
             let expect = Some(pipeline.version);
+            let revived = !step.wrote && pipeline.aborted_at.is_some();
             if !step.wrote {
                 // Somebody revives the job.
                 pipeline.aborted_at = None;
@@ -201,13 +212,30 @@ impl Engine {
                 // Whoever aborted the pipeline wants no further attempt.
                 next = None;
             }
-            pipeline.trade(before.share, Share::of(next.as_ref().unwrap_or(row)));
+            let number = graph.as_ref().and_then(|graph| graph.place(row.id()));
+            pipeline.trade(number, Some(before.class), Some(JobClass::of(next.as_ref().unwrap_or(row))));
             let place = self.store.jobs.get(at).map(|slot| slot.pipe);
             let place = place.unwrap_or_else(|| self.store.pipe(pipeline.id));
+            if let (Some(graph), Some(number)) = (graph, number) {
+                self.touch(place, &mut pipeline, &graph, (number, revived));
+            }
             self.put_pipeline(ticket, place, expect, pipeline.written(self.write_id(ticket)));
         }
         if let Some(next) = next {
             self.put_new_job(&next);
+        }
+    }
+
+    /// Notes which jobs are owed something now that the one at `number` stands elsewhere, or that all may be.
+    fn touch(&mut self, pipe: u32, row: &mut Pipeline, graph: &Arc<Graph>, (number, all): (usize, bool)) {
+        let all = all || row.aborted_at.is_some();
+        let touched = if all { graph.places().collect() } else { graph.touched(&row.outcomes, number) };
+        let owed = touched.into_iter().filter(|at| graph.owed(row, usize::from(*at)).is_some());
+        let owed: Vec<u16> = owed.collect();
+        row.owes = (row.owes && !all) || !owed.is_empty();
+        if let Some(slot) = self.store.pipes.get_mut(pipe) {
+            let planned = Planned { graph: Arc::clone(graph), due: Due::All };
+            slot.planned.get_or_insert_with(|| Box::new(planned)).add(owed);
         }
     }
 
@@ -234,6 +262,8 @@ impl Engine {
                 let ticket = self.ticket();
                 let expect = Some(row.version);
                 row.aborted_at = Some(self.now);
+                // Whoever reads the row goes on with the stopping; the next decision says what is left.
+                row.owes = !row.outcomes.is_empty();
                 let row = row.written(self.write_id(ticket));
                 let at = self.store.pipe(row.id);
                 self.put_pipeline(ticket, at, expect, row);
@@ -256,6 +286,10 @@ impl Engine {
             return self.wait_for(id, ticket);
         }
         let Some(mut row) = pipeline_row(rows, pipeline) else { return self.refuse(id, want, Refused::Unknown) };
+        let graph = plan_row(rows, pipeline).map(Graph::new);
+        if graph.is_none() && !row.outcomes.is_empty() {
+            return self.refuse(id, want, Refused::Unknown);
+        }
         let expect = Some(row.version);
         let ticket = self.ticket();
         let stamp = self.stamp(ticket);
@@ -266,7 +300,8 @@ impl Engine {
         let mut revived = 0;
         for old in ended.iter().filter(|job| is_retried(job)) {
             let Ok(next) = revive(self.now, old, &stamp) else { continue };
-            row.absorb(Some(old), Some(&next));
+            let place = graph.as_ref().and_then(|graph| graph.place(old.id()));
+            row.trade(place, Some(JobClass::of(old)), Some(JobClass::of(&next)));
             self.put_new_job(&next);
             revived += 1;
         }
@@ -276,6 +311,12 @@ impl Engine {
         row.aborted_at = None;
         row.order = 0;
         let at = self.store.pipe(row.id);
+        if let Some(graph) = graph {
+            row.owes = graph.places().any(|at| graph.owed(&row, usize::from(at)).is_some());
+            if let Some(slot) = self.store.pipes.get_mut(at) {
+                slot.planned = Some(Box::new(Planned { graph: Arc::new(graph), due: Due::All }));
+            }
+        }
         self.put_pipeline(ticket, at, expect, row.written(stamp.write));
         self.propose(ticket, Origin::Call(id));
     }
@@ -285,7 +326,7 @@ impl Engine {
 fn is_retried(job: &Job) -> bool {
     match job.state {
         State::Failed | State::Aborted | State::TimedOut | State::Dead => true,
-        State::Skipped => matches!(job.reason, Reason::NotWanted { .. }),
+        State::Skipped => JobClass::of(job) == JobClass::Skipped,
         State::Unstart
         | State::Pending
         | State::Scheduled
@@ -316,4 +357,11 @@ pub(super) fn latest(rows: &[Row], id: JobId) -> Option<Job> {
 pub(super) fn pipeline_row(rows: &[Row], id: PipelineId) -> Option<Pipeline> {
     let newest = rows.iter().filter_map(Row::as_pipeline).filter(|row| row.id == id);
     newest.max_by_key(|pipeline| pipeline.version).cloned()
+}
+
+pub(super) fn plan_row(rows: &[Row], id: PipelineId) -> Option<Plan> {
+    rows.iter().find_map(|row| match row {
+        Row::Plan(plan) if plan.pipeline == id => Some(plan.clone()),
+        Row::Plan(_) | Row::Job(_) | Row::Pipeline(_) | Row::Key(_) | Row::Pool(_) | Row::Life(_) => None,
+    })
 }

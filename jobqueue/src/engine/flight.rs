@@ -186,7 +186,8 @@ impl Engine {
             match &change.row {
                 Row::Job(job) => self.land_job(job, flight.place(number), ticket, flight.origin),
                 Row::Pipeline(pipeline) => self.land_pipeline(pipeline, flight.place(number), ticket),
-                Row::Key(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
+                Row::Plan(plan) => self.apply_plan(plan),
+                Row::Key(_) | Row::Pool(_) | Row::Life(_) => {}
             }
         }
         match flight.origin {
@@ -200,9 +201,9 @@ impl Engine {
         self.retire(flight);
     }
 
-    /// Keys come first, so that a holder finds itself named. They stand behind another row.
+    /// Keys come first, so that a holder finds itself named.
     fn land_keys(&mut self, flight: &Flight, ticket: Ticket) {
-        for change in flight.changes.iter().skip(1) {
+        for change in &flight.changes {
             if let Row::Key(row) = &change.row {
                 self.unlock_key(row.key, ticket);
                 self.apply_key(row);
@@ -288,15 +289,21 @@ impl Engine {
         let pipe = self.store.jobs.get(at).map_or(NONE, |slot| slot.pipe);
         let Some(slot) = self.store.pipes.get_mut(pipe) else { return };
         let moves = before.moves_pipeline(&job, &step);
-        let known = slot.row.clone().filter(|_| moves && slot.lock.is_free());
-        if (moves && known.is_none()) || !self.key_is_clear(before.key, job.held_key()) {
+        let lacks_plan = slot.lacks_plan();
+        let known = slot.row.clone().filter(|_| moves && slot.lock.is_free() && !lacks_plan);
+        let graph = slot.graph().cloned();
+        if moves && lacks_plan {
+            slot.late = true;
+            return self.whole(job.pipeline);
+        }
+        let is_clear = self.key_is_clear(before.key, job.held_key());
+        let Some(slot) = self.store.pipes.get_mut(pipe) else { return };
+        if (moves && known.is_none()) || !is_clear {
             // Settling the write of the pipeline or the key, or reading its row, sets the alarm again.
-            if let Some(slot) = self.store.pipes.get_mut(pipe) {
-                slot.late = true;
-            }
+            slot.late = true;
             return;
         }
-        self.stage(ticket, at, (&before, &job), step, known);
+        self.stage(ticket, at, (&before, &job), step, known.map(|row| (row, graph)));
         self.propose(ticket, Origin::Expire);
     }
 }

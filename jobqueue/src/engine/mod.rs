@@ -3,6 +3,7 @@
 mod ask;
 mod batch;
 mod call;
+mod clock;
 mod flight;
 mod keys;
 #[cfg(feature = "shared")]
@@ -13,6 +14,7 @@ mod pull;
 mod rows;
 mod settle;
 mod snapshot;
+mod sweep;
 mod tell;
 
 pub use observe::{Counters, Explanation, QueueView, Standing, Why};
@@ -36,11 +38,12 @@ use crate::rng::Rng;
 use crate::store::Store;
 use crate::time::Timestamp;
 use crate::timer::Timers;
-use crate::transition::Stamp;
+use crate::transition::{CLOCK_SKEW_MS, Stamp};
 
 use call::{Call, Work};
 use flight::Flight;
 use keys::KeySlot;
+use sweep::Sweep;
 
 /// A worker's wish for jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,11 +72,15 @@ enum Purpose {
     Pipeline(PipelineId),
     /// A worker says that it never saw this assignment.
     Again(CallId, LeaseToken),
-    /// A key's row is not in memory.
+    /// A key's row is not in memory, or may be old.
     Key(Key),
+    /// A page of all that is open.
+    Page,
+    /// Pipelines that owe something.
+    Owing,
 }
 
-/// What a rate holds back.
+/// What is looked at again at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum Sleeper {
@@ -81,6 +88,10 @@ enum Sleeper {
     Pool(u32),
     /// The jobs set aside for a key.
     Key(Key),
+    /// A read that failed, by its number.
+    Ask(u64),
+    /// A pipeline with a job that could not be judged.
+    Pipeline(PipelineId),
 }
 
 /// The engine: an index over rows that live in a database. It never owns the truth, and can be made from the rows at
@@ -113,6 +124,11 @@ pub struct Engine {
     keys: BTreeMap<Key, KeySlot>,
     /// Jobs that give way to newer ones, and to which; empty between calls.
     superseded: VecDeque<(JobId, JobId)>,
+    sweep: Sweep,
+    /// Jobs that dead workers hold; empty between calls.
+    bereaved: VecDeque<(JobId, Worker)>,
+    /// Workers that died, and the pass of pages in which that was told: jobs of theirs may not be here yet.
+    gone: BTreeMap<Worker, u8>,
     filters: Filters,
     /// Jobs that the host is being asked about.
     judging: BTreeSet<JobId>,
@@ -149,6 +165,9 @@ impl Engine {
             undecided: VecDeque::new(),
             keys: BTreeMap::new(),
             superseded: VecDeque::new(),
+            sweep: Sweep::default(),
+            gone: BTreeMap::new(),
+            bereaved: VecDeque::new(),
             filters: Filters::default(),
             judging: BTreeSet::new(),
             counters: Counters::default(),
@@ -173,7 +192,8 @@ impl Engine {
         let timer = self.timers.first().map(Timestamp::from_millis);
         let patience = self.patience.first().map(|(until, _)| *until);
         let sleeper = self.sleepers.first().map(|(until, _)| *until);
-        [timer, patience, sleeper].into_iter().flatten().min()
+        let sweep = Some(self.sweep.due).filter(|due| *due != Timestamp::MAX);
+        [timer, patience, sleeper, sweep].into_iter().flatten().min()
     }
 
     /// The rows of a write that is under way: all are to be written, or none. Empty once it is settled.
@@ -185,7 +205,11 @@ impl Engine {
     // ---- small things ---------------------------------------------------------------------------------------------
 
     fn lift(&mut self, now: Timestamp) {
+        if self.now.millis_since(now) > CLOCK_SKEW_MS {
+            self.step_back(now);
+        }
         self.now = self.now.max(now);
+        self.start_sweeping();
     }
 
     const fn ticket(&mut self) -> Ticket {
@@ -236,7 +260,11 @@ impl Engine {
     /// Does what the last change made possible.
     #[inline]
     fn pump(&mut self) {
-        if !(self.superseded.is_empty() && self.undecided.is_empty() && self.queues.woken.is_empty()) {
+        if !(self.superseded.is_empty()
+            && self.bereaved.is_empty()
+            && self.undecided.is_empty()
+            && self.queues.woken.is_empty())
+        {
             self.follow_up();
         }
     }
@@ -246,6 +274,9 @@ impl Engine {
     fn follow_up(&mut self) {
         while let Some((job, by)) = self.superseded.pop_front() {
             self.silently(job, Event::Supersede { by });
+        }
+        while let Some((job, worker)) = self.bereaved.pop_front() {
+            self.silently(job, Event::Gone { worker });
         }
         while let Some(pipeline) = self.undecided.pop_front() {
             self.decide(pipeline);

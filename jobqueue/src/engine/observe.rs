@@ -89,6 +89,13 @@ pub enum Why {
         /// Its jobs in progress.
         remaining: u32,
     },
+    /// It waits for another job to end: one that it names, or one of a smaller order.
+    Needs {
+        /// The first such job.
+        job: JobId,
+        /// How many more there are.
+        more: u32,
+    },
     /// Its batch is about to open, and the host was asked about it.
     Asked,
     /// It waits aside, in nobody's way, until its key is free.
@@ -214,9 +221,13 @@ impl Engine {
             (Some(ticket), _) => Why::Writing(ticket),
             (None, State::Unstart) if self.judging.contains(&id) => Why::Asked,
             (None, State::Unstart) => {
-                let row = self.store.pipes.get(slot.pipe).and_then(|pipe| pipe.row.as_ref());
+                let pipe = self.store.pipes.get(slot.pipe);
+                let row = pipe.and_then(|pipe| pipe.row.as_ref());
+                let graph = pipe.and_then(|pipe| pipe.graph());
+                let needs =
+                    graph.zip(row).and_then(|(graph, row)| graph.plan.waits_for(&row.outcomes, graph.place(id)?));
                 let (open, remaining) = row.map_or((0, 0), |row| (row.order, row.remaining));
-                Why::Batch { open, remaining }
+                needs.map_or(Why::Batch { open, remaining }, |(job, more)| Why::Needs { job, more })
             }
             (None, State::Pending) if slot.hangs == Hangs::Aside => self.why_aside(&job, at)?,
             (None, State::Pending) => self.why_queued(slot.lane, at),

@@ -1,11 +1,15 @@
 //! How a row takes its place in memory, and leaves it.
 
+use alloc::boxed::Box;
+
 use super::Engine;
 use super::batch::wants_decision;
 use crate::effect::Effect;
 use crate::job::{Job, State};
 use crate::pipeline::{Pipeline, PipelineState};
-use crate::store::{Hangs, NONE};
+use crate::plan::Plan;
+use crate::store::{Hangs, NONE, Planned};
+use crate::transition::CLOCK_SKEW_MS;
 
 impl Engine {
     /// A job's row as it now is, and where it is kept; there it hangs nowhere. An ended one is forgotten: its row is the
@@ -167,6 +171,10 @@ impl Engine {
             self.queues.push(lane, &mut self.store.jobs, at);
         }
         if let Some(due) = self.store.unwatched(rest) {
+            // A row of a time that has not come was written by a clock that was wrong: its wait counts from now.
+            let since = self.store.jobs.get(at).map_or(due, |slot| slot.since);
+            let is_wrong = since.millis_since(self.now) > CLOCK_SKEW_MS;
+            let due = if is_wrong { self.now.after_millis(due.millis_since(since)) } else { due };
             let alarm = self.timers.arm(due.as_millis(), order, at);
             self.store.set_alarm(rest, alarm);
         }
@@ -194,6 +202,17 @@ impl Engine {
         }
         if pipeline.state() != PipelineState::Open {
             self.effects.push_back(Effect::Closed { pipeline: pipeline.id, state: pipeline.state() });
+        }
+    }
+
+    /// A pipeline's plan, if the pipeline is here.
+    pub(super) fn apply_plan(&mut self, plan: &Plan) {
+        let at = self.store.find_pipe(plan.pipeline);
+        if let Some(slot) = at.and_then(|at| self.store.pipes.get_mut(at))
+            && slot.planned.is_none()
+        {
+            slot.planned = Some(Box::new(Planned::new(plan.clone())));
+            self.undecided.push_back(plan.pipeline);
         }
     }
 

@@ -28,6 +28,7 @@ impl Engine {
             let Some(mut job) = self.store.row(at) else { continue };
             if job.spec.key.is_some() && !self.key_admits(&job) {
                 self.set_aside(at);
+                self.found_taken(at);
                 continue;
             }
             let ticket = self.ticket();

@@ -1,6 +1,6 @@
 //! Rows that come from outside: read, loaded, compensated.
 
-use super::call::job_row;
+use super::call::{job_row, pipeline_row};
 use super::{Engine, Purpose};
 use crate::config::Limits;
 use crate::effect::Row;
@@ -70,7 +70,7 @@ impl Engine {
     fn suspect(&mut self, pipeline: &Pipeline) {
         let at = self.store.find_pipe(pipeline.id);
         if let Some(slot) = at.and_then(|at| self.store.pipes.get_mut(at)) {
-            if slot.row.as_ref().is_some_and(|row| slot.lacks_jobs(row)) {
+            if slot.row.as_ref().is_some_and(|row| slot.lacks_jobs(row) || row.owes) || slot.lacks_plan() {
                 slot.read_at = None;
             }
             self.undecided.push_back(pipeline.id);
@@ -82,7 +82,7 @@ impl Engine {
         self.take_all(rows).taken
     }
 
-    fn take_all(&mut self, rows: &[Row]) -> Compensated {
+    pub(super) fn take_all(&mut self, rows: &[Row]) -> Compensated {
         let mut told = Compensated::default();
         // Keys first, so that nobody asks for one that is here.
         for row in rows {
@@ -101,6 +101,11 @@ impl Engine {
                 Taken::Known => {}
                 Taken::Broken => told.broken += 1,
                 Taken::NoRoom => told.left += 1,
+            }
+        }
+        for row in rows {
+            if let Row::Plan(plan) = row {
+                self.apply_plan(plan);
             }
         }
         // A job is of no use without its pipeline's row.
@@ -127,6 +132,7 @@ impl Engine {
             }
             self.apply_job(job, NONE);
             self.undecided.push_back(job.pipeline);
+            self.mourn(job);
             return Taken::Yes;
         };
         let Some(slot) = self.store.jobs.get(at) else { return Taken::Known };
@@ -141,7 +147,16 @@ impl Engine {
         self.withdraw(at);
         self.apply_job(&Job { pipeline, tag, ..*job }, at);
         self.undecided.push_back(pipeline);
+        self.mourn(job);
         Taken::Yes
+    }
+
+    /// A row that has come may be held by a worker that was told to be dead.
+    fn mourn(&mut self, job: &Job) {
+        let worker = job.delivery.filter(|_| job.state.is_leased()).map(|delivery| delivery.worker);
+        if let Some(worker) = worker.filter(|worker| !self.gone.is_empty() && self.gone.contains_key(worker)) {
+            self.bereaved.push_back((job.id(), worker));
+        }
     }
 
     fn has_room(&self, job: &Job) -> bool {
@@ -167,6 +182,7 @@ impl Engine {
             return Taken::Known;
         }
         slot.row = Some(pipeline.clone());
+        slot.look_at_all();
         self.undecided.push_back(pipeline.id);
         self.catch_up(at);
         self.tidy_pipeline(at);
@@ -192,7 +208,12 @@ impl Engine {
             Purpose::Pipeline(id) => self.read_pipeline(id, rows),
             Purpose::Key(key) => {
                 self.take(rows);
-                self.read_key(key);
+                self.read_key(key, rows);
+            }
+            Purpose::Page => self.read_page(rows),
+            Purpose::Owing => {
+                self.take(rows);
+                self.compare(rows);
             }
             Purpose::Again(id, token) => {
                 self.take(rows);
@@ -207,6 +228,9 @@ impl Engine {
         let Some(at) = self.store.find_pipe(id) else { return };
         let Some(slot) = self.store.pipes.get_mut(at) else { return };
         slot.asked = false;
+        if pipeline_row(rows, id).is_none() && slot.lock.is_free() {
+            slot.row = None;
+        }
         slot.read_at = slot.row.as_ref().map(|row| row.version);
         if slot.row.is_none() {
             // No such pipeline: its jobs cannot be real.
@@ -214,6 +238,7 @@ impl Engine {
                 self.remove(job);
             }
         }
+        self.decide_with(id, rows);
         self.undecided.push_back(id);
         self.tidy_pipeline(at);
     }

@@ -40,6 +40,10 @@ impl Engine {
                 }
                 Row::Pipeline(pipeline) => {
                     let at = noted.or_else(|| self.store.find_pipe(pipeline.id));
+                    if let Some(slot) = self.store.pipes.get_mut(at.unwrap_or(NONE)) {
+                        // What this write was to pay is still owed.
+                        slot.look_at_all();
+                    }
                     self.unlock_pipeline(at.unwrap_or(NONE), ticket);
                 }
                 Row::Key(row) => self.unlock_key(row.key, ticket),

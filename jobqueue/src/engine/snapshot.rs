@@ -6,24 +6,27 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 
 use super::call::{Call, Work};
+use super::clock::Clock;
 use super::flight::{Flight, Origin};
 use super::keys::KeySlot;
+use super::sweep::Sweep;
 use super::{Engine, Purpose, Sleeper};
 use crate::config::{Config, PoolSpec, Service, Turns};
 use crate::effect::{Change, Effect, Row, Want};
 use crate::fair::Flow;
 use crate::filter::Filters;
-use crate::id::{AskId, CallId, Incarnation, JobId, Key, PipelineId, Tag, Ticket, Version};
+use crate::id::{AskId, CallId, Incarnation, JobId, JobKey, Key, PipelineId, Tag, Ticket, Version, Worker};
 use crate::job::Job;
 use crate::key::KeyRow;
 use crate::pipeline::Pipeline;
+use crate::plan::Plan;
 use crate::rate::{Bucket, Rate};
 use crate::rng::Rng;
-use crate::store::{JobSlot, Lock, NONE};
+use crate::store::{JobSlot, Lock, NONE, Planned};
 use crate::time::Timestamp;
 
 /// The layout of [`Snapshot`] that this version writes and reads.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -33,6 +36,8 @@ struct PipeState {
     asked: bool,
     read_at: Option<Version>,
     late: bool,
+    plan: Option<Plan>,
+    pass: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +58,8 @@ struct KeyState {
     known: bool,
     asked: bool,
     callers: Vec<CallId>,
+    openers: Vec<PipelineId>,
+    void_newest: Option<JobKey>,
     /// Jobs that were set aside, best first.
     aside: Vec<JobId>,
     rate: Option<Rate>,
@@ -69,7 +76,7 @@ struct FlightState {
     waiters: Vec<CallId>,
 }
 
-/// An engine's state, without clock and counters.
+/// An engine's state. Two are equal whatever their clocks say; counters are not in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Snapshot {
@@ -91,6 +98,9 @@ pub struct Snapshot {
     keys: Vec<KeyState>,
     filters: Filters,
     judging: Vec<JobId>,
+    now: Clock,
+    sweep: Sweep,
+    gone: Vec<(Worker, u8)>,
 }
 
 /// Why a snapshot was not taken.
@@ -125,6 +135,8 @@ impl Engine {
             asked: slot.asked,
             read_at: slot.read_at,
             late: slot.late,
+            plan: slot.graph().map(|graph| graph.plan.clone()),
+            pass: slot.pass,
         });
         let mut pipelines: Vec<PipeState> = pipelines.collect();
         pipelines.sort_unstable_by_key(|pipeline| pipeline.id);
@@ -151,6 +163,9 @@ impl Engine {
             keys: self.keys.iter().map(|(key, slot)| self.key_state(*key, slot)).collect(),
             filters: self.filters.clone(),
             judging: self.judging.iter().copied().collect(),
+            now: Clock(self.now),
+            sweep: self.sweep,
+            gone: self.gone.iter().map(|(worker, pass)| (*worker, *pass)).collect(),
         }
     }
 
@@ -163,6 +178,8 @@ impl Engine {
             known: slot.known,
             asked: slot.asked,
             callers: slot.callers.clone(),
+            openers: slot.openers.iter().copied().collect(),
+            void_newest: slot.void_newest(),
             aside,
             rate: slot.rate,
             bucket: slot.bucket,
@@ -182,6 +199,7 @@ impl Engine {
             return Err(RestoreError::OtherLife(snapshot.engine));
         }
         let mut engine = Self::new(config);
+        engine.now = snapshot.now.0;
         engine.rng = snapshot.rng.clone();
         for (tag, service, weight) in &snapshot.lanes {
             let lane = engine.queues.lane(*tag, &mut engine.store.tags);
@@ -208,6 +226,9 @@ impl Engine {
         engine.filters = snapshot.filters.clone();
         engine.sleepers = snapshot.sleepers.iter().copied().collect();
         engine.judging = snapshot.judging.iter().copied().collect();
+        engine.sweep = snapshot.sweep;
+        engine.store.pass = snapshot.sweep.pass;
+        engine.gone = snapshot.gone.iter().copied().collect();
         engine.undecided.clear();
         engine.superseded.clear();
         engine.queues.woken.clear();
@@ -255,6 +276,8 @@ impl Engine {
             let slot = self.keys.entry(key.key).or_default();
             (slot.row, slot.known, slot.asked) = (key.row, key.known, key.asked);
             slot.callers.clone_from(&key.callers);
+            slot.openers = key.openers.iter().copied().collect();
+            slot.set_void_newest(key.void_newest);
             (slot.rate, slot.bucket) = (key.rate, key.bucket);
         }
     }
@@ -270,6 +293,8 @@ impl Engine {
                 slot.asked = pipeline.asked;
                 slot.read_at = pipeline.read_at;
                 slot.late = pipeline.late;
+                slot.pass = pipeline.pass;
+                slot.planned = pipeline.plan.clone().map(|plan| Box::new(Planned::new(plan)));
             }
         }
         for job in &snapshot.jobs {

@@ -10,6 +10,9 @@ use crate::id::{AskId, JobId, JobKey, Ticket, Worker};
 use crate::store::JobSlot;
 use crate::time::Timestamp;
 
+/// How many dead workers are remembered at a time.
+const MOURNED: usize = 10_000;
+
 impl Engine {
     /// The write was made.
     pub fn handle_committed(&mut self, now: Timestamp, ticket: Ticket) {
@@ -60,15 +63,31 @@ impl Engine {
         self.pump();
     }
 
+    /// The host could not judge a job that it was asked to judge: it is asked again after 200 ms.
+    pub fn handle_unjudged(&mut self, now: Timestamp, job: JobKey) {
+        self.lift(now);
+        match self.job(job.job).filter(|_| self.judging.remove(&job.job)) {
+            Some(row) => {
+                let at = self.now.after_millis(super::sweep::RETRY_MS);
+                self.sleepers.insert((at, Sleeper::Pipeline(row.pipeline)));
+            }
+            None => self.counters.ignored += 1,
+        }
+        self.pump();
+    }
+
     /// A worker, in this life, is dead: the host saw it die, or sees it in another life. What it held is taken back now,
-    /// as it would be when its leases end.
+    /// as it would be when its leases end; what another engine gave it, as soon as a pass of pages shows that.
     pub fn handle_worker_gone(&mut self, now: Timestamp, worker: Worker) {
         self.lift(now);
         let held = self.store.jobs_held(worker.name).filter_map(|at| self.store.jobs.get(at));
         let is_its = |slot: &&JobSlot| self.store.delivery(slot).is_some_and(|delivery| delivery.worker == worker);
         let mut held: Vec<JobId> = held.filter(is_its).map(JobSlot::id).collect();
         held.sort_unstable();
-        if held.is_empty() {
+        if self.config.recheck_ms > 0 && (self.gone.len() < MOURNED || self.gone.contains_key(&worker)) {
+            // Rows of it that come here within the next two passes are taken back as well.
+            self.gone.insert(worker, self.sweep.pass);
+        } else if held.is_empty() {
             self.counters.ignored += 1;
         }
         for job in held {
@@ -90,12 +109,15 @@ impl Engine {
             match sleeper {
                 Sleeper::Pool(pool) => self.queues.stir(pool),
                 Sleeper::Key(key) => self.free_up(key),
+                Sleeper::Ask(ask) => self.ask_again(ask),
+                Sleeper::Pipeline(id) => self.undecided.push_back(id),
             }
         }
         for _ in 0..self.config.budget {
             let Some(job) = self.timers.pop(self.now.as_millis()) else { break };
             self.expire(job);
         }
+        self.sweep();
         self.pump();
     }
 }

@@ -1,10 +1,14 @@
 //! What is kept of a row, and where it hangs.
 
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::sync::Arc;
 use core::num::NonZeroU64;
 
 use crate::id::{Attempt, JobId, PipelineId, Ticket, Version};
 use crate::job::{Entry, Job, JobSpec, State, Tally};
 use crate::pipeline::Pipeline;
+use crate::plan::{Graph, Plan};
 use crate::reason::Reason;
 use crate::slab::NONE;
 use crate::time::Timestamp;
@@ -158,9 +162,67 @@ pub(crate) struct PipeSlot {
     /// Jobs here.
     pub(crate) jobs: u32,
     pub(super) head: u32,
+    /// The pass of pages in which it was seen last, or made.
+    pub(crate) pass: u8,
+    /// Its plan, if its jobs wait for each other and the plan is here.
+    pub(crate) planned: Option<Box<Planned>>,
+}
+
+/// A pipeline's plan, and the places that may be owed something.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) due: Due,
+}
+
+/// Places of jobs that may be owed something.
+#[derive(Clone, Debug)]
+pub(crate) enum Due {
+    /// All must be looked at: the row is not this engine's own.
+    All,
+    /// These, and no others.
+    Places(BTreeSet<u16>),
+}
+
+impl Planned {
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self { graph: Arc::new(Graph::new(plan)), due: Due::All }
+    }
+
+    /// These may be owed something, too.
+    pub(crate) fn add(&mut self, places: impl IntoIterator<Item = u16>) {
+        if let Due::Places(due) = &mut self.due {
+            due.extend(places);
+        }
+    }
+
+    /// Those that may be owed something; none is from now on.
+    pub(crate) fn take(&mut self) -> BTreeSet<u16> {
+        match core::mem::replace(&mut self.due, Due::Places(BTreeSet::new())) {
+            Due::All => self.graph.places().collect(),
+            Due::Places(due) => due,
+        }
+    }
 }
 
 impl PipeSlot {
+    /// The plan, if it is here.
+    pub(crate) fn graph(&self) -> Option<&Arc<Graph>> {
+        self.planned.as_ref().map(|planned| &planned.graph)
+    }
+
+    /// Whether the row says that there is a plan, and it is not here.
+    pub(crate) fn lacks_plan(&self) -> bool {
+        self.planned.is_none() && self.row.as_ref().is_some_and(|row| !row.outcomes.is_empty())
+    }
+
+    /// Which jobs are owed something must be looked for among all of them.
+    pub(crate) fn look_at_all(&mut self) {
+        if let Some(planned) = &mut self.planned {
+            planned.due = Due::All;
+        }
+    }
+
     /// Whether jobs that this row counts are not here.
     pub(crate) const fn lacks_jobs(&self, row: &Pipeline) -> bool {
         self.unstarted != row.unstarted || self.jobs < row.unstarted.saturating_add(row.remaining)

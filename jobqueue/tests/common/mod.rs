@@ -9,9 +9,9 @@ use std::rc::Rc;
 
 use tenon_jobqueue::memory::MemoryRows;
 use tenon_jobqueue::{
-    Act, Answer, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobId, JobKey,
-    JobSpec, LeaseToken, NewJob, Outcome, Pipeline, PipelineId, PipelineState, PoolId, PoolSpec, PullRequest, Refused,
-    Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
+    Act, Answer, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobClass,
+    JobId, JobKey, JobSpec, LeaseToken, NeedsVerdict, NewJob, Outcome, Outcomes, Pipeline, PipelineId, PipelineState,
+    PoolId, PoolSpec, PullRequest, Refused, Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
 };
 
 /// All rows, written by compare-and-set on the version, all rows of a write or none.
@@ -20,6 +20,8 @@ pub struct Db {
     pub rows: MemoryRows,
     /// How often each job's result was accepted.
     pub results: BTreeMap<JobId, u32>,
+    /// Whether the rows' rules are not looked at with every write.
+    pub unchecked: bool,
 }
 
 impl std::ops::Deref for Db {
@@ -50,26 +52,47 @@ impl Db {
             }
         }
         assert!(self.rows.write(changes));
-        self.check();
+        if !self.unchecked {
+            self.check(changes);
+        }
         true
     }
 
     /// What must hold after every write: a pipeline's counts are its jobs', and a key's row names who holds it.
-    pub fn check(&self) {
+    pub fn check(&self, changes: &[Change]) {
         let mut held = BTreeMap::new();
         for job in self.jobs.values() {
             if let Some(key) = job.held_key() {
-                assert_eq!(held.insert(key, job.key), None, "two jobs hold {key}");
+                let used: &mut u32 = held.entry(key).or_default();
+                *used += job.spec.key_weight;
+                assert!(*used <= job.spec.key_limit, "more jobs hold {key} than may");
             }
         }
-        let named = self.keys.values().filter_map(|row| Some((row.key, row.holder?)));
-        assert_eq!(held, named.collect(), "who holds what");
+        let told = self.keys.values().filter(|row| row.used > 0).map(|row| (row.key, row.used));
+        assert_eq!(held, told.collect(), "how much of each key is held");
         for pipeline in self.pipelines.values() {
             let mut counted = Pipeline { unstarted: 0, remaining: 0, failed: 0, stopped: 0, ..pipeline.clone() };
+            let plan = self.plans.get(&pipeline.id);
+            counted.outcomes = plan.map(|plan| Outcomes::new(plan.jobs.len())).unwrap_or_default();
             for job in self.latest(pipeline.id) {
-                counted.absorb(None, Some(&job));
+                counted.absorb(plan, None, Some(&job));
             }
             assert_eq!(counted, *pipeline, "the pipeline's counts are not its jobs'");
+            for place in 0..plan.map_or(0, |plan| plan.jobs.len()) {
+                let verdict = plan.unwrap().verdict(&pipeline.outcomes, place);
+                let owed = match pipeline.outcomes.get(place) {
+                    JobClass::Undecided if pipeline.aborted_at.is_some() => true,
+                    JobClass::Undecided => verdict != NeedsVerdict::Wait,
+                    JobClass::Skipped => pipeline.aborted_at.is_none() && !matches!(verdict, NeedsVerdict::Skip { .. }),
+                    JobClass::Active | JobClass::Ignored | JobClass::Good | JobClass::Failed | JobClass::Stopped => {
+                        false
+                    }
+                };
+                assert!(
+                    pipeline.owes || !owed,
+                    "place {place} is owed something that the row does not say: {pipeline:?} {changes:?} {plan:?}"
+                );
+            }
         }
     }
 
@@ -129,7 +152,7 @@ pub fn pool(id: u32, tags: &[Tag], max_leases: u32) -> PoolSpec {
 }
 
 pub fn config(engine: u64) -> Config {
-    Config::builder(Incarnation::new(engine)).seed(42).settling_ms(0).build().unwrap()
+    Config::builder(Incarnation::new(engine)).seed(42).settling_ms(0).recheck_ms(0).build().unwrap()
 }
 
 pub fn spec(order: u32) -> JobSpec {
@@ -255,6 +278,16 @@ impl Host {
 
     pub fn submit(&mut self, pipeline: u64, jobs: &[NewJob]) -> Answer {
         self.submit_as(pipeline, 0, 0, jobs)
+    }
+
+    /// Submits jobs, some of which name what they need.
+    pub fn submit_needs(&mut self, pipeline: u64, jobs: &[NewJob], needs: &[(u64, &[u64])]) -> Answer {
+        let needs: Vec<(JobId, Vec<JobId>)> =
+            needs.iter().map(|(job, of)| (JobId::new(*job), of.iter().copied().map(JobId::new).collect())).collect();
+        let needs: Vec<(JobId, &[JobId])> = needs.iter().map(|(job, of)| (*job, &of[..])).collect();
+        let (id, class) = (PipelineId::new(pipeline), Class::new(0));
+        let call = self.engine.submit(self.now, &Submission { id, class, priority: 0, jobs, needs: &needs });
+        self.answer(call)
     }
 
     pub fn submit_as(&mut self, pipeline: u64, class: u32, priority: u8, jobs: &[NewJob]) -> Answer {

@@ -6,10 +6,10 @@ use std::num::NonZeroU16;
 
 use crate::common::{Db, pool};
 use tenon_jobqueue::{
-    Act, Answer, AskId, Assignment, CallId, Change, Class, Component, Condition, Config, Effect, Engine, Hold,
-    Incarnation, Job, JobId, JobKey, JobSpec, Judgement, Key, Late, LeaseToken, Limits, NewJob, OnFailure, OnNewer,
-    Outcome, PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest, Rate, Refused, ResultKey, Row, Service,
-    Start, State, Submission, Tag, Ticket, Timestamp, Turns, When, Worker, WorkerName,
+    Act, Answer, AskId, Assignment, CallId, Change, Class, Component, ComponentMode, Condition, Config, Effect, Engine,
+    Hold, Incarnation, Job, JobId, JobKey, JobSpec, Judgement, Key, Late, LeaseToken, Limits, NewJob, OnFailure,
+    OnNewer, Outcome, PipelineId, PipelineState, Policy, PoolId, PoolSpec, PullRequest, Rate, Refused, ResultKey, Row,
+    Service, Start, State, Submission, Tag, Ticket, Timestamp, Turns, When, Worker, WorkerName,
 };
 
 /// Everything that a host can say to an engine.
@@ -21,6 +21,7 @@ pub enum Input {
     KeyRate(Key, Option<Rate>),
     Gone(Worker),
     Submit(PipelineId, u8, Vec<NewJob>),
+    SubmitNeeds(PipelineId, Vec<NewJob>, Vec<(JobId, Vec<JobId>)>),
     Pull(PullRequest),
     Cancel(CallId),
     Work(Worker, LeaseToken, Act),
@@ -37,7 +38,7 @@ pub enum Input {
     Judged(JobKey, Judgement),
     Hold(Hold),
     Release(u32),
-    Component(Component, Service),
+    Component(Component, ComponentMode),
     Timeout,
     Load(Vec<Row>),
     Compensate(Vec<Row>),
@@ -52,11 +53,15 @@ impl Input {
             Self::Weight(tag, weight) => return engine.set_weight(now, *tag, *weight).map(|()| None),
             Self::KeyRate(key, rate) => return engine.set_key_rate(now, *key, *rate).map(|()| None),
             Self::Hold(hold) => return engine.hold(now, *hold).map(|()| None),
-            Self::Component(component, service) => {
-                return engine.set_component(now, *component, *service).map(|()| None);
+            Self::Component(component, mode) => {
+                return engine.set_component(now, *component, *mode).map(|()| None);
             }
             Self::Submit(id, priority, jobs) => {
                 engine.submit(now, &Submission { id: *id, class: Class::new(0), priority: *priority, jobs, needs: &[] })
+            }
+            Self::SubmitNeeds(id, jobs, needs) => {
+                let needs: Vec<(JobId, &[JobId])> = needs.iter().map(|(job, of)| (*job, &of[..])).collect();
+                engine.submit(now, &Submission { id: *id, class: Class::new(0), priority: 0, jobs, needs: &needs })
             }
             Self::Pull(request) => engine.pull(now, request),
             Self::Work(worker, token, act) => engine.work(now, *worker, *token, *act),
@@ -174,7 +179,11 @@ impl Sim {
         let mut limits = Limits::default();
         limits.jobs = 60;
         limits.calls = 40;
-        let mut builder = Config::builder(Incarnation::new(self.lives)).seed(self.lives).limits(limits).settling_ms(0);
+        let mut builder = Config::builder(Incarnation::new(self.lives))
+            .seed(self.lives)
+            .limits(limits)
+            .settling_ms(0)
+            .recheck_ms(700);
         for tag in tags() {
             builder = builder.tag(tag);
         }
@@ -256,6 +265,7 @@ impl Sim {
                 start_by_ms: [0, 0, 0, 2_500][usize::try_from(self.dice.roll(4)).unwrap()],
                 late: [Late::Fails, Late::IsSkipped][usize::try_from(self.dice.roll(2)).unwrap()],
                 finish_by_ms: [0, 0, 0, 6_000][usize::try_from(self.dice.roll(4)).unwrap()],
+                max_unacked: 6,
             };
             let spec = JobSpec {
                 order: u32::try_from(1 + self.dice.roll(3)).unwrap(),
@@ -279,8 +289,26 @@ impl Sim {
             jobs.push(NewJob { id: JobId::new(self.jobs), spec, tag: None });
         }
         self.pipelines += 1;
+        if self.dice.roll(2) == 0 {
+            let needs = self.needs(&jobs);
+            self.say(node, Input::SubmitNeeds(PipelineId::new(self.pipelines), jobs, needs));
+            return;
+        }
         let priority = u8::try_from(self.dice.roll(4)).unwrap();
         self.say(node, Input::Submit(PipelineId::new(self.pipelines), priority, jobs));
+    }
+
+    /// Some jobs name some that stand before them.
+    fn needs(&mut self, jobs: &[NewJob]) -> Vec<(JobId, Vec<JobId>)> {
+        let mut needs = Vec::new();
+        for (at, job) in jobs.iter().enumerate() {
+            if self.dice.roll(2) == 0 {
+                let before = jobs[..at].iter().filter(|other| other.spec.order <= job.spec.order);
+                let named: Vec<JobId> = before.map(|other| other.id).collect();
+                needs.push((job.id, named.into_iter().filter(|_| self.dice.roll(3) > 0).collect()));
+            }
+        }
+        needs
     }
 
     fn pull(&mut self, node: usize) {
@@ -347,8 +375,8 @@ impl Sim {
             12 => Input::Release(u32::try_from(self.dice.roll(3)).unwrap()),
             13 => {
                 let component = Component::new(u32::try_from(self.dice.roll(4)).unwrap());
-                let service = [Service::Open, Service::Closed][usize::try_from(self.dice.roll(2)).unwrap()];
-                Input::Component(component, service)
+                let mode = [ComponentMode::Runs, ComponentMode::Skipped][usize::try_from(self.dice.roll(2)).unwrap()];
+                Input::Component(component, mode)
             }
             _ => {
                 let tag = self.dice.one(&tags()).unwrap();
@@ -464,8 +492,17 @@ impl Sim {
         }
         let open: Vec<_> = self.db.pipelines.values().filter(|p| p.state() == PipelineState::Open).collect();
         panic!(
-            "pipelines that never end: {open:?}\n{:?}",
-            open.iter().map(|p| self.db.latest(p.id)).collect::<Vec<_>>()
+            "pipelines that never end at {:?}: {open:?}\n{:?}\n{:?}",
+            self.now,
+            self.db.keys,
+            open.iter()
+                .flat_map(|p| self.db.latest(p.id))
+                .map(|job| {
+                    let why: Vec<_> =
+                        self.nodes.iter().map(|node| node.engine.explain(job.id()).map(|e| e.why)).collect();
+                    (job.id(), job.state, job.spec.key, job.spec.on_newer, job.reason, why)
+                })
+                .collect::<Vec<_>>()
         );
     }
 }

@@ -95,7 +95,7 @@ impl World {
     fn tasks(&self) -> Vec<(usize, Task)> {
         let Some(pipeline) = self.db.pipelines.get(&PIPELINE) else { return Vec::new() };
         let mut tasks = Vec::new();
-        if pipeline.aborted_at.is_some() || pipeline.remaining == 0 && pipeline.unstarted > 0 {
+        if pipeline.aborted_at.is_some() || pipeline.owes || pipeline.remaining == 0 && pipeline.unstarted > 0 {
             tasks.extend([(0, Task::Decide), (1, Task::Decide)]);
         }
         for job in self.db.latest(PIPELINE) {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tenon_jobqueue::{
-    Answer, Assignment, CallId, Change, Config, Effect, Engine, Incarnation, NewJob, PipelineId, PoolId, PoolSpec,
-    Refused, Submission, Tag, Timestamp, Want,
+    Answer, Assignment, CallId, Change, Config, Effect, Engine, Incarnation, JobId, NewJob, PipelineId, PoolId,
+    PoolSpec, Refused, Submission, Tag, Timestamp, Want,
 };
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -200,7 +200,10 @@ impl Centre {
             let id = PipelineId::new(core.next_pipeline);
             let first = core.next_job;
             let jobs: Vec<NewJob> = plan.jobs(first, &numbers, self.settings.job_timeout);
-            let submission = Submission { id, class: plan.class(), priority: plan.priority(), jobs: &jobs, needs: &[] };
+            let needs = plan.needs(first);
+            let needs: Vec<(JobId, &[JobId])> = needs.iter().map(|(job, of)| (*job, &of[..])).collect();
+            let (class, priority) = (plan.class(), plan.priority());
+            let submission = Submission { id, class, priority, jobs: &jobs, needs: &needs };
             let ids = jobs.iter().map(|job| job.id).collect();
             core.births.insert(id, pushed.birth(id, now, BirthOf::Jobs(plan.file, ids)));
             let call = core.engine.submit(now, &submission).inspect_err(|_| drop(core.births.remove(&id)))?;

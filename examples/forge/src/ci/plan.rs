@@ -85,7 +85,8 @@ impl Plan {
             })
             .collect();
         let nodes: Vec<(JobId, &[JobId])> = waits.iter().enumerate().map(|(at, waits)| (id(at), &waits[..])).collect();
-        let orders = run_orders(&nodes).map_err(|e| wrong(&file, &e))?;
+        run_orders(&nodes).map_err(|e| wrong(&file, &e))?;
+        let orders = file.jobs.iter().map(|job| u32::try_from(job.stage + 1).unwrap_or(u32::MAX)).collect();
         Ok(Self { file, orders, class: BranchClass::of(reference) })
     }
 
@@ -95,6 +96,13 @@ impl Plan {
 
     pub(crate) fn priority(&self) -> u8 {
         self.class.priority()
+    }
+
+    /// What the jobs need that say so, numbered like [`Plan::jobs`].
+    pub(crate) fn needs(&self, first: u64) -> Vec<(JobId, Vec<JobId>)> {
+        let id = |at: usize| JobId::new(first.saturating_add(u64::try_from(at).unwrap_or(u64::MAX)));
+        let named = self.file.jobs.iter().enumerate();
+        named.filter_map(|(at, job)| Some((id(at), job.needs.as_ref()?.iter().copied().map(id).collect()))).collect()
     }
 
     /// The jobs as the queue takes them, numbered from `first`, each with its component.
@@ -133,6 +141,7 @@ fn spec(job: &JobDef, order: u32, component: Component, timeout: Duration) -> Jo
             max_attempts: 1 + u16::from(job.retry),
             max_crashes: 3,
             max_nacks: 5,
+            max_unacked: 20,
         },
         ..JobSpec::default()
     }
@@ -205,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_and_needs_become_orders() {
+    fn stages_become_orders_and_needs_are_passed_on() {
         let text = "
 a: {stage: build, script: x}
 b: {stage: build, script: x}
@@ -214,8 +223,11 @@ d: {stage: test, script: x, needs: []}
 e: {stage: deploy, script: x}
 f: {stage: deploy, script: x, needs: [a]}
 ";
-        let wanted = [("a", 1), ("b", 1), ("c", 2), ("d", 1), ("e", 3), ("f", 2)];
+        let wanted = [("a", 1), ("b", 1), ("c", 2), ("d", 2), ("e", 3), ("f", 3)];
         assert_eq!(orders(text), wanted.map(|(name, order)| (name.to_owned(), order)));
+        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/heads/main").unwrap();
+        let id = JobId::new;
+        assert_eq!(plan.needs(10), [(id(13), vec![]), (id(15), vec![id(10)])]);
     }
 
     #[test]
