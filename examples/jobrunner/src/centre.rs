@@ -23,8 +23,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(100);
 /// Pipelines that are looked at with each tick; the next tick goes on behind them.
 const PAGE: u32 = 500;
-/// How long a runner waits for its engine to be empty once the queue is.
-const SETTLES: Duration = Duration::from_secs(3);
+/// How long a runner waits for its engine to be empty once the queue is: what another runner has ended goes when its lease
+/// would have.
+const SETTLES: Duration = Duration::from_secs(15);
 
 /// A command for the queue.
 #[derive(clap::Args)]
@@ -146,6 +147,14 @@ impl Centre {
             page: PipelineId::new(0),
             failing: false,
         })
+    }
+
+    /// Takes in what the queue holds. What has come too late meanwhile is given to nobody.
+    pub(crate) fn load(&mut self) -> Result<()> {
+        let _counted = self.engine.load(now(), &self.store.open_rows()?);
+        self.engine.handle_timeout(now());
+        self.settle();
+        Ok(())
     }
 
     pub(crate) const fn incarnation(&self) -> Incarnation {
@@ -272,10 +281,6 @@ impl Centre {
 
     /// Serves the workers. Without `forever`, until no job is left.
     pub(crate) fn run(mut self, forever: bool) -> Result<()> {
-        let _counted = self.engine.load(now(), &self.store.open_rows()?);
-        // What has come too late meanwhile is given to nobody.
-        self.engine.handle_timeout(now());
-        self.settle();
         let (mut ticked, mut fired, mut empty_since) = (Instant::now(), Instant::now(), None);
         loop {
             match self.asked.recv_timeout(TICK) {

@@ -6,8 +6,8 @@ mod centre;
 mod work;
 
 use std::path::Path;
-use std::thread::scope;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use centre::{Answered, Ask, Centre, NewCommand};
@@ -89,42 +89,67 @@ enum IfMissed {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let store = open(&args.store)?;
+    let store = || open(&args.store);
     match args.what {
         What::Submit(command) => {
-            let mut centre = Centre::new(store)?;
+            let mut centre = Centre::new(store()?)?;
             let asked = centre.submit(&command)?;
             finished(&centre.wait(&asked, PATIENCE)?)
         }
         What::Abort { job } => {
-            let mut centre = Centre::new(store)?;
+            let mut centre = Centre::new(store()?)?;
             let asked = centre.ask(Ask::Abort(JobId::new(job)));
             finished(&centre.wait(&asked, PATIENCE)?)
         }
-        What::Run { workers, tag, forever } => {
-            let mut centre = Centre::new(store)?;
-            let tags = tag.iter().map(|tag| Tag::new(*tag, 0)).collect();
-            centre.put_pool(PoolSpec { id: PoolId::new(1), tags, ..PoolSpec::default() })?;
-            let incarnation = centre.incarnation();
-            let desk = centre.desk();
-            scope(|threads| {
-                for name in 0..workers {
-                    // A name of its own in every process, so that none takes another's jobs for its own.
-                    let me = Worker { name: WorkerName::new((incarnation.get() << 8) | name), incarnation };
-                    let desk = desk.clone();
-                    threads.spawn(move || work::work(&desk, me));
-                }
-                drop(desk);
-                centre.run(forever)
-            })
-        }
-        What::List => list(store),
-        What::Schedule { what } => schedule(store, what),
+        What::Run { workers, tag, forever } => run(&args.store, workers, &tag, forever),
+        What::List => list(store()?),
+        What::Schedule { what } => schedule(store()?, what),
     }
 }
 
+fn run(place: &str, workers: u64, tags: &[u32], forever: bool) -> Result<()> {
+    let centre = start(place, tags)?;
+    let incarnation = centre.incarnation();
+    let desk = centre.desk();
+    scope(|threads| {
+        for name in 0..workers {
+            // A name of its own in every process, so that none takes another's jobs for its own.
+            let me = Worker { name: WorkerName::new((incarnation.get() << 8) | name), incarnation };
+            let desk = desk.clone();
+            threads.spawn(move || work::work(&desk, me));
+        }
+        drop(desk);
+        centre.run(forever)
+    })
+}
+
+/// A new life: the number, then the controls, then the rows. A server that is just starting is waited for.
+fn start(place: &str, tags: &[u32]) -> Result<Centre> {
+    let begun = Instant::now();
+    loop {
+        let attempt = || {
+            let mut centre = Centre::new(open(place)?)?;
+            let tags = tags.iter().map(|tag| Tag::new(*tag, 0)).collect();
+            centre.put_pool(PoolSpec { id: PoolId::new(1), tags, ..PoolSpec::default() })?;
+            centre.load()?;
+            Ok(centre)
+        };
+        match attempt() {
+            Err(why) if is_shared(place) && begun.elapsed() < PATIENCE => {
+                eprintln!("the database is waited for: {why:#}");
+                sleep(Duration::from_secs(1));
+            }
+            told => return told,
+        }
+    }
+}
+
+fn is_shared(place: &str) -> bool {
+    place.starts_with("postgres://") || place.starts_with("postgresql://")
+}
+
 fn open(place: &str) -> Result<Box<dyn Store>> {
-    if !place.starts_with("postgres://") && !place.starts_with("postgresql://") {
+    if !is_shared(place) {
         let store = SqliteStore::open(Path::new(place));
         return Ok(Box::new(store.with_context(|| format!("{place} cannot be used as a queue"))?));
     }
