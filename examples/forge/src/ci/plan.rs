@@ -142,6 +142,7 @@ fn spec(job: &JobDef, order: u32, component: Component, timeout: Duration) -> Jo
             max_crashes: 3,
             max_nacks: 5,
             max_unacked: 20,
+            ..Policy::default()
         },
         ..JobSpec::default()
     }
