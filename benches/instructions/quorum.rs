@@ -12,9 +12,9 @@ use std::hint::black_box;
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use tenon_quorum::{
-    Ask, Config, CreateRequest, Digest, Effect, FenceGate, First, Freshness, Incarnation, Member, Members, NodeId,
-    NodeState, ReadRequest, ReadStep, RepoId, RequestId, Router, Row, ShardId, SwapResult, SyncResult, Timestamp,
-    WriteRequest,
+    Ask, Config, CreateRequest, Digest, Effect, FenceGate, First, Freshness, Generation, Incarnation, Member, Members,
+    NodeId, NodeState, ReadRequest, ReadStep, RepoId, RequestId, Router, Row, ShardId, StoreMeta, SwapResult,
+    SyncResult, Timestamp, WriteRequest,
 };
 
 fn limit(instructions: u64) -> LibraryBenchmarkConfig {
@@ -58,7 +58,7 @@ impl Host {
         let mut host = Self::with(Config::builder().most_awake(1).build().unwrap());
         let ask = host.router.begin_read();
         let other = Row { repo: RepoId(8), ..host.row.clone().unwrap() };
-        host.router.handle_row(NOW, ask, other.repo, Some(&other));
+        host.router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), other.repo, Some(&other));
         host.router.handle_timeout(NOW);
         assert_eq!(host.router.repositories(), (2, 1));
         let _ = host.decide();
@@ -87,7 +87,7 @@ impl Host {
             match effect {
                 Effect::SwapRow { ticket, next, .. } => {
                     self.row = Some(next);
-                    self.router.handle_swap(NOW, ticket, &SwapResult::Moved);
+                    self.router.handle_swap(NOW, ticket, &StoreMeta::new(Generation(1)), &SwapResult::Moved);
                 }
                 Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
                     let gate = self.gate(target);
@@ -100,7 +100,7 @@ impl Host {
                         let gate = self.gate(member.node);
                         *gate = gate.stage(&grant.stage(Digest([9; 16]))).unwrap();
                         let report = gate.report();
-                        self.router.handle_report(NOW, &report);
+                        self.router.handle_report(NOW, None, &report);
                     }
                 }
                 Effect::RaiseGate { node, row, .. } => {
@@ -109,14 +109,18 @@ impl Host {
                     let proof = row.proof();
                     *gate = if raised.proves_staged(&proof) { raised.apply(&proof).unwrap() } else { raised };
                     let report = gate.report();
-                    self.router.handle_report(NOW, &report);
+                    self.router.handle_report(NOW, None, &report);
                 }
                 Effect::Probe { node, .. } | Effect::Promise { node, .. } => {
                     let report = self.gate(node).report();
-                    self.router.handle_report(NOW, &report);
+                    self.router.handle_report(NOW, None, &report);
                 }
-                Effect::FetchRow { ask, repo } => self.router.handle_row(NOW, ask, repo, self.row.as_ref()),
+                Effect::FetchRow { ask, repo } => {
+                    self.router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), repo, self.row.as_ref())
+                }
                 Effect::FetchFamily { .. }
+                | Effect::Cure { .. }
+                | Effect::LeaveNote { .. }
                 | Effect::FetchFeed { .. }
                 | Effect::Answer { .. }
                 | Effect::Changed { .. } => {}
@@ -128,7 +132,7 @@ impl Host {
     fn read(&mut self) -> ReadStep {
         let request = ReadRequest::linearizable(REPO, self.router.begin_read());
         while let ReadStep::First(First::FetchRow(ask)) = self.router.route_read(NOW, &request).unwrap() {
-            self.router.handle_row(NOW, ask, REPO, self.row.as_ref());
+            self.router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), REPO, self.row.as_ref());
         }
         self.router.route_read(NOW, &request).unwrap()
     }

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use tenon_quorum::{
     Ask, Config, Digest, Effect, Epoch, Fence, FenceGate, Freshness, Generation, Incarnation, Member, Members, NodeId,
     NodeState, ReadRequest, ReadStep, RepoId, RequestId, Revision, Router, Row as RepoRow, RowState, ShardId,
-    StageOrder, Stamp, SwapResult, Timestamp, Version, WriteRequest,
+    StageOrder, Stamp, StoreMeta, SwapResult, Timestamp, Version, WriteRequest,
 };
 
 use crate::{Bound, Row, Scale, allocations, bytes_held, interleave};
@@ -55,9 +55,11 @@ fn row(repo: u64) -> RepoRow {
         shard: ShardId(shard),
         revision: Revision(1),
         members: members(shard),
+        previous: Members::default(),
         newest: Stamp { epoch: Epoch(1), version: Version(0), digest: Digest([7; 16]) },
         born: Version(0),
         fence: Fence { generation: Generation(1), counter: 1 },
+        lease: None,
         state: RowState::Live,
     }
 }
@@ -73,11 +75,11 @@ fn router(count: usize) -> Router {
     for repo in 0..count as u64 {
         let row = row(repo);
         let ask = router.begin_read();
-        router.handle_row(NOW, ask, row.repo, Some(&row));
+        router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), row.repo, Some(&row));
         for member in &row.members {
             let blank = FenceGate::new(row.repo, member.node, Incarnation(1));
             let gate = blank.raise(&row).and_then(|gate| gate.install(&row.proof()));
-            router.handle_report(NOW, &gate.expect("a blank gate takes the first state").report());
+            router.handle_report(NOW, None, &gate.expect("a blank gate takes the first state").report());
         }
     }
     while router.poll_effect().is_some() {}
@@ -199,23 +201,27 @@ fn write(router: &mut Router, gates: &mut [FenceGate; 3], request: u64) {
     assert!(asked.is_ok(), "the write is accepted");
     while let Some(effect) = router.poll_effect() {
         match effect {
-            Effect::SwapRow { ticket, .. } => router.handle_swap(NOW, ticket, &SwapResult::Moved),
+            Effect::SwapRow { ticket, .. } => {
+                router.handle_swap(NOW, ticket, &StoreMeta::new(Generation(1)), &SwapResult::Moved)
+            }
             Effect::Grant(grant) => {
                 let order = grant.stage(Digest(u128::from(request).to_le_bytes()));
                 for gate in gates.iter_mut() {
                     *gate = gate.stage(&order).expect("the gates are at the base");
-                    router.handle_report(NOW, &gate.report());
+                    router.handle_report(NOW, None, &gate.report());
                 }
             }
             Effect::RaiseGate { node, row, .. } => {
                 let gate = &mut gates[node.0 as usize % 3];
                 *gate = gate.apply(&row.proof()).expect("the row proves the vote");
-                router.handle_report(NOW, &gate.report());
+                router.handle_report(NOW, None, &gate.report());
             }
             Effect::FetchRow { .. }
             | Effect::FetchFeed { .. }
             | Effect::FetchFamily { .. }
             | Effect::Probe { .. }
+            | Effect::Cure { .. }
+            | Effect::LeaveNote { .. }
             | Effect::Promise { .. }
             | Effect::Initialise { .. }
             | Effect::Sync { .. }

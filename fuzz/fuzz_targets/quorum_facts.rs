@@ -5,11 +5,14 @@
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tenon_quorum::{
-    Ask, Config, CreateRequest, Digest, Effect, Epoch, FeedEntry, Fence, FenceGate, Freshness, Generation, GiveUp,
-    Health, Incarnation, Member, NodeId, NodeState, Proof, ReadRequest, ReadStep, RecoverRequest, ReplaceRequest,
-    RepoId, Report, RequestId, Revision, Role, Router, Row, RowState, Served, ShardId, StageOrder, Staged, Stamp,
-    SwapResult, SyncResult, TaskId, Ticket, Timestamp, Token, Version, WriteId, WriteRequest,
+    Ask, Boot, Config, CreateRequest, Digest, Effect, Epoch, FeedEntry, Fence, FenceGate, Freshness, Generation, GiveUp,
+    Health, Incarnation, Lease, Member, NodeId, NodeState, Proof, Purpose, ReadRequest, ReadStep, RecoverRequest, ReplaceRequest,
+    RepoId, Report, RequestId, Revision, Role, Router, RouterId, Row, RowState, Served, ShardId, StageOrder, Staged, Stamp,
+    StoreMeta, SwapResult, SyncResult, TaskId, Ticket, Timestamp, Token, Version, WriteId, WriteRequest,
 };
+
+/// The life of the store that the router is for.
+const STORE: StoreMeta = StoreMeta::new(Generation(1));
 
 /// Small numbers, so that facts meet what they are about; now and then a large one.
 fn small(u: &mut Unstructured<'_>) -> Result<u64> {
@@ -56,15 +59,20 @@ fn row(u: &mut Unstructured<'_>, repo: RepoId) -> Result<Row> {
         2 => RowState::Pinned { node: node(u)? },
         _ => RowState::Live,
     };
+    let previous: Vec<Member> = (0..u.int_in_range(0..=3)?).map(|_| member(u)).collect::<Result<_>>()?;
+    let purpose = if u.arbitrary()? { Purpose::Write } else { Purpose::CatchUp { rounds: 4, lag: 2 } };
+    let lease = Lease { holder: RouterId(narrow(u)? % 3), ms: small(u)?, purpose };
     Ok(Row {
         repo,
         family: repo,
         shard: ShardId(1),
         revision: Revision(narrow(u)?),
         members: members.into(),
+        previous: previous.into(),
         newest: stamp(u)?,
         born: Version(small(u)?),
         fence: fence(u)?,
+        lease: u.ratio(1_u8, 4)?.then_some(lease),
         state,
     })
 }
@@ -79,7 +87,10 @@ fn report(u: &mut Unstructured<'_>) -> Result<Report> {
         repo: repo(u)?,
         node: node(u)?,
         incarnation: life(u)?,
+        boot: Boot { store: Generation(1), counter: small(u)? % 3 },
+        began: small(u)?,
         serial: small(u)?,
+        rewound: u.ratio(1_u8, 8)?,
         applied: stamp(u)?,
         staged,
         generation: Generation(narrow(u)? % 3),
@@ -117,7 +128,7 @@ impl World {
         let same = after.applied.epoch == before.applied.epoch;
         assert!(!same || after.applied.version >= before.applied.version, "{before:?} {after:?}");
         *gate = next;
-        self.router.handle_report(now, &after);
+        self.router.handle_report(now, None, &after);
     }
 
     fn row(&self, repo: RepoId) -> Option<Row> {
@@ -150,18 +161,18 @@ impl World {
         match effect {
             Effect::SwapRow { ticket, expect, next, .. } => {
                 let result = self.swap(expect.as_ref(), next);
-                self.router.handle_swap(now, *ticket, &result);
+                self.router.handle_swap(now, *ticket, &STORE, &result);
             }
             Effect::FetchRow { ask, repo } => {
                 let row = self.row(*repo);
-                self.router.handle_row(now, *ask, *repo, row.as_ref());
+                self.router.handle_row(now, *ask, &STORE, *repo, row.as_ref());
             }
             Effect::FetchFamily { ask, family } => {
                 let of = |row: &&(RepoId, Row)| row.1.family == *family;
                 let members: Vec<RepoId> = self.rows.iter().filter(of).map(|(repo, _)| *repo).collect();
-                self.router.handle_family(now, *ask, *family, &members);
+                self.router.handle_family(now, *ask, &STORE, *family, &members);
             }
-            Effect::FetchFeed { ask, repo, .. } => self.router.handle_feed(now, *ask, *repo, None),
+            Effect::FetchFeed { ask, repo, .. } => self.router.handle_feed(now, *ask, &STORE, *repo, None),
             Effect::Grant(grant) => {
                 let order = grant.stage(Digest([3; 16]));
                 for member in &order.base.members {
@@ -170,9 +181,13 @@ impl World {
                 }
             }
             Effect::RaiseGate { node, row, .. } => self.order(row, *node),
-            Effect::Probe { node, repo } => {
+            Effect::Probe { ask, node, repo } => {
                 let report = self.gate(*repo, *node).map(|gate| gate.report());
-                report.iter().for_each(|report| self.router.handle_report(now, report));
+                report.iter().for_each(|report| self.router.handle_report(now, Some(*ask), report));
+            }
+            Effect::Cure { node, row, boot, serial, .. } => {
+                let cured = self.gate(row.repo, *node).and_then(|gate| gate.cure(row, *boot, *serial).ok());
+                cured.into_iter().for_each(|gate| self.keep(gate));
             }
             Effect::Promise { node, repo, generation, .. } => {
                 let promised = self.gate(*repo, *node).and_then(|gate| gate.promise(*generation).ok());
@@ -188,7 +203,7 @@ impl World {
                 installed.into_iter().for_each(|gate| self.keep(gate));
                 self.router.handle_synced(now, *task, &result);
             }
-            Effect::Answer { .. } | Effect::Changed { .. } => {}
+            Effect::Answer { .. } | Effect::Changed { .. } | Effect::LeaveNote { .. } => {}
         }
     }
 
@@ -226,21 +241,25 @@ impl World {
     /// A fact that somebody made up.
     fn tell(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         let (now, repo) = (self.now, repo(u)?);
-        match u.int_in_range(0..=10)? {
-            0 => self.router.handle_report(now, &report(u)?),
+        match u.int_in_range(0..=11)? {
+            0 => {
+                let ask = if u.arbitrary()? { Some(Ask(small(u)?)) } else { None };
+                self.router.handle_report(now, ask, &report(u)?);
+            }
             1 => {
                 let row = row(u, repo)?;
-                self.router.handle_row(now, Ask(small(u)?), repo, Some(&row));
+                self.router.handle_row(now, Ask(small(u)?), &STORE, repo, Some(&row));
             }
-            2 => self.router.handle_row(now, Ask(small(u)?), repo, None),
+            2 => self.router.handle_row(now, Ask(small(u)?), &STORE, repo, None),
             3 => {
                 let entry = FeedEntry { stamp: stamp(u)?, fence: fence(u)? };
-                self.router.handle_feed(now, Ask(small(u)?), repo, Some(entry));
+                self.router.handle_feed(now, Ask(small(u)?), &STORE, repo, Some(entry));
             }
             4 => {
                 let conflict = SwapResult::Conflict(Some(row(u, repo)?));
                 let result = u.choose(&[SwapResult::Moved, SwapResult::Unknown, conflict])?.clone();
-                self.router.handle_swap(now, Ticket(small(u)?), &result);
+                let store = StoreMeta::new(Generation(narrow(u)? % 2)).note(Some(RouterId(narrow(u)? % 3)));
+                self.router.handle_swap(now, Ticket(small(u)?), &store, &result);
             }
             5 => self.router.handle_declined(now, repo, node(u)?, fence(u)?),
             6 => {
@@ -249,6 +268,7 @@ impl World {
             }
             7 => self.router.handle_node(now, node(u)?, NodeState::up(life(u)?).health(health(u)?)),
             8 => self.router.handle_served(now, node(u)?, if u.arbitrary()? { Served::Well } else { Served::Badly }),
+            10 => self.router.lost(now, node(u)?, life(u)?),
             9 => {
                 if let Some(gate) = self.gate(repo, node(u)?).cloned() {
                     self.router.handle_promise(now, &gate);

@@ -1,6 +1,6 @@
 //! What is known of a repository, and what that allows: shared by commands and facts.
 
-use alloc::vec::Vec;
+use smallvec::SmallVec;
 
 use crate::balance::Wish;
 use crate::effect::Effect;
@@ -9,7 +9,7 @@ use crate::node::{Health, Standing, Tally, Verdict};
 use crate::reason::Reason;
 use crate::router::Router;
 use crate::row::{Member, Row, RowState};
-use crate::state::Cell;
+use crate::state::{Cell, State};
 use crate::time::Timestamp;
 use crate::work::Owner;
 
@@ -48,8 +48,8 @@ impl Router {
                 let point = self.state.draw();
                 self.state.absent.remove(&repo);
                 match self.state.cells.get_mut(&repo) {
-                    Some(cell) => cell.learn(row, ask, now, point),
-                    None => self.state.admit(Cell::new(row.clone(), ask, now, point)),
+                    Some(cell) => cell.learn(row, ask, (now, self.now), point),
+                    None => self.state.admit(Cell::new(row.clone(), ask, now, point, self.now)),
                 }
                 true
             }
@@ -72,6 +72,18 @@ impl Router {
         }
         self.state.absent.insert(repo, (ask, reason));
         true
+    }
+
+    /// Why nothing is decided any more, if the store is in a later life than this router was configured for.
+    pub(crate) fn outlived(&self) -> Result<(), Reason> {
+        let (router, store) = (self.state.life, self.state.store);
+        if store > router { Err(Reason::OtherStore { router, store }) } else { Ok(()) }
+    }
+
+    /// Why what was asked for at `ask` is not known: the store that answered is in another life.
+    pub(crate) fn answered_by_another(&self, ask: Ask) -> Option<Reason> {
+        let (last, store) = self.state.foreign;
+        (last >= ask && ask > Ask(0)).then_some(Reason::OtherStore { router: self.state.life, store })
     }
 
     pub(crate) fn unreadable(&self, row: &Row) -> Option<Reason> {
@@ -164,8 +176,8 @@ impl Router {
         }
         match cell.verdict(standing) {
             Verdict::Unknown | Verdict::RowOld => true,
-            Verdict::Lagging { .. } => standing.known.is_some_and(|known| known.seen <= cell.since),
-            Verdict::Current | Verdict::Divergent { .. } | Verdict::Ahead { .. } => false,
+            Verdict::Lagging { .. } => standing.known.is_none_or(|known| known.seen <= cell.since),
+            Verdict::Current | Verdict::Divergent { .. } | Verdict::Ahead { .. } | Verdict::Rewound { .. } => false,
         }
     }
 
@@ -174,32 +186,36 @@ impl Router {
         u32::try_from(pending.count()).unwrap_or(u32::MAX)
     }
 
-    /// Asks every member whose answer could matter for its report, each once at a time.
+    /// Asks every member whose answer could matter for its report, each once at a time, and those that leave.
     pub(crate) fn probe(&mut self, repo: RepoId) {
         let Some(cell) = self.state.cells.get(&repo) else {
             return;
         };
         let ripe = |standing: &&Standing| standing.probing <= self.now && self.could_change(cell, standing);
-        let asked: Vec<NodeId> = cell.standings.iter().filter(ripe).map(|standing| standing.member.node).collect();
-        let until = self.now.after_millis(self.config.retry_ms);
-        for node in asked {
-            self.state.effects.push_back(Effect::Probe { node, repo });
-            let cell = self.state.cells.get_mut(&repo);
-            if let Some(s) = cell.and_then(|cell| cell.standings.iter_mut().find(|s| s.member.node == node)) {
-                s.probing = until;
-            }
-        }
+        let asked: SmallVec<[Member; 8]> = cell.heard().filter(ripe).map(|standing| standing.member).collect();
+        self.ask_reports(repo, &asked);
     }
 
     /// Asks every member that was not heard after `since` for its report, each once at a time.
     pub(crate) fn probe_all(&mut self, repo: RepoId, since: Ask) {
-        let (now, until) = (self.now, self.now.after_millis(self.config.retry_ms));
-        let Some(cell) = self.state.cells.get_mut(&repo) else { return };
-        for standing in &mut cell.standings {
-            let heard = standing.known.is_some_and(|known| known.seen > since);
-            if !heard && standing.probing <= now {
+        let Some(cell) = self.state.cells.get(&repo) else { return };
+        let silent = |standing: &&Standing| {
+            standing.probing <= self.now && standing.known.is_none_or(|known| known.seen <= since)
+        };
+        let asked: SmallVec<[Member; 8]> = cell.standings.iter().filter(silent).map(|s| s.member).collect();
+        self.ask_reports(repo, &asked);
+    }
+
+    fn ask_reports(&mut self, repo: RepoId, members: &[Member]) {
+        if members.is_empty() {
+            return;
+        }
+        let (ask, until) = (self.state.draw(), self.now.after_millis(self.config.retry_ms));
+        for member in members {
+            self.state.effects.push_back(Effect::Probe { ask, node: member.node, repo });
+            let cell = self.state.cells.get_mut(&repo);
+            if let Some(standing) = cell.and_then(|cell| cell.heard_mut().find(|s| s.member.is_same(member))) {
                 standing.probing = until;
-                self.state.effects.push_back(Effect::Probe { node: standing.member.node, repo });
             }
         }
     }
@@ -218,16 +234,23 @@ impl Router {
         tally
     }
 
-    /// Shows the row to the gates of all members that can be reached.
+    /// Shows the row to the gates of all members that can be reached, and of those that leave.
     pub(crate) fn show_row(&mut self, repo: RepoId) {
-        let Some(cell) = self.state.cells.get(&repo) else {
+        // The next point: whatever was heard so far was heard before it.
+        let ask = Ask(self.state.point.saturating_add(1));
+        let State { cells, effects, nodes, .. } = &mut self.state;
+        let Some(cell) = cells.get(&repo) else {
             return;
         };
-        for &Member { node, incarnation, .. } in &cell.row.members {
-            let alive = self.state.nodes.alive(node, incarnation);
+        let before = effects.len();
+        for &Member { node, incarnation, .. } in cell.row.members.iter().chain(cell.row.leavers()) {
+            let alive = nodes.alive(node, incarnation);
             if alive.is_some_and(|state| state.health != Health::Down) {
-                self.state.effects.push_back(Effect::RaiseGate { node, incarnation, row: cell.row.clone() });
+                effects.push_back(Effect::RaiseGate { ask, node, incarnation, row: cell.row.clone() });
             }
+        }
+        if effects.len() > before {
+            let _drawn = self.state.draw();
         }
     }
 
@@ -236,7 +259,7 @@ impl Router {
         let cell = self.state.cells.get(&repo)?;
         let pinned = if let RowState::Pinned { node } = cell.row.state { Some(node) } else { None };
         if let Some(node) = wanted.or(pinned) {
-            return cell.row.member(node).copied().filter(|member| self.is_able(cell, member.node));
+            return cell.row.voters().copied().find(|member| member.node == node && self.is_able(cell, node));
         }
         let tally = self.tally_of(cell);
         self.choose(repo, &tally, Wish::default())

@@ -1,5 +1,6 @@
 //! Which of several qualified nodes: preference only, never a reason to serve what is stale.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
@@ -55,6 +56,8 @@ pub(crate) struct Entry {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Nodes {
     all: Vec<(NodeId, Entry)>,
+    /// The lives of disks that are declared lost: up to this one.
+    lost: BTreeMap<NodeId, Incarnation>,
     /// A number that changes whenever somebody's health does.
     #[cfg_attr(feature = "serde", serde(skip))]
     news: Aside<u64>,
@@ -76,7 +79,7 @@ pub(crate) enum News {
 
 impl Nodes {
     pub(crate) const fn new() -> Self {
-        Self { all: Vec::new(), news: Aside(0), steady_until: Aside(Timestamp::ZERO) }
+        Self { all: Vec::new(), lost: BTreeMap::new(), news: Aside(0), steady_until: Aside(Timestamp::ZERO) }
     }
 
     /// Where the node is, or would be. Numbers are dense more often than not: then the first guess is right.
@@ -139,6 +142,9 @@ impl Nodes {
     /// Takes in how a node is.
     pub(crate) fn hear(&mut self, node: NodeId, state: NodeState, now: Timestamp, most: u32) -> News {
         let new = Entry { state, up_since: now, failures: 0, ejections: 0, ejected_until: Timestamp::ZERO };
+        if self.lost.get(&node).is_some_and(|lost| *lost >= state.incarnation) {
+            return News::None;
+        }
         let at = match self.place(node) {
             Ok(at) => at,
             Err(_) if self.all.len() >= most as usize => return News::None,
@@ -165,6 +171,28 @@ impl Nodes {
         }
         self.changed(now);
         News::Life
+    }
+
+    /// Whether that life of a disk can never speak again: a newer one is registered, or an operator said so.
+    pub(crate) fn is_lost(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let newer = self.get(node).is_some_and(|entry| entry.state.incarnation > incarnation);
+        newer || self.lost.get(&node).is_some_and(|lost| *lost >= incarnation)
+    }
+
+    /// An operator says that a life of a disk, and all before it, are lost; `false` if that is no news.
+    pub(crate) fn lose(&mut self, node: NodeId, incarnation: Incarnation, now: Timestamp, most: u32) -> bool {
+        let room = self.lost.len() < most as usize || self.lost.contains_key(&node);
+        if !room || self.lost.get(&node).is_some_and(|lost| *lost >= incarnation) {
+            return false;
+        }
+        self.lost.insert(node, incarnation);
+        if let Ok(at) = self.place(node)
+            && self.all.get(at).is_some_and(|(_, entry)| entry.state.incarnation <= incarnation)
+        {
+            self.all.remove(at);
+            self.changed(now);
+        }
+        true
     }
 
     /// Counts failures in a row (outlier ejection, as in Envoy's documentation of the same name); `false` if there is

@@ -5,8 +5,9 @@ use crate::effect::Effect;
 use crate::goal::{Goal, Plan};
 use crate::id::{Ask, ChangeId, Fence, RepoId, Ticket};
 use crate::reason::Reason;
-use crate::router::{Router, SwapResult};
+use crate::router::Router;
 use crate::row::{FeedEntry, Member, Role, Row, RowState};
+use crate::store::SwapResult;
 use crate::time::Timestamp;
 use crate::work::Owner;
 
@@ -73,6 +74,9 @@ impl Router {
         }
         if let Goal::Migrate(migration) = &mut change.goal {
             self.lead(migration, row);
+        }
+        if let Goal::Hold(hold) = &mut change.goal {
+            hold.taken |= row.is_some_and(|row| row.lease == Some(hold.lease));
         }
         if let Goal::Replace(_, shard @ None) = &mut change.goal {
             *shard = row.map(|row| row.shard);
@@ -201,7 +205,7 @@ impl Router {
                 self.pursue(id, change, Some(next));
             }
             SwapResult::Conflict(row) => self.pursue(id, change, row.as_ref()),
-            SwapResult::Unknown => self.look_at_row(id, change),
+            SwapResult::OtherStore | SwapResult::Unknown => self.look_at_row(id, change),
         }
     }
 
@@ -254,8 +258,10 @@ impl Router {
             recovery.paused();
         }
         if self.now >= change.deadline {
-            let waits_for = self.change_waits_for(&change);
-            self.end_change(id, change, Err(Reason::Deadline { waits_for }));
+            let cell = self.state.cells.get(&change.repo);
+            let unsettled = cell.and_then(|cell| self.unsettled(cell));
+            let reason = unsettled.unwrap_or(Reason::Deadline { waits_for: self.change_waits_for(&change) });
+            self.end_change(id, change, Err(reason));
         } else {
             self.show_row(change.repo);
             self.look_at_row(id, change);

@@ -7,12 +7,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::effect::Effect;
-use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Ticket, Version, WriteId};
+use crate::id::{Ask, Fence, NodeId, RepoId, RequestId, Revision, Stamp, Ticket, Version, WriteId};
 use crate::node::{Standing, Verdict};
+use crate::read::Token;
 use crate::reason::Reason;
-use crate::router::{Router, SwapResult};
-use crate::row::{FeedEntry, Member, Proof, Row};
-use crate::state::Cell;
+use crate::router::Router;
+use crate::row::{FeedEntry, Proof, Row};
+use crate::store::SwapResult;
 use crate::time::Timestamp;
 use crate::work::Owner;
 use crate::write::{GiveUp, Grant, Outcome, WritePhase, WriteView};
@@ -54,6 +55,8 @@ pub(crate) struct Write {
     pub(crate) shown: bool,
     /// How often a row was lost to others before the grant.
     pub(crate) attempts: u32,
+    /// The fence of another router's grant beside which a note was left.
+    pub(crate) noted: Option<Fence>,
     pub(crate) timer: Timestamp,
 }
 
@@ -152,7 +155,13 @@ impl Router {
 
     fn answer(&mut self, id: WriteId, write: &Write, outcome: Outcome, reason: Reason) {
         let (request, repo) = (write.request, write.repo);
-        self.state.effects.push_back(Effect::Answer { write: id, request, repo, outcome, reason });
+        let base =
+            write.grant.unwrap_or(Proof { repo, fence: Fence::default(), revision: Revision(0), newest: Stamp::BLANK });
+        let token = match outcome {
+            Outcome::Applied(newest) => Some(Token::of(&Proof { newest, ..base })),
+            Outcome::NotApplied | Outcome::Unknown => None,
+        };
+        self.state.effects.push_back(Effect::Answer { write: id, request, repo, outcome, token, reason });
     }
 
     fn step(&mut self, id: WriteId, write: &mut Write) -> Flow {
@@ -177,7 +186,10 @@ impl Router {
     fn locate(&mut self, write: &mut Write, ask: Ask) -> Flow {
         if let Some(cell) = self.state.cells.get(&write.repo) {
             if cell.fetched < ask {
-                return Flow::Stay;
+                return match self.answered_by_another(ask) {
+                    Some(reason) => Flow::End(Outcome::NotApplied, reason),
+                    None => Flow::Stay,
+                };
             }
             write.phase = Phase::Gathering;
             self.wait(write);
@@ -185,7 +197,10 @@ impl Router {
         }
         match self.state.absent.get(&write.repo) {
             Some(&(as_of, reason)) if as_of >= ask => Flow::End(Outcome::NotApplied, reason),
-            Some(_) | None => Flow::Stay,
+            Some(_) | None => match self.answered_by_another(ask) {
+                Some(reason) => Flow::End(Outcome::NotApplied, reason),
+                None => Flow::Stay,
+            },
         }
     }
 
@@ -203,11 +218,14 @@ impl Router {
         if !tally.is_all_of(cell.standings.len()) && cell.standings.iter().any(doubted) {
             return self.refetch(write);
         }
+        if self.is_barred(cell).is_some() {
+            return self.wait_in_line(write);
+        }
         // Until N - W + 1 gates of the configuration before know this one, that one could still commit.
         let settled = self.is_settled(cell);
         let writer_ready = write.writer.is_none_or(|node| self.is_able(cell, node));
         if tally.able() >= self.config.quorum.write() && writer_ready && settled {
-            let (row, next) = (cell.row.clone(), cell.row.raised());
+            let (row, next) = (cell.row.clone(), cell.row.leased(self.write_lease()));
             write.phase = Phase::Raising(self.state.swap(Owner::Write(id), Some(row), next, None));
             self.wait(write);
             return Flow::Stay;
@@ -218,26 +236,6 @@ impl Router {
         }
         self.probe(write.repo);
         Flow::Stay
-    }
-
-    /// Whether N − W + 1 voters that were voters before the present configuration have persisted it.
-    pub(crate) fn is_settled(&self, cell: &Cell) -> bool {
-        let (known, needed) = self.settling(cell);
-        known >= needed
-    }
-
-    /// How many of them have, and how many must.
-    pub(crate) fn settling(&self, cell: &Cell) -> (u32, u32) {
-        let row = &cell.row;
-        let old = || cell.standings.iter().filter(|standing| row.is_old_voter(&standing.member));
-        let told = |s: &&Standing| s.report().is_some_and(|report| report.knows(row)) || self.is_lost(&s.member);
-        let told = u32::try_from(old().filter(told).count()).unwrap_or(u32::MAX);
-        (told, if old().next().is_none() { 0 } else { self.config.quorum.blocking() })
-    }
-
-    /// Whether the disk that the member means is known to be gone: no gate on it will ever speak.
-    pub(crate) fn is_lost(&self, member: &Member) -> bool {
-        self.state.nodes.get(member.node).is_some_and(|entry| entry.state.incarnation > member.incarnation)
     }
 
     /// Fetches the row again, a bounded number of times, and decides on what comes.
@@ -307,7 +305,9 @@ impl Router {
         self.with_write(id, |router, write| match (write.phase, result) {
             (Phase::Raising(out), SwapResult::Moved) if out == ticket => router.grant(id, write, next),
             // No grant went out, so nothing can be staged: the decision is simply made again.
-            (Phase::Raising(out), SwapResult::Conflict(_) | SwapResult::Unknown) if out == ticket => {
+            (Phase::Raising(out), SwapResult::Conflict(_) | SwapResult::OtherStore | SwapResult::Unknown)
+                if out == ticket =>
+            {
                 router.refetch(write)
             }
             (Phase::Committing(out, votes), SwapResult::Moved) if out == ticket => {
@@ -319,11 +319,10 @@ impl Router {
             (Phase::Committing(out, _) | Phase::Closing(out), SwapResult::Conflict(Some(_))) if out == ticket => {
                 router.resolve(id, write)
             }
-            (Phase::Committing(out, _) | Phase::Closing(out), SwapResult::Conflict(None) | SwapResult::Unknown)
-                if out == ticket =>
-            {
-                router.look_again(write)
-            }
+            (
+                Phase::Committing(out, _) | Phase::Closing(out),
+                SwapResult::Conflict(None) | SwapResult::OtherStore | SwapResult::Unknown,
+            ) if out == ticket => router.look_again(write),
             _ => Flow::Stay,
         });
     }
@@ -367,7 +366,7 @@ impl Router {
             if !write.answered && router.now >= write.deadline {
                 let reason = Reason::Deadline { waits_for: router.write_waits_for(write) };
                 if write.grant.is_none() {
-                    return Flow::End(Outcome::NotApplied, reason);
+                    return Flow::End(Outcome::NotApplied, router.why_not_granted(write).unwrap_or(reason));
                 }
                 write.answered = true;
                 router.answer(id, write, Outcome::Unknown, reason);
@@ -377,7 +376,9 @@ impl Router {
             }
             write.retries = write.retries.saturating_add(1);
             write.shown = false;
-            let pause = router.config.retry_ms.saturating_mul(1 << write.retries.min(6));
+            // Who waits in line polls: the other's turn may end at any time.
+            let waits = matches!(write.phase, Phase::Gathering);
+            let pause = router.config.retry_ms.saturating_mul(if waits { 1 } else { 1 << write.retries.min(6) });
             let flow = router.ask_again(write);
             write.retry = router.now.after_millis(pause);
             flow
@@ -407,7 +408,9 @@ impl Router {
                 self.state.fetch(repo);
                 self.show_row(repo);
             }
-            Phase::Gathering | Phase::Voting => {}
+            // What keeps a write from its grant may have ended at another router.
+            Phase::Gathering => drop(self.state.fetch(repo)),
+            Phase::Voting => {}
         }
         Flow::Again
     }

@@ -2,7 +2,7 @@
 
 use crate::balance::Balance;
 use crate::error::ConfigError;
-use crate::id::Generation;
+use crate::id::{Generation, RouterId};
 use crate::quorum::Quorum;
 use crate::read::DuringWrite;
 
@@ -12,6 +12,7 @@ use crate::read::DuringWrite;
 pub struct Config {
     pub(crate) quorum: Quorum,
     pub(crate) generation: Generation,
+    pub(crate) router: RouterId,
     pub(crate) seed: u64,
     pub(crate) lease_ms: u64,
     pub(crate) write_ms: u64,
@@ -26,6 +27,8 @@ pub struct Config {
     pub(crate) most_tasks: u32,
     pub(crate) syncs_per_node: u32,
     pub(crate) sync_ms: u64,
+    pub(crate) catch_up_rounds: u32,
+    pub(crate) hold_ms: u64,
     pub(crate) change_ms: u64,
     pub(crate) ack_domains: u8,
     pub(crate) during_write: DuringWrite,
@@ -44,6 +47,7 @@ impl Config {
             config: Self {
                 quorum: Quorum::THREE,
                 generation: Generation(1),
+                router: RouterId(0),
                 seed: 0,
                 lease_ms: 60_000,
                 write_ms: 90_000,
@@ -58,6 +62,8 @@ impl Config {
                 most_tasks: 65_536,
                 syncs_per_node: 4,
                 sync_ms: 600_000,
+                catch_up_rounds: 4,
+                hold_ms: 60_000,
                 change_ms: 1_800_000,
                 ack_domains: 1,
                 during_write: DuringWrite::AnyCurrent,
@@ -80,6 +86,12 @@ impl Config {
     #[must_use]
     pub const fn quorum(&self) -> Quorum {
         self.quorum
+    }
+
+    /// This router's number.
+    #[must_use]
+    pub const fn router(&self) -> RouterId {
+        self.router
     }
 
     /// The life of the store.
@@ -112,13 +124,16 @@ impl ConfigBuilder {
         quorum: Quorum;
         /// The life of the store: larger after every restore from a backup (default 1).
         generation: Generation;
+        /// This router, among those that share the store: a number of its own, kept through restarts (default 0).
+        router: RouterId;
         /// Where chance starts (default 0).
         seed: u64;
         /// Milliseconds from grant to the last vote that counts (default 60 000).
         lease_ms: u64;
         /// Milliseconds from `begin_write` to its first answer; longer than the lease (default 90 000).
         write_ms: u64;
-        /// Milliseconds to wait for an answer of the store or of a node before asking again (default 1 000).
+        /// Milliseconds to wait for an answer of the store or of a node before asking again (default 1 000). A copy that
+        /// failed is tried again after 2, 4, … 64 times that, and at once when its node comes back.
         retry_ms: u64;
         /// How often a write or a change tries to get hold of a row that others keep moving, and a copy is asked
         /// again (default 8).
@@ -141,6 +156,12 @@ impl ConfigBuilder {
         syncs_per_node: u32;
         /// Milliseconds after which a copy that nothing was heard of is given up (default 600 000).
         sync_ms: u64;
+        /// Copies in a row to one member that writes may overtake; then the next grant is held until it has caught up
+        /// (default 4).
+        catch_up_rounds: u32;
+        /// Milliseconds for which a grant is held at most, so that a member catches up; less, if two copies take less
+        /// (default 60 000).
+        hold_ms: u64;
         /// Milliseconds for a change that waits for copies (default 1 800 000).
         change_ms: u64;
         /// Failure domains that the votes of a write must come from, at most W (default 1: any).
@@ -173,6 +194,8 @@ impl ConfigBuilder {
             (config.retry_ms, "retry_ms"),
             (config.sync_ms, "sync_ms"),
             (config.change_ms, "change_ms"),
+            (config.catch_up_rounds.into(), "catch_up_rounds"),
+            (config.hold_ms, "hold_ms"),
             (config.eject_after.into(), "eject_after"),
             (config.attempts.into(), "attempts"),
             (config.most_repositories.into(), "most_repositories"),

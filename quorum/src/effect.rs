@@ -1,6 +1,9 @@
 //! Effects: what the host must do.
 
-use crate::id::{Ask, ChangeId, Generation, Incarnation, NodeId, RepoId, RequestId, TaskId, Ticket, Version, WriteId};
+use crate::id::{
+    Ask, Boot, ChangeId, Generation, Incarnation, NodeId, RepoId, RequestId, RouterId, TaskId, Ticket, Version, WriteId,
+};
+use crate::read::Token;
 use crate::reason::Reason;
 use crate::row::{FeedEntry, Row};
 use crate::write::{Grant, Outcome};
@@ -13,17 +16,30 @@ use crate::write::{Grant, Outcome};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use = "an effect nobody carries out stalls the router until a time-out"]
 pub enum Effect {
-    /// In one transaction of the store: if the row is `expect` (`None`: absent), make it `next` and append `feed`.
-    /// Tell [`crate::Router::handle_swap`].
+    /// In one transaction of the store: if the store is in the life `store` and the row is `expect` (`None`: absent),
+    /// make it `next`, append `feed`, and remove the note beside the row if `clears_note`. Tell
+    /// [`crate::Router::handle_swap`], with the life of the store and the note as they are after it.
     SwapRow {
         /// Names the swap.
         ticket: Ticket,
+        /// The life of the store that it was decided in: another one answers [`crate::SwapResult::OtherStore`].
+        store: Generation,
         /// The whole row that this was decided on. Comparing its fence and version is enough.
         expect: Option<Row>,
         /// The whole new row.
         next: Row,
         /// What to append to the feed of the repository.
         feed: Option<FeedEntry>,
+        /// Whether the note beside the row goes.
+        clears_note: bool,
+    },
+    /// Write beside the row that this router waits for the repository, in place of any other note: without comparing
+    /// anything, and nothing is told. A note is advice; one that is lost costs a turn.
+    LeaveNote {
+        /// Of which repository.
+        repo: RepoId,
+        /// Who waits.
+        router: RouterId,
     },
     /// Fetch the row from the store, now. Tell [`crate::Router::handle_row`].
     FetchRow {
@@ -57,6 +73,8 @@ pub enum Effect {
     /// proven one ([`crate::FenceGate::apply`]). Tell its report, whether the gate refused or not:
     /// [`crate::Router::handle_report`].
     RaiseGate {
+        /// Names the question.
+        ask: Ask,
         /// The node.
         node: NodeId,
         /// The life of its disk; another one must not answer.
@@ -66,10 +84,28 @@ pub enum Effect {
     },
     /// Ask a node for its report. Tell [`crate::Router::handle_report`].
     Probe {
+        /// Names the question.
+        ask: Ask,
         /// The node.
         node: NodeId,
         /// Of which repository.
         repo: RepoId,
+    },
+    /// Cure the gate of a disk that went back in time: [`crate::FenceGate::cure`], persist. Tell its report, whether the
+    /// gate refused or not: [`crate::Router::handle_report`].
+    Cure {
+        /// Names the question.
+        ask: Ask,
+        /// The node.
+        node: NodeId,
+        /// The life of its disk; another one must not answer.
+        incarnation: Incarnation,
+        /// The row, whose fence was raised after the router found the disk to have gone back.
+        row: Row,
+        /// The start of the node that is meant.
+        boot: Boot,
+        /// The last serial that was heard of the gate.
+        serial: u64,
     },
     /// Have a node's gate promise itself to a life of the store: [`crate::FenceGate::promise`], persist, then tell the
     /// gate whole: [`crate::Router::handle_promise`]. A node that holds nothing promises with a new gate.
@@ -121,6 +157,9 @@ pub enum Effect {
         repo: RepoId,
         /// How it ended.
         outcome: Outcome,
+        /// What the caller has seen now, if the write was applied: a later read with
+        /// [`crate::Freshness::AtLeast`] this sees it.
+        token: Option<Token>,
         /// Why.
         reason: Reason,
     },

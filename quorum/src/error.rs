@@ -1,6 +1,6 @@
 //! What refuses, and says why: configurations, commands, gates, snapshots.
 
-use crate::id::{Fence, Generation, Incarnation, RepoId, Revision, Stamp};
+use crate::id::{Boot, Fence, Generation, Incarnation, RepoId, Revision, Stamp};
 use crate::reason::Reason;
 
 /// Why a configuration was not built.
@@ -129,6 +129,21 @@ pub enum GateRefusal {
         /// What it has applied.
         applied: Stamp,
     },
+    /// The node's disk went back in time; it counts in nothing until it is cured.
+    #[error("the disk went back in time: not cured yet")]
+    Rewound,
+    /// A cure is meant for another start of the node.
+    #[error("this is {mine}")]
+    OtherBoot {
+        /// The gate's.
+        mine: Boot,
+    },
+    /// What is to be thrown away is what the row counts on.
+    #[error("a member in {revision}")]
+    IsMember {
+        /// The newest configuration that the gate knows.
+        revision: Revision,
+    },
 }
 
 impl GateRefusal {
@@ -147,6 +162,9 @@ impl GateRefusal {
             Self::NotRaised { .. } => 408,
             Self::Downgrade { .. } => 409,
             Self::StaleGeneration { .. } => 410,
+            Self::Rewound => 411,
+            Self::OtherBoot { .. } => 412,
+            Self::IsMember { .. } => 413,
         }
     }
 }

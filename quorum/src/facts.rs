@@ -8,8 +8,9 @@ use crate::fence::{FenceGate, Report};
 use crate::id::{Ask, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
 use crate::node::{Health, Heard, NodeState, Served, Standing};
 use crate::repair::SyncResult;
-use crate::router::{Router, SwapResult};
+use crate::router::Router;
 use crate::row::{FeedEntry, Row};
+use crate::store::{StoreMeta, SwapResult};
 use crate::time::Timestamp;
 use crate::work::Owner;
 
@@ -26,14 +27,13 @@ impl Router {
             News::Load => return,
             News::Life => {}
         }
-        let writes: Vec<WriteId> = self.state.writes.ids().collect();
-        for id in writes {
-            self.advance_write(id);
+        if state.health != Health::Down {
+            self.retry_copies(node);
         }
         if state.health != Health::Down {
             self.empty_deleted(node);
         }
-        self.start_tasks();
+        self.advance_all();
     }
 
     /// How a node did what it was asked: too many failures in a row make it ailing for a while, a bounded share of
@@ -45,9 +45,13 @@ impl Router {
         }
     }
 
-    /// The store's row of `repo` (`None`: there is none), fetched after the router gave out `ask`.
-    pub fn handle_row(&mut self, now: Timestamp, ask: Ask, repo: RepoId, row: Option<&Row>) {
+    /// The store's row of `repo` (`None`: there is none), fetched after the router gave out `ask`, with what the store
+    /// says of itself.
+    pub fn handle_row(&mut self, now: Timestamp, ask: Ask, store: &StoreMeta, repo: RepoId, row: Option<&Row>) {
         self.lift(now);
+        if !self.is_ours(ask, store) {
+            return self.foreign_row(repo);
+        }
         if ask.0 > self.state.point || row.is_some_and(|row| row.repo != repo) {
             self.counters.unknown_facts += 1;
             return;
@@ -67,8 +71,11 @@ impl Router {
     }
 
     /// One entry of the change feed of `repo` (`None`: the feed has none of that version).
-    pub fn handle_feed(&mut self, now: Timestamp, ask: Ask, repo: RepoId, entry: Option<FeedEntry>) {
+    pub fn handle_feed(&mut self, now: Timestamp, ask: Ask, store: &StoreMeta, repo: RepoId, entry: Option<FeedEntry>) {
         self.lift(now);
+        if !self.is_ours(ask, store) {
+            return;
+        }
         let waits = |id: &WriteId| {
             let phase = self.state.writes.get(*id).map(|write| write.phase);
             let Some(Phase::ReadingFeed(wanted, version)) = phase else {
@@ -84,16 +91,18 @@ impl Router {
     }
 
     /// The ids of all rows whose family is `family`, as the store had them after it was asked.
-    pub fn handle_family(&mut self, now: Timestamp, ask: Ask, family: RepoId, members: &[RepoId]) {
+    pub fn handle_family(&mut self, now: Timestamp, ask: Ask, store: &StoreMeta, family: RepoId, members: &[RepoId]) {
         self.lift(now);
-        if !self.family_told(ask, family, members) {
+        if self.is_ours(ask, store) && !self.family_told(ask, family, members) {
             self.counters.stale_facts += 1;
         }
     }
 
     /// What became of the swap that `ticket` names.
-    pub fn handle_swap(&mut self, now: Timestamp, ticket: Ticket, result: &SwapResult) {
+    pub fn handle_swap(&mut self, now: Timestamp, ticket: Ticket, store: &StoreMeta, result: &SwapResult) {
         self.lift(now);
+        // What a store in another life says of a swap says nothing of it in this router's life.
+        let result = if self.is_ours(ticket.ask(), store) { result } else { &SwapResult::Unknown };
         let Some(swap) = self.state.swaps.remove(&ticket) else {
             self.counters.stale_facts += 1;
             return;
@@ -102,10 +111,20 @@ impl Router {
         let row = match result {
             SwapResult::Moved => Some(&swap.next),
             SwapResult::Conflict(row) => row.as_ref().filter(|row| row.repo == repo),
-            SwapResult::Unknown => None,
+            SwapResult::OtherStore | SwapResult::Unknown => None,
         };
+        if let Some(cell) = self.state.cells.get_mut(&repo).filter(|_| matches!(result, SwapResult::Moved)) {
+            cell.note_raise(ticket);
+        }
         if row.is_some() {
             self.learn_row(repo, ticket.ask(), row);
+        }
+        let ended = matches!(result, SwapResult::Moved) && swap.next.lease.is_none();
+        if let Owner::Write(_) = swap.owner
+            && ended
+            && store.note.is_some_and(|note| note != self.config.router)
+        {
+            self.let_go_first(repo);
         }
         match swap.owner {
             Owner::Write(id) => self.write_swapped(id, ticket, &swap.next, result),
@@ -115,33 +134,37 @@ impl Router {
         self.advance_repo(repo);
     }
 
-    /// What a node says of itself for one repository: after a probe, a raise, a vote, a refusal, or unasked.
+    /// What a node says of itself for one repository: after a probe, a raise, a vote, a refusal, or unasked. `ask` names
+    /// the question, if the effect that asked named one.
     ///
-    /// A report that holds a staged record is a vote. Reports of one gate are put in order by their serial number.
-    pub fn handle_report(&mut self, now: Timestamp, report: &Report) {
+    /// A report that holds a staged record is a vote. Reports of one gate are put in order by their boots and serial
+    /// numbers; an answer that comes before what was heard when it was asked for is one of a disk that went back in time.
+    pub fn handle_report(&mut self, now: Timestamp, ask: Option<Ask>, report: &Report) {
         self.lift(now);
         self.state.wake(report.repo);
-        if self.hear(report) {
+        if self.hear(ask, report) {
             self.advance_repo(report.repo);
             self.repair_after(report);
         }
     }
 
     /// Takes a report in; `false` if it says nothing new.
-    fn hear(&mut self, report: &Report) -> bool {
+    fn hear(&mut self, ask: Option<Ask>, report: &Report) -> bool {
         let seen = Ask(self.state.point.saturating_add(1));
-        let Some(cell) = self.state.cells.get_mut(&report.repo) else {
+        let asked = ask.filter(|ask| ask.0 <= self.state.point);
+        let gone = self.state.nodes.is_lost(report.node, report.incarnation);
+        let Some(cell) = self.state.cells.get_mut(&report.repo).filter(|_| !gone) else {
             self.counters.unknown_facts += 1;
             return false;
         };
         let of = |standing: &&mut Standing| {
             standing.member.node == report.node && standing.member.incarnation == report.incarnation
         };
-        let Some(standing) = cell.standings.iter_mut().find(of) else {
+        let Some(standing) = cell.heard_mut().find(of) else {
             self.counters.unknown_facts += 1;
             return false;
         };
-        match standing.hear(report, seen) {
+        match standing.hear(report, asked, seen) {
             Heard::Taken => return true,
             Heard::Late => self.counters.stale_facts += 1,
             Heard::Contradiction => self.counters.contradictions += 1,
@@ -149,18 +172,37 @@ impl Router {
         false
     }
 
+    /// Whether the store that answers `ask` is the one that this router decides for.
+    fn is_ours(&mut self, ask: Ask, store: &StoreMeta) -> bool {
+        let theirs = store.generation;
+        if theirs == self.state.life {
+            return true;
+        }
+        self.counters.foreign_answers += 1;
+        self.state.store = self.state.store.max(theirs);
+        if ask.0 <= self.state.point {
+            self.state.foreign = (self.state.foreign.0.max(ask), theirs);
+        }
+        false
+    }
+
+    /// Nothing can be decided about `repo`: what waits for its row ends.
+    fn foreign_row(&mut self, repo: RepoId) {
+        self.advance_repo(repo);
+    }
+
     /// What a node has promised: its gate, whole, once [`FenceGate::promise`] is persisted.
     pub fn handle_promise(&mut self, now: Timestamp, gate: &FenceGate) {
         self.lift(now);
         let report = gate.report();
-        let current = report.generation >= self.config.generation;
+        let current = report.generation >= self.config.generation && !report.rewound;
         let recoveries = if current { self.promised(gate) } else { Vec::new() };
         if recoveries.is_empty() {
             self.counters.stale_facts += 1;
             return;
         }
         self.state.wake(report.repo);
-        self.hear(&report);
+        self.hear(None, &report);
         for id in recoveries {
             self.change_promised(id);
         }
@@ -190,12 +232,12 @@ impl Router {
     /// How a copy that [`crate::Effect::Sync`] or [`crate::Effect::Initialise`] asked for ended.
     pub fn handle_synced(&mut self, now: Timestamp, task: TaskId, result: &SyncResult) {
         self.lift(now);
-        if !self.state.tasks.contains_key(&task) {
+        let Some(begun) = self.state.tasks.get(&task).map(|task| task.begun.0) else {
             self.counters.stale_facts += 1;
             return;
-        }
+        };
         if let SyncResult::Done(report) = result {
-            self.handle_report(now, report);
+            self.handle_report(now, Some(begun), report);
         }
         match result {
             SyncResult::Done(_) => self.task_done(task),

@@ -6,8 +6,8 @@
 //! store come back from a backup, the gates know what it has forgotten.
 
 use crate::error::GateRefusal;
-use crate::id::{Digest, Fence, Generation, Incarnation, NodeId, RepoId, Revision, Stamp, Version};
-use crate::read::Route;
+use crate::id::{Boot, Digest, Fence, Generation, Incarnation, NodeId, RepoId, Revision, Stamp, Version};
+use crate::read::{Route, Token};
 use crate::row::{Proof, Row, RowState};
 
 /// A vote: a write that is durable on a node, invisible to readers, and not the node's version.
@@ -53,8 +53,18 @@ pub struct Report {
     pub node: NodeId,
     /// In which life of its disk.
     pub incarnation: Incarnation,
+    /// The last start of the node that the gate was told of ([`FenceGate::started`]).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub boot: Boot,
+    /// The serial at the beginning of that boot: below what was heard before, the disk went back in time.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub began: u64,
     /// How often the gate changed in that life: puts a node's reports in order.
     pub serial: u64,
+    /// The disk was found to have gone back in time: the gate gives no vote and no promise until it is cured
+    /// ([`crate::Effect::Cure`]).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub rewound: bool,
     /// The state that readers see.
     pub applied: Stamp,
     /// The vote, if one is open.
@@ -107,9 +117,9 @@ pub enum Admission {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use = "persist the gate before acting on it"]
 pub struct FenceGate {
-    report: Report,
+    pub(crate) report: Report,
     /// The newest row that it was shown.
-    row: Option<Row>,
+    pub(crate) row: Option<Row>,
 }
 
 impl FenceGate {
@@ -117,9 +127,21 @@ impl FenceGate {
     pub const fn new(repo: RepoId, node: NodeId, incarnation: Incarnation) -> Self {
         let generation = Generation(0);
         let fence = Fence { generation, counter: 0 };
-        let (applied, base, revision) = (Stamp::BLANK, Version(0), Revision(0));
-        let report =
-            Report { repo, node, incarnation, serial: 0, applied, staged: None, generation, fence, base, revision };
+        let report = Report {
+            repo,
+            node,
+            incarnation,
+            boot: Boot { store: generation, counter: 0 },
+            began: 0,
+            serial: 0,
+            rewound: false,
+            applied: Stamp::BLANK,
+            staged: None,
+            generation,
+            fence,
+            base: Version(0),
+            revision: Revision(0),
+        };
         Self { report, row: None }
     }
 
@@ -199,10 +221,13 @@ impl FenceGate {
     /// that was restored from a backup. Persist the gate, then tell it whole: [`crate::Router::handle_promise`].
     ///
     /// # Errors
-    /// [`GateRefusal`], with the gate as it was, if it has promised itself to a later life.
+    /// [`GateRefusal`], with the gate as it was, if it has promised itself to a later life, or its disk went back in time.
     pub fn promise(&self, generation: Generation) -> Result<Self, GateRefusal> {
         if generation < self.report.generation {
             return Err(GateRefusal::StaleGeneration { gate: self.report.generation });
+        }
+        if self.report.rewound {
+            return Err(GateRefusal::Rewound);
         }
         Ok(self.changed(Report { generation, ..self.report }, self.row.clone()))
     }
@@ -216,6 +241,9 @@ impl FenceGate {
     pub fn stage(&self, order: &StageOrder) -> Result<Self, GateRefusal> {
         let raised = self.raise(&order.base)?;
         let mut next = raised.report;
+        if next.rewound {
+            return Err(GateRefusal::Rewound);
+        }
         if next.applied != order.base.newest {
             return Err(raised.behind(&order.base.proof()));
         }
@@ -239,6 +267,9 @@ impl FenceGate {
             return Err(GateRefusal::OtherIncarnation { mine: mine.incarnation });
         }
         self.not_older(proof)?;
+        if mine.rewound {
+            return Err(GateRefusal::Rewound);
+        }
         if mine.applied == proof.newest {
             return Ok(Admission::Serve);
         }
@@ -306,6 +337,29 @@ impl FenceGate {
         Ok(self.changed(Report { applied: to, staged, ..mine }, self.row.clone()))
     }
 
+    /// What a caller has seen that was served by this gate under `proof`: what is applied, which may be later than what
+    /// the proof shows. Made of the gate that served, after [`Self::admit_read`] or [`Self::serve`].
+    #[must_use]
+    pub fn token(&self, proof: &Proof) -> Token {
+        let Stamp { epoch, version, .. } = self.report.applied;
+        Token { generation: self.report.fence.generation.max(proof.fence.generation), epoch, version }
+    }
+
+    /// The node holds nothing of the repository any more, for `row` does not name it: persist the gate *before* the data
+    /// is thrown away. From then on it serves nobody, whatever an old router sends; fences are not forgotten.
+    ///
+    /// # Errors
+    /// [`GateRefusal`], with the gate as it was: the row is older than the gate, or names this disk as a member.
+    pub fn discard(&self, row: &Row) -> Result<Self, GateRefusal> {
+        let raised = self.raise(row)?;
+        let newest = raised.row.as_ref().unwrap_or(row);
+        if newest.member_in(self.report.node, self.report.incarnation).is_some() {
+            return Err(GateRefusal::IsMember { revision: newest.revision });
+        }
+        let next = Report { applied: Stamp::BLANK, staged: None, ..raised.report };
+        Ok(raised.changed(next, raised.row.clone()))
+    }
+
     /// The node found that it does not hold what the gate says: its disk was tampered with, or a copy is to be made
     /// anew. From now on it holds nothing, until [`Self::install`]. Fences and an open vote are not forgotten (the
     /// vote's record is durable apart), and the serial goes on, so that the router takes the report for new.
@@ -313,7 +367,7 @@ impl FenceGate {
         self.changed(Report { applied: Stamp::BLANK, ..self.report }, self.row.clone())
     }
 
-    fn changed(&self, next: Report, row: Option<Row>) -> Self {
+    pub(crate) fn changed(&self, next: Report, row: Option<Row>) -> Self {
         let more = u64::from(next != self.report);
         Self { report: Report { serial: self.report.serial.saturating_add(more), ..next }, row }
     }

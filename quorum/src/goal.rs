@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::cancel::Leave;
 use crate::fence::Report;
 use crate::id::{Digest, Epoch, Fence, NodeId, RepoId, Revision, ShardId, Stamp, Version};
+use crate::lease::Hold;
 use crate::migrate::Migration;
 use crate::node::{Health, Standing};
 use crate::quorum::Quorum;
@@ -94,6 +95,10 @@ pub(crate) enum Goal {
     Lock(RepoId),
     /// A learner leaves.
     Leave(Leave),
+    /// The fence is raised after a disk was found to have gone back in time.
+    Cure(RepoId),
+    /// The next grant is held, so that a member catches up.
+    Hold(Hold),
 }
 
 /// The next step.
@@ -119,16 +124,22 @@ impl Goal {
 
     /// Whether the router set it by itself: nobody waits for its answer.
     pub(crate) const fn is_own(&self) -> bool {
-        matches!(self, Self::Lock(_) | Self::Leave(Leave { life: Some(_), .. }))
+        matches!(self, Self::Lock(_) | Self::Cure(_) | Self::Hold(_) | Self::Leave(Leave { life: Some(_), .. }))
     }
 
     /// What is left to do, given the row (`None`: absent).
     pub(crate) fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
         match (self, row) {
             (Self::Create(request), None) => plan_create(request, None, router),
-            (Self::Delete(repo) | Self::Undo(repo, _) | Self::AcceptLoss(repo, ..) | Self::Lock(repo), None) => {
-                Plan::Fail(Reason::NoSuchRepository { repo: *repo })
-            }
+            (
+                Self::Delete(repo)
+                | Self::Undo(repo, _)
+                | Self::AcceptLoss(repo, ..)
+                | Self::Lock(repo)
+                | Self::Cure(repo),
+                None,
+            ) => Plan::Fail(Reason::NoSuchRepository { repo: *repo }),
+            (Self::Hold(_), None) => Plan::Done,
             (Self::Replace(request, _), None) => Plan::Fail(Reason::NoSuchRepository { repo: request.repo }),
             (Self::Leave(leave), None) => Plan::Fail(Reason::NoSuchRepository { repo: leave.repo }),
             (Self::Migrate(migration), None) => Plan::Fail(Reason::NoSuchRepository { repo: migration.request.root }),
@@ -147,6 +158,8 @@ impl Goal {
             (Self::Migrate(migration), Some(row)) => migration.plan(row, router),
             (Self::Lock(_), Some(row)) => router.plan_lock(row),
             (Self::Leave(leave), Some(row)) => leave.plan(row, router),
+            (Self::Cure(_), Some(row)) => router.plan_cure(row),
+            (Self::Hold(hold), Some(row)) => router.plan_hold(hold, row),
             (Self::Replace(request, _), Some(row))
                 if row.state == (RowState::Pinned { node: request.leaves }) && !router.is_lost_node(row, request) =>
             {
@@ -157,14 +170,18 @@ impl Goal {
             {
                 Plan::Fail(Reason::Moving)
             }
-            (Self::Create(request), Some(row)) => plan_create(request, Some(row), router),
+            (Self::Create(request), Some(row)) => {
+                let plan = plan_create(request, Some(row), router);
+                if matches!(plan, Plan::Swap(_)) && !router.knows_of(row) { Plan::Wait } else { plan }
+            }
             (Self::Undo(_, parent), Some(row)) if row.state == RowState::Deleted => {
                 Plan::Fail(Reason::FamilySplit { parent: *parent })
             }
             (Self::Delete(_) | Self::Undo(..), Some(row)) => plan_delete(row),
             (Self::Replace(request, _), Some(row)) => {
                 let plan = plan_replace(request, row, router);
-                if matches!(plan, Plan::Swap(_)) && !router.knows_of(row) { Plan::Wait } else { plan }
+                // A store from a backup forgets no seat that enough gates of the configuration before know of.
+                if matches!(plan, Plan::Swap(_) | Plan::Done) && !router.knows_of(row) { Plan::Wait } else { plan }
             }
         }
     }
@@ -192,9 +209,11 @@ fn plan_create(request: &CreateRequest, row: Option<&Row>, router: &Router) -> P
         shard: request.shard,
         revision: Revision(1),
         members: request.members.clone(),
+        previous: Members::default(),
         newest: Stamp { epoch: Epoch(1), version: Version(0), digest: request.empty },
         born: Version(0),
         fence,
+        lease: None,
         state: RowState::Live,
     };
     if let Some(row) = row {
@@ -219,30 +238,33 @@ fn plan_delete(row: &Row) -> Plan {
 }
 
 /// Learner, then applied newest, then voter in place of the one that leaves: one swap of the whole row, which a commit
-/// in between makes fail.
+/// in between makes fail. No seat is ever empty on the way: a node that was reborn learns beside its own old seat.
 fn plan_replace(request: &ReplaceRequest, row: &Row, router: &Router) -> Plan {
-    let revision = Revision(row.revision.0.saturating_add(1));
-    let is_comer =
-        |member: &Member| member.node == request.comes.node && member.incarnation == request.comes.incarnation;
-    let others = || row.members.iter().copied().filter(|member| member.node != request.comes.node);
-    let learner = request.comes.taking(Role::Learner, revision);
-    match row.member(request.comes.node) {
-        Some(member) if is_comer(member) && member.role == Role::Voter => Plan::Done,
-        Some(member) if is_comer(member) => promote(request, row, member, router),
-        // The same node after its disk was lost: it is no voter from here on, and learns anew.
-        Some(member) if member.node == request.leaves && member.incarnation < request.comes.incarnation => {
-            strand_check(row.reconfigured(others().chain([learner]).collect()), router)
-        }
-        Some(member) => Plan::Fail(Reason::NotAMember { node: member.node }),
-        // A seat may be empty: its voter lost its disk, and a recovery had no use for a learner.
-        None if is_full(row, router) && row.voters().all(|voter| voter.node != request.leaves) => {
-            Plan::Fail(Reason::NotAMember { node: request.leaves })
-        }
-        None if row.members.len() >= usize::from(router.config.most_members) => {
-            Plan::Fail(Reason::Full { limit: router.config.most_members.into() })
-        }
-        None => Plan::Swap(row.reconfigured(others().chain([learner]).collect())),
+    let revision = row.next_revision();
+    let comes = request.comes;
+    if let Some(member) = row.members.iter().find(|member| member.is_same(&comes)) {
+        return if member.role == Role::Voter { Plan::Done } else { promote(request, row, member, router) };
     }
+    // A node may come in place of what it was itself, and in place of an earlier life that never got to vote.
+    let stands_in = |member: &&Member| member.node == comes.node && member.incarnation < comes.incarnation;
+    let clash = row.members.iter().find(|member| {
+        let own_seat = member.role == Role::Learner || member.node == request.leaves;
+        member.node == comes.node && !(stands_in(member) && own_seat)
+    });
+    if let Some(member) = clash {
+        return Plan::Fail(Reason::NotAMember { node: member.node });
+    }
+    // A seat may be empty: a recovery found a configuration with fewer voters.
+    if is_full(row, router) && row.voters().all(|voter| voter.node != request.leaves) {
+        return Plan::Fail(Reason::NotAMember { node: request.leaves });
+    }
+    let stays = |member: &&Member| member.role == Role::Voter || member.node != comes.node;
+    let mut members: Vec<Member> = row.members.iter().filter(stays).copied().collect();
+    if members.len() >= usize::from(router.config.most_members) {
+        return Plan::Fail(Reason::Full { limit: router.config.most_members.into() });
+    }
+    members.push(comes.taking(Role::Learner, revision));
+    Plan::Swap(row.reconfigured(members.into()))
 }
 
 fn is_full(row: &Row, router: &Router) -> bool {
@@ -250,22 +272,20 @@ fn is_full(row: &Row, router: &Router) -> bool {
 }
 
 fn promote(request: &ReplaceRequest, row: &Row, learner: &Member, router: &Router) -> Plan {
-    if !router.has_applied(row, learner.node) {
+    if !router.has_applied(row, learner) {
         return Plan::Wait;
     }
-    let revision = Revision(row.revision.0.saturating_add(1));
-    let stays = |member: &&Member| member.node == learner.node || member.node != request.leaves;
+    let revision = row.next_revision();
+    // The voter that leaves, and whatever the newcomer's node was in earlier lives.
+    let stays =
+        |member: &&Member| member.is_same(learner) || (member.node != request.leaves && member.node != learner.node);
     let seat = |member: &Member| {
-        if member.node == learner.node { member.taking(Role::Voter, revision) } else { *member }
+        if member.is_same(learner) { member.taking(Role::Voter, revision) } else { *member }
     };
     let next = row.reconfigured(row.members.iter().filter(stays).map(seat).collect());
     if u32::try_from(next.voters().count()).is_ok_and(|voters| voters > router.config.quorum.voters()) {
         return Plan::Fail(Reason::NotAMember { node: request.leaves });
     }
-    strand_check(next, router)
-}
-
-fn strand_check(next: Row, router: &Router) -> Plan {
     let (voters, needed) = (u32::try_from(next.voters().count()).unwrap_or(u32::MAX), router.config.quorum.write());
     if voters < needed { Plan::Fail(Reason::WouldStrand { voters, needed }) } else { Plan::Swap(next) }
 }
@@ -276,14 +296,15 @@ fn plan_accept_loss(survivor: NodeId, from: Epoch, row: &Row, router: &Router) -
     if row.newest.epoch > from {
         return Plan::Done;
     }
-    let Some(applied) = router.applied_by(row.repo, survivor) else {
+    let member = row.member(survivor).and_then(|member| router.word_of(row.repo, member));
+    let Some(applied) = member.filter(|applied| *applied != Stamp::BLANK) else {
         return Plan::Wait;
     };
     let mut row = row.clone();
     if row.fence.generation < router.config.generation {
         // The restored store may lie behind what its nodes hold: the new lineage must be beyond all of it.
         let told = router.state.cells.get(&row.repo).into_iter().flat_map(|cell| &cell.standings);
-        for held in told.filter_map(Standing::report).flat_map(Report::held) {
+        for held in told.filter_map(Standing::word).flat_map(Report::held) {
             row.newest.epoch = row.newest.epoch.max(held.epoch);
             row.newest.version = row.newest.version.max(held.version);
         }
@@ -307,23 +328,24 @@ impl Router {
         row.member(request.leaves).is_some_and(|member| self.is_lost(member))
     }
 
-    /// Whether enough voters of the configuration before `row`'s have persisted it, if that is the row held here.
-    /// Before that no other may follow: a recovery finds its way from each configuration to the next.
-    pub(crate) fn knows_of(&self, row: &Row) -> bool {
-        let cell = self.state.cells.get(&row.repo).filter(|cell| cell.row.order() == row.order());
-        cell.is_some_and(|cell| self.is_settled(cell))
+    /// Whether the member is known to have applied exactly the newest state of `row`, if that is the row held here.
+    pub(crate) fn has_applied(&self, row: &Row, member: &Member) -> bool {
+        let Some(cell) = self.state.cells.get(&row.repo).filter(|cell| cell.row.order() == row.order()) else {
+            return false;
+        };
+        let standing = cell.standings.iter().find(|standing| standing.member.is_same(member));
+        self.can_be_reached(member) && standing.and_then(Standing::applied) == Some(row.newest)
     }
 
-    /// Whether `node` is known to have applied exactly the newest state of `row`, if that is the row held here.
-    pub(crate) fn has_applied(&self, row: &Row, node: NodeId) -> bool {
-        self.state.cells.get(&row.repo).is_some_and(|cell| cell.row.order() == row.order())
-            && self.applied_by(row.repo, node) == Some(row.newest)
+    /// What the member says that it has applied, if it can be reached: even one whose disk went back in time.
+    fn word_of(&self, repo: RepoId, member: &Member) -> Option<Stamp> {
+        let standing = self.state.cells.get(&repo)?.standings.iter().find(|s| s.member.is_same(member))?;
+        let applied = standing.word().map(|report| report.applied).or(standing.applied());
+        applied.filter(|_| self.can_be_reached(member))
     }
 
-    /// What the member `node` is known to have applied, if it can be reached.
-    fn applied_by(&self, repo: RepoId, node: NodeId) -> Option<Stamp> {
-        let standing = self.state.cells.get(&repo)?.standings.iter().find(|s| s.member.node == node)?;
-        let state = self.state.nodes.alive(node, standing.member.incarnation)?;
-        standing.report().filter(|_| state.health != Health::Down).map(|report| report.applied)
+    fn can_be_reached(&self, member: &Member) -> bool {
+        let state = self.state.nodes.alive(member.node, member.incarnation);
+        state.is_some_and(|state| state.health != Health::Down)
     }
 }

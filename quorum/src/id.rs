@@ -27,7 +27,10 @@ ids! {
     /// A failure domain: what fails together (a rack, a datacentre).
     DomainId(u32) "domain ";
     /// One life of a node's disk. A node whose disk was wiped comes back under a *larger* number; a restart keeps it.
+    /// A host that draws it from its store uses [`Incarnation::drawn`], which a store from a backup cannot repeat.
     Incarnation(u64) "incarnation ";
+    /// A router, among those that share one store. A router that takes another's place keeps its number.
+    RouterId(u32) "router ";
     /// The caller's own name for a request; it is only handed back.
     RequestId(u64) "request ";
     /// A write that this router was asked for; never used twice by one router.
@@ -56,6 +59,15 @@ impl Version {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+}
+
+impl Incarnation {
+    /// The life that a counter of the store gives to an empty disk, in the store's life `store`. A store that came back
+    /// from a backup counts anew, and all that it draws is larger than what it drew before.
+    #[must_use]
+    pub const fn drawn(store: Generation, counter: u32) -> Self {
+        Self((store.0 as u64) << 32 | counter as u64)
     }
 }
 
@@ -112,6 +124,24 @@ impl Fence {
 impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "fence {}.{}", self.generation.0, self.counter)
+    }
+}
+
+/// One start of a node, drawn from the store before the node acts: see [`crate::BootRecord`].
+///
+/// Ordered by the life of the store, then the counter. The default is the boot of a disk that never started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Boot {
+    /// The life of the store that it was drawn from.
+    pub store: Generation,
+    /// How many were drawn in that life for this disk.
+    pub counter: u64,
+}
+
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "boot {}.{}", self.store.0, self.counter)
     }
 }
 

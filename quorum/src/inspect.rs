@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::advice::Obstacle;
 use crate::cancel::ChangeView;
 use crate::effect::Effect;
 use crate::fence::Report;
@@ -57,6 +58,13 @@ pub enum Finding {
     DiskLost {
         /// The life that the row means.
         member: Incarnation,
+    },
+    /// Its disk went back in time: an older copy of it was put back. It counts in nothing, and is brought to the newest
+    /// state and cured by itself, from a member that holds that. Where none does, an operator decides:
+    /// [`Router::accept_loss`].
+    Rewound {
+        /// What it holds.
+        applied: Stamp,
     },
     /// Nothing is known of it.
     Silent,
@@ -121,6 +129,7 @@ impl Router {
             Verdict::Lagging { applied } => Finding::Behind { versions: newest.saturating_sub(applied.version.0) },
             Verdict::Divergent { applied } => Finding::Divergent { applied },
             Verdict::Ahead { applied } => Finding::Ahead { applied },
+            Verdict::Rewound { applied } => Finding::Rewound { applied },
             Verdict::Unknown => match self.state.nodes.get(member.node) {
                 Some(entry) if entry.state.incarnation > member.incarnation => {
                     Finding::DiskLost { member: member.incarnation }
@@ -134,16 +143,18 @@ impl Router {
     #[must_use]
     pub fn explain(&self, repo: RepoId) -> Option<Explanation> {
         let cell = self.state.cell(repo)?;
-        let members = cell.standings.iter().map(|standing| {
+        let explained = |standing: &Standing| {
             let (verdict, health) = self.verdict(&cell, standing);
             let Member { node, incarnation, role, .. } = standing.member;
-            MemberExplained { node, incarnation, role, verdict, health, report: standing.report().copied() }
-        });
+            MemberExplained { node, incarnation, role, verdict, health, report: standing.word().copied() }
+        };
         Some(Explanation {
             row: cell.row.proof(),
             state: cell.row.state,
             tally: self.tally_of(&cell),
-            members: members.collect(),
+            members: cell.standings.iter().map(explained).collect(),
+            leavers: cell.leavers.iter().map(explained).collect(),
+            obstacles: self.obstacles(&cell),
             writes: self.state.work.writes(repo).collect(),
             changes: self.changes_of(repo).collect(),
             left_behind: self.left_behind(&cell.row),
@@ -181,12 +192,16 @@ pub struct Explanation {
     pub tally: Tally,
     /// Each member.
     pub members: Vec<MemberExplained>,
+    /// Voters of the configuration before that are no members any more, until enough of them know of this one.
+    pub leavers: Vec<MemberExplained>,
     /// Writes under way; [`Router::write`] says what each waits for.
     pub writes: Vec<WriteId>,
     /// Changes under way, and what each waits for: [`Router::cancel`] ends one.
     pub changes: Vec<ChangeView>,
     /// Learners that no change under way in this router brings in: [`Router::remove_learner`] lets one go.
     pub left_behind: Vec<NodeId>,
+    /// What is in the way of a write, and the command that removes it: the first to be removed in front.
+    pub obstacles: Vec<Obstacle>,
 }
 
 /// One member's part in it.

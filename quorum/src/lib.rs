@@ -20,13 +20,13 @@
 //! ```text
 //!             begin_read, route_read, begin_write, abort_write,               (ask)
 //!             create, delete, replace, remove_learner, migrate, cancel,
-//!             accept_loss, recover, inspect
+//!             accept_loss, recover, lost, inspect
 //!   host  ───────────────────────────────────────────────────────────►  Router
 //!         ◄───────────────────────────────────────────────────────────
 //!             poll_effect, to the store: SwapRow, FetchRow, FetchFeed,         (do)
-//!                            FetchFamily
+//!                            FetchFamily, LeaveNote
 //!                          to nodes: Grant, RaiseGate, Probe, Promise, Sync,
-//!                            Initialise
+//!                            Initialise, Cure
 //!                          to callers: Answer, Changed
 //!         ───────────────────────────────────────────────────────────►
 //!             handle_row, handle_feed, handle_family, handle_swap,            (tell)
@@ -50,6 +50,8 @@
 //!   waits for, in numbers ([`WaitsFor`]); a change that runs out of time says the same ([`Reason::Deadline`]).
 //!   [`Router::cancel`] ends a change. A replacement that fails lets go whom it had brought in; a learner that a lost
 //!   router left behind is named by [`Router::explain`] and let go by [`Router::remove_learner`].
+//! * **What is in the way.** [`Router::explain`] lists what keeps a repository from being written, with the command that
+//!   removes it ([`Obstacle`]). [`Router::lost`] declares that a disk will never speak again.
 //! * **Loss.** [`Router::findings`] says what is wrong with each replica, [`Router::inspect`] looks where no read
 //!   looks; `replace` a node whose disk is gone by itself. What one voter holds alone is pinned to it, and an operator
 //!   may end that: `accept_loss`.
@@ -67,6 +69,7 @@
 //!     let mut router = Router::new(Config::builder().seed(1).build()?);
 //!     let mut store: BTreeMap<RepoId, Row> = BTreeMap::new(); // yours: a table
 //!     let mut feed: Vec<FeedEntry> = Vec::new(); // yours: a table, written in the same transaction
+//!     let life = StoreMeta::new(Generation(1)); // yours: a row of the store, read with each answer
 //!     let mut gates: BTreeMap<NodeId, FenceGate> = BTreeMap::new(); // yours: one durable record per node and repository
 //!     for node in (1..=3).map(NodeId) {
 //!         router.handle_node(now, node, NodeState::up(Incarnation(1)));
@@ -82,21 +85,23 @@
 //!         // Do, and tell.
 //!         while let Some(effect) = router.poll_effect() {
 //!             match effect {
-//!                 Effect::SwapRow { ticket, expect, next, feed: entry } => {
+//!                 Effect::SwapRow { ticket, store: of, expect, next, feed: entry, .. } => {
 //!                     let found = store.get(&repo).cloned();
-//!                     let result = if found == expect {
+//!                     let result = if of != life.generation {
+//!                         SwapResult::OtherStore
+//!                     } else if found == expect {
 //!                         store.insert(repo, next);
 //!                         feed.extend(entry);
 //!                         SwapResult::Moved
 //!                     } else {
 //!                         SwapResult::Conflict(found)
 //!                     };
-//!                     router.handle_swap(now, ticket, &result);
+//!                     router.handle_swap(now, ticket, &life, &result);
 //!                 }
-//!                 Effect::FetchRow { ask, repo } => router.handle_row(now, ask, repo, store.get(&repo)),
+//!                 Effect::FetchRow { ask, repo } => router.handle_row(now, ask, &life, repo, store.get(&repo)),
 //!                 Effect::FetchFeed { ask, repo, version } => {
 //!                     let entry = feed.iter().find(|entry| entry.version() == version).copied();
-//!                     router.handle_feed(now, ask, repo, entry);
+//!                     router.handle_feed(now, ask, &life, repo, entry);
 //!                 }
 //!                 Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
 //!                     let raised = gates[&target].raise(&row)?; // persist, then copy, then:
@@ -108,23 +113,29 @@
 //!                     let order = grant.stage(Digest([9; 16]));
 //!                     for member in &grant.base.members {
 //!                         let staged = gates[&member.node].stage(&order)?; // persist
-//!                         router.handle_report(now, &staged.report());
+//!                         router.handle_report(now, None, &staged.report());
 //!                         gates.insert(member.node, staged);
 //!                     }
 //!                 }
-//!                 Effect::RaiseGate { node, row, .. } => {
+//!                 Effect::RaiseGate { ask, node, row, .. } => {
 //!                     let mut gate = gates[&node].raise(&row)?; // persist
 //!                     if gate.proves_staged(&row.proof()) {
 //!                         gate = gate.apply(&row.proof())?; // make the write visible, persist
 //!                     }
-//!                     router.handle_report(now, &gate.report());
+//!                     router.handle_report(now, Some(ask), &gate.report());
 //!                     gates.insert(node, gate);
 //!                 }
-//!                 Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
+//!                 Effect::Probe { ask, node, .. } => router.handle_report(now, Some(ask), &gates[&node].report()),
+//!                 Effect::Cure { ask, node, row, boot, serial, .. } => {
+//!                     let cured = gates[&node].cure(&row, boot, serial)?; // persist
+//!                     router.handle_report(now, Some(ask), &cured.report());
+//!                     gates.insert(node, cured);
+//!                 }
+//!                 Effect::LeaveNote { .. } => {} // a note beside the row: only where several routers share the store
 //!                 Effect::FetchFamily { ask, family } => {
 //!                     let of = |row: &&Row| row.family == family;
 //!                     let all: Vec<RepoId> = store.values().filter(of).map(|row| row.repo).collect();
-//!                     router.handle_family(now, ask, family, &all);
+//!                     router.handle_family(now, ask, &life, family, &all);
 //!                 }
 //!                 Effect::Promise { node, generation, .. } => {
 //!                     let promised = gates[&node].promise(generation)?; // persist
@@ -146,7 +157,7 @@
 //!     let route = loop {
 //!         match router.route_read(now, &read)? {
 //!             ReadStep::Serve(route) => break route,
-//!             ReadStep::First(First::FetchRow(ask)) => router.handle_row(now, ask, repo, store.get(&repo)),
+//!             ReadStep::First(First::FetchRow(ask)) => router.handle_row(now, ask, &life, repo, store.get(&repo)),
 //!             ReadStep::First(First::Wait { .. }) => unreachable!("nothing is out"),
 //!         }
 //!     };
@@ -199,13 +210,19 @@
 //!
 //! | what | where | when |
 //! |---|---|---|
-//! | the row and its feed entry | the metadata store, one transaction | on `SwapRow`, before telling `Moved` |
+//! | the row and its feed entry | the metadata store, one transaction, if the store is in the swap's life | on `SwapRow`, before telling `Moved` |
+//! | the life of the store | the metadata store; read with each answer ([`StoreMeta`]) | when a backup takes the store's place: a larger one, before anything else |
+//! | the last boot of each disk ([`BootRecord`]) | the metadata store | when a node starts, before it is answered |
+//! | the boot that a node drew ([`Disk`]) | the node | before it says so, and before it admits anything |
 //! | the gate that `promise` gives | the node | before it is told |
 //! | the gate that `raise` gives | the node | before anything is admitted under it, or its report is sent |
 //! | the gate that `stage` gives, with objects and ref record | the node | before the report (the vote) is sent |
 //! | the gate that `apply` gives | the node | with or after making the write visible |
 //! | the gate that `install` gives | the node | after the copy is durable |
-//! | the node's incarnation | the node, *on the same disk as the data* | at the disk's first use: a new disk draws a larger one |
+//! | the gate that `cure` gives | the node | before its report is sent |
+//! | the gate that `discard` gives | the node | before what it held is thrown away |
+//! | the node's incarnation | the node, *on the same disk as the data* | at the disk's first use: a new disk draws a larger one, which names the store's life ([`Incarnation::drawn`]) |
+//! | the note of a router that waits | the metadata store, beside the row | on `LeaveNote`; it may be lost |
 //! | the router | nowhere | never: [`Router::snapshot`] is for hand-over and replay |
 //!
 //! The feature `testkit` brings a kit that tortures your store and your nodes, and the SQL of this table.
@@ -227,8 +244,32 @@
 //! * [`Router::accept_loss`] says what is newest and makes no copies: while fewer than W voters hold that, the repository
 //!   is pinned to the survivor again, until repair has made them. Turn a migration back, or end it, before that verb: whoever
 //!   was learning stays a learner.
-//! * What the old nodes hold of a family that has moved is yours to throw away; the gates stay, for a store that comes back
-//!   from an earlier backup.
+//! * What the old nodes hold of a family that has moved is yours to throw away, and what a node holds of any repository
+//!   whose row does not name it: ask its gate first ([`FenceGate::discard`]), so that no read that an old router sends finds
+//!   nothing. The gates stay, for a store that comes back from an earlier backup.
+//! * A write that was acknowledged can still be lost where W of its holders were lost or went back in time; or where the
+//!   store was restored, a disk had gone back in time without being found out, and fewer than N gates promised. A deletion,
+//!   or a change of members, outlives a restoration only if it was answered after N − W + 1 gates knew of it: a change of
+//!   members is answered then, a deletion is answered at once.
+//! * A virtual machine that is resumed *with its memory* draws no boot, and is not covered by what finds out disks that
+//!   went back in time.
+//!
+//! # Several routers
+//!
+//! They share the store and the nodes, and nothing else: give each a number ([`ConfigBuilder::router`]) that it keeps
+//! through restarts. A grant writes its holder and its lease into the row; other routers leave it alone for the lease and
+//! two polls, each by its own clock from when it first saw that fence, then anyone raises the fence. A router that waits
+//! leaves a note beside the row, and whoever commits while another's note stands lets that one go first. No lease decides
+//! safety, so a wrong clock costs time at most. A router that restarts may forget everything: what it knew is fetched and
+//! probed again; what operators declared [`Router::lost`] is to be declared again.
+//!
+//! # Disks that go back in time
+//!
+//! A copied folder, or a virtual machine's disk from a snapshot, is an older copy of a disk in the same life. It has
+//! forgotten votes and promises. It is found out by its boot (the store knows the last one that it drew), by a serial below
+//! what was heard, or by less than it had when the repository went to rest; it counts in nothing from then on, and one
+//! thing cures it: a fence that was raised in the row after that, the gate raised to it, a copy, and then
+//! [`Effect::Cure`]. The router does all of that by itself; [`Finding::Rewound`] and [`Router::explain`] show it.
 #![no_std]
 
 #[cfg(doctest)]
@@ -237,13 +278,16 @@ struct Readme;
 
 extern crate alloc;
 
+mod advice;
 mod assess;
 mod balance;
 mod ballot;
+mod boot;
 mod cancel;
 mod change;
 mod commit;
 mod config;
+mod cure;
 mod effect;
 mod error;
 mod facts;
@@ -251,6 +295,7 @@ mod fence;
 mod goal;
 mod id;
 mod inspect;
+mod lease;
 mod lock;
 mod migrate;
 mod node;
@@ -268,11 +313,13 @@ mod route;
 mod route_many;
 mod router;
 mod row;
+mod seats;
 mod settle;
 #[cfg(feature = "shared")]
 mod shared;
 mod snapshot;
 mod state;
+mod store;
 mod table;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -281,7 +328,9 @@ mod waits;
 mod work;
 mod write;
 
+pub use advice::{Obstacle, Remedy};
 pub use balance::Balance;
+pub use boot::{BootRecord, Disk, Start};
 pub use cancel::{ChangeKind, ChangePhase, ChangeView};
 pub use config::{Config, ConfigBuilder};
 pub use effect::Effect;
@@ -289,8 +338,8 @@ pub use error::{ConfigError, GateRefusal, Refusal, RestoreError};
 pub use fence::{Admission, FenceGate, Report, StageOrder, Staged};
 pub use goal::{CreateRequest, ReplaceRequest};
 pub use id::{
-    Ask, ChangeId, Digest, DomainId, Epoch, Fence, Generation, Incarnation, NodeId, RepoId, RequestId, Revision,
-    ShardId, Stamp, TaskId, Ticket, Version, WriteId,
+    Ask, Boot, ChangeId, Digest, DomainId, Epoch, Fence, Generation, Incarnation, NodeId, RepoId, RequestId, Revision,
+    RouterId, ShardId, Stamp, TaskId, Ticket, Version, WriteId,
 };
 pub use inspect::{Explanation, Finding, Inspection, MemberExplained, Round};
 pub use migrate::MigrateRequest;
@@ -303,11 +352,12 @@ pub use reason::Reason;
 pub use record::{Input, Output};
 pub use recover::RecoverRequest;
 pub use repair::SyncResult;
-pub use router::{Counters, Router, SwapResult};
-pub use row::{FeedEntry, Member, Members, Proof, Role, Row, RowState};
+pub use router::{Counters, Router};
+pub use row::{FeedEntry, Lease, Member, Members, Proof, Purpose, Role, Row, RowState};
 #[cfg(feature = "shared")]
 pub use shared::{Shared, Stripe};
 pub use snapshot::Snapshot;
+pub use store::{StoreMeta, SwapResult};
 pub use time::Timestamp;
 pub use waits::WaitsFor;
 pub use write::{GiveUp, Grant, Outcome, WritePhase, WriteRequest, WriteView};

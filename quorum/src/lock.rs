@@ -52,6 +52,7 @@ impl Router {
                 | Verdict::Lagging { .. }
                 | Verdict::RowOld
                 | Verdict::Ahead { .. }
+                | Verdict::Rewound { .. }
                 | Verdict::Unknown => return None,
             }
         }

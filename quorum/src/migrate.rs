@@ -266,7 +266,7 @@ impl Router {
     /// Whether every learner of the row, as held here, has applied its newest state.
     pub(crate) fn newcomers_hold(&self, row: &Row) -> bool {
         let mut learners = row.members.iter().filter(|member| member.role == Role::Learner);
-        learners.all(|learner| self.has_applied(row, learner.node))
+        learners.all(|learner| self.has_applied(row, learner))
     }
 
     /// Whether N − W + 1 of those that leave know the row that they learn under, and so its members.

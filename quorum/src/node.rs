@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::fence::Report;
-use crate::id::{Ask, DomainId, Incarnation, Stamp};
+use crate::id::{Ask, DomainId, Fence, Incarnation, Stamp};
 use crate::row::{Member, Role, Row};
 use crate::time::Timestamp;
 
@@ -96,6 +96,12 @@ pub enum Verdict {
         /// What it has applied.
         applied: Stamp,
     },
+    /// Its disk went back in time: it has forgotten votes and promises. No candidate, no voter and no source, until it
+    /// is cured ([`crate::Effect::Cure`]).
+    Rewound {
+        /// What it has applied.
+        applied: Stamp,
+    },
     /// Nothing is known: it has not spoken, or the machine is in another life of its disk than the row says.
     Unknown,
 }
@@ -114,7 +120,7 @@ pub struct Tally {
     pub down: u32,
     /// Behind.
     pub lagging: u32,
-    /// Divergent, ahead of the store, or beyond the row that the router holds.
+    /// Divergent, ahead of the store, beyond the row that the router holds, or back from an older copy of the disk.
     pub suspect: u32,
     /// Unknown.
     pub unknown: u32,
@@ -140,7 +146,7 @@ impl Tally {
             (Verdict::Current, Health::Up) => self.usable += 1,
             (Verdict::Current, Health::Ailing | Health::Draining) => self.ailing += 1,
             (Verdict::Lagging { .. }, _) => self.lagging += 1,
-            (Verdict::Divergent { .. } | Verdict::RowOld | Verdict::Ahead { .. }, _) => {
+            (Verdict::Divergent { .. } | Verdict::RowOld | Verdict::Ahead { .. } | Verdict::Rewound { .. }, _) => {
                 self.suspect += 1;
             }
         }
@@ -161,8 +167,15 @@ impl fmt::Display for Tally {
 pub(crate) struct Standing {
     pub(crate) member: Member,
     pub(crate) known: Option<Known>,
+    /// The repository was at rest, and left it at that point: all that is known of the member is that it had applied
+    /// this.
+    pub(crate) rested: Option<(Stamp, Ask)>,
+    /// Its disk went back in time.
+    pub(crate) rewound: Option<Rewind>,
     /// A probe is out until then.
     pub(crate) probing: Timestamp,
+    /// Copies in a row that were overtaken.
+    pub(crate) rounds: u32,
 }
 
 /// A report, and when it came in the router's own order.
@@ -173,44 +186,107 @@ pub(crate) struct Known {
     pub(crate) seen: Ask,
 }
 
+/// A disk that went back in time, as this router found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) struct Rewind {
+    /// When: what was asked before proves nothing of the cure.
+    pub(crate) found: Ask,
+    /// The fence of a row that the store held after that: a higher one was raised later.
+    pub(crate) floor: Option<Fence>,
+    /// The highest serial that was heard before.
+    pub(crate) serial: u64,
+    /// An order to cure is out until then.
+    pub(crate) curing: Timestamp,
+}
+
 impl Standing {
     pub(crate) const fn new(member: Member) -> Self {
-        Self { member, known: None, probing: Timestamp::ZERO }
+        Self { member, known: None, rested: None, rewound: None, probing: Timestamp::ZERO, rounds: 0 }
     }
 
     pub(crate) fn is_voter(&self) -> bool {
         self.member.role == Role::Voter
     }
 
+    /// What the member said last, if it speaks for itself: one whose disk went back in time does not.
     pub(crate) const fn report(&self) -> Option<&Report> {
+        match &self.known {
+            Some(known) if self.rewound.is_none() => Some(&known.report),
+            Some(_) | None => None,
+        }
+    }
+
+    /// What the member said last.
+    pub(crate) const fn word(&self) -> Option<&Report> {
         match &self.known {
             Some(known) => Some(&known.report),
             None => None,
         }
     }
 
-    /// Takes in what the member said at the point `seen`.
-    pub(crate) fn hear(&mut self, report: &Report, seen: Ask) -> Heard {
-        if let Some(known) = &mut self.known {
-            if report.serial < known.report.serial {
+    /// What the member is known to have applied.
+    pub(crate) const fn applied(&self) -> Option<Stamp> {
+        match (self.report(), self.rested) {
+            (Some(report), _) => Some(report.applied),
+            (None, Some((applied, _))) if self.rewound.is_none() => Some(applied),
+            (None, _) => None,
+        }
+    }
+
+    /// Takes in what the member said at the point `seen`, to a question that was asked at `asked`.
+    pub(crate) fn hear(&mut self, report: &Report, asked: Option<Ask>, seen: Ask) -> Heard {
+        let later = |than: Ask| asked.is_some_and(|asked| asked >= than);
+        let mut serial = report.serial;
+        let mut rewound = report.rewound;
+        if let Some(known) = &self.known {
+            let old = &known.report;
+            let before = (report.boot, report.serial) < (old.boot, old.serial);
+            if before && !later(known.seen) {
                 return Heard::Late;
             }
-            if report.serial == known.report.serial && *report != known.report {
+            if (report.boot, report.serial) == (old.boot, old.serial) && report != old {
                 return Heard::Contradiction;
             }
+            // What was said before is not on its disk any more.
+            rewound |= before || (report.boot > old.boot && report.began < old.serial);
+            serial = serial.max(old.serial);
+        } else if let Some((applied, woken)) = self.rested
+            && applied.is_beyond(report.applied)
+        {
+            if !later(woken) {
+                return Heard::Late;
+            }
+            rewound = true;
         }
         self.known = Some(Known { report: *report, seen });
         self.probing = Timestamp::ZERO;
+        match (&mut self.rewound, rewound) {
+            (Some(rewind), true) => rewind.serial = rewind.serial.max(serial),
+            (none @ None, true) => {
+                *none = Some(Rewind { found: seen, floor: None, serial, curing: Timestamp::ZERO });
+            }
+            // Only a cure goes beyond the highest serial that was heard, and it says so.
+            (Some(rewind), false) if report.began > rewind.serial => self.rewound = None,
+            (Some(_) | None, false) => {}
+        }
         Heard::Taken
     }
 
     /// Judges this member against `row`, which was fetched at `fetched`.
     pub(crate) fn judge(&self, row: &Row, fetched: Ask) -> Verdict {
         let Some(known) = &self.known else {
-            return Verdict::Unknown;
+            return match self.rested {
+                Some((applied, _)) if applied == row.newest => Verdict::Current,
+                Some((applied, _)) if row.newest.is_beyond(applied) => Verdict::Lagging { applied },
+                Some(_) | None => Verdict::Unknown,
+            };
         };
         let (report, newest) = (&known.report, row.newest);
         let applied = report.applied;
+        if self.rewound.is_some() {
+            return Verdict::Rewound { applied };
+        }
         if report.is_beyond(row) {
             return if known.seen > fetched { Verdict::RowOld } else { Verdict::Ahead { applied } };
         }

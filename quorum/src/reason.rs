@@ -1,6 +1,6 @@
 //! Why: every decision, refusal and outcome carries a [`Reason`] whose numbers recompute it.
 
-use crate::id::{ChangeId, Fence, Generation, NodeId, RepoId, Stamp, Version, WriteId};
+use crate::id::{ChangeId, Fence, Generation, Incarnation, NodeId, RepoId, RouterId, Stamp, Version, WriteId};
 use crate::node::Tally;
 use crate::read::Token;
 use crate::waits::WaitsFor;
@@ -262,6 +262,57 @@ pub enum Reason {
         /// That state.
         known: Stamp,
     },
+    /// The store is in another life than this router was configured for, and answers nothing that counts. Where a backup
+    /// was put in the store's place, start the router anew under that generation.
+    #[error("the store is in generation {}, this router is for {}", .store.0, .router.0)]
+    OtherStore {
+        /// The router's.
+        router: Generation,
+        /// The store's.
+        store: Generation,
+    },
+    /// The configuration before may still do something: too few of its seats know the present one, or are lost. It ends
+    /// once this node is back; if its disk is gone for good, by [`crate::Router::lost`].
+    #[error(
+        "not settled: {told} of {needed} seats of the configuration before know of this one; waits for {node} \
+         ({incarnation}) and {others} more: bring it back, or declare it lost"
+    )]
+    Unsettled {
+        /// Seats whose gates know the row, that are lost, or that were empty.
+        told: u32,
+        /// N − W + 1.
+        needed: u32,
+        /// The first node that has not said so.
+        node: NodeId,
+        /// In that life of its disk.
+        incarnation: Incarnation,
+        /// How many more there are.
+        others: u32,
+    },
+    /// Busy: another router has the repository for a write; it is left alone so long, and two polls more.
+    #[error("busy: {holder} writes, for {ms} ms at most")]
+    Leased {
+        /// The router.
+        holder: RouterId,
+        /// Milliseconds from when its grant was first seen here.
+        ms: u64,
+    },
+    /// No write is granted for a while, so that a member that copies never bring up to date catches up.
+    #[error("held for {ms} ms: a member is {lag} versions behind after {rounds} copies")]
+    Held {
+        /// Copies that were overtaken.
+        rounds: u32,
+        /// How many versions the member was behind.
+        lag: u64,
+        /// Milliseconds at most.
+        ms: u64,
+    },
+    /// Another router waits, and goes first.
+    #[error("busy: another router goes first, for {ms} ms at most")]
+    Yielding {
+        /// Milliseconds left.
+        ms: u64,
+    },
     /// Two states have equal claim to be the newest. An operator decides.
     #[error("{one} and {other} have equal claim")]
     Undecided {
@@ -317,6 +368,11 @@ impl Reason {
             Self::TooFewPromises { .. } => 310,
             Self::NobodyHolds { .. } => 311,
             Self::Undecided { .. } => 312,
+            Self::OtherStore { .. } => 220,
+            Self::Unsettled { .. } => 313,
+            Self::Leased { .. } => 314,
+            Self::Held { .. } => 315,
+            Self::Yielding { .. } => 316,
         }
     }
 }

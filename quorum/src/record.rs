@@ -7,15 +7,16 @@ use crate::effect::Effect;
 use crate::error::Refusal;
 use crate::fence::{FenceGate, Report};
 use crate::goal::{CreateRequest, ReplaceRequest};
-use crate::id::{Ask, ChangeId, Fence, NodeId, RepoId, TaskId, Ticket, WriteId};
+use crate::id::{Ask, ChangeId, Fence, Incarnation, NodeId, RepoId, TaskId, Ticket, WriteId};
 use crate::inspect::{Inspection, Round};
 use crate::migrate::MigrateRequest;
 use crate::node::{NodeState, Served};
 use crate::read::{ReadRequest, ReadStep};
 use crate::recover::RecoverRequest;
 use crate::repair::SyncResult;
-use crate::router::{Router, SwapResult};
+use crate::router::Router;
 use crate::row::{FeedEntry, Row};
+use crate::store::{StoreMeta, SwapResult};
 use crate::time::Timestamp;
 use crate::write::{GiveUp, WriteRequest};
 
@@ -51,6 +52,8 @@ pub enum Input {
     Cancel(ChangeId),
     /// [`Router::remove_learner`]
     RemoveLearner { repo: RepoId, node: NodeId },
+    /// [`Router::lost`]
+    Lost { node: NodeId, incarnation: Incarnation },
     /// [`Router::inspect`]
     Inspect { inspection: Inspection, budget: u32 },
     /// [`Router::reserve`]
@@ -62,15 +65,15 @@ pub enum Input {
     /// [`Router::handle_served`]
     Served { node: NodeId, served: Served },
     /// [`Router::handle_row`]
-    Row { ask: Ask, repo: RepoId, row: Option<Row> },
+    Row { ask: Ask, store: StoreMeta, repo: RepoId, row: Option<Row> },
     /// [`Router::handle_feed`]
-    Feed { ask: Ask, repo: RepoId, entry: Option<FeedEntry> },
+    Feed { ask: Ask, store: StoreMeta, repo: RepoId, entry: Option<FeedEntry> },
     /// [`Router::handle_family`]
-    Family { ask: Ask, family: RepoId, members: Vec<RepoId> },
+    Family { ask: Ask, store: StoreMeta, family: RepoId, members: Vec<RepoId> },
     /// [`Router::handle_swap`]
-    Swap { ticket: Ticket, result: SwapResult },
+    Swap { ticket: Ticket, store: StoreMeta, result: SwapResult },
     /// [`Router::handle_report`]
-    Report(Report),
+    Report { ask: Option<Ask>, report: Report },
     /// [`Router::handle_promise`]
     Promise(Box<FenceGate>),
     /// [`Router::handle_declined`]
@@ -129,7 +132,8 @@ impl Router {
             | Input::Feed { .. }
             | Input::Family { .. }
             | Input::Swap { .. }
-            | Input::Report(_)
+            | Input::Report { .. }
+            | Input::Lost { .. }
             | Input::Promise(_)
             | Input::Declined { .. }
             | Input::Synced { .. }
@@ -147,11 +151,12 @@ impl Router {
             Input::Reserve(repositories) => self.reserve(*repositories),
             Input::Node { node, state } => self.handle_node(now, *node, *state),
             Input::Served { node, served } => self.handle_served(now, *node, *served),
-            Input::Row { ask, repo, row } => self.handle_row(now, *ask, *repo, row.as_ref()),
-            Input::Feed { ask, repo, entry } => self.handle_feed(now, *ask, *repo, *entry),
-            Input::Family { ask, family, members } => self.handle_family(now, *ask, *family, members),
-            Input::Swap { ticket, result } => self.handle_swap(now, *ticket, result),
-            Input::Report(report) => self.handle_report(now, report),
+            Input::Lost { node, incarnation } => self.lost(now, *node, *incarnation),
+            Input::Row { ask, store, repo, row } => self.handle_row(now, *ask, store, *repo, row.as_ref()),
+            Input::Feed { ask, store, repo, entry } => self.handle_feed(now, *ask, store, *repo, *entry),
+            Input::Family { ask, store, family, members } => self.handle_family(now, *ask, store, *family, members),
+            Input::Swap { ticket, store, result } => self.handle_swap(now, *ticket, store, result),
+            Input::Report { ask, report } => self.handle_report(now, *ask, report),
             Input::Promise(gate) => self.handle_promise(now, gate),
             Input::Declined { repo, node, fence } => self.handle_declined(now, *repo, *node, *fence),
             Input::Synced { task, result } => self.handle_synced(now, *task, result),

@@ -81,8 +81,6 @@ enum Ruling {
 struct Claim {
     fence: Fence,
     stamp: Stamp,
-    /// Voters that are known to make it.
-    by: u32,
 }
 
 impl Recovery {
@@ -130,21 +128,29 @@ impl Recovery {
         if row.is_none() && self.electorate(row).is_empty() {
             return Plan::Fail(Reason::NoSuchRepository { repo: self.request.repo });
         }
+        let rewound = |member: &Member| {
+            let cell = router.state.cells.get(&self.request.repo);
+            let of = |standing: &&Standing| standing.member.is_same(member);
+            cell.and_then(|cell| cell.heard().find(of)).is_some_and(|standing| standing.rewound.is_some())
+        };
         let waits = |member: &Member| {
             let node = router.state.nodes.alive(member.node, member.incarnation);
-            !self.has_promised(member) && node.is_some_and(|node| node.health != Health::Down)
+            let up = node.is_some_and(|node| node.health != Health::Down);
+            up && !self.has_promised(member) && !rewound(member)
         };
         let silent = self.electorate(row).iter().any(waits);
         match self.rule(row, quorum, generation) {
+            // Whoever is up and has not spoken may know more: a disk may have gone back in time without being found out.
+            Ruling::Sure(_) | Ruling::Likely(_) if silent && self.pauses == 0 => Plan::Wait,
             Ruling::Sure(next) => {
                 let new = row.is_none_or(|row| row.newest.version < next.newest.version);
                 let feed = new.then(|| next.feed_entry());
                 Plan::SwapWith(next, feed)
             }
             // The feed hears of it once it holds.
-            Ruling::Likely(next) if !silent || self.pauses > 0 => Plan::SwapWith(next, None),
+            Ruling::Likely(next) => Plan::SwapWith(next, None),
             Ruling::Open(reason) if !silent => Plan::Fail(reason),
-            Ruling::Likely(_) | Ruling::Open(_) => Plan::Wait,
+            Ruling::Open(_) => Plan::Wait,
         }
     }
 
@@ -157,7 +163,6 @@ impl Recovery {
         let spoke: Vec<&FenceGate> =
             home.voters().filter(|voter| self.has_promised(voter)).filter_map(|v| self.promises.get(&v.node)).collect();
         let promised = count(spoke.len());
-        let silent = count(home.voters().count()).saturating_sub(promised);
         if promised < needed {
             return Ruling::Open(Reason::TooFewPromises { promised, needed });
         }
@@ -172,9 +177,8 @@ impl Recovery {
             return Ruling::Open(Reason::Undecided { one: top, other: *other });
         }
         let mut claims = claims(&spoke);
-        claims.retain(|claim| {
-            place(&claim.stamp) > place(&top) && claim.by + silent >= needed && !self.is_dead(row, claim)
-        });
+        // One vote is enough: the others may be forgotten.
+        claims.retain(|claim| place(&claim.stamp) > place(&top) && !self.is_dead(row, claim));
         let best = claims.iter().max_by_key(|claim| (place(&claim.stamp), claim.fence)).copied();
         if let Some(best) = best {
             let equal = |claim: &&Claim| (place(&claim.stamp), claim.fence) == (place(&best.stamp), best.fence);
@@ -209,8 +213,10 @@ impl Recovery {
             revision: Revision(revision.0.saturating_add(1)),
             // Who was still learning learns anew: whatever was under way is void.
             members: home.voters().copied().collect(),
+            previous: home.voters().copied().collect(),
             newest,
             fence: Fence { generation, counter: 1 },
+            lease: None,
             state,
             ..home.clone()
         }
@@ -236,14 +242,7 @@ fn claims(spoke: &[&FenceGate]) -> Vec<Claim> {
         |gate: &FenceGate| gate.row().filter(|row| row.state == RowState::Decided).map(|row| (row.fence, row.newest));
     let mut found: Vec<Claim> = Vec::new();
     for gate in spoke {
-        for (fence, stamp) in vote(gate).into_iter().chain(decided(gate)) {
-            // Who voted for the same state under a later fence voted for it all the same.
-            let alike = |gate: &&&FenceGate| {
-                vote(gate).is_some_and(|v| v.1 == stamp) || decided(gate).is_some_and(|d| d == (fence, stamp))
-            };
-            let by = count(spoke.iter().filter(alike).count());
-            found.push(Claim { fence, stamp, by });
-        }
+        found.extend(vote(gate).into_iter().chain(decided(gate)).map(|(fence, stamp)| Claim { fence, stamp }));
     }
     found
 }

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use crate::effect::Effect;
 use crate::fence::Report;
-use crate::id::{Incarnation, NodeId, RepoId, TaskId};
-use crate::node::{Health, Verdict};
+use crate::id::{Ask, Incarnation, NodeId, RepoId, Stamp, TaskId};
+use crate::node::{Health, Standing, Verdict};
 use crate::router::Router;
 use crate::row::{Member, RowState};
 use crate::state::Cell;
@@ -40,6 +40,10 @@ pub(crate) struct Task {
     pub(crate) incarnation: Incarnation,
     pub(crate) copying: Copying,
     pub(crate) attempts: u32,
+    /// When the copy was ordered last.
+    pub(crate) begun: (Ask, Timestamp),
+    /// The state that was to be copied then.
+    pub(crate) copied: Stamp,
     pub(crate) timer: Timestamp,
 }
 
@@ -57,7 +61,17 @@ impl Router {
             let member = standing.member;
             let heard_since = standing.known.is_some_and(|known| known.seen > cell.since);
             let (verdict, health) = self.verdict(cell, standing);
-            let behind = matches!(verdict, Verdict::Lagging { .. }) && heard_since && health != Health::Down;
+            let behind = match verdict {
+                Verdict::Lagging { .. } => heard_since,
+                // The fence comes before the copy.
+                Verdict::Rewound { applied } => applied != cell.row.newest && standing.is_curable(&cell.row),
+                Verdict::Current
+                | Verdict::Divergent { .. }
+                | Verdict::RowOld
+                | Verdict::Ahead { .. }
+                | Verdict::Unknown => false,
+            };
+            let behind = behind && health != Health::Down;
             if behind && !self.state.is_target(repo, member.node) {
                 found.push(member);
             }
@@ -76,6 +90,7 @@ impl Router {
         } else if !self.state.queue.is_empty() {
             self.start_tasks();
         }
+        self.tend_rewound(report.repo);
         let pinned = self.state.cells.get(&report.repo).is_some_and(|cell| cell.row.state != RowState::Live);
         if pinned || !current {
             self.watch_lock(report.repo);
@@ -120,7 +135,16 @@ impl Router {
             return;
         }
         let id = TaskId(self.state.next_id());
-        let task = Task { repo, target, incarnation, copying: Copying::Queued, attempts: 0, timer: Timestamp::MAX };
+        let task = Task {
+            repo,
+            target,
+            incarnation,
+            copying: Copying::Queued,
+            attempts: 0,
+            begun: (Ask(0), self.now),
+            copied: Stamp::BLANK,
+            timer: Timestamp::MAX,
+        };
         self.state.targets.insert((repo, target, id));
         self.requeue(id, task);
     }
@@ -161,11 +185,13 @@ impl Router {
         let Some(cell) = self.state.cells.get(&repo) else {
             return self.drop_task(id);
         };
-        let standing = cell.standings.iter().find(|standing| standing.member.node == target);
+        let of = |standing: &&Standing| standing.member.node == target && standing.member.incarnation == incarnation;
+        let standing = cell.standings.iter().find(of);
         let alive = self.state.nodes.alive(target, incarnation).is_some_and(|state| state.health != Health::Down);
         let wanted = standing.is_some_and(|standing| {
-            standing.member.incarnation == incarnation
-                && matches!(cell.verdict(standing), Verdict::Lagging { .. } | Verdict::Unknown)
+            let verdict = cell.verdict(standing);
+            matches!(verdict, Verdict::Lagging { .. } | Verdict::Unknown)
+                || (matches!(verdict, Verdict::Rewound { .. }) && standing.is_curable(&cell.row))
         });
         if !alive || !wanted || cell.row.state == RowState::Decided {
             return self.drop_task(id);
@@ -173,7 +199,7 @@ impl Router {
         if !self.has_room(target) {
             return;
         }
-        let row = cell.row.clone();
+        let (row, cell_newest) = (cell.row.clone(), cell.row.newest);
         let is_empty = cell.row.newest.version == cell.row.born || cell.row.state == RowState::Deleted;
         let source = if is_empty { None } else { self.source(repo) };
         if !is_empty && source.is_none() {
@@ -189,9 +215,11 @@ impl Router {
             }
         };
         self.state.effects.push_back(effect);
-        let until = self.now.after_millis(self.config.sync_ms);
+        let (until, newest) = (self.now.after_millis(self.config.sync_ms), cell_newest);
+        let begun = (self.state.draw(), self.now);
         if let Some(mut task) = self.state.tasks.remove(&id) {
             task.copying = Copying::Running(source);
+            (task.begun, task.copied) = (begun, newest);
             self.state.set_timer(Owner::Task(id), &mut task.timer, until);
             self.state.tasks.insert(id, task);
         }
@@ -202,7 +230,7 @@ impl Router {
         let cell = self.state.cells.get(&repo)?;
         let exact = cell.standings.iter().filter(|standing| {
             let (verdict, health) = self.verdict(cell, standing);
-            let applied = standing.report().is_some_and(|report| report.applied == cell.row.newest);
+            let applied = standing.applied() == Some(cell.row.newest);
             verdict == Verdict::Current && applied && health != Health::Down && self.has_room(standing.member.node)
         });
         let load = |node: NodeId| self.state.copying.get(&node).copied().unwrap_or(0);
@@ -232,9 +260,26 @@ impl Router {
 
     /// A copy is installed. An overtaken one is asked once more: the report shows that the target still lags.
     pub(crate) fn task_done(&mut self, id: TaskId) {
-        let Some(repo) = self.state.tasks.get(&id).map(|task| task.repo) else { return };
+        let Some(task) = self.state.tasks.get(&id) else { return };
+        let (repo, target, incarnation, (_, begun)) = (task.repo, task.target, task.incarnation, task.begun);
         self.drop_task(id);
         self.schedule_repairs(repo);
+        self.count_round(repo, target, incarnation, begun);
+    }
+
+    /// The node is up: copies to it that failed before are tried at once, as if for the first time.
+    pub(crate) fn retry_copies(&mut self, node: NodeId) {
+        let to = |(id, task): (&TaskId, &Task)| (task.target == node).then_some(*id);
+        let tasks: alloc::vec::Vec<TaskId> = self.state.tasks.iter().filter_map(to).collect();
+        for id in tasks {
+            let Some(task) = self.state.tasks.get_mut(&id) else { continue };
+            task.attempts = 0;
+            if task.copying == Copying::Pausing
+                && let Some(task) = self.state.tasks.remove(&id)
+            {
+                self.requeue(id, task);
+            }
+        }
     }
 
     /// A copy failed, or nothing was heard of it: it is tried again after a pause, a bounded number of times.
@@ -242,6 +287,14 @@ impl Router {
         let Some(mut task) = self.state.tasks.remove(&id) else { return };
         self.give_room_back(&task);
         self.state.queue.remove(&id);
+        let newest = self.state.cells.get(&task.repo).map(|cell| cell.row.newest);
+        if matches!(task.copying, Copying::Running(_)) && newest.is_some_and(|newest| newest != task.copied) {
+            // The source has moved on: nothing is wrong with either, and a pause would only let more writes in.
+            let (repo, target, incarnation, (_, begun)) = (task.repo, task.target, task.incarnation, task.begun);
+            self.requeue(id, task);
+            self.start_tasks();
+            return self.count_round(repo, target, incarnation, begun);
+        }
         task.attempts = task.attempts.saturating_add(1);
         let over = task.attempts >= self.config.attempts;
         self.pause(id, task, Copying::Pausing);

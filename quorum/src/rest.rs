@@ -164,9 +164,11 @@ impl Rest {
             shard: common.shard,
             revision,
             members: common.members.clone(),
+            previous: Members::default(),
             newest,
             born: common.born,
             fence,
+            lease: None,
             state: RowState::Live,
         };
         Some((row, entry.told()))
@@ -190,7 +192,8 @@ impl Rest {
             return false;
         };
         let Ok(told) = u32::try_from(told.as_millis() >> 10) else { return false };
-        if row.state != RowState::Live || self.table.find(row.repo).is_some() {
+        let settled = row.previous.is_empty() && row.lease.is_none();
+        if row.state != RowState::Live || !settled || self.table.find(row.repo).is_some() {
             return false;
         }
         let common = Common {
@@ -284,9 +287,11 @@ mod tests {
             shard,
             revision: Revision(1),
             members: (1..=3).map(|node| Member::voter(NodeId(node + 10 * shard.0), Incarnation(1))).collect(),
+            previous: Members::default(),
             newest: Stamp { epoch: Epoch(1), version: Version(version), digest: Digest([7; 16]) },
             born: Version(0),
             fence: Fence { generation: Generation(1), counter: version + 1 },
+            lease: None,
             state: RowState::Live,
         }
     }

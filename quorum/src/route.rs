@@ -42,7 +42,7 @@ impl Router {
             return None;
         }
         let resting = state.rest.get(request.repo, state.nodes.news())?;
-        if !resting.will_do(request.freshness, now, config.generation) {
+        if !resting.will_do(request.freshness, now, state.store) {
             return None;
         }
         let mut rng = request.request.map_or_else(|| state.rng.clone(), |name| own_chance(config, name));
@@ -59,6 +59,7 @@ impl Router {
     #[inline(never)]
     fn route_with_care(&mut self, now: Timestamp, request: ReadRequest) -> Result<ReadStep, Refusal> {
         self.lift(now);
+        self.outlived()?;
         let Some(name) = request.request else {
             return self.route(&request);
         };
@@ -81,10 +82,10 @@ impl Router {
 
     /// Routes a read of a repository at rest, if its row will do and one of its voters is healthy.
     fn route_resting(&mut self, request: &ReadRequest) -> Option<Route> {
-        let State { rest, nodes, rng, turn, .. } = &mut self.state;
+        let State { rest, nodes, rng, turn, store, .. } = &mut self.state;
         rest.look(request.repo, nodes, self.now);
         let resting = rest.get(request.repo, nodes.news())?;
-        if !resting.will_do(request.freshness, self.now, self.config.generation) {
+        if !resting.will_do(request.freshness, self.now, *store) {
             return None;
         }
         let chooser = Chooser { config: &self.config, nodes, now: self.now, rng, turn };
@@ -96,7 +97,8 @@ impl Router {
         let repo = request.repo;
         let Some((row, told)) = self.state.rest.row(repo) else { return self.route_awake(request) };
         // It leaves its rest once there is something to do, not for a refusal.
-        self.state.admit(Cell::woken(row, told));
+        let (point, now) = (Ask(self.state.point), self.now);
+        self.state.admit(Cell::woken(row, told, point, now));
         let step = self.route_awake(request);
         if step.is_ok() {
             self.state.rest.take(repo);
@@ -111,6 +113,7 @@ impl Router {
         let Some(cell) = self.state.cells.get(&repo) else {
             return match self.state.absent.get(&repo) {
                 Some(&(as_of, reason)) if as_of >= began => Err(reason.into()),
+                Some(_) | None if let Some(reason) = self.answered_by_another(began) => Err(reason.into()),
                 Some(_) | None => Ok(ReadStep::First(First::FetchRow(self.state.draw()))),
             };
         };
@@ -122,6 +125,9 @@ impl Router {
         };
         let needed = cell.doubted_since().map_or(wanted, |seen| seen.max(wanted));
         if cell.fetched < needed {
+            if let Some(reason) = self.answered_by_another(needed) {
+                return Err(reason.into());
+            }
             return Ok(ReadStep::First(self.join_fetch(repo, needed)));
         }
         if let Some(reason) = self.unreadable(&cell.row) {

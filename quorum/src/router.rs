@@ -18,18 +18,6 @@ use crate::state::{Cell, State};
 use crate::time::Timestamp;
 use crate::write::{GiveUp, WriteRequest, WriteView};
 
-/// What became of a swap.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum SwapResult {
-    /// The row is `next` now.
-    Moved,
-    /// The row was not `expect`, and nothing was changed; this is what it is (`None`: absent).
-    Conflict(Option<Row>),
-    /// No answer came, or one that does not say: the swap may have happened, may still happen, or not.
-    Unknown,
-}
-
 /// How often what was told changed nothing. Never part of a decision or a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -42,6 +30,8 @@ pub struct Counters {
     pub bad_rows: u64,
     /// Reports that contradict an earlier one of the same serial number.
     pub contradictions: u64,
+    /// Answers of a store in another life than the router's.
+    pub foreign_answers: u64,
 }
 
 /// Decides, for many repositories, where reads and writes go and what is repaired. See the crate's page.
@@ -79,8 +69,9 @@ impl Router {
     /// taken for the new one's.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        let state = State::new(config.seed);
-        let counters = Counters { stale_facts: 0, unknown_facts: 0, bad_rows: 0, contradictions: 0 };
+        let state = State::new(config.seed, config.generation);
+        let counters =
+            Counters { stale_facts: 0, unknown_facts: 0, bad_rows: 0, contradictions: 0, foreign_answers: 0 };
         Self { config, state, now: Timestamp::ZERO, counters }
     }
 
@@ -98,6 +89,7 @@ impl Router {
     /// learned just now rules the write out (too few voters, deleted, moving).
     pub fn begin_write(&mut self, now: Timestamp, request: &WriteRequest) -> Result<WriteId, Refusal> {
         self.lift(now);
+        self.outlived()?;
         if self.state.writes.len() >= self.config.most_writes as usize {
             return Err(Reason::Full { limit: self.config.most_writes }.into());
         }
@@ -135,6 +127,7 @@ impl Router {
             retries: 0,
             shown: false,
             attempts: 0,
+            noted: None,
             timer: Timestamp::MAX,
         }))
     }
@@ -156,6 +149,7 @@ impl Router {
     /// [`Refusal`], with nothing changed: a limit is reached, or the members are not N voters, each node once.
     pub fn create(&mut self, now: Timestamp, request: &CreateRequest) -> Result<ChangeId, Refusal> {
         self.lift(now);
+        self.outlived()?;
         if self.state.known() >= self.config.most_repositories as usize {
             return Err(Reason::Full { limit: self.config.most_repositories }.into());
         }
@@ -259,6 +253,7 @@ impl Router {
     }
 
     pub(crate) fn begin_change(&mut self, repo: RepoId, goal: Goal) -> Result<ChangeId, Refusal> {
+        self.outlived()?;
         if self.state.changes.len() >= self.config.most_changes as usize {
             return Err(Reason::Full { limit: self.config.most_changes }.into());
         }
@@ -365,7 +360,8 @@ impl Router {
     pub fn restore(config: Config, snapshot: Snapshot) -> Result<Self, RestoreError> {
         let state = snapshot.checked(&config)?;
         let mut router = Self::new(config);
-        router.state = state;
+        let life = router.config.generation;
+        router.state = State { life, store: state.store.max(life), ..state };
         Ok(router)
     }
 }

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
 
-use crate::id::{Epoch, Fence, Incarnation, NodeId, RepoId, Revision, ShardId, Stamp, Version};
+use crate::id::{Epoch, Fence, Incarnation, NodeId, RepoId, Revision, RouterId, ShardId, Stamp, Version};
 use crate::quorum::Quorum;
 use crate::reason::Reason;
 
@@ -39,13 +39,19 @@ impl Member {
         Self { node, incarnation, role: Role::Voter, since: Revision(1) }
     }
 
+    /// Whether `other` is the same node in the same life of its disk.
+    #[must_use]
+    pub const fn is_same(&self, other: &Self) -> bool {
+        self.node.0 == other.node.0 && self.incarnation.0 == other.incarnation.0
+    }
+
     pub(crate) const fn taking(self, role: Role, since: Revision) -> Self {
         Self { role, since, ..self }
     }
 }
 
 /// The members of one configuration, in order. Shared by all copies of a row: a clone allocates nothing.
-#[derive(Clone, Debug, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(from = "Vec<Member>", into = "Vec<Member>"))]
 pub struct Members(Arc<[Member]>);
@@ -128,6 +134,34 @@ pub enum RowState {
     },
 }
 
+/// A right to the repository that other routers leave alone for a while. It decides nothing: only the fence protects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Lease {
+    /// The router that has it.
+    pub holder: RouterId,
+    /// Milliseconds that another router waits, by its own clock, from when it first saw the row's fence; then two polls
+    /// more.
+    pub ms: u64,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Purpose {
+    /// A write is granted.
+    Write,
+    /// No write is granted, so that a member that never catches up does.
+    CatchUp {
+        /// Copies that were overtaken before.
+        rounds: u32,
+        /// How many versions the member was behind.
+        lag: u64,
+    },
+}
+
 /// The whole register of one repository, as the host's metadata store holds it.
 ///
 /// It is read and written *whole*: every change is a compare-and-set of the row that it was decided on. A commit
@@ -144,14 +178,22 @@ pub struct Row {
     pub shard: ShardId,
     /// The configuration that `members` is.
     pub revision: Revision,
-    /// At most N voters, at least W, and any learners; each node once.
+    /// At most N voters, at least W, and any learners. A node is here twice only in two lives of its disk: as it was,
+    /// and as a learner that will take its own seat.
     pub members: Members,
+    /// The voters of the configuration before this one, until enough of their gates know of this one: then it is
+    /// *settled*, and the next grant or change of members clears the list.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub previous: Members,
     /// The newest committed state.
     pub newest: Stamp,
     /// The version at which this lineage of the repository began: a node without it starts it empty there.
     pub born: Version,
     /// Who may write. Its generation is the life of the store in which the repository was created or recovered.
     pub fence: Fence,
+    /// A right that other routers leave alone for a while; a commit, and whatever ends a grant, clears it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub lease: Option<Lease>,
     /// What may be done.
     pub state: RowState,
 }
@@ -174,10 +216,21 @@ impl Row {
         self.members.iter().filter(|member| member.role == Role::Voter)
     }
 
-    /// The member that `node` is, in whichever life of its disk.
+    /// The member that `node` is: a voter if it is one in any life of its disk, else the learner.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<&Member> {
-        self.members.iter().find(|member| member.node == node)
+        self.voters().chain(&*self.members).find(|member| member.node == node)
+    }
+
+    /// The member that `node` is in that life of its disk.
+    #[must_use]
+    pub fn member_in(&self, node: NodeId, incarnation: Incarnation) -> Option<&Member> {
+        self.members.iter().find(|member| member.node == node && member.incarnation == incarnation)
+    }
+
+    /// The voters of the configuration before that are no members of this one: the row is shown to them, too.
+    pub fn leavers(&self) -> impl Iterator<Item = &Member> {
+        self.previous.iter().filter(|old| !self.members.iter().any(|member| member.is_same(old)))
     }
 
     /// What the feed says about the newest state.
@@ -190,28 +243,31 @@ impl Row {
         Revision(self.revision.0.saturating_add(1))
     }
 
-    /// The same row in the next configuration: the members are `members`, and every grant is void.
+    /// The same row in the next configuration: the members are `members`, and every grant is void. Only of a settled
+    /// row: the voters before are kept until enough of them know of it.
     #[must_use]
     pub(crate) fn reconfigured(&self, members: Members) -> Self {
-        let revision = self.next_revision();
-        Self { revision, members, fence: self.fence.raised(), ..self.clone() }
-    }
-
-    /// Whether `member` voted in an earlier configuration already.
-    pub(crate) fn is_old_voter(&self, member: &Member) -> bool {
-        member.role == Role::Voter && member.since < self.revision
+        let (revision, previous) = (self.next_revision(), self.voters().copied().collect());
+        Self { revision, members, previous, fence: self.fence.raised(), lease: None, ..self.clone() }
     }
 
     /// The same row with the fence raised: voids every grant.
     #[must_use]
     pub(crate) fn raised(&self) -> Self {
-        Self { fence: self.fence.raised(), ..self.clone() }
+        Self { fence: self.fence.raised(), lease: None, ..self.clone() }
+    }
+
+    /// The same row with the fence raised for a grant: settled, so the voters before are forgotten.
+    #[must_use]
+    pub(crate) fn leased(&self, lease: Lease) -> Self {
+        let previous = if self.previous.is_empty() { self.previous.clone() } else { Members::default() };
+        Self { previous, fence: self.fence.raised(), lease: Some(lease), ..self.clone() }
     }
 
     /// The same row with `stamp` committed.
     #[must_use]
     pub(crate) fn committed(&self, stamp: Stamp) -> Self {
-        Self { newest: stamp, ..self.clone() }
+        Self { newest: stamp, lease: None, ..self.clone() }
     }
 
     /// Refuses what no router can have written.
@@ -221,12 +277,13 @@ impl Row {
             return bad;
         }
         let voters = u32::try_from(self.voters().count()).unwrap_or(u32::MAX);
-        if voters > quorum.voters() || voters < quorum.write() {
+        if voters > quorum.voters() || voters < quorum.write() || self.previous.len() > quorum.voters() as usize {
             return bad;
         }
-        let twice =
-            self.members.iter().enumerate().any(|(i, a)| self.members.iter().skip(i + 1).any(|b| b.node == a.node));
-        if twice { bad } else { Ok(()) }
+        // Two lives of one node cannot both vote.
+        let clash = |a: &Member, b: &Member| a.node == b.node && (a.incarnation == b.incarnation || a.role == b.role);
+        let twice = |list: &Members| list.iter().enumerate().any(|(i, a)| list.iter().skip(i + 1).any(|b| clash(a, b)));
+        if twice(&self.members) || twice(&self.previous) { bad } else { Ok(()) }
     }
 }
 

@@ -76,6 +76,11 @@ impl Router {
         let (Some(cell), Some(base)) = (self.state.cells.get(&write.repo), write.grant) else {
             return Flow::Stay;
         };
+        // Gates of a configuration that is not settled do not hold: a store from a backup may know only the one before.
+        if !self.is_settled(cell) && !other_write_took_it(&cell.row, &base) {
+            self.probe(write.repo);
+            return Flow::Stay;
+        }
         let voters = cell.standings.iter().filter(|standing| standing.is_voter());
         let raised = voters.filter(|standing| standing.report().is_some_and(|report| report.fence >= fence)).count();
         let blocked = u32::try_from(raised).unwrap_or(u32::MAX) >= self.config.quorum.blocking();

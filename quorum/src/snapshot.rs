@@ -52,7 +52,8 @@ impl Snapshot {
         }
         for (repo, cell) in &state.cells {
             let sound = cell.row.repo == *repo && cell.row.check(config.quorum, config.most_members.into()).is_ok();
-            let members = cell.row.members.iter().eq(cell.standings.iter().map(|standing| &standing.member));
+            let members = cell.row.members.iter().eq(cell.standings.iter().map(|standing| &standing.member))
+                && cell.row.leavers().eq(cell.leavers.iter().map(|standing| &standing.member));
             if !sound || !members || cell.fetched.0 > state.point || cell.since.0 > state.point {
                 return broken("a row");
             }
@@ -65,7 +66,7 @@ impl Snapshot {
                         && known.seen.0 <= state.point.saturating_add(1)
                 })
             };
-            if !cell.standings.iter().all(own) {
+            if !cell.heard().all(own) {
                 return broken("a report");
             }
         }

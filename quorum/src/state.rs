@@ -6,13 +6,12 @@ use alloc::vec::Vec;
 
 use crate::balance::Nodes;
 use crate::effect::Effect;
-use crate::fence::Report;
-use crate::id::{Ask, ChangeId, NodeId, RepoId, TaskId, Ticket};
-use crate::node::{Known, Standing, Verdict};
+use crate::id::{Ask, ChangeId, Generation, NodeId, RepoId, TaskId, Ticket};
+use crate::node::{Standing, Verdict};
 use crate::reason::Reason;
 use crate::rest::Rest;
 use crate::rng::Rng;
-use crate::row::{Member, Row, RowState};
+use crate::row::{Member, Purpose, Row, RowState};
 use crate::time::Timestamp;
 use crate::work::{Owner, Swap, Swaps, Work, Writes};
 
@@ -31,46 +30,50 @@ pub(crate) struct Cell {
     pub(crate) fetching: (Ask, Timestamp),
     /// One per member, in the row's order.
     pub(crate) standings: Vec<Standing>,
+    /// Voters of the configuration before that are no members any more: heard until they know of this one.
+    pub(crate) leavers: Vec<Standing>,
+    /// When the row's fence was first seen here: a lease of another router counts from then.
+    pub(crate) fence_seen: Timestamp,
+    /// Another router goes first until then.
+    pub(crate) yields: Timestamp,
 }
 
 impl Cell {
-    pub(crate) fn new(row: Row, fetched: Ask, told: Timestamp, since: Ask) -> Self {
+    pub(crate) fn new(row: Row, fetched: Ask, told: Timestamp, since: Ask, now: Timestamp) -> Self {
         let standings = row.members.iter().map(|member| Standing::new(*member)).collect();
-        let fetching = (Ask(0), Timestamp::ZERO);
-        Self { row, fetched, told, since, fetching, standings }
+        let leavers = row.leavers().map(|member| Standing::new(*member)).collect();
+        let (fetching, yields) = ((Ask(0), Timestamp::ZERO), Timestamp::ZERO);
+        Self { row, fetched, told, since, fetching, standings, leavers, fence_seen: now, yields }
     }
 
-    /// A repository that was at rest: every member had said that it is at the newest state.
-    pub(crate) fn woken(row: Row, told: Timestamp) -> Self {
-        let mut cell = Self::new(row, Ask(0), told, Ask(0));
-        let Row { repo, revision, newest, fence, .. } = cell.row;
+    /// A repository that was at rest: every member had applied the newest state, and that is all that is known.
+    pub(crate) fn woken(row: Row, told: Timestamp, point: Ask, now: Timestamp) -> Self {
+        let mut cell = Self::new(row, Ask(0), told, Ask(0), now);
         for standing in &mut cell.standings {
-            let Member { node, incarnation, .. } = standing.member;
-            let report = Report {
-                repo,
-                node,
-                incarnation,
-                serial: 0,
-                applied: newest,
-                staged: None,
-                generation: fence.generation,
-                fence,
-                base: newest.version,
-                revision,
-            };
-            standing.known = Some(Known { report, seen: Ask(0) });
+            standing.rested = Some((cell.row.newest, point));
         }
         cell
     }
 
     /// Whether nothing would be forgotten if the repository were put to rest.
-    pub(crate) fn is_well(&self) -> bool {
-        let well = |standing: &Standing| {
-            standing.report().is_some_and(|report| {
+    pub(crate) fn is_well(&self, now: Timestamp) -> bool {
+        let well = |standing: &Standing| match standing.report() {
+            Some(report) => {
                 report.applied == self.row.newest && report.staged.is_none() && !report.is_beyond(&self.row)
-            })
+            }
+            // It was at rest before, and nothing was heard since.
+            None => standing.applied() == Some(self.row.newest),
         };
-        self.row.state == RowState::Live && self.standings.iter().all(well)
+        self.row.state == RowState::Live && self.yields <= now && self.standings.iter().all(well)
+    }
+
+    /// Everybody whose word counts for the row: its members, then those that leave.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = &Standing> {
+        self.standings.iter().chain(&self.leavers)
+    }
+
+    pub(crate) fn heard_mut(&mut self) -> impl Iterator<Item = &mut Standing> {
+        self.standings.iter_mut().chain(&mut self.leavers)
     }
 
     /// Whether a row that the store held after `fetched` says anything new.
@@ -80,23 +83,49 @@ impl Cell {
 
     /// Takes in a row that the store held after `fetched`. Rows of one repository are totally ordered, so an older
     /// row says only that the newer one is still good.
-    pub(crate) fn learn(&mut self, row: &Row, fetched: Ask, told: Timestamp, point: Ask) {
+    pub(crate) fn learn(&mut self, row: &Row, fetched: Ask, (told, now): (Timestamp, Timestamp), point: Ask) {
         if fetched > self.fetched {
             (self.fetched, self.told) = (fetched, told);
         }
-        if row.order() <= self.row.order() {
-            return;
+        if row.order() > self.row.order() {
+            self.follow(row, now, point);
         }
+        let fence = self.row.fence;
+        for rewind in self.heard_mut().filter_map(|standing| standing.rewound.as_mut()) {
+            if rewind.floor.is_none() && fetched > rewind.found {
+                rewind.floor = Some(fence);
+            }
+        }
+    }
+
+    fn follow(&mut self, row: &Row, now: Timestamp, point: Ask) {
         if row.newest != self.row.newest {
             self.since = point;
         }
-        if row.members != self.row.members {
-            let old = core::mem::take(&mut self.standings);
-            let keep = |member| old.iter().find(|standing| standing.member == member).cloned();
-            let fresh = row.members.iter().map(|member| keep(*member).unwrap_or(Standing::new(*member)));
-            self.standings = fresh.collect();
+        if row.fence != self.row.fence {
+            self.fence_seen = now;
+        }
+        if row.members != self.row.members || row.previous != self.row.previous {
+            let (old, gone) = (core::mem::take(&mut self.standings), core::mem::take(&mut self.leavers));
+            let keep = |member: &Member| {
+                let known = old.iter().chain(&gone).find(|standing| standing.member.is_same(member)).cloned();
+                Standing { member: *member, ..known.unwrap_or(Standing::new(*member)) }
+            };
+            self.standings = row.members.iter().map(keep).collect();
+            self.leavers = row.leavers().map(keep).collect();
         }
         self.row.clone_from(row);
+    }
+
+    /// A swap was done that was asked for after these disks were found to have gone back: whatever fence it raised is
+    /// later than that.
+    pub(crate) fn note_raise(&mut self, ticket: Ticket) {
+        let fence = self.row.fence;
+        for rewind in self.heard_mut().filter_map(|standing| standing.rewound.as_mut()) {
+            if rewind.floor.is_none() && ticket.ask() > rewind.found {
+                rewind.floor = Some(fence);
+            }
+        }
     }
 
     pub(crate) fn verdict(&self, standing: &Standing) -> Verdict {
@@ -163,6 +192,12 @@ pub(crate) struct State {
     pub(crate) rng: Rng,
     /// Whose turn it is.
     pub(crate) turn: u64,
+    /// The life of the store that the router was configured for.
+    pub(crate) life: Generation,
+    /// The highest life of the store that was heard of: beyond `life`, this router decides nothing.
+    pub(crate) store: Generation,
+    /// The last question that a store in another life answered, and which life that is.
+    pub(crate) foreign: (Ask, Generation),
     #[cfg_attr(feature = "serde", serde(skip))]
     /// The latest `now`.
     pub(crate) clock: Aside<Timestamp>,
@@ -191,12 +226,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64, life: Generation) -> Self {
         Self {
             point: 0,
             last_id: 0,
             rng: Rng::new(seed),
             turn: 0,
+            life,
+            store: life,
+            foreign: (Ask(0), life),
             clock: Aside(Timestamp::ZERO),
             history: History(VecDeque::new()),
             nodes: Nodes::new(),
@@ -240,7 +278,8 @@ impl State {
             return;
         }
         if let Some((row, told)) = self.rest.take(repo) {
-            self.admit(Cell::woken(row, told));
+            let point = self.draw();
+            self.admit(Cell::woken(row, told, point, self.clock.0));
         }
     }
 
@@ -267,7 +306,7 @@ impl State {
             let Some(repo) = self.awake.pop_front() else { return };
             let tasks = (repo, NodeId(0), TaskId(0))..=(repo, NodeId(u32::MAX), TaskId(u64::MAX));
             let busy = self.work.is_any(repo) || self.targets.range(tasks).next().is_some();
-            let well = |cell: &&Cell| !busy && cell.is_well() && cell.fetching.1 <= self.clock.0;
+            let well = |cell: &&Cell| !busy && cell.is_well(self.clock.0) && cell.fetching.1 <= self.clock.0;
             let at_rest = match self.cells.get(&repo).filter(well) {
                 Some(cell) => self.rest.insert(&cell.row, cell.told),
                 None => false,
@@ -282,10 +321,11 @@ impl State {
 
     /// A repository as it is known, awake or at rest.
     pub(crate) fn cell(&self, repo: RepoId) -> Option<Cow<'_, Cell>> {
-        match self.cells.get(&repo) {
-            Some(cell) => Some(Cow::Borrowed(cell)),
-            None => self.rest.row(repo).map(|(row, told)| Cow::Owned(Cell::woken(row, told))),
+        if let Some(cell) = self.cells.get(&repo) {
+            return Some(Cow::Borrowed(cell));
         }
+        let (row, told) = self.rest.row(repo)?;
+        Some(Cow::Owned(Cell::woken(row, told, Ask(self.point), self.clock.0)))
     }
 
     /// Whether a task brings that replica up to date.
@@ -325,7 +365,8 @@ impl State {
     ) -> Ticket {
         let ticket = Ticket(self.draw().0);
         self.swaps.insert(ticket, Swap { owner, next: next.clone() });
-        self.effects.push_back(Effect::SwapRow { ticket, expect, next, feed });
+        let (store, clears_note) = (self.life, next.lease.is_some_and(|lease| lease.purpose == Purpose::Write));
+        self.effects.push_back(Effect::SwapRow { ticket, store, expect, next, feed, clears_note });
         ticket
     }
 

@@ -19,20 +19,27 @@
 //!
 //! ```sql
 //! -- the metadata store
+//! CREATE TABLE store (id INTEGER PRIMARY KEY CHECK (id = 1), life INTEGER NOT NULL); -- larger after each restoration
 //! CREATE TABLE rows (repo INTEGER PRIMARY KEY, family INTEGER, generation INTEGER, fence INTEGER, version INTEGER,
-//!                    row BLOB NOT NULL);
+//!                    row BLOB NOT NULL, note INTEGER);
 //! CREATE TABLE feed (repo INTEGER, version INTEGER, epoch INTEGER, digest BLOB, generation INTEGER, fence INTEGER,
 //!                    PRIMARY KEY (repo, version));
-//! -- swap, in one transaction; moved if and only if one row changed
-//! UPDATE rows SET generation = ?, fence = ?, version = ?, row = ?
-//!  WHERE repo = ? AND generation = ? AND fence = ? AND version = ?;
+//! CREATE TABLE boots (node INTEGER, incarnation INTEGER, record BLOB NOT NULL, PRIMARY KEY (node, incarnation));
+//! -- swap, in one transaction; moved if and only if one row changed (`note` only if the swap clears it)
+//! UPDATE rows SET generation = ?, fence = ?, version = ?, row = ?, note = NULL
+//!  WHERE repo = ? AND generation = ? AND fence = ? AND version = ? AND (SELECT life FROM store) = ?;
 //! INSERT INTO feed VALUES (?, ?, ?, ?, ?, ?);
+//! -- every answer says `SELECT life FROM store` and the row's note, read in the same transaction
+//! UPDATE rows SET note = ? WHERE repo = ?; -- a note: nothing is compared
 //! -- the family of a root
 //! SELECT repo FROM rows WHERE family = ?;
 //! -- a node
-//! CREATE TABLE node (id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL);
+//! CREATE TABLE node (id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL, disk BLOB NOT NULL);
 //! CREATE TABLE gates (repo INTEGER PRIMARY KEY, gate BLOB NOT NULL, staged BLOB, content BLOB);
 //! ```
+//!
+//! `record` is the [`crate::BootRecord`] of a disk, `disk` the [`crate::Disk`] of a node: a node draws a boot at each
+//! start, and each gate is told of it ([`FenceGate::started`]) when it is first taken from the disk.
 //!
 //! `gate` is the [`FenceGate`] whole, with the row that it keeps: after a restoration, that row is what is left to know
 //! who the members were.
@@ -44,11 +51,11 @@ use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use crate::fence::{FenceGate, Report, StageOrder};
-use crate::id::{Digest, Generation, Incarnation, NodeId, RepoId, Version};
+use crate::id::{Boot, Digest, Generation, Incarnation, NodeId, RepoId, RouterId, Version};
 use crate::read::Route;
 use crate::rng::mix;
-use crate::router::SwapResult;
 use crate::row::{FeedEntry, Row};
+use crate::store::{StoreMeta, SwapResult};
 
 mod accounts;
 mod act;
@@ -81,6 +88,10 @@ pub enum Order {
     Read(Route),
     /// Promise the gate to a life of the store. A node that holds nothing promises with a new gate.
     Promise(RepoId, Generation),
+    /// Cure the gate ([`FenceGate::cure`]) with this row, boot and serial.
+    Cure(Row, Boot, u64),
+    /// Throw the content away, if the row does not name the node: the gate comes first ([`FenceGate::discard`]).
+    Discard(Row),
 }
 
 impl Order {
@@ -89,7 +100,11 @@ impl Order {
     pub const fn repo(&self) -> RepoId {
         match self {
             Self::Probe(repo) | Self::Promise(repo, _) => *repo,
-            Self::Raise(row) | Self::Initialise(row) | Self::Copy(row, _) => row.repo,
+            Self::Raise(row)
+            | Self::Initialise(row)
+            | Self::Copy(row, _)
+            | Self::Cure(row, ..)
+            | Self::Discard(row) => row.repo,
             Self::Stage(order, _) => order.base.repo,
             Self::Read(route) => route.proof.repo,
         }
@@ -118,9 +133,22 @@ pub enum Done {
     Promised(Box<FenceGate>),
 }
 
-/// A swap that is under way when the store's process dies.
+/// What the store answers, with what it says of itself in the same transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The life of the store, and the note beside the row.
+    pub store: StoreMeta,
+    /// The answer.
+    pub found: T,
+}
+
+/// A swap that the store is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Swap<'a> {
+    /// The life of the store that it is for.
+    pub store: Generation,
+    /// Whether the note beside the row goes with it.
+    pub clears_note: bool,
     /// The row that must be there.
     pub expect: Option<&'a Row>,
     /// What takes its place.
@@ -157,26 +185,32 @@ pub trait Host {
     ///
     /// # Errors
     /// The store failed.
-    fn row(&mut self, repo: RepoId) -> Result<Option<Row>, Self::Error>;
+    fn row(&mut self, repo: RepoId) -> Result<Answer<Option<Row>>, Self::Error>;
 
-    /// Makes the row `next` and appends to the feed, in one transaction, if the row is what is expected. It never
-    /// answers [`SwapResult::Unknown`]: the kit loses replies itself.
+    /// Makes the row `next` and appends to the feed, in one transaction, if the store is in the life that the swap is for
+    /// and the row is what is expected. It never answers [`SwapResult::Unknown`]: the kit loses replies itself.
     ///
     /// # Errors
     /// The store failed.
-    fn swap(&mut self, swap: Swap<'_>) -> Result<SwapResult, Self::Error>;
+    fn swap(&mut self, swap: Swap<'_>) -> Result<Answer<SwapResult>, Self::Error>;
+
+    /// Writes beside the row which router waits, in place of any other.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn note(&mut self, repo: RepoId, router: RouterId) -> Result<(), Self::Error>;
 
     /// One entry of the feed.
     ///
     /// # Errors
     /// The store failed.
-    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Option<FeedEntry>, Self::Error>;
+    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Answer<Option<FeedEntry>>, Self::Error>;
 
     /// The ids of all rows of a fork family, its root's too.
     ///
     /// # Errors
     /// The store failed.
-    fn family(&mut self, family: RepoId) -> Result<Vec<RepoId>, Self::Error>;
+    fn family(&mut self, family: RepoId) -> Result<Answer<Vec<RepoId>>, Self::Error>;
 
     /// Sets a backup of the store aside, as it is now, in place of the one before.
     ///
@@ -184,11 +218,12 @@ pub trait Host {
     /// The store failed.
     fn back_up(&mut self) -> Result<(), Self::Error>;
 
-    /// Loses the store, and has it come back as it was at its last backup. The kit raises the generation.
+    /// Loses the store, and has it come back as it was at its last backup, in the life `generation`. Nothing that is on
+    /// its way to it may find it in the life before.
     ///
     /// # Errors
     /// The store does not come up again.
-    fn restore(&mut self) -> Result<(), Self::Error>;
+    fn restore(&mut self, generation: Generation) -> Result<(), Self::Error>;
 
     /// Kills the store's process and starts it again. With `cut`, it dies with this swap under way: all of it has
     /// happened, or nothing.
@@ -209,6 +244,18 @@ pub trait Host {
     /// # Errors
     /// The node does not come up again.
     fn crash_node(&mut self, node: NodeId, cut: Option<(Incarnation, &Order)>) -> Result<(), Self::Error>;
+
+    /// Takes a copy of a node's disk aside, as it is now, in place of the one before.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    fn keep_disk(&mut self, node: NodeId) -> Result<(), Self::Error>;
+
+    /// Kills a node's process, puts the copy of its disk that was taken last in the disk's place, and starts it again.
+    ///
+    /// # Errors
+    /// The node does not come up again.
+    fn rewind_node(&mut self, node: NodeId) -> Result<(), Self::Error>;
 
     /// Takes a node's disk away and gives it an empty one: its new incarnation, larger than any before.
     ///
@@ -246,6 +293,10 @@ pub struct Ran {
     pub crashes: usize,
     /// Disks that were lost.
     pub disks: usize,
+    /// Disks that went back in time.
+    pub rewinds: usize,
+    /// Gates that were cured after that.
+    pub cures: usize,
     /// Times that the store came back from its backup.
     pub restores: usize,
     /// Repositories that were recovered after that.

@@ -67,10 +67,6 @@ impl Writes {
         self.0.len()
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = WriteId> {
-        self.0.keys().copied()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = (WriteId, Option<&Write>)> {
         self.0.iter().map(|(id, write)| (*id, write.as_deref()))
     }

@@ -128,7 +128,7 @@ impl Host {
     }
 
     fn carry_out(&mut self, router: usize, effect: Effect) {
-        let now = self.now;
+        let (now, store) = (self.now, StoreMeta::new(Generation(1)));
         match effect {
             Effect::SwapRow { ticket, expect, next, .. } => {
                 let found = self.rows.get(&next.repo).cloned();
@@ -139,25 +139,25 @@ impl Host {
                 } else {
                     SwapResult::Conflict(found)
                 };
-                self.routers[router].handle_swap(now, ticket, &result);
+                self.routers[router].handle_swap(now, ticket, &store, &result);
             }
             Effect::FetchRow { ask, repo } => {
                 let row = self.rows.get(&repo);
-                self.routers[router].handle_row(now, ask, repo, row);
+                self.routers[router].handle_row(now, ask, &store, repo, row);
             }
             Effect::FetchFamily { ask, family } => {
                 let all: Vec<RepoId> = self.rows.values().filter(|row| row.family == family).map(|r| r.repo).collect();
-                self.routers[router].handle_family(now, ask, family, &all);
+                self.routers[router].handle_family(now, ask, &store, family, &all);
             }
-            Effect::RaiseGate { node, incarnation, row } if self.lives[&node] == incarnation => {
+            Effect::RaiseGate { ask, node, incarnation, row } if self.lives[&node] == incarnation => {
                 let gate = self.gate(node, row.repo);
                 *gate = gate.raise(&row).unwrap_or(gate.clone());
                 let report = gate.report();
-                self.routers[router].handle_report(now, &report);
+                self.routers[router].handle_report(now, Some(ask), &report);
             }
-            Effect::Probe { node, repo } => {
+            Effect::Probe { ask, node, repo } => {
                 let report = self.gate(node, repo).report();
-                self.routers[router].handle_report(now, &report);
+                self.routers[router].handle_report(now, Some(ask), &report);
             }
             Effect::Initialise { task, target, incarnation, row }
             | Effect::Sync { task, target, incarnation, row, .. } => {
@@ -177,7 +177,7 @@ impl Host {
                 self.changed.push((repo, result));
                 self.ended.push((router, change, result));
             }
-            Effect::RaiseGate { .. } => {}
+            Effect::RaiseGate { .. } | Effect::Cure { .. } | Effect::LeaveNote { .. } => {}
             Effect::FetchFeed { .. } | Effect::Grant(_) | Effect::Promise { .. } | Effect::Answer { .. } => {
                 panic!("nobody writes here: {effect:?}")
             }

@@ -21,9 +21,11 @@ fn row(counter: u64, newest: Stamp) -> Row {
         shard: ShardId(1),
         revision: Revision(1),
         members: [1, 2, 3].map(|node| Member::voter(NodeId(node), Incarnation(1))).into_iter().collect(),
+        previous: Members::default(),
         newest,
         born: Version(0),
         fence: fence(counter),
+        lease: None,
         state: RowState::Live,
     }
 }

@@ -52,7 +52,10 @@ fn any_input(dice: &mut Dice, world: &World) -> Event {
         repo: RepoId(6 + dice.next() % 2),
         node: node(dice),
         incarnation: Incarnation(dice.next() % 3),
+        boot: Boot { store: Generation(1), counter: dice.next() % 3 },
+        began: dice.next() % 5,
         serial: small(dice),
+        rewound: dice.one_in(30),
         applied: stamp(dice),
         staged: dice.one_in(2).then(|| Staged { fence: fence(dice), revision: Revision(1), stamp: stamp(dice) }),
         generation: Generation(u32::from(dice.one_in(9))),
@@ -61,6 +64,11 @@ fn any_input(dice: &mut Dice, world: &World) -> Event {
         revision: Revision(1),
     };
     let members = || -> Members { (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect() };
+    let store = |dice: &mut Dice| {
+        let life = if dice.one_in(60) { dice.next() % 3 } else { 1 };
+        let note = dice.one_in(5).then(|| RouterId(u32::try_from(dice.next() % 3).unwrap()));
+        StoreMeta::new(Generation(u32::try_from(life).unwrap())).note(note)
+    };
     let freshness = |dice: &mut Dice| {
         let token = Token { generation: Generation(1), epoch: Epoch(1), version: Version(dice.next() % 5) };
         let stale = Freshness::BoundedStale { age_ms: 500 };
@@ -73,16 +81,16 @@ fn any_input(dice: &mut Dice, world: &World) -> Event {
         5 => Input::AbortWrite { write: WriteId(small(dice)), claim: GiveUp::PerhapsStaged },
         6 => Input::Create(CreateRequest::new(REPO, ShardId(1), members(), Digest([0; 16]))),
         7..=10 => Input::PollEffect,
-        11 | 12 => Input::Row { ask: Ask(small(dice)), repo: REPO, row },
+        11 | 12 => Input::Row { ask: Ask(small(dice)), store: store(dice), repo: REPO, row },
         13 => {
             let entry = FeedEntry { stamp: stamp(dice), fence: fence(dice) };
-            Input::Feed { ask: Ask(small(dice)), repo: REPO, entry: Some(entry) }
+            Input::Feed { ask: Ask(small(dice)), store: store(dice), repo: REPO, entry: Some(entry) }
         }
         14 => {
             let result = [SwapResult::Moved, SwapResult::Conflict(row), SwapResult::Unknown];
-            Input::Swap { ticket: Ticket(small(dice)), result: result[dice.below(3)].clone() }
+            Input::Swap { ticket: Ticket(small(dice)), store: store(dice), result: result[dice.below(3)].clone() }
         }
-        15 | 16 => Input::Report(report(dice)),
+        15 | 16 => Input::Report { ask: dice.one_in(2).then(|| Ask(small(dice))), report: report(dice) },
         17 => Input::Declined { repo: REPO, node: node(dice), fence: fence(dice) },
         18 => Input::Synced { task: TaskId(small(dice)), result: SyncResult::Failed },
         19 => Input::Node { node: node(dice), state: NodeState::up(Incarnation(dice.next() % 3)) },
@@ -99,8 +107,14 @@ fn any_input(dice: &mut Dice, world: &World) -> Event {
             0 => Input::AcceptLoss { repo: REPO, survivor: node(dice) },
             1 => Input::Recover(RecoverRequest::new(REPO)),
             2 => Input::Promise(Box::new(FenceGate::new(REPO, node(dice), Incarnation(1)))),
-            _ => Input::Family { ask: Ask(small(dice)), family: REPO, members: vec![REPO, RepoId(6)] },
+            _ => Input::Family {
+                ask: Ask(small(dice)),
+                store: store(dice),
+                family: REPO,
+                members: vec![REPO, RepoId(6)],
+            },
         },
+        24 if dice.one_in(3) => Input::Lost { node: node(dice), incarnation: Incarnation(dice.next() % 3) },
         24 => Input::Inspect { inspection: [Inspection::Spot, Inspection::Full(None)][dice.below(2)], budget: 3 },
         _ => Input::Timeout,
     };
@@ -225,12 +239,12 @@ fn law_4_late_repeated_and_unknown_facts_change_nothing() {
         }
         let last = |report: &Report, router: &Router| {
             let newer =
-                |other: &Fact| matches!(other, Fact::Report(o) if o.node == report.node && o.serial > report.serial);
+                |other: &Fact| matches!(other, Fact::Report(_, o) if o.node == report.node && o.serial > report.serial);
             !past.iter().any(newer) && router.row(REPO).is_some()
         };
         for fact in &past {
             // The last word of a node, said again, is news: it still is so.
-            if matches!(fact, Fact::Report(report) if last(report, &world.routers[0])) {
+            if matches!(fact, Fact::Report(_, report) if last(report, &world.routers[0])) {
                 continue;
             }
             let before = world.routers[0].snapshot();
@@ -241,9 +255,9 @@ fn law_4_late_repeated_and_unknown_facts_change_nothing() {
         // What nobody asked for says nothing either.
         let before = world.routers[0].snapshot();
         for fact in [
-            Fact::Row(Ask(u64::MAX), None),
-            Fact::Feed(Ask(u64::MAX), None),
-            Fact::Swap(Ticket(u64::MAX), SwapResult::Moved),
+            Fact::Row(Ask(u64::MAX), world.store(), None),
+            Fact::Feed(Ask(u64::MAX), world.store(), None),
+            Fact::Swap(Ticket(u64::MAX), world.store(), SwapResult::Moved),
             Fact::Synced(TaskId(u64::MAX), SyncResult::Failed),
             Fact::Declined(NodeId(1), Fence::default()),
         ] {
@@ -327,7 +341,7 @@ fn law_8_the_numbers_of_a_reason_recompute_the_decision() {
         let reason = match router.route_read(world.now, &ReadRequest::linearizable(REPO, began)) {
             Ok(ReadStep::Serve(route)) => route.reason,
             Ok(ReadStep::First(First::FetchRow(ask))) => {
-                router.handle_row(world.now, ask, REPO, world.row.as_ref());
+                router.handle_row(world.now, ask, &StoreMeta::new(Generation(1)), REPO, world.row.as_ref());
                 match router.route_read(world.now, &ReadRequest::linearizable(REPO, began)) {
                     Ok(ReadStep::Serve(route)) => route.reason,
                     Ok(ReadStep::First(_)) => continue,

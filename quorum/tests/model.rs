@@ -59,7 +59,7 @@ fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
                     world.restore();
                     reads.clear();
                 }
-                1 | 2 => world.backup = Some((world.row.clone(), world.feed.clone())),
+                1 | 2 => world.back_up(),
                 _ => drop(world.routers[dice.below(2)].recover(world.now, &RecoverRequest::new(REPO))),
             }
         }
@@ -69,7 +69,7 @@ fn history(seed: u64, steps: usize, weather: Weather) -> (usize, usize) {
         match dice.below(100) {
             0..=69 if !world.net.is_empty() => {
                 let mut message = world.net.remove(dice.below(world.net.len().min(12)));
-                if let Message::Tell(_, Fact::Swap(_, result)) = &mut message
+                if let Message::Tell(_, Fact::Swap(_, _, result)) = &mut message
                     && dice.one_in(weather.loss)
                 {
                     *result = SwapResult::Unknown;

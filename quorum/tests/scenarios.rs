@@ -84,7 +84,7 @@ impl Stage {
                 self.cut.contains(&target.0) || self.cut.contains(&source.0)
             }
             Message::Do(_, Effect::Initialise { target, .. }) => self.cut.contains(&target.0),
-            Message::Tell(_, Fact::Report(report)) => {
+            Message::Tell(_, Fact::Report(_, report)) => {
                 self.cut.contains(&report.node.0) || self.mute.contains(&report.node.0)
             }
             Message::Do(..) | Message::Tell(..) => false,
@@ -100,7 +100,7 @@ impl Stage {
             Message::Do(_, Effect::RaiseGate { .. }) => "show",
             Message::Do(_, Effect::Sync { .. }) => "sync",
             Message::Do(_, Effect::Initialise { .. }) => "initialise",
-            Message::Tell(_, Fact::Report(_)) => "report",
+            Message::Tell(_, Fact::Report(..)) => "report",
             Message::Tell(_, Fact::Row(..)) => "row",
             Message::Do(..) | Message::Tell(..) => "other",
         }
@@ -113,7 +113,7 @@ impl Stage {
                 return;
             }
             let mut message = self.world.net.remove(0);
-            if let Message::Tell(_, Fact::Swap(_, result)) = &mut message
+            if let Message::Tell(_, Fact::Swap(_, _, result)) = &mut message
                 && self.unsure > 0
             {
                 self.unsure -= 1;
@@ -300,7 +300,7 @@ impl Stage {
                 let mut report = self.world.nodes[&node(1)].gate.report();
                 report.serial += 1;
                 report.applied.digest = Digest([9; 16]);
-                self.world.tell(0, &Fact::Report(report));
+                self.world.tell(0, &Fact::Report(None, report));
                 self.settle();
             }
             "settle" => self.settle(),
@@ -308,10 +308,10 @@ impl Stage {
                 self.world.tick(words[1].parse().unwrap());
                 self.settle();
             }
-            "backup" => self.world.backup = Some((self.world.row.clone(), self.world.feed.clone())),
+            "backup" => self.world.back_up(),
             "restore" | "restore-empty" => {
                 if words[0] == "restore-empty" {
-                    self.world.backup = Some((None, Vec::new()));
+                    self.world.backup = Some((None, Vec::new(), self.world.boots.clone()));
                 }
                 self.world.restore();
                 self.writes.clear();

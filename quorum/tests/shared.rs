@@ -24,17 +24,19 @@ fn shared(count: u64) -> Shared {
             shard: ShardId(1),
             revision: Revision(1),
             members: (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect(),
+            previous: Members::default(),
             newest: Stamp { epoch: Epoch(1), version: Version(0), digest: Digest([1; 16]) },
             born: Version(0),
             fence: Fence { generation: Generation(1), counter: 1 },
+            lease: None,
             state: RowState::Live,
         };
         let ask = shared.begin_read(repo);
         shared.of(repo, |router| {
-            router.handle_row(NOW, ask, repo, Some(&row));
+            router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), repo, Some(&row));
             for member in &row.members {
                 let gate = FenceGate::new(repo, member.node, Incarnation(1)).raise(&row).unwrap();
-                router.handle_report(NOW, &gate.install(&row.proof()).unwrap().report());
+                router.handle_report(NOW, None, &gate.install(&row.proof()).unwrap().report());
             }
         });
     }
@@ -78,7 +80,11 @@ fn an_effect_names_the_stripe_to_tell() {
     while let Some((stripe, effect)) = shared.poll_effect() {
         if let Effect::SwapRow { ticket, next, .. } = &effect {
             assert_eq!(stripe, shared.stripe(next.repo));
-            shared.with(stripe, |router| router.handle_swap(NOW, *ticket, &SwapResult::Moved)).unwrap();
+            shared
+                .with(stripe, |router| {
+                    router.handle_swap(NOW, *ticket, &StoreMeta::new(Generation(1)), &SwapResult::Moved);
+                })
+                .unwrap();
         }
         if let Effect::Grant(grant) = effect {
             assert_eq!(stripe, shared.stripe(grant.base.repo));

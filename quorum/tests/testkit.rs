@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use tenon_quorum::testkit::{Done, Host, NODES, Order, REPOS, Ran, Reply, Swap, torture};
+use tenon_quorum::testkit::{Answer, Done, Host, NODES, Order, REPOS, Ran, Reply, Swap, torture};
 use tenon_quorum::*;
 
 /// How a host misbehaves.
@@ -50,6 +50,16 @@ enum Fault {
     TearsBackup,
     /// Lists the root of a family, and not its forks.
     ListsRootOnly,
+    /// Swaps for routers of any life of the store.
+    AnyStoreLife,
+    /// Comes back from a backup in the life that it was in.
+    SameStoreLife,
+    /// Leaves a note beside the row for ever.
+    KeepsNotes,
+    /// Starts from an older copy of its disk as if nothing were.
+    IgnoresRewind,
+    /// Throws contents away, and leaves the gate as it was.
+    DiscardsWithoutGate,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +85,9 @@ struct Server {
 /// A whole store.
 #[derive(Clone, Debug, Default)]
 struct Store {
+    life: Generation,
+    notes: BTreeMap<RepoId, RouterId>,
+    boots: BTreeMap<(NodeId, Incarnation), BootRecord>,
     rows: BTreeMap<RepoId, Row>,
     feed: BTreeMap<(RepoId, Version), FeedEntry>,
 }
@@ -85,13 +98,18 @@ struct Memory {
     store: Store,
     backup: Store,
     nodes: BTreeMap<(NodeId, RepoId), Server>,
+    disks: BTreeMap<NodeId, tenon_quorum::Disk>,
+    copies: BTreeMap<NodeId, (tenon_quorum::Disk, BTreeMap<RepoId, Disk>)>,
+    lives: u64,
     cuts: usize,
 }
 
 impl Memory {
     fn new(fault: Fault) -> Self {
-        let (store, backup, nodes) = (Store::default(), Store::default(), BTreeMap::new());
-        let mut memory = Self { fault, store, backup, nodes, cuts: 0 };
+        let (store, backup, nodes) =
+            (Store { life: Generation(1), ..Store::default() }, Store::default(), BTreeMap::new());
+        let (disks, copies) = (BTreeMap::new(), BTreeMap::new());
+        let mut memory = Self { fault, store, backup, nodes, disks, copies, lives: 1, cuts: 0 };
         for node in NODES {
             memory.empty_disk(node, 1);
         }
@@ -103,6 +121,35 @@ impl Memory {
             let blank = Disk::blank(repo, node, life);
             self.nodes.insert((node, repo), Server { memory: blank.clone(), disk: blank });
         }
+        self.disks.insert(node, tenon_quorum::Disk::default());
+        self.start(node);
+    }
+
+    /// Takes what is on the disk, under a new boot.
+    fn start(&mut self, node: NodeId) {
+        let life = self.server(node, REPOS[0]).disk.gate.report().incarnation;
+        let disk = self.disks.get_mut(&node).unwrap();
+        let record = self.store.boots.entry((node, life)).or_default();
+        loop {
+            let (kept, step) = record.start(self.store.life, disk.boot);
+            *record = kept;
+            let Start::Keep { boot, rewound } = step else { break };
+            *disk = disk.started(boot, rewound && self.fault != Fault::IgnoresRewind);
+        }
+        let disk = *disk;
+        for repo in REPOS {
+            let server = self.server(node, repo);
+            server.memory = server.disk.clone();
+            server.memory.gate = server.memory.gate.started(&disk);
+        }
+    }
+
+    fn said(&self, repo: RepoId) -> StoreMeta {
+        StoreMeta::new(self.store.life).note(self.store.notes.get(&repo).copied())
+    }
+
+    fn answer<T>(&self, repo: RepoId, found: T) -> Answer<T> {
+        Answer { store: self.said(repo), found }
     }
 
     fn server(&mut self, node: NodeId, repo: RepoId) -> &mut Server {
@@ -209,6 +256,22 @@ impl Memory {
                 }
                 self.install(node, row, source.content.clone())?;
             }
+            Order::Cure(row, boot, serial) => {
+                let server = self.server(node, row.repo);
+                server.memory.gate = server.memory.gate.raise(row)?;
+                server.disk = server.memory.clone();
+                server.memory.gate = server.memory.gate.cure(row, *boot, *serial)?;
+                server.disk = server.memory.clone();
+            }
+            Order::Discard(row) => {
+                let fault = self.fault;
+                let server = self.server(node, row.repo);
+                if fault != Fault::DiscardsWithoutGate {
+                    server.memory.gate = server.memory.gate.discard(row)?;
+                }
+                server.memory.content = Vec::new();
+                server.disk = server.memory.clone();
+            }
             Order::Read(route) => return self.read(route).map(Done::Content),
             Order::Promise(repo, generation) => return self.promise(node, *repo, *generation),
         }
@@ -227,27 +290,41 @@ impl Memory {
 impl Host for Memory {
     type Error = String;
 
-    fn row(&mut self, repo: RepoId) -> Result<Option<Row>, String> {
-        Ok(self.store.rows.get(&repo).cloned())
+    fn row(&mut self, repo: RepoId) -> Result<Answer<Option<Row>>, String> {
+        Ok(self.answer(repo, self.store.rows.get(&repo).cloned()))
     }
 
-    fn swap(&mut self, swap: Swap<'_>) -> Result<SwapResult, String> {
+    fn note(&mut self, repo: RepoId, router: RouterId) -> Result<(), String> {
+        if self.store.rows.contains_key(&repo) {
+            self.store.notes.insert(repo, router);
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self, swap: Swap<'_>) -> Result<Answer<SwapResult>, String> {
         let repo = swap.next.repo;
+        if swap.store != self.store.life && self.fault != Fault::AnyStoreLife {
+            return Ok(self.answer(repo, SwapResult::OtherStore));
+        }
         if !self.is_expected(repo, swap.expect) {
-            return Ok(SwapResult::Conflict(self.store.rows.get(&repo).cloned()));
+            return Ok(self.answer(repo, SwapResult::Conflict(self.store.rows.get(&repo).cloned())));
         }
         self.store.rows.insert(repo, swap.next.clone());
         self.store.feed.extend(swap.feed.map(|entry| ((repo, entry.version()), *entry)));
-        Ok(SwapResult::Moved)
+        if swap.clears_note && self.fault != Fault::KeepsNotes {
+            self.store.notes.remove(&repo);
+        }
+        Ok(self.answer(repo, SwapResult::Moved))
     }
 
-    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Option<FeedEntry>, String> {
-        Ok(self.store.feed.get(&(repo, version)).copied())
+    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Answer<Option<FeedEntry>>, String> {
+        Ok(self.answer(repo, self.store.feed.get(&(repo, version)).copied()))
     }
 
-    fn family(&mut self, family: RepoId) -> Result<Vec<RepoId>, String> {
+    fn family(&mut self, family: RepoId) -> Result<Answer<Vec<RepoId>>, String> {
         let all = self.store.rows.values().filter(|row| row.family == family).map(|row| row.repo);
-        Ok(all.filter(|repo| *repo == family || self.fault != Fault::ListsRootOnly).collect())
+        let all = all.filter(|repo| *repo == family || self.fault != Fault::ListsRootOnly).collect();
+        Ok(self.answer(family, all))
     }
 
     fn back_up(&mut self) -> Result<(), String> {
@@ -257,7 +334,12 @@ impl Host for Memory {
         Ok(())
     }
 
-    fn restore(&mut self) -> Result<(), String> {
+    fn restore(&mut self, generation: Generation) -> Result<(), String> {
+        if self.fault != Fault::SameStoreLife {
+            self.store.life = generation;
+        }
+        self.store.notes.clear();
+        self.store.boots.clone_from(&self.backup.boots);
         self.store.rows.clone_from(&self.backup.rows);
         if self.fault != Fault::BacksRowsUpOnly {
             self.store.feed.clone_from(&self.backup.feed);
@@ -298,14 +380,31 @@ impl Host for Memory {
             if fault == Fault::LosesFence {
                 server.disk.gate = FenceGate::new(repo, node, server.disk.gate.report().incarnation);
             }
-            server.memory = server.disk.clone();
         }
+        self.start(node);
+        Ok(())
+    }
+
+    fn keep_disk(&mut self, node: NodeId) -> Result<(), String> {
+        let disks = REPOS.map(|repo| (repo, self.nodes[&(node, repo)].disk.clone()));
+        self.copies.insert(node, (self.disks[&node], disks.into_iter().collect()));
+        Ok(())
+    }
+
+    fn rewind_node(&mut self, node: NodeId) -> Result<(), String> {
+        let (disk, copies) = self.copies.remove(&node).unwrap();
+        self.disks.insert(node, disk);
+        for (repo, copy) in copies {
+            self.server(node, repo).disk = copy;
+        }
+        self.start(node);
         Ok(())
     }
 
     fn lose_disk(&mut self, node: NodeId) -> Result<Incarnation, String> {
         let Incarnation(old) = self.server(node, REPOS[0]).disk.gate.report().incarnation;
-        let life = if self.fault == Fault::SameIncarnation { old } else { old + 1 };
+        self.lives += 1;
+        let life = if self.fault == Fault::SameIncarnation { old } else { self.lives };
         self.empty_disk(node, life);
         Ok(Incarnation(life))
     }
@@ -331,10 +430,26 @@ fn a_good_host_passes() {
         all.restores += ran.restores;
         all.recoveries += ran.recoveries;
         all.moves += ran.moves;
+        all.rewinds += ran.rewinds;
+        all.cures += ran.cures;
     }
-    let Ran { commits, reads, refusals, conflicts, mishaps, crashes, disks, restores, recoveries, moves } = all;
+    let Ran {
+        commits,
+        reads,
+        refusals,
+        conflicts,
+        mishaps,
+        crashes,
+        disks,
+        restores,
+        recoveries,
+        moves,
+        rewinds,
+        cures,
+    } = all;
     println!("{all:?}");
     assert!(commits > 250 && reads > 500 && refusals > 100 && conflicts > 100, "{all:?}");
+    assert!(rewinds > 10 && cures > 10, "{all:?}");
     assert!(mishaps > 1_000 && crashes > 1_000 && disks > 20, "{all:?}");
     assert!(restores > 50 && recoveries > 50 && moves > 25, "{all:?}");
 }
@@ -351,16 +466,21 @@ fn every_bad_host_is_found_out() {
         (Fault::ApplyWithoutContent, "serves another content"),
         (Fault::CopiesAnything, "serves another content"),
         (Fault::SameIncarnation, "incarnation"),
-        (Fault::AnyLife, "did what its gate refuses"),
-        (Fault::ReadsUnasked, "did what its gate refuses"),
+        (Fault::AnyLife, "did what its gate refuses|does not follow from the order"),
+        (Fault::ReadsUnasked, "did what its gate refuses|serves another content"),
         (Fault::PromiseNotKept, "does not follow from the order"),
         (Fault::PromiseBeforeDisk, "forgot in a crash"),
         (Fault::LosesFence, "forgot in a crash"),
         (Fault::BacksRowsUpOnly, "the feed holds what comes after"),
         (Fault::TearsBackup, "not what it was made last"),
         (Fault::ListsRootOnly, "the family is"),
+        (Fault::AnyStoreLife, "for another life of the store"),
+        (Fault::SameStoreLife, "the store says that it is in"),
+        (Fault::KeepsNotes, "the note beside the row"),
+        (Fault::IgnoresRewind, "does not follow from the order|gate refuses|allows"),
+        (Fault::DiscardsWithoutGate, "does not follow from the order|gate refuses"),
     ] {
         let Some(what) = found(fault) else { panic!("{fault:?} passes") };
-        assert!(what.contains(complaint), "{fault:?} is found, but by: {what}");
+        assert!(complaint.split('|').any(|complaint| what.contains(complaint)), "{fault:?} is found, but by: {what}");
     }
 }

@@ -29,11 +29,11 @@ fn shared(count: usize) -> Shared {
         let row = row(repo);
         shared.of(row.repo, |router| {
             let ask = router.begin_read();
-            router.handle_row(NOW, ask, row.repo, Some(&row));
+            router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), row.repo, Some(&row));
             for member in &row.members {
                 let blank = FenceGate::new(row.repo, member.node, Incarnation(1));
                 let gate = blank.raise(&row).and_then(|gate| gate.install(&row.proof()));
-                router.handle_report(NOW, &gate.expect("a blank gate takes the first state").report());
+                router.handle_report(NOW, None, &gate.expect("a blank gate takes the first state").report());
             }
             while router.poll_effect().is_some() {}
         });
@@ -76,7 +76,7 @@ fn told(shared: &Shared, rows: &mut [RepoRow], turn: usize) {
     row.fence.counter += 1;
     shared.of(row.repo, |router| {
         let ask = router.begin_read();
-        router.handle_row(NOW, ask, row.repo, Some(row));
+        router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), row.repo, Some(row));
     });
 }
 

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tenon_quorum::{Digest, Epoch, Grant, Incarnation, NodeId, Proof, RepoId, Report, Row};
+use tenon_quorum::{Boot, Digest, Epoch, Grant, Incarnation, NodeId, Proof, RepoId, Report, Row};
 use tenon_refslog::{LineageId, ObjectId};
 
 /// On `POST /repos/{id}/push`: a [`WriteOrder`]; the body is the pkt-lines of the push's commands.
@@ -86,7 +86,10 @@ pub(crate) enum FileText {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Register {
     pub(crate) node: NodeId,
-    pub(crate) incarnation: Incarnation,
+    /// The life of its disk; none, if it is empty.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// The last start that is on its disk.
+    pub(crate) boot: Boot,
     /// `http://HOST:PORT`, without a slash at the end.
     pub(crate) url: String,
 }
@@ -96,6 +99,26 @@ pub(crate) struct Register {
 pub(crate) struct Registered {
     /// The key of the checksums of all refs logs: one for the cluster.
     pub(crate) checksum_key: [u8; 32],
+    pub(crate) begin: Begin,
+}
+
+/// What a node that starts does next. But for the last, it asks again then.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Begin {
+    /// Its empty disk gets this number.
+    Life(Incarnation),
+    /// It writes this start down, and whether its disk is an older copy of itself.
+    Boot { boot: Boot, rewound: bool },
+    /// It serves.
+    Ready,
+}
+
+/// `POST /repos/{id}/cure` on a node whose disk went back in time. The answer is a [`Report`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CureAsk {
+    pub(crate) row: Row,
+    pub(crate) boot: Boot,
+    pub(crate) serial: u64,
 }
 
 /// A node and where it listens.

@@ -257,3 +257,57 @@ fn a_node_that_lost_its_disk_counts_for_nothing_until_it_is_replaced_by_itself()
     ann.ok("work", &["push", "-q", "origin", "main"]);
     assert!(ann.remote_refs(&forge.repo_url("demo")).contains(&format!("{id}\trefs/heads/main")));
 }
+
+/// A virtual machine's disk from a snapshot, a folder that was copied back: the node is an older copy of itself.
+#[test]
+fn an_older_copy_of_a_nodes_folder_repairs_itself() {
+    let mut forge = Forge::start();
+    let ann = forge.client("ann");
+    ann.init("work", &forge.repo_url("demo"));
+    ann.ok("work", &["push", "-q", "origin", "main"]);
+    forge.assert_alike("demo");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+        assert!(done.success());
+    };
+    let (folder, older) = (forge.data().join("node-2"), forge.path().join("older"));
+    forge.node("kill", 2);
+    copy(&folder, &older);
+    forge.node("start", 2);
+    await_that("the node is up again", || forge.pid(2).is_some());
+    for what in ["one", "two", "three"] {
+        ann.commit("work", what);
+        ann.ok("work", &["push", "-q", "origin", "main"]);
+    }
+    forge.assert_alike("demo");
+    // Once while the router runs, and once while nobody does: the store alone knows then.
+    for stopped in [false, true] {
+        if stopped {
+            forge.end(Signal::SIGTERM);
+        } else {
+            forge.node("kill", 2);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        copy(&older, &folder);
+        if stopped {
+            forge.start_again(&[]);
+            ann.ok("work", &["remote", "set-url", "origin", &forge.repo_url("demo")]);
+        } else {
+            forge.node("start", 2);
+        }
+        await_that("the node is up again", || forge.pid(2).is_some());
+        ann.ok("work", &["ls-remote", "origin"]);
+        await_that("the node is current again", || forge.standings("demo")[1] == "current");
+        forge.assert_alike("demo");
+        let log = std::fs::read_to_string(folder.join("log")).unwrap();
+        assert!(log.contains("an older copy of itself"), "{log}");
+        // It carries weight again: with another node down, it is one of the two that a push needs.
+        forge.node("kill", 3);
+        let id = ann.commit("work", if stopped { "five" } else { "four" });
+        ann.ok("work", &["push", "-q", "origin", "main"]);
+        assert!(ann.remote_refs(&forge.repo_url("demo")).contains(&format!("{id}\trefs/heads/main")));
+        forge.node("start", 3);
+        await_that("node 3 is up again", || forge.pid(3).is_some());
+        forge.assert_alike("demo");
+    }
+}

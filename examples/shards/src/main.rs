@@ -18,6 +18,9 @@ fn load<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Option<T>> {
     Ok(if file.try_exists()? { Some(serde_json::from_slice(&fs::read(file)?)?) } else { None })
 }
 
+/// The store never comes back from a backup here, and one router has it.
+const STORE: StoreMeta = StoreMeta::new(Generation(1));
+
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -67,7 +70,7 @@ impl Blobs {
         let (reply, answer) = oneshot::channel();
         self.nodes.get(&id)?.send((repo, work, content, reply)).await.ok()?;
         let (gate, content) = timeout(Duration::from_millis(500), answer).await.ok()?.ok()??;
-        self.router.handle_report(now(), &gate.report());
+        self.router.handle_report(now(), None, &gate.report());
         Some((gate, content))
     }
 
@@ -84,7 +87,7 @@ impl Blobs {
         let file = |repo: RepoId| self.folder.join(repo.to_string());
         let record = |repo| anyhow::Ok(load::<(Option<Row>, Vec<FeedEntry>)>(&file(repo))?.unwrap_or_default());
         match effect {
-            Effect::SwapRow { ticket, expect, next, feed } => {
+            Effect::SwapRow { ticket, expect, next, feed, .. } => {
                 let (row, mut entries) = record(next.repo)?;
                 let result = if row == expect {
                     entries.extend(feed);
@@ -92,12 +95,14 @@ impl Blobs {
                 } else {
                     SwapResult::Conflict(row)
                 };
-                self.router.handle_swap(now(), ticket, &result);
+                self.router.handle_swap(now(), ticket, &STORE, &result);
             }
-            Effect::FetchRow { ask, repo } => self.router.handle_row(now(), ask, repo, record(repo)?.0.as_ref()),
+            Effect::FetchRow { ask, repo } => {
+                self.router.handle_row(now(), ask, &STORE, repo, record(repo)?.0.as_ref())
+            }
             Effect::FetchFeed { ask, repo, version } => {
                 let entry = record(repo)?.1.into_iter().find(|entry| entry.version() == version);
-                self.router.handle_feed(now(), ask, repo, entry);
+                self.router.handle_feed(now(), ask, &STORE, repo, entry);
             }
             Effect::Grant(grant) => {
                 let digest = Digest(*blake3::hash(value.as_bytes()).as_bytes().first_chunk().unwrap_or(&[0; 16]));
@@ -113,7 +118,9 @@ impl Blobs {
             Effect::RaiseGate { node, row, .. } => {
                 self.on(node, row.repo, Box::new(move |gate| gate.show(&row)), None).await;
             }
-            Effect::Probe { node, repo } => drop(self.on(node, repo, Box::new(|gate| Ok(gate.clone())), None).await),
+            Effect::Probe { node, repo, .. } => {
+                drop(self.on(node, repo, Box::new(|gate| Ok(gate.clone())), None).await)
+            }
             Effect::Initialise { task, target, row, .. } => self.copy(task, target, row, None).await,
             Effect::Sync { task, target, source, row, .. } => {
                 let found = self.on(source, row.repo, Box::new(|gate| Ok(gate.clone())), None).await;
@@ -124,7 +131,8 @@ impl Blobs {
                     None => self.router.handle_synced(now(), task, &SyncResult::Failed),
                 }
             }
-            Effect::Promise { .. } | Effect::FetchFamily { .. } => {} // after a backup, or in a move to another shard
+            // After a backup, in a move to another shard, after an older copy of a disk came back, with several routers.
+            Effect::Promise { .. } | Effect::FetchFamily { .. } | Effect::Cure { .. } | Effect::LeaveNote { .. } => {}
             Effect::Answer { outcome, reason, .. } => return Ok(Some(format!("{outcome}: {reason}"))),
             Effect::Changed { result, .. } => {
                 return Ok(Some(result.map_or_else(|reason| reason.to_string(), |()| "done".into())));

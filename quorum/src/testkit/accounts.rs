@@ -7,57 +7,71 @@ use alloc::vec::Vec;
 
 use super::run::Run;
 use super::shadow::{Outcomes, Shadow};
-use super::{Done, Host, Order, REPOS, Reply, Swap, failed};
-use crate::id::{Incarnation, NodeId, RepoId, Version};
-use crate::router::SwapResult;
+use super::{Answer, Done, Host, Order, REPOS, Reply, Swap, failed};
+use crate::boot::Disk;
+use crate::id::{Boot, Incarnation, NodeId, RepoId, Version};
 use crate::row::{FeedEntry, Member, Row, RowState};
+use crate::store::{StoreMeta, SwapResult};
 use crate::write::Outcome;
 
 impl<H: Host> Run<'_, H> {
     /// A swap through the weather: what the router is told, if anything.
-    pub(super) fn swap(
-        &mut self,
-        expect: Option<&Row>,
-        next: &Row,
-        feed: Option<&FeedEntry>,
-    ) -> Result<Option<SwapResult>, String> {
-        let swap = Swap { expect, next, feed };
+    pub(super) fn swap(&mut self, swap: Swap<'_>) -> Result<Option<Answer<SwapResult>>, String> {
+        let Swap { store, clears_note, expect, next, feed } = swap;
         let is = self.books.row(next.repo).cloned();
-        let fits = is.as_ref() == expect;
+        let ours = store == self.config.generation();
+        let fits = ours && is.as_ref() == expect;
         if self.bad_luck(20) {
             self.ran.crashes += 1;
             self.host.crash_store(Some(swap)).map_err(failed)?;
             let found = self.host.row(next.repo).map_err(failed)?;
-            if found == is {
+            if found.found == is {
                 return self.check_row(next.repo).map(|_| None);
             }
-            if !fits || found.as_ref() != Some(next) {
+            if !fits || found.found.as_ref() != Some(next) {
                 return Err("after a crash, the row is neither what it was nor what it was to be".into());
             }
-            self.moved(next, feed)?;
-            return self.check_row(next.repo).map(|_| Some(SwapResult::Unknown));
+            self.moved(next, feed, clears_note)?;
+            let store = self.check_row(next.repo)?.store;
+            return Ok(Some(Answer { store, found: SwapResult::Unknown }));
         }
         let result = self.host.swap(swap).map_err(failed)?;
-        let wanted = if fits { SwapResult::Moved } else { SwapResult::Conflict(is) };
-        if result != wanted {
-            return Err(format!("a swap was answered with {result:?}, and should have been with {wanted:?}"));
+        let wanted = match (ours, fits) {
+            (false, _) => SwapResult::OtherStore,
+            (true, true) => SwapResult::Moved,
+            (true, false) => SwapResult::Conflict(is),
+        };
+        if result.found != wanted {
+            let found = result.found;
+            return Err(format!("a swap was answered with {found:?}, and should have been with {wanted:?}"));
         }
         if fits {
-            self.moved(next, feed)?;
+            self.moved(next, feed, clears_note)?;
         } else {
             self.ran.conflicts += 1;
         }
-        self.check_row(next.repo)?;
+        if self.check_row(next.repo)?.store != result.store {
+            return Err("a swap says another life of the store, or another note, than the row does".into());
+        }
         if self.bad_luck(10) {
             self.ran.mishaps += 1;
-            return Ok(Some(SwapResult::Unknown));
+            return Ok(Some(Answer { found: SwapResult::Unknown, ..result }));
         }
         Ok(Some(result))
     }
 
-    fn moved(&mut self, next: &Row, feed: Option<&FeedEntry>) -> Result<(), String> {
+    /// Whether an answer of the store is of its present life.
+    pub(super) fn check_life(&self, store: &StoreMeta) -> Result<(), String> {
+        let (says, is) = (store.generation, self.config.generation());
+        if says == is { Ok(()) } else { Err(format!("the store says that it is in {says}, and is in {is}")) }
+    }
+
+    fn moved(&mut self, next: &Row, feed: Option<&FeedEntry>, clears_note: bool) -> Result<(), String> {
         let was = self.books.row(next.repo).map(|row| (row.state, row.shard));
         self.books.moved(next, feed)?;
+        if clears_note {
+            self.books.note(next.repo, None);
+        }
         self.ran.commits += usize::from(feed.is_some());
         self.ran.recoveries +=
             usize::from(was.is_some_and(|(state, _)| state == RowState::Recovering) && next.state == RowState::Live);
@@ -66,20 +80,24 @@ impl<H: Host> Run<'_, H> {
     }
 
     /// The row, as the host has it: what it should be, with a feed that ends where it should.
-    pub(super) fn check_row(&mut self, repo: RepoId) -> Result<Option<Row>, String> {
+    pub(super) fn check_row(&mut self, repo: RepoId) -> Result<Answer<Option<Row>>, String> {
         let book = self.books.of(repo);
-        let row = self.host.row(repo).map_err(failed)?;
+        let Answer { store, found: row } = self.host.row(repo).map_err(failed)?;
+        self.check_life(&store)?;
+        if row.is_some() && store.note != book.note {
+            return Err(format!("the note beside the row of {repo} is {:?}, and not {:?}", store.note, book.note));
+        }
         if row != book.row {
             return Err(format!("the row of {repo} is {row:?}, and not what it was made last: {:?}", book.row));
         }
         let version = book.last().map_or(Version(0), |entry| entry.version());
-        if self.host.feed(repo, version).map_err(failed)? != book.last() {
+        if self.host.feed(repo, version).map_err(failed)?.found != book.last() {
             return Err(format!("the feed does not hold {version}, which the row shows as committed"));
         }
-        if self.host.feed(repo, version.next()).map_err(failed)?.is_some() {
+        if self.host.feed(repo, version.next()).map_err(failed)?.found.is_some() {
             return Err(format!("the feed holds what comes after {version}, which the row knows nothing of"));
         }
-        Ok(row)
+        Ok(Answer { store, found: row })
     }
 
     /// An order through the weather: the reply, if it comes.
@@ -140,7 +158,8 @@ impl<H: Host> Run<'_, H> {
         let (node, _) = at;
         let Some(shadow) = self.nodes.get_mut(&at) else { return Ok(()) };
         let Some(found) = found else { return Err(format!("{node} {complaint}")) };
-        let changed = found.gate.report() != shadow.gate.report();
+        let (is, was) = (found.gate.report(), shadow.gate.report());
+        let changed = is != was && is.boot == was.boot;
         if found.serial < shadow.serial || (changed && found.serial == shadow.serial) {
             return Err(format!("the serial of {node} does not grow with its gate"));
         }
@@ -161,12 +180,32 @@ impl<H: Host> Run<'_, H> {
             })
             .collect();
         self.host.crash_node(node, cut).map_err(failed)?;
+        let disk = self.restarted(node)?;
         for (repo, outcomes) in outcomes {
-            let found = self.left_as(node, repo, outcomes.way)?;
+            let way = outcomes.way.into_iter().map(|shadow| shadow.started(&disk)).collect();
+            let found = self.left_as(node, repo, way)?;
             let complaint = "forgot in a crash what it had said, or knows what nobody ordered";
             self.believe((node, repo), found, complaint)?;
         }
         Ok(())
+    }
+
+    /// A node has started: it has drawn a boot, which its reports name.
+    pub(super) fn restarted(&mut self, node: NodeId) -> Result<Disk, String> {
+        let last = self.disks.get(&node).map_or(Boot::default(), |disk| disk.boot);
+        self.restarted_after(node, last, false)
+    }
+
+    /// The same of a node that last had the boot `last`, whatever its disk says.
+    pub(super) fn restarted_after(&mut self, node: NodeId, last: Boot, rewound: bool) -> Result<Disk, String> {
+        let life = self.life(node);
+        let probe = self.host.order(node, life, &Order::Probe(REPOS[0])).map_err(failed)?;
+        let (boot, disk) = (probe.report.boot, self.disks.entry(node).or_default());
+        if boot <= last || boot.store != self.config.generation() {
+            return Err(format!("{node} started under {boot}, and not under a new one: it had {last}"));
+        }
+        *disk = disk.started(boot, rewound);
+        Ok(*disk)
     }
 
     /// How a node that did not get to the end of something stands now. Its report does not say which row its gate
@@ -177,7 +216,9 @@ impl<H: Host> Run<'_, H> {
         let promise = Order::Promise(repo, probe.report.generation);
         let reply = self.host.order(node, life, &promise).map_err(failed)?;
         let mut way = way.into_iter().rev();
-        let found = way.find(|shadow| shadow.says(&probe.report) && shadow.did(&reply, &Done::Yes));
+        // One that went back in time promises nothing, and keeps its rows to itself.
+        let wanted = if probe.report.rewound { Done::Refused } else { Done::Yes };
+        let found = way.find(|shadow| shadow.says(&probe.report) && shadow.did(&reply, &wanted));
         Ok(found.map(|shadow| Shadow { serial: reply.report.serial, ..shadow }))
     }
 
@@ -209,7 +250,7 @@ impl<H: Host> Run<'_, H> {
             self.nodes.get(&(member.node, row.repo)).is_some_and(|shadow| shadow.holds(row.newest.digest))
         };
         let durable = row.voters().filter(holds).count();
-        let needed = self.config.quorum.write() as usize - self.ran.disks.min(1);
+        let needed = self.config.quorum.write() as usize - (self.ran.disks + self.ran.rewinds).min(1);
         if durable < needed {
             return Err(format!("{} of {} is durable on {durable} voters", row.newest, row.repo));
         }

@@ -5,10 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::run::Run;
-use super::{Done, Host, Order, REPOS, Reply, failed};
+use super::{Answer, Done, Host, Order, REPOS, Reply, Swap, failed};
 use crate::effect::Effect;
 use crate::fence::StageOrder;
-use crate::id::{Incarnation, NodeId, RepoId, RequestId, Stamp, TaskId, Version};
+use crate::id::{Ask, Incarnation, NodeId, RepoId, RequestId, Stamp, TaskId, Version};
 use crate::read::{First, ReadRequest, ReadStep, Route};
 use crate::reason::Reason;
 use crate::repair::SyncResult;
@@ -31,7 +31,11 @@ impl Job {
             Self::Stage(..) => true,
             Self::Do(effect) => matches!(
                 effect,
-                Effect::RaiseGate { .. } | Effect::Promise { .. } | Effect::Initialise { .. } | Effect::Sync { .. }
+                Effect::RaiseGate { .. }
+                    | Effect::Cure { .. }
+                    | Effect::Promise { .. }
+                    | Effect::Initialise { .. }
+                    | Effect::Sync { .. }
             ),
         }
     }
@@ -78,7 +82,7 @@ impl<H: Host> Run<'_, H> {
         };
         let Some(reply) = self.call(route.node, route.incarnation, &Order::Read(route))? else { return Ok(false) };
         let Done::Content(content) = reply.done else {
-            self.tell(read.router, |router, now| router.handle_report(now, &reply.report));
+            self.tell(read.router, |router, now| router.handle_report(now, None, &reply.report));
             return Ok(false);
         };
         let Stamp { version, digest, .. } = reply.report.applied;
@@ -106,6 +110,8 @@ impl<H: Host> Run<'_, H> {
                     | Effect::Grant(_)
                     | Effect::RaiseGate { .. }
                     | Effect::Probe { .. }
+                    | Effect::Cure { .. }
+                    | Effect::LeaveNote { .. }
                     | Effect::Promise { .. }
                     | Effect::Initialise { .. }
                     | Effect::Sync { .. } => self.jobs.push((router, Job::Do(effect))),
@@ -129,30 +135,43 @@ impl<H: Host> Run<'_, H> {
             Job::Do(effect) => effect,
         };
         match effect {
-            Effect::SwapRow { ticket, expect, next, feed } => {
-                if let Some(result) = self.swap(expect.as_ref(), &next, feed.as_ref())? {
-                    self.tell(router, |router, now| router.handle_swap(now, ticket, &result));
+            Effect::SwapRow { ticket, store, expect, next, feed, clears_note } => {
+                let swap = Swap { store, clears_note, expect: expect.as_ref(), next: &next, feed: feed.as_ref() };
+                if let Some(Answer { store, found }) = self.swap(swap)? {
+                    self.tell(router, |router, now| router.handle_swap(now, ticket, &store, &found));
                 }
             }
+            Effect::LeaveNote { repo, router } => {
+                self.host.note(repo, router).map_err(failed)?;
+                self.books.note(repo, Some(router));
+            }
             Effect::FetchRow { ask, repo } => {
-                let row = self.check_row(repo)?;
+                let Answer { store, found } = self.check_row(repo)?;
                 if !self.bad_luck(12) {
-                    self.tell(router, |router, now| router.handle_row(now, ask, repo, row.as_ref()));
+                    self.tell(router, |router, now| router.handle_row(now, ask, &store, repo, found.as_ref()));
                 }
             }
             Effect::FetchFeed { ask, repo, version } => {
-                let entry = self.host.feed(repo, version).map_err(failed)?;
-                self.tell(router, |router, now| router.handle_feed(now, ask, repo, entry));
+                let Answer { store, found } = self.host.feed(repo, version).map_err(failed)?;
+                self.check_life(&store)?;
+                self.tell(router, |router, now| router.handle_feed(now, ask, &store, repo, found));
             }
             Effect::FetchFamily { ask, family } => {
-                let members = self.family(family)?;
+                let Answer { store, found } = self.family(family)?;
                 if !self.bad_luck(12) {
-                    self.tell(router, |router, now| router.handle_family(now, ask, family, &members));
+                    self.tell(router, |router, now| router.handle_family(now, ask, &store, family, &found));
                 }
             }
             Effect::Grant(grant) => self.take(router, &grant)?,
-            Effect::RaiseGate { node, incarnation, row } => self.ask(router, node, incarnation, &Order::Raise(row))?,
-            Effect::Probe { node, repo } => self.ask(router, node, self.life(node), &Order::Probe(repo))?,
+            Effect::RaiseGate { ask, node, incarnation, row } => {
+                self.ask(router, ask, (node, incarnation), &Order::Raise(row))?;
+            }
+            Effect::Probe { ask, node, repo } => {
+                self.ask(router, ask, (node, self.life(node)), &Order::Probe(repo))?;
+            }
+            Effect::Cure { ask, node, incarnation, row, boot, serial } => {
+                self.ask(router, ask, (node, incarnation), &Order::Cure(row, boot, serial))?;
+            }
             Effect::Promise { node, incarnation, repo, generation } => {
                 let reply = self.call(node, incarnation, &Order::Promise(repo, generation))?;
                 if let Some(Done::Promised(gate)) = reply.map(|reply| reply.done) {
@@ -176,12 +195,17 @@ impl<H: Host> Run<'_, H> {
         Ok(())
     }
 
-    fn family(&mut self, family: RepoId) -> Result<Vec<RepoId>, String> {
-        let mut members = self.host.family(family).map_err(failed)?;
+    fn family(&mut self, family: RepoId) -> Result<Answer<Vec<RepoId>>, String> {
+        let Answer { store, found: mut members } = self.host.family(family).map_err(failed)?;
+        self.check_life(&store)?;
         members.sort_unstable();
         let has_row = |repo: &RepoId| self.books.row(*repo).is_some_and(|row| row.family == family);
         let wanted: Vec<RepoId> = REPOS.into_iter().filter(has_row).collect();
-        if members == wanted { Ok(members) } else { Err(format!("the family is {wanted:?}, and not {members:?}")) }
+        if members == wanted {
+            Ok(Answer { store, found: members })
+        } else {
+            Err(format!("the family is {wanted:?}, and not {members:?}"))
+        }
     }
 
     /// A read that nobody asked for: does the node show what it says that it holds?
@@ -197,9 +221,10 @@ impl<H: Host> Run<'_, H> {
         self.tell(router, |router, now| router.handle_synced(now, task, &result));
     }
 
-    fn ask(&mut self, router: usize, node: NodeId, life: Incarnation, order: &Order) -> Result<(), String> {
-        if let Some(reply) = self.call(node, life, order)? {
-            self.tell(router, |router, now| router.handle_report(now, &reply.report));
+    fn ask(&mut self, router: usize, ask: Ask, to: (NodeId, Incarnation), order: &Order) -> Result<(), String> {
+        if let Some(reply) = self.call(to.0, to.1, order)? {
+            self.ran.cures += usize::from(matches!(order, Order::Cure(..)) && reply.done == Done::Yes);
+            self.tell(router, |router, now| router.handle_report(now, Some(ask), &reply.report));
         }
         Ok(())
     }
@@ -225,7 +250,7 @@ impl<H: Host> Run<'_, H> {
         let order = Order::Stage(order, content);
         let Some(reply) = self.call(to.node, to.incarnation, &order)? else { return Ok(()) };
         self.tell(router, |router, now| {
-            router.handle_report(now, &reply.report);
+            router.handle_report(now, None, &reply.report);
             if reply.done == Done::Refused {
                 router.handle_declined(now, repo, to.node, fence);
             }

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 
-use crate::id::{Fence, RepoId, Version};
+use crate::id::{Fence, RepoId, RouterId, Version};
 use crate::row::{FeedEntry, Row, RowState};
 
 /// What the store holds of one repository.
@@ -13,6 +13,8 @@ pub(super) struct Book {
     pub(super) row: Option<Row>,
     /// The row before that.
     pub(super) past: Option<Row>,
+    /// The router that waits.
+    pub(super) note: Option<RouterId>,
     feed: BTreeMap<Version, FeedEntry>,
 }
 
@@ -38,6 +40,13 @@ impl Books {
 
     pub(super) fn row(&self, repo: RepoId) -> Option<&Row> {
         self.open.get(&repo)?.row.as_ref()
+    }
+
+    /// Which router waits is written beside a row that is there.
+    pub(super) fn note(&mut self, repo: RepoId, router: Option<RouterId>) {
+        if let Some(book) = self.open.get_mut(&repo).filter(|book| book.row.is_some()) {
+            book.note = router;
+        }
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {

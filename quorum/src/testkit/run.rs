@@ -9,9 +9,10 @@ use super::act::{Job, Read};
 use super::books::Books;
 use super::shadow::Shadow;
 use super::{Host, NODES, Order, REPOS, Ran, failed};
+use crate::boot::Disk;
 use crate::config::Config;
 use crate::goal::CreateRequest;
-use crate::id::{Digest, Fence, Incarnation, NodeId, RepoId, RequestId, ShardId, Version};
+use crate::id::{Digest, Fence, Incarnation, NodeId, RepoId, RequestId, RouterId, ShardId, Version};
 use crate::migrate::Way;
 use crate::node::NodeState;
 use crate::read::ReadRequest;
@@ -31,6 +32,10 @@ pub(super) struct Run<'a, H> {
     pub(super) jobs: Vec<(usize, Job)>,
     pub(super) books: Books,
     pub(super) nodes: BTreeMap<(NodeId, RepoId), Shadow>,
+    /// The starts of each node.
+    pub(super) disks: BTreeMap<NodeId, Disk>,
+    /// A copy of a node's disk, and what each of its gates was then.
+    pub(super) copy: Option<(NodeId, Disk, BTreeMap<RepoId, Shadow>)>,
     pub(super) contents: BTreeMap<Digest, Vec<u8>>,
     /// What each request was granted.
     pub(super) granted: BTreeMap<RequestId, (RepoId, Fence)>,
@@ -60,7 +65,7 @@ impl<'a, H: Host> Run<'a, H> {
     pub(super) fn new(host: &'a mut H, seed: u64) -> Result<Self, String> {
         let times = Config::builder().lease_ms(5_000).write_ms(20_000).retry_ms(500).sync_ms(3_000).change_ms(600_000);
         let config = times.seed(seed).build().map_err(|error| format!("{error}"))?;
-        let routers = [Router::new(config.clone()), Router::new(config.clone())];
+        let routers = [0, 1].map(|router| Router::new(numbered(&config, router)));
         let mut run = Self {
             host,
             rng: Rng::new(mix(seed)),
@@ -70,6 +75,8 @@ impl<'a, H: Host> Run<'a, H> {
             jobs: Vec::new(),
             books: Books::default(),
             nodes: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            copy: None,
             contents: BTreeMap::new(),
             granted: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -92,8 +99,11 @@ impl<'a, H: Host> Run<'a, H> {
             for repo in REPOS {
                 // Whatever life is asked, a probe says which it is.
                 let reply = self.host.order(node, Incarnation(0), &Order::Probe(repo)).map_err(failed)?;
-                self.nodes.insert((node, repo), Shadow::new(repo, node, reply.report.incarnation));
+                let blank = Shadow::new(repo, node, reply.report.incarnation);
+                self.nodes.insert((node, repo), blank);
             }
+            let disk = self.restarted(node)?;
+            self.start_gates(node, &disk);
         }
         self.tell_nodes();
         let [root, _] = REPOS;
@@ -109,6 +119,15 @@ impl<'a, H: Host> Run<'a, H> {
             }
         }
         Ok(())
+    }
+
+    /// All gates of a node are told that it has started.
+    pub(super) fn start_gates(&mut self, node: NodeId, disk: &Disk) {
+        for repo in REPOS {
+            if let Some(shadow) = self.nodes.remove(&(node, repo)) {
+                self.nodes.insert((node, repo), shadow.started(disk));
+            }
+        }
     }
 
     pub(super) fn below(&mut self, bound: usize) -> usize {
@@ -179,8 +198,10 @@ impl<'a, H: Host> Run<'a, H> {
             }
             91..=93 => self.stale_swap()?,
             94 => self.lose_router(router),
-            95..=96 => self.lose_disk(router)?,
+            95 => self.lose_disk(router)?,
+            96 => self.rewind_weather()?,
             97 => self.crash_store()?,
+            98 => self.discard()?,
             _ => {
                 let node = NODES[self.below(NODES.len())];
                 self.crash_node(node, None)?;
@@ -277,4 +298,9 @@ impl<'a, H: Host> Run<'a, H> {
         }
         Err("with all well, there is no end of things to do".into())
     }
+}
+
+/// The configuration of one of several routers.
+pub(super) fn numbered(config: &Config, router: u32) -> Config {
+    Config { router: RouterId(router), ..config.clone() }
 }

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Done, Order, Reply};
+use crate::boot::Disk;
 use crate::error::GateRefusal;
 use crate::fence::{Admission, FenceGate, Report};
 use crate::id::{Digest, Incarnation, NodeId, RepoId};
@@ -34,9 +35,15 @@ impl Shadow {
         Self { gate: FenceGate::new(repo, node, life), content: Vec::new(), staged: Vec::new(), serial: 0 }
     }
 
+    /// The same once the node has started again.
+    pub(super) fn started(self, disk: &Disk) -> Self {
+        Self { gate: self.gate.started(disk), ..self }
+    }
+
     /// Whether the node's word fits; serials need only grow.
     pub(super) fn says(&self, report: &Report) -> bool {
-        Report { serial: 0, ..*report } == Report { serial: 0, ..self.gate.report() }
+        let numbered = |report: Report| Report { serial: 0, began: 0, ..report };
+        numbered(*report) == numbered(self.gate.report()) && report.began <= report.serial
     }
 
     /// Whether the node did what it was to do. A gate that is told whole is the one that the node reports, and knows
@@ -75,6 +82,15 @@ impl Shadow {
                     next.content.clone_from(&self.staged);
                 }
                 done = Done::Content(next.content.clone());
+            }
+            Order::Cure(row, boot, serial) => {
+                next.gate = next.gate.raise(row)?;
+                way.push(next.clone());
+                next.gate = next.gate.cure(row, *boot, *serial)?;
+            }
+            Order::Discard(row) => {
+                next.gate = next.gate.discard(row)?;
+                next.content = Vec::new();
             }
             Order::Promise(_, generation) => {
                 next.gate = next.gate.promise(*generation)?;

@@ -3,16 +3,18 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::act::NOBODY;
-use super::run::{Run, Sky};
+use super::act::{Job, NOBODY};
+use super::run::{Run, Sky, numbered};
 use super::shadow::Shadow;
-use super::{Host, NODES, REPOS, Swap, failed};
+use super::{Answer, Host, NODES, Order, REPOS, Swap, failed};
+use crate::effect::Effect;
 use crate::goal::ReplaceRequest;
 use crate::id::{Digest, Generation, RepoId, ShardId, Stamp, Version};
 use crate::migrate::{MigrateRequest, Way};
 use crate::recover::RecoverRequest;
-use crate::router::{Router, SwapResult};
+use crate::router::Router;
 use crate::row::{FeedEntry, Member, Row, RowState};
+use crate::store::SwapResult;
 
 impl<H: Host> Run<'_, H> {
     /// A swap of a row that has moved on, with a feed entry that must not appear.
@@ -22,13 +24,22 @@ impl<H: Host> Run<'_, H> {
         let (Some(past), Some(row)) = (book.past, book.row) else { return Ok(()) };
         let stamp = Stamp { version: Version(u64::MAX / 4), ..past.newest.next(Digest([7; 16])) };
         let entry = FeedEntry { stamp, fence: past.fence };
+        let store = self.config.generation();
         for expect in [Some(&past), None] {
-            let found = self.host.swap(Swap { expect, next: &past, feed: Some(&entry) }).map_err(failed)?;
+            let swap = Swap { store, clears_note: true, expect, next: &past, feed: Some(&entry) };
+            let Answer { found, .. } = self.host.swap(swap).map_err(failed)?;
             if found != SwapResult::Conflict(Some(row.clone())) {
                 return Err(format!("a swap from a row that moved on was answered with {found:?}"));
             }
         }
-        if self.host.feed(repo, stamp.version).map_err(failed)?.is_some() {
+        // The row fits, and the store is in another life than the router that asks.
+        let other = Generation(store.0.wrapping_add(if self.below(2) == 0 { 1 } else { u32::MAX }));
+        let swap = Swap { store: other, clears_note: true, expect: Some(&row), next: &past, feed: Some(&entry) };
+        let Answer { found, .. } = self.host.swap(swap).map_err(failed)?;
+        if found != SwapResult::OtherStore {
+            return Err(format!("a swap for another life of the store was answered with {found:?}"));
+        }
+        if self.host.feed(repo, stamp.version).map_err(failed)?.found.is_some() {
             return Err("the feed grew with a swap that met another row".into());
         }
         self.ran.conflicts += 1;
@@ -43,7 +54,7 @@ impl<H: Host> Run<'_, H> {
 
     /// A router is lost with all it knew.
     pub(super) fn lose_router(&mut self, router: usize) {
-        self.routers[router] = Router::new(self.config.clone());
+        self.routers[router] = Router::new(numbered(&self.config, u32::from(router > 0)));
         self.jobs.retain(|(owner, _)| *owner != router);
         self.reads.retain(|read| read.router != router);
         self.tell_nodes();
@@ -77,24 +88,28 @@ impl<H: Host> Run<'_, H> {
         settled
     }
 
-    /// The store is as it was at its last backup. What was on its way to it is lost with its connections; what is on its
-    /// way to a node arrives, late.
+    /// The store is as it was at its last backup. What is on its way to it, or to a node, arrives late: from routers of
+    /// an earlier life.
     pub(super) fn restore(&mut self) -> Result<(), String> {
         if !self.books.restore() {
             return Ok(());
         }
         self.ran.restores += 1;
-        self.host.restore().map_err(failed)?;
         let Generation(life) = self.config.generation();
         let next = self.config.clone().to_builder().generation(Generation(life + 1)).build();
         self.config = next.map_err(|error| format!("{error}"))?;
-        self.jobs.retain(|(_, job)| job.is_for_a_node());
+        self.host.restore(self.config.generation()).map_err(failed)?;
+        for repo in REPOS {
+            // A note is advice: a backup may hold it, or not.
+            let note = self.host.row(repo).map_err(failed)?.store.note;
+            self.books.note(repo, note);
+        }
+        let arrives = |job: &Job| job.is_for_a_node() || matches!(job, Job::Do(Effect::SwapRow { .. }));
+        self.jobs.retain(|(_, job)| arrives(job));
         for (owner, _) in &mut self.jobs {
             *owner = NOBODY;
         }
-        for router in 0..self.routers.len() {
-            self.routers[router] = Router::new(self.config.clone());
-        }
+        self.routers = [0, 1].map(|router| Router::new(numbered(&self.config, router)));
         self.reads.clear();
         self.tell_nodes();
         REPOS.into_iter().try_for_each(|repo| self.check_row(repo).map(drop))
@@ -167,10 +182,54 @@ impl<H: Host> Run<'_, H> {
         for repo in REPOS {
             self.nodes.insert((node, repo), Shadow::new(repo, node, life));
         }
+        self.disks.remove(&node);
+        let disk = self.restarted(node)?;
+        self.start_gates(node, &disk);
+        self.copy = self.copy.take().filter(|(of, ..)| *of != node);
         self.ran.disks += 1;
         self.tell_nodes();
         for row in rows.iter().flatten() {
             self.rejoin(router, row);
+        }
+        Ok(())
+    }
+
+    /// A copy of a disk is taken aside, or put back: an older one, while all members hold the newest. (With a store from
+    /// a backup on top of it, more would be lost than the quorum stands for.)
+    pub(super) fn rewind_weather(&mut self) -> Result<(), String> {
+        let restores = matches!(self.sky, Sky::Rough { restores: Some(_), .. });
+        let Some((node, kept, shadows)) = self.copy.take().filter(|_| !restores) else {
+            let node = NODES[self.below(NODES.len())];
+            self.host.keep_disk(node).map_err(failed)?;
+            let of = |repo: RepoId| Some((repo, self.nodes.get(&(node, repo))?.clone()));
+            let disk = self.disks.get(&node).copied().unwrap_or_default();
+            self.copy = Some((node, disk, REPOS.into_iter().filter_map(of).collect()));
+            return Ok(());
+        };
+        let rows = REPOS.map(|repo| self.books.row(repo).cloned());
+        if !rows.iter().flatten().all(|row| self.is_whole(row)) {
+            self.copy = Some((node, kept, shadows));
+            return Ok(());
+        }
+        self.host.rewind_node(node).map_err(failed)?;
+        let last = self.disks.insert(node, kept).unwrap_or_default();
+        let boot = last.boot;
+        for (repo, shadow) in shadows {
+            self.nodes.insert((node, repo), shadow);
+        }
+        let disk = self.restarted_after(node, boot, kept.boot < boot)?;
+        self.start_gates(node, &disk);
+        self.ran.rewinds += 1;
+        Ok(())
+    }
+
+    /// A node is told to throw away what it holds, by the row as it is now: where it is no member, whether it was ever told
+    /// of that or not, its gate comes first, so that no read that an old router sends finds nothing.
+    pub(super) fn discard(&mut self) -> Result<(), String> {
+        let (repo, node) = (self.any_repo(), NODES[self.below(NODES.len())]);
+        let Some(row) = self.books.row(repo).cloned() else { return Ok(()) };
+        if row.fence.generation == self.config.generation() && row.state == RowState::Live {
+            self.call(node, self.life(node), &Order::Discard(row)).map(drop)?;
         }
         Ok(())
     }

@@ -38,11 +38,11 @@ impl Dice {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fact {
-    Row(Ask, Option<Row>),
-    Feed(Ask, Option<FeedEntry>),
-    Family(Ask),
-    Swap(Ticket, SwapResult),
-    Report(Report),
+    Row(Ask, StoreMeta, Option<Row>),
+    Feed(Ask, StoreMeta, Option<FeedEntry>),
+    Family(Ask, StoreMeta),
+    Swap(Ticket, StoreMeta, SwapResult),
+    Report(Option<Ask>, Report),
     Promise(Box<FenceGate>),
     Declined(NodeId, Fence),
     Synced(TaskId, SyncResult),
@@ -53,11 +53,11 @@ pub enum Fact {
 impl Fact {
     pub fn tell(&self, router: &mut Router, now: Timestamp) {
         match self {
-            Self::Row(ask, row) => router.handle_row(now, *ask, REPO, row.as_ref()),
-            Self::Family(ask) => router.handle_family(now, *ask, REPO, &[REPO]),
-            Self::Feed(ask, entry) => router.handle_feed(now, *ask, REPO, *entry),
-            Self::Swap(ticket, result) => router.handle_swap(now, *ticket, result),
-            Self::Report(report) => router.handle_report(now, report),
+            Self::Row(ask, store, row) => router.handle_row(now, *ask, store, REPO, row.as_ref()),
+            Self::Family(ask, store) => router.handle_family(now, *ask, store, REPO, &[REPO]),
+            Self::Feed(ask, store, entry) => router.handle_feed(now, *ask, store, REPO, *entry),
+            Self::Swap(ticket, store, result) => router.handle_swap(now, *ticket, store, result),
+            Self::Report(ask, report) => router.handle_report(now, *ask, report),
             Self::Promise(gate) => router.handle_promise(now, gate),
             Self::Declined(node, fence) => router.handle_declined(now, REPO, *node, *fence),
             Self::Synced(task, result) => router.handle_synced(now, *task, result),
@@ -82,12 +82,31 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
     pub incarnation: Incarnation,
+    pub disk: Disk,
     pub gate: FenceGate,
 }
 
 impl Node {
     pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
-        Self { incarnation, gate: FenceGate::new(REPO, node, incarnation) }
+        Self { incarnation, disk: Disk::default(), gate: FenceGate::new(REPO, node, incarnation) }
+    }
+
+    /// Starts: draws a boot from the store's record of its disk.
+    pub fn start(&mut self, store: Generation, record: &mut BootRecord) {
+        let (drawn, step) = record.start(store, self.disk.boot);
+        *record = drawn;
+        if let Start::Keep { boot, rewound } = step {
+            self.disk = self.disk.started(boot, rewound);
+            (*record, _) = record.start(store, boot);
+        }
+        self.gate = self.gate.started(&self.disk);
+    }
+
+    /// Cures the gate, if it can be.
+    pub fn cure(&mut self, row: &Row, boot: Boot, serial: u64) {
+        if let Ok(cured) = self.gate.cure(row, boot, serial) {
+            self.gate = cured;
+        }
     }
 
     /// Shows a row to the gate, which applies what the row proves.
@@ -146,6 +165,9 @@ pub struct Read {
     pub floor: Version,
 }
 
+/// What a backup of the store holds: the row, the feed, and the boots that were drawn.
+pub type Backup = (Option<Row>, Vec<FeedEntry>, BTreeMap<(NodeId, Incarnation), BootRecord>);
+
 /// A router's former life, which hears no answer.
 const NOBODY: usize = usize::MAX;
 
@@ -158,7 +180,13 @@ pub struct World {
     pub feed: Vec<FeedEntry>,
     /// All that was ever committed, whatever the store has forgotten.
     pub history: Vec<FeedEntry>,
-    pub backup: Option<(Option<Row>, Vec<FeedEntry>)>,
+    /// Who waits, by the store's note.
+    pub note: Option<RouterId>,
+    /// The store's record of each disk's starts.
+    pub boots: BTreeMap<(NodeId, Incarnation), BootRecord>,
+    pub backup: Option<Backup>,
+    /// Copies of disks, to be put back.
+    pub copies: BTreeMap<NodeId, Node>,
     pub nodes: BTreeMap<NodeId, Node>,
     pub net: Vec<Message>,
     pub answers: Vec<(usize, WriteId, RequestId, Outcome, Reason)>,
@@ -169,6 +197,8 @@ pub struct World {
     pub served: Vec<(Version, Reason)>,
     /// Nodes that compute another digest than the writer.
     pub twisted: BTreeSet<NodeId>,
+    /// Nodes that burned down: they never speak again.
+    pub dead: BTreeSet<NodeId>,
     /// Nodes of the second failure domain.
     pub apart: BTreeSet<NodeId>,
     /// A disk was lost: one copy of what is committed may be all there is for a while.
@@ -180,7 +210,13 @@ pub struct World {
 }
 
 pub fn config() -> ConfigBuilder {
-    Config::builder().change_ms(600_000).lease_ms(5_000).write_ms(20_000).retry_ms(500).sync_ms(3_000)
+    Config::builder().hold_ms(30_000).change_ms(600_000).lease_ms(5_000).write_ms(20_000).retry_ms(500).sync_ms(3_000)
+}
+
+/// The configuration of one of several routers.
+pub fn numbered(config: &Config, router: usize) -> Config {
+    let number = RouterId(u32::try_from(router).expect("few routers"));
+    config.clone().to_builder().router(number).build().expect("as before")
 }
 
 pub fn digest_of(request: RequestId, fence: Fence) -> Digest {
@@ -201,13 +237,16 @@ impl World {
     pub fn bare(config: Config, routers: usize, nodes: u32) -> Self {
         let now = Timestamp::from_millis(1_000);
         let mut world = Self {
-            routers: vec![Router::new(config.clone()); routers],
+            routers: (0..routers).map(|router| Router::new(numbered(&config, router))).collect(),
             config,
             now,
             row: None,
             feed: Vec::new(),
             history: Vec::new(),
+            note: None,
+            boots: BTreeMap::new(),
             backup: None,
+            copies: BTreeMap::new(),
             nodes: BTreeMap::new(),
             net: Vec::new(),
             answers: Vec::new(),
@@ -216,6 +255,7 @@ impl World {
             finals: BTreeMap::new(),
             served: Vec::new(),
             twisted: BTreeSet::new(),
+            dead: BTreeSet::new(),
             apart: BTreeSet::new(),
             wiped: false,
             lossy: false,
@@ -224,9 +264,41 @@ impl World {
         for node in (1..=nodes).map(NodeId) {
             let incarnation = Incarnation(1);
             world.nodes.insert(node, Node::new(node, incarnation));
+            world.start(node);
             world.health(node, Health::Up);
         }
         world
+    }
+
+    pub fn store(&self) -> StoreMeta {
+        StoreMeta::new(self.config.generation()).note(self.note)
+    }
+
+    /// A node's process starts (again).
+    pub fn start(&mut self, node: NodeId) {
+        let state = self.nodes.get_mut(&node).expect("a node");
+        let record = self.boots.entry((node, state.incarnation)).or_default();
+        state.start(self.config.generation(), record);
+    }
+
+    pub fn keep_disk(&mut self, node: NodeId) {
+        self.copies.insert(node, self.nodes[&node].clone());
+    }
+
+    /// The copy of a disk that was taken last is put in its place, and the node started; whether there was one of the
+    /// disk's present life.
+    pub fn rewind(&mut self, node: NodeId) -> bool {
+        let Some(copy) = self.copies.remove(&node) else { return false };
+        if copy.incarnation != self.nodes[&node].incarnation {
+            return false;
+        }
+        self.nodes.insert(node, copy);
+        self.start(node);
+        true
+    }
+
+    pub fn back_up(&mut self) {
+        self.backup = Some((self.row.clone(), self.feed.clone(), self.boots.clone()));
     }
 
     pub fn voters(&self) -> Vec<Member> {
@@ -256,16 +328,24 @@ impl World {
     pub fn wipe(&mut self, node: NodeId) {
         let incarnation = Incarnation(self.nodes[&node].incarnation.0 + 1);
         self.nodes.insert(node, Node::new(node, incarnation));
+        self.start(node);
         self.wiped = true;
         self.health(node, Health::Up);
     }
 
+    /// A machine burns down.
+    pub fn burn(&mut self, node: NodeId) {
+        self.dead.insert(node);
+        self.wiped = true;
+        self.health(node, Health::Down);
+    }
+
     /// A router is lost with all it knew.
     pub fn restart_router(&mut self, router: usize) {
-        self.routers[router] = Router::new(self.config.clone());
+        self.routers[router] = Router::new(numbered(&self.config, router));
         let mine = |message: &Message| match message {
             Message::Do(r, _) => *r == router,
-            Message::Tell(r, fact) => *r == router && !matches!(fact, Fact::Report(_)),
+            Message::Tell(r, fact) => *r == router && !matches!(fact, Fact::Report(..)),
             Message::Stage(..) => false,
         };
         // What was on its way to the store still gets there; nobody hears of it: its ticket means nothing to the next life.
@@ -279,19 +359,18 @@ impl World {
         }
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
-            let state = NodeState::up(self.nodes[&node].incarnation).domain(self.domain(node));
+            let health = if self.dead.contains(&node) { Health::Down } else { Health::Up };
+            let state = NodeState::up(self.nodes[&node].incarnation).health(health).domain(self.domain(node));
             self.routers[router].handle_node(self.now, node, state);
         }
     }
 
     /// The store comes back as it was at the last backup, under a new generation; routers start anew.
     pub fn restore(&mut self) {
-        let Some((row, feed)) = self.backup.clone() else { return };
-        (self.row, self.feed) = (row, feed);
+        let Some((row, feed, boots)) = self.backup.clone() else { return };
+        (self.row, self.feed, self.boots, self.note) = (row, feed, boots, None);
         let generation = Generation(self.config.generation().0 + 1);
         self.config = self.config.clone().to_builder().generation(generation).build().expect("as before");
-        // What was on its way to the store is lost with its connections.
-        self.net.retain(|message| !matches!(message, Message::Do(_, Effect::SwapRow { .. })));
         for router in 0..self.routers.len() {
             self.restart_router(router);
         }
@@ -317,6 +396,8 @@ impl World {
                     | Effect::Grant(_)
                     | Effect::RaiseGate { .. }
                     | Effect::Probe { .. }
+                    | Effect::Cure { .. }
+                    | Effect::LeaveNote { .. }
                     | Effect::Promise { .. }
                     | Effect::Initialise { .. }
                     | Effect::Sync { .. } => self.net.push(Message::Do(i, effect)),
@@ -330,7 +411,8 @@ impl World {
     }
 
     pub fn at(&mut self, node: NodeId, incarnation: Incarnation) -> Option<&mut Node> {
-        self.nodes.get_mut(&node).filter(|state| state.incarnation == incarnation)
+        let alive = !self.dead.contains(&node);
+        self.nodes.get_mut(&node).filter(|state| alive && state.incarnation == incarnation)
     }
 
     /// Carries out one message; answers go onto the network.
@@ -345,27 +427,52 @@ impl World {
         self.check();
     }
 
+    /// The same, leaving what the routers order then to the caller.
+    pub fn deliver_quietly(&mut self, message: &Message) {
+        match message {
+            Message::Tell(NOBODY, _) => {}
+            Message::Tell(router, fact) => self.tell(*router, fact),
+            Message::Stage(router, node, incarnation, order) => self.stage(*router, *node, *incarnation, order),
+            Message::Do(router, effect) => self.carry_out(*router, effect),
+        }
+    }
+
     fn carry_out(&mut self, router: usize, effect: &Effect) {
+        let store = self.store();
         let reply = match effect {
-            Effect::SwapRow { ticket, expect, next, feed } => {
-                let result = self.compare_and_set(expect.as_ref(), next, *feed);
-                Some(Fact::Swap(*ticket, result))
+            Effect::SwapRow { ticket, store, expect, next, feed, clears_note } => {
+                let result = self.swap(*store, expect.as_ref(), next, *feed);
+                if result == SwapResult::Moved && *clears_note {
+                    self.note = None;
+                }
+                Some(Fact::Swap(*ticket, self.store(), result))
             }
-            Effect::FetchRow { ask, .. } => Some(Fact::Row(*ask, self.row.clone())),
+            Effect::LeaveNote { router, .. } => {
+                self.note = Some(*router).filter(|_| self.row.is_some());
+                None
+            }
+            Effect::FetchRow { ask, .. } => Some(Fact::Row(*ask, store, self.row.clone())),
             Effect::FetchFeed { ask, version, .. } => {
-                Some(Fact::Feed(*ask, self.feed.iter().find(|entry| entry.version() == *version).copied()))
+                Some(Fact::Feed(*ask, store, self.feed.iter().find(|entry| entry.version() == *version).copied()))
             }
-            Effect::FetchFamily { ask, .. } => Some(Fact::Family(*ask)),
+            Effect::FetchFamily { ask, .. } => Some(Fact::Family(*ask, store)),
             Effect::Grant(grant) => {
                 self.take_grant(router, grant);
                 None
             }
-            Effect::RaiseGate { node, incarnation, row } => self.at(*node, *incarnation).map(|state| {
+            Effect::RaiseGate { ask, node, incarnation, row } => self.at(*node, *incarnation).map(|state| {
                 // Refused or not, the report is the answer.
                 let _ = state.show(row);
-                Fact::Report(state.gate.report())
+                Fact::Report(Some(*ask), state.gate.report())
             }),
-            Effect::Probe { node, .. } => self.nodes.get(node).map(|state| Fact::Report(state.gate.report())),
+            Effect::Probe { ask, node, .. } => {
+                let alive = self.nodes.get(node).filter(|_| !self.dead.contains(node));
+                alive.map(|state| Fact::Report(Some(*ask), state.gate.report()))
+            }
+            Effect::Cure { ask, node, incarnation, row, boot, serial } => self.at(*node, *incarnation).map(|state| {
+                state.cure(row, *boot, *serial);
+                Fact::Report(Some(*ask), state.gate.report())
+            }),
             Effect::Promise { node, incarnation, generation, .. } => {
                 self.at(*node, *incarnation).map(|state| state.promise(*generation))
             }
@@ -373,13 +480,24 @@ impl World {
                 self.install(*target, *incarnation, row).map(|result| Fact::Synced(*task, result))
             }
             Effect::Sync { task, target, incarnation, source, row } => {
-                let exact = self.nodes.get(source).is_some_and(|state| state.gate.applied() == row.newest);
+                let exact = self
+                    .nodes
+                    .get(source)
+                    .filter(|_| !self.dead.contains(source))
+                    .is_some_and(|state| state.gate.applied() == row.newest);
                 let result = if exact { self.install(*target, *incarnation, row) } else { Some(SyncResult::Failed) };
                 result.map(|result| Fact::Synced(*task, result))
             }
             Effect::Answer { .. } | Effect::Changed { .. } => None,
         };
         self.net.extend(reply.map(|fact| Message::Tell(router, fact)));
+    }
+
+    fn swap(&mut self, store: Generation, expect: Option<&Row>, next: &Row, feed: Option<FeedEntry>) -> SwapResult {
+        if store != self.config.generation() {
+            return SwapResult::OtherStore;
+        }
+        self.compare_and_set(expect, next, feed)
     }
 
     pub fn compare_and_set(&mut self, expect: Option<&Row>, next: &Row, feed: Option<FeedEntry>) -> SwapResult {
@@ -403,7 +521,7 @@ impl World {
         let Some(state) = self.at(grant.writer, grant.incarnation) else { return };
         let Some(order) = state.take(grant) else {
             let report = state.gate.report();
-            self.net.push(Message::Tell(router, Fact::Report(report)));
+            self.net.push(Message::Tell(router, Fact::Report(None, report)));
             self.net.push(Message::Tell(router, Fact::Declined(grant.writer, fence)));
             return;
         };
@@ -419,7 +537,7 @@ impl World {
         let Some(state) = self.at(node, incarnation) else { return };
         let voted = state.stage(&order);
         let report = state.gate.report();
-        self.net.push(Message::Tell(router, Fact::Report(report)));
+        self.net.push(Message::Tell(router, Fact::Report(None, report)));
         if !voted {
             self.net.push(Message::Tell(router, Fact::Declined(node, order.base.fence)));
         }
@@ -472,16 +590,16 @@ impl World {
         match step {
             Err(refusal) => Some(Err(refusal)),
             Ok(ReadStep::First(First::FetchRow(ask))) => {
-                self.net.push(Message::Tell(read.router, Fact::Row(ask, self.row.clone())));
+                self.net.push(Message::Tell(read.router, Fact::Row(ask, self.store(), self.row.clone())));
                 None
             }
             Ok(ReadStep::First(First::Wait { .. })) => None,
             Ok(ReadStep::Serve(route)) => {
-                let state = self.nodes.get_mut(&route.node)?;
+                let state = self.nodes.get_mut(&route.node).filter(|_| !self.dead.contains(&route.node))?;
                 let Some(Stamp { version, .. }) = state.serve(&route) else {
                     let report = state.gate.report();
                     self.refusals += 1;
-                    self.net.push(Message::Tell(read.router, Fact::Report(report)));
+                    self.net.push(Message::Tell(read.router, Fact::Report(None, report)));
                     return None;
                 };
                 assert!(version >= read.floor, "a stale read: {version}, {} was committed", read.floor);
@@ -519,8 +637,12 @@ impl World {
         let present = |row: &&Row| row.fence.generation == self.config.generation();
         self.row.as_ref().filter(present).is_some_and(|row| {
             let knows = |m: &Member| self.nodes[&m.node].gate.report().revision >= row.revision;
-            let whole =
-                |m: &Member| self.nodes[&m.node].incarnation == m.incarnation && self.holds(m, row.newest) && knows(m);
+            let alive = |m: &Member| {
+                let state = &self.nodes[&m.node];
+                let rewound = state.gate.report().rewound;
+                state.incarnation == m.incarnation && !self.dead.contains(&m.node) && !rewound
+            };
+            let whole = |m: &Member| alive(m) && self.holds(m, row.newest) && knows(m);
             row.voters().count() == self.config.quorum().voters() as usize && row.members.iter().all(whole)
         })
     }

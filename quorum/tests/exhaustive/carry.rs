@@ -27,25 +27,45 @@ impl System {
 
     fn effect(&mut self, from: Life, effect: &Effect) -> Vec<Fact> {
         match effect {
-            Effect::SwapRow { ticket, expect, next, feed } => {
-                vec![Fact::Swap(*ticket, self.compare_and_set(expect.as_ref(), next, *feed))]
+            Effect::SwapRow { ticket, store, expect, next, feed, clears_note } => {
+                let result = if *store == self.store().generation {
+                    self.compare_and_set(expect.as_ref(), next, *feed)
+                } else {
+                    SwapResult::OtherStore
+                };
+                if result == SwapResult::Moved && *clears_note {
+                    self.note = None;
+                }
+                vec![Fact::Swap(*ticket, self.store(), result)]
             }
-            Effect::FetchRow { ask, .. } => vec![Fact::Row(*ask, Some(self.row.get().clone()))],
+            Effect::LeaveNote { router, .. } => {
+                self.note = Some(*router);
+                Vec::new()
+            }
+            Effect::FetchRow { ask, .. } => vec![Fact::Row(*ask, self.store(), Some(self.row.get().clone()))],
             Effect::FetchFeed { ask, version, .. } => {
-                vec![Fact::Feed(*ask, self.feed.iter().find(|entry| entry.version() == *version).copied())]
+                let entry = self.feed.iter().find(|entry| entry.version() == *version).copied();
+                vec![Fact::Feed(*ask, self.store(), entry)]
             }
-            Effect::FetchFamily { ask, .. } => vec![Fact::Family(*ask)],
+            Effect::FetchFamily { ask, .. } => vec![Fact::Family(*ask, self.store())],
+            Effect::Cure { ask, node, incarnation, row, boot, serial } => {
+                let Some(server) = self.server(*node, *incarnation) else { return Vec::new() };
+                server.node.cure(row, *boot, *serial);
+                let report = server.node.gate.report();
+                self.passed(*node, None);
+                vec![Fact::Report(Some(*ask), report)]
+            }
             Effect::Grant(grant) => self.take(from, grant),
-            Effect::RaiseGate { node, incarnation, row } => {
+            Effect::RaiseGate { ask, node, incarnation, row } => {
                 let Some(server) = self.server(*node, *incarnation) else { return Vec::new() };
                 let raised = server.node.show(row).is_ok();
                 let report = server.node.gate.report();
                 self.passed(*node, raised.then_some(row.fence));
-                vec![Fact::Report(report)]
+                vec![Fact::Report(Some(*ask), report)]
             }
-            Effect::Probe { node, .. } => {
+            Effect::Probe { ask, node, .. } => {
                 let server = self.nodes.get(node.0 as usize - 1).filter(|server| server.up);
-                server.map(|server| Fact::Report(server.node.gate.report())).into_iter().collect()
+                server.map(|server| Fact::Report(Some(*ask), server.node.gate.report())).into_iter().collect()
             }
             Effect::Promise { node, incarnation, generation, .. } => {
                 let server = self.server(*node, *incarnation);
@@ -86,12 +106,14 @@ impl System {
     /// The writer's node stages the write itself, in the same step, and sends it to the other members.
     fn take(&mut self, from: Life, grant: &Grant) -> Vec<Fact> {
         let at = usize::try_from(grant.request.0 - 1).expect("a writer");
-        self.writers[at].granted = Some(grant.base.fence);
+        if let Some(writer) = self.writers.get_mut(at) {
+            writer.granted = Some(grant.base.fence);
+        }
         let Some(server) = self.server(grant.writer, grant.incarnation) else { return Vec::new() };
         let Some(order) = server.node.take(grant) else {
             let report = server.node.gate.report();
             self.passed(grant.writer, None);
-            return vec![Fact::Report(report), Fact::Declined(grant.writer, grant.base.fence)];
+            return vec![Fact::Report(None, report), Fact::Declined(grant.writer, grant.base.fence)];
         };
         for member in grant.base.members.iter().filter(|member| member.node != grant.writer) {
             self.send(Message::Stage(from, grant.writer, *member, order.clone()));
@@ -103,7 +125,7 @@ impl System {
         let Some(server) = self.server(node, incarnation) else { return Vec::new() };
         let fence = order.base.fence;
         let voted = server.node.stage(order);
-        let report = Fact::Report(server.node.gate.report());
+        let report = Fact::Report(None, server.node.gate.report());
         self.passed(node, voted.then_some(fence));
         if voted { vec![report] } else { vec![report, Fact::Declined(node, fence)] }
     }
@@ -134,6 +156,6 @@ impl System {
         }
         self.saw(Sight::ReadRefused);
         self.reading = Some(Reading { routed: false, ..reading });
-        vec![Fact::Report(report)]
+        vec![Fact::Report(None, report)]
     }
 }

@@ -18,6 +18,7 @@
 mod carry;
 #[path = "../common/mod.rs"]
 mod common;
+mod heal;
 mod history;
 mod message;
 mod model;
@@ -41,6 +42,8 @@ fn worlds() -> Vec<Bounded> {
         settled("a pause past the lease", 2, Budget { pauses: 1, reads: 1, ..two }),
         settled("a crash", 1, Budget { crashes: 1, pauses: 1, ..one }),
         settled("a lost disk", 1, Budget { disks: 1, swaps: 1, ..one }),
+        settled("a disk that goes back in time", 1, Budget { rewinds: 1, pauses: 1, ..one }),
+        settled("a disk that goes back in time, two routers", 2, Budget { rewinds: 1, ..two }),
         settled("a lost router", 2, Budget { routers: 1, pauses: 1, ..one }),
         settled("a write given up, a delay", 1, Budget { aborts: 1, delays: 1, ..one }),
         settled("a store from a backup", 1, Budget { restores: 1, pauses: 1, ..one }),
@@ -61,6 +64,7 @@ fn one_of_each() -> Bounded {
         pauses: 2,
         crashes: 1,
         disks: 1,
+        rewinds: 0,
         routers: 1,
         swaps: 2,
         aborts: 1,

@@ -39,6 +39,8 @@ impl Message {
                 | Effect::FetchFamily { .. }
                 | Effect::RaiseGate { .. }
                 | Effect::Probe { .. }
+                | Effect::Cure { .. }
+                | Effect::LeaveNote { .. }
                 | Effect::Promise { .. }
                 | Effect::Initialise { .. }
                 | Effect::Sync { .. }

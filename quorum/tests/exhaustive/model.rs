@@ -21,6 +21,8 @@ pub struct Budget {
     pub pauses: u8,
     pub crashes: u8,
     pub disks: u8,
+    /// A copy of a disk that is as old as the world is put back.
+    pub rewinds: u8,
     pub routers: u8,
     pub swaps: u8,
     pub aborts: u8,
@@ -66,10 +68,14 @@ pub enum Action {
     Crash(NodeId),
     Restart(NodeId),
     LoseDisk(NodeId),
+    Rewind(NodeId),
     LoseRouter(usize),
     Replace(NodeId, NodeId),
     Restore,
 }
+
+/// One state in so many is healed.
+const HEALED: u64 = 199;
 
 const LAST: NodeId = NodeId(3);
 const LEARNER: NodeId = NodeId(4);
@@ -125,6 +131,13 @@ impl Bounded {
 }
 
 impl State {
+    /// One state in so many: to heal a world takes as long as to look at a hundred others.
+    fn is_sampled(&self) -> bool {
+        let mut hasher = std::hash::DefaultHasher::new();
+        std::hash::Hash::hash(&self.system, &mut hasher);
+        std::hash::Hasher::finish(&hasher).is_multiple_of(HEALED)
+    }
+
     /// The message that happens before anything else.
     fn prompt(&self) -> Option<usize> {
         self.system.net.iter().position(|parcel| !parcel.get().aside && parcel.get().message.is_prompt())
@@ -172,6 +185,9 @@ impl State {
         }
         if budget.disks > 0 {
             out.extend([NodeId(1), LAST].map(Action::LoseDisk));
+        }
+        if budget.rewinds > 0 {
+            out.extend([NodeId(1), LAST].map(Action::Rewind));
         }
         if budget.routers > 0 {
             out.push(Action::LoseRouter(0));
@@ -276,6 +292,10 @@ impl Model for Bounded {
                 budget.disks -= 1;
                 system.lose_disk(node);
             }
+            Action::Rewind(node) => {
+                budget.rewinds -= 1;
+                system.rewind(node);
+            }
             Action::LoseRouter(router) => {
                 budget.routers -= 1;
                 system.lose_router(router);
@@ -311,6 +331,9 @@ impl Model for Bounded {
             }),
             Property::always("nothing passes a gate under an old fence", |_, state: &State| {
                 !state.system.breaches.contains(&Breach::OldFence)
+            }),
+            Property::always("once faults stop, a write is applied", |_, state: &State| {
+                !state.is_sampled() || crate::heal::is_live(state.system.clone())
             }),
             Property::sometimes("a write is applied", |_, state: &State| {
                 state.system.writers.iter().any(|writer| matches!(writer.outcome, Some(Outcome::Applied(_))))
@@ -358,7 +381,7 @@ fn is_durable(system: &System) -> bool {
         let staged = report.staged.is_some_and(|staged| staged.stamp == row.newest);
         server.node.incarnation == member.incarnation && (report.applied == row.newest || staged)
     };
-    let needed = Quorum::THREE.write() as usize - system.disks_lost.min(1);
+    let needed = Quorum::THREE.write() as usize - (system.disks_lost + system.rewinds).min(1);
     !system.is_open() || row.newest.version == row.born || row.voters().filter(holds).count() >= needed
 }
 

@@ -3,10 +3,12 @@
 //! Routers and gates are the crate's own. A message is carried out and its answer told in one step, unless a fault comes
 //! between; messages themselves are taken in any order, however late.
 
+use std::collections::BTreeMap;
+
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester};
 use tenon_quorum::*;
 
-use crate::common::{Fact, Message as Sent, Node, REPO, World};
+use crate::common::{Fact, Message as Sent, Node, REPO, World, numbered};
 use crate::history::{Asked, Content, Told};
 use crate::message::{Life, Marked, Message, Parcel};
 
@@ -67,6 +69,10 @@ pub struct System {
     config: Marked<Config>,
     pub now: Timestamp,
     pub row: Marked<Row>,
+    /// Who waits, by the store's note.
+    pub note: Option<RouterId>,
+    /// The store's record of each disk's starts.
+    boots: BTreeMap<(NodeId, Incarnation), BootRecord>,
     pub feed: Vec<FeedEntry>,
     /// All that was ever committed, whatever the store forgot.
     pub committed: Vec<FeedEntry>,
@@ -82,6 +88,11 @@ pub struct System {
     /// Who ever held what.
     held: Vec<(Stamp, u8)>,
     pub disks_lost: usize,
+    /// The last answer to a write of a healed world.
+    healed: Option<(RequestId, Outcome)>,
+    /// The first copy of each disk, and how often one was put back.
+    copies: Marked<Vec<Node>>,
+    pub rewinds: usize,
     pub breaches: Vec<Breach>,
     pub sights: Vec<Sight>,
 }
@@ -108,6 +119,8 @@ impl System {
             config: Marked::new(world.config.clone()),
             now: world.now,
             row: Marked::new(world.row.clone().expect("created")),
+            note: None,
+            boots: world.boots.clone(),
             feed: world.feed.clone(),
             committed: world.feed.clone(),
             backup: (Marked::new(world.row.clone().expect("created")), world.feed.len()),
@@ -118,6 +131,9 @@ impl System {
             history: LinearizabilityTester::new(Content(0)),
             held: Vec::new(),
             disks_lost: 0,
+            healed: None,
+            copies: Marked::new(world.nodes.values().cloned().collect()),
+            rewinds: 0,
             breaches: Vec::new(),
             sights: Vec::new(),
         };
@@ -127,6 +143,16 @@ impl System {
             }
         }
         system
+    }
+
+    pub fn store(&self) -> StoreMeta {
+        StoreMeta::new(self.config.get().generation()).note(self.note)
+    }
+
+    fn start(&mut self, node: NodeId) {
+        let (store, server) = (self.store().generation, &mut self.nodes[node.0 as usize - 1]);
+        let record = self.boots.entry((node, server.node.incarnation)).or_default();
+        server.node.start(store, record);
     }
 
     pub fn life(&self, router: usize) -> Life {
@@ -167,6 +193,8 @@ impl System {
                 | Effect::Grant(_)
                 | Effect::RaiseGate { .. }
                 | Effect::Probe { .. }
+                | Effect::Cure { .. }
+                | Effect::LeaveNote { .. }
                 | Effect::Promise { .. }
                 | Effect::Initialise { .. }
                 | Effect::Sync { .. } => self.send(Message::Do(life, effect)),
@@ -175,8 +203,17 @@ impl System {
         result
     }
 
+    /// How a write of the healed world ended.
+    pub fn outcome_of(&self, request: RequestId) -> Option<Outcome> {
+        self.healed.filter(|(name, _)| *name == request).map(|(_, outcome)| outcome)
+    }
+
     fn answered(&mut self, request: RequestId, outcome: Outcome) {
         let at = usize::try_from(request.0 - 1).expect("a writer");
+        if at >= self.writers.len() {
+            self.healed = Some((request, outcome));
+            return;
+        }
         self.writers[at].outcome = Some(outcome);
         let told = match outcome {
             Outcome::Applied(stamp) => {
@@ -208,7 +245,7 @@ impl System {
 
     pub fn tell(&mut self, to: Life, fact: &Fact) {
         // Tickets mean nothing to a later life; what a node says of itself does.
-        if self.lives(to) || matches!(fact, Fact::Report(_)) {
+        if self.lives(to) || matches!(fact, Fact::Report(..)) {
             let now = self.now;
             if let Some(reading) = self.reading.as_mut().filter(|reading| reading.at.router == to.router) {
                 reading.waits = false;
@@ -261,8 +298,8 @@ impl System {
                 Reply::AtOnce => self.tell(to, &fact),
                 Reply::Late => self.send(Message::Tell(to, fact)),
                 Reply::Lost => {
-                    if let Fact::Swap(ticket, _) = fact {
-                        self.tell(to, &Fact::Swap(ticket, SwapResult::Unknown));
+                    if let Fact::Swap(ticket, store, _) = fact {
+                        self.tell(to, &Fact::Swap(ticket, store, SwapResult::Unknown));
                     }
                 }
             }
@@ -327,6 +364,7 @@ impl System {
     /// It comes up again, and takes over what the row proves of what it had staged: no more.
     pub fn restart(&mut self, node: NodeId) {
         let row = self.row.get().clone();
+        self.start(node);
         let server = &mut self.nodes[node.0 as usize - 1];
         server.up = true;
         let raised = server.node.show(&row).is_ok();
@@ -340,6 +378,20 @@ impl System {
         let server = &mut self.nodes[node.0 as usize - 1];
         let incarnation = Incarnation(server.node.incarnation.0 + 1);
         *server = Server { node: Node::new(node, incarnation), up: true, raised: Fence::default() };
+        self.start(node);
+        self.health(node, Health::Up);
+    }
+
+    /// The copy of a node's disk that is as old as the world is put in its place, and the node started.
+    pub fn rewind(&mut self, node: NodeId) {
+        let copy = self.copies.get()[node.0 as usize - 1].clone();
+        let server = &mut self.nodes[node.0 as usize - 1];
+        if server.node.incarnation != copy.incarnation {
+            return;
+        }
+        self.rewinds += 1;
+        *server = Server { node: copy, up: true, raised: Fence::default() };
+        self.start(node);
         self.health(node, Health::Up);
     }
 
@@ -350,7 +402,7 @@ impl System {
 
     /// A router is lost with all it knew. What it had sent still arrives; a caller who reads through it is told nothing.
     pub fn lose_router(&mut self, router: usize) {
-        let (life, config) = (self.life(router), self.config.get().clone());
+        let (life, config) = (self.life(router), numbered(self.config.get(), router));
         self.routers[router] = (life.life + 1, Marked::new(Router::new(config)));
         if self.reading.is_some_and(|reading| reading.at == life) {
             self.net.retain(|message| !matches!(message.get().message, Message::Serve(..)));
@@ -363,12 +415,13 @@ impl System {
         }
     }
 
-    /// The store comes back from a backup, in its next life: what was on its way to it is lost, and routers start anew.
+    /// The store comes back from a backup, in its next life: what is on its way to it from the life before still arrives,
+    /// and routers start anew.
     pub fn restore(&mut self) {
         let (row, entries) = self.backup.clone();
         self.row = row;
         self.feed.truncate(entries);
-        self.net.retain(|parcel| !matches!(parcel.get().message, Message::Do(_, Effect::SwapRow { .. })));
+        self.note = None;
         self.config.change(|config| {
             let next = Generation(config.generation().0 + 1);
             *config = config.clone().to_builder().generation(next).build().expect("as before");

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tenon_quorum::{FenceGate, Incarnation, RepoId};
+use tenon_quorum::{Boot, Disk, FenceGate, Incarnation, RepoId};
 
-use crate::wire::ParcelId;
+use crate::wire::{Begin, ParcelId};
 
 /// The node's own database. A call returns once what it says is on disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
     connection: Arc<Mutex<Connection>>,
-    incarnation: Incarnation,
+    /// None yet, for an empty disk.
+    incarnation: Option<Incarnation>,
+    disk: Disk,
 }
 
 /// A gate as it stands on disk, and what it voted for.
@@ -42,14 +43,15 @@ pub(crate) enum DbError {
 }
 
 impl Db {
-    /// Opens the database; a new one gets the node's incarnation, larger than any before it had.
+    /// Opens the database. A node goes on to [`Db::begin`] until it is ready.
     pub(crate) fn open(file: &Path) -> Result<Db, DbError> {
         let connection = Connection::open(file)?;
         connection.busy_timeout(std::time::Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.execute_batch(
-            "CREATE TABLE IF NOT EXISTS node (id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL) STRICT;
+            "CREATE TABLE IF NOT EXISTS node (
+               id INTEGER PRIMARY KEY CHECK (id = 1), incarnation INTEGER NOT NULL, disk TEXT NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS gates (repo INTEGER PRIMARY KEY, gate TEXT NOT NULL, record BLOB) STRICT;",
         )?;
         // Folders of forge 0.1 have no parcels: their votes' objects are in the repositories.
@@ -61,17 +63,55 @@ impl Db {
         if has_parcels == 0 {
             connection.execute_batch("ALTER TABLE gates ADD COLUMN parcel TEXT")?;
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        connection.execute("INSERT OR IGNORE INTO node (id, incarnation) VALUES (1, ?1)", params![now])?;
-        let incarnation: i64 = connection.query_row("SELECT incarnation FROM node", [], |row| row.get(0))?;
-        let incarnation = Incarnation(u64::try_from(incarnation).unwrap_or_default());
-        Ok(Db { connection: Arc::new(Mutex::new(connection)), incarnation })
+        // Nor do they know of starts.
+        let has_disk: i64 =
+            connection.query_row("SELECT count(*) FROM pragma_table_info('node') WHERE name = 'disk'", [], |row| {
+                row.get(0)
+            })?;
+        if has_disk == 0 {
+            connection.execute_batch("ALTER TABLE node ADD COLUMN disk TEXT NOT NULL DEFAULT 'null'")?;
+        }
+        let known: Option<(i64, String)> = connection
+            .query_row("SELECT incarnation, disk FROM node", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let (incarnation, disk) = match known {
+            Some((life, disk)) => (
+                Some(Incarnation(u64::from_ne_bytes(life.to_ne_bytes()))),
+                serde_json::from_str::<Option<Disk>>(&disk)?.unwrap_or_default(),
+            ),
+            None => (None, Disk::default()),
+        };
+        Ok(Db { connection: Arc::new(Mutex::new(connection)), incarnation, disk })
+    }
+
+    /// The life of this disk, and its last start, as the router is asked to go on from them.
+    pub(crate) fn known(&self) -> (Option<Incarnation>, Boot) {
+        (self.incarnation, self.disk.boot)
+    }
+
+    /// Does the next step of a start; whether the node is ready.
+    pub(crate) fn begin(&mut self, step: Begin) -> Result<bool, DbError> {
+        match step {
+            Begin::Ready => return Ok(true),
+            Begin::Life(life) => self.incarnation = Some(life),
+            Begin::Boot { boot, rewound } => self.disk = self.disk.started(boot, rewound),
+        }
+        let disk = serde_json::to_string(&self.disk)?;
+        let life = i64::from_ne_bytes(self.incarnation().0.to_ne_bytes());
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection
+            .execute("INSERT OR REPLACE INTO node (id, incarnation, disk) VALUES (1, ?1, ?2)", params![life, disk])?;
+        Ok(false)
     }
 
     /// The life of this disk.
     pub(crate) fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        self.incarnation.unwrap_or_default()
+    }
+
+    /// The starts of this disk.
+    pub(crate) fn disk(&self) -> Disk {
+        self.disk
     }
 
     /// What is kept of a repository.

@@ -110,7 +110,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
     let folder = prepare_folder(&args.data)?;
     let _alone = alone(&folder).await?;
     let git = Git::find(Duration::from_secs(args.limits.max_git_seconds)).await?;
-    let db = db::Db::open(&folder.join("node.db"))?;
+    let mut db = db::Db::open(&folder.join("node.db"))?;
     let listener = tokio::net::TcpListener::bind(args.listen).await.with_context(|| {
         format!(
             "node {} cannot listen on {}: is the port taken? choose others with --node-port-base",
@@ -118,16 +118,27 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
         )
     })?;
     let node = NodeId(args.id);
-    let register = Register { node, incarnation: db.incarnation(), url: format!("http://{}", listener.local_addr()?) };
+    let url = format!("http://{}", listener.local_addr()?);
     let mut parent = pin!(parent_gone());
     let http = http()?;
-    let registered = tokio::select! {
-        registered = announce(&http, &args.router, &token, &register) => registered?,
-        () = &mut parent => return Ok(()),
+    let registered = loop {
+        let (incarnation, boot) = db.known();
+        let register = Register { node, incarnation, boot, url: url.clone() };
+        let registered = tokio::select! {
+            registered = announce(&http, &args.router, &token, &register) => registered?,
+            () = &mut parent => return Ok(()),
+        };
+        if db.begin(registered.begin)? {
+            break registered;
+        }
     };
+    if db.disk().rewound == db.disk().boot {
+        tracing::warn!(%node, "this folder is an older copy of itself; what it holds is brought up to date");
+    }
+    let incarnation = db.incarnation();
     let rules = crate::git::refs::rules(registered.checksum_key)?;
     let shared = Shared::new(&args, folder, token, git, db, rules)?;
-    tracing::info!(%node, incarnation = %register.incarnation, url = register.url, "node is up");
+    tracing::info!(%node, %incarnation, url, "node is up");
     tokio::spawn(upkeep::run(Arc::clone(&shared)));
     tokio::select! {
         served = serve::run(listener, shared) => served.context("the node's server ended"),

@@ -105,6 +105,7 @@ impl Replica {
             Some(kept) => (kept.gate, kept.vote),
             None => (FenceGate::new(id, shared.node, shared.db.incarnation()), None),
         };
+        gate = gate.started(&shared.db.disk());
         let staged = match vote {
             Some(vote) => {
                 let frame = Bytes::from(vote.record);
@@ -204,6 +205,14 @@ impl Replica {
         let gate = state.gate.promise(generation)?;
         self.keep(&mut state, gate, None).await?;
         Ok(state.gate.clone())
+    }
+
+    /// The disk went back in time, and is good again: the router says so, for a row whose fence it raised since.
+    pub(crate) async fn cure(&self, ask: &wire::CureAsk) -> Result<Report, ReplicaError> {
+        let mut state = self.state().await;
+        let gate = state.gate.cure(&ask.row, ask.boot, ask.serial)?;
+        self.keep(&mut state, gate, None).await?;
+        Ok(state.gate.report())
     }
 
     /// Whether a routed read may be served here; a vote that the route proves is applied before.

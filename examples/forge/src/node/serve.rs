@@ -46,6 +46,7 @@ pub(crate) async fn run(listener: tokio::net::TcpListener, shared: Arc<Shared>) 
         .route("/repos/{id}/apply", post(apply))
         .route("/repos/{id}/raise", post(raise))
         .route("/repos/{id}/promise", post(promise))
+        .route("/repos/{id}/cure", post(cure))
         .route("/repos/{id}/sync", post(sync_replica))
         .route("/repos/{id}/report", get(report))
         .route("/repos/{id}/refs", get(refs))
@@ -172,6 +173,10 @@ async fn raise(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(row)
 
 async fn promise(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(life): Json<Generation>) -> Response {
     with(shared, id, async move |replica| Ok(Json(replica.promise(life).await?).into_response())).await
+}
+
+async fn cure(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, Json(ask): Json<wire::CureAsk>) -> Response {
+    with(shared, id, async move |replica| Ok(Json(replica.cure(&ask).await?).into_response())).await
 }
 
 async fn stage(State(shared): State<Arc<Shared>>, Path(id): Path<u64>, headers: HeaderMap, body: Body) -> Response {

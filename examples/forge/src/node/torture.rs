@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum::extract::{Path as Asked, Query};
+use axum::extract::{Path as InPath, Query};
 use axum::routing::get;
 use bytes::Bytes;
 use tempfile::TempDir;
-use tenon_quorum::testkit::{Done, Host, NODES, Order, REPOS, Ran, Reply, Swap, torture};
-use tenon_quorum::{Digest, FeedEntry, Incarnation, NodeId, RepoId, Route, Row, StageOrder, SwapResult, Version};
+use tenon_quorum::testkit::{Answer as Asked, Done, Host, NODES, Order, REPOS, Ran, Reply, Swap, torture};
+use tenon_quorum::{
+    Boot, Digest, FeedEntry, Generation, Incarnation, NodeId, RepoId, Route, RouterId, Row, StageOrder, Start,
+    StoreMeta, SwapResult, Version,
+};
 use tenon_refslog::Config;
 use tokio::runtime::Runtime;
 
@@ -30,7 +33,7 @@ use crate::router::log;
 use crate::router::nodes::{Answer, Life, Nodes, Served};
 use crate::router::spool::Spooled;
 use crate::router::store::{FeedRow, Sqlite, Store, Swapped};
-use crate::wire::{self, FileText, FileView, ParcelId, Peer, SyncAsk};
+use crate::wire::{self, Begin, CureAsk, FileText, FileView, ParcelId, Peer, SyncAsk};
 use author::Author;
 
 type Result<T> = anyhow::Result<T>;
@@ -75,7 +78,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(id: NodeId, folder: TempDir, router: &str) -> Result<Node> {
+    fn start(id: NodeId, folder: TempDir, router: &str, store: Arc<Sqlite>) -> Result<Node> {
         let runtime = runtime()?;
         let path = super::prepare_folder(folder.path())?;
         let (incarnation, url) = runtime.block_on(async {
@@ -83,7 +86,8 @@ impl Node {
             let listen = listener.local_addr()?;
             let args = NodeArgs { id: id.0, data: path.clone(), listen, router: router.to_owned(), limits: LIMITS };
             let git = Git::find(Duration::from_secs(LIMITS.max_git_seconds)).await?;
-            let db = Db::open(&path.join("node.db"))?;
+            let mut db = Db::open(&path.join("node.db"))?;
+            while !db.begin(next_step(&store, id, db.known())?)? {}
             let incarnation = db.incarnation();
             let shared = Shared::new(&args, path, TOKEN.to_owned(), git, db, rules()?)?;
             tokio::spawn(serve::run(listener, shared));
@@ -99,6 +103,15 @@ impl Node {
         }
         self.folder
     }
+}
+
+/// What the router answers to a node that starts.
+fn next_step(store: &Sqlite, node: NodeId, (life, boot): (Option<Incarnation>, Boot)) -> Result<Begin> {
+    let Some(life) = life else { return Ok(Begin::Life(store.draw_life()?)) };
+    Ok(match store.start_node(node.0, life, boot)? {
+        Start::Keep { boot, rewound } => Begin::Boot { boot, rewound },
+        Start::Ready => Begin::Ready,
+    })
 }
 
 /// The store that the router has open; nodes read logs from it.
@@ -117,6 +130,13 @@ struct Forge {
     /// What was proposed, for the swap that commits it; gone with the router.
     records: BTreeMap<(RepoId, tenon_quorum::Fence), Bytes>,
     cuts: u64,
+    /// Copies of nodes' folders, to be put back.
+    copies: BTreeMap<NodeId, TempDir>,
+}
+
+fn asked<T>(said: crate::router::store::Said, found: T) -> Asked<T> {
+    let store = StoreMeta::new(Generation(said.life)).note(said.note.map(RouterId));
+    Asked { store, found }
 }
 
 #[derive(serde::Deserialize)]
@@ -131,7 +151,7 @@ impl Forge {
         let store: Open = Arc::new(Mutex::new(Arc::new(Sqlite::open(&folder.path().join("store.db"))?)));
         let runtime = runtime()?;
         let read = Arc::clone(&store);
-        let answer = async move |Asked(id): Asked<u64>, Query(range): Query<Range>| {
+        let answer = async move |InPath(id): InPath<u64>, Query(range): Query<Range>| {
             let store = Arc::clone(&read.lock().unwrap_or_else(PoisonError::into_inner));
             store.log(id, range.from).map(|rows| pieces(rows, range.to)).map_err(|error| error.to_string())
         };
@@ -142,7 +162,19 @@ impl Forge {
         let client = Nodes::new(TOKEN.to_owned(), Duration::from_secs(LIMITS.max_git_seconds))?;
         let (backup, author) = (tempfile::tempdir()?, Author::new()?);
         let (nodes, records) = (BTreeMap::new(), BTreeMap::new());
-        let mut forge = Forge { runtime, url, folder, store, backup, nodes, client, author, records, cuts: 0 };
+        let mut forge = Forge {
+            runtime,
+            url,
+            folder,
+            store,
+            backup,
+            nodes,
+            client,
+            author,
+            records,
+            cuts: 0,
+            copies: BTreeMap::new(),
+        };
         for id in NODES {
             forge.start(id, tempfile::tempdir()?)?;
         }
@@ -150,7 +182,7 @@ impl Forge {
     }
 
     fn start(&mut self, id: NodeId, folder: TempDir) -> Result<Incarnation> {
-        let node = Node::start(id, folder, &self.url)?;
+        let node = Node::start(id, folder, &self.url, self.store())?;
         let incarnation = node.incarnation;
         self.client.register(id, incarnation, node.url.clone());
         self.nodes.insert(id, node);
@@ -178,6 +210,10 @@ impl Forge {
             Order::Probe(_) => return Ok(Done::Yes),
             Order::Raise(row) => self.client.raise(to, row).await?,
             Order::Stage(order, _) => return self.stage(to, order).await,
+            Order::Cure(row, boot, serial) => {
+                self.client.cure(to, &CureAsk { row: row.clone(), boot: *boot, serial: *serial }).await?
+            }
+            Order::Discard(_) => return Ok(Done::Refused),
             Order::Initialise(row) => self.client.sync(to, &SyncAsk { row: row.clone(), source: None }).await?,
             Order::Copy(row, source) => return Ok(self.copy(to, row, *source).await.unwrap_or(Done::Refused)),
             Order::Read(route) => return self.read(route).await,
@@ -257,32 +293,48 @@ impl Host for Forge {
         Ok(digest)
     }
 
-    fn row(&mut self, repo: RepoId) -> Result<Option<Row>> {
-        Ok(self.store().row(repo.0)?.and_then(|body| decode(repo, &body)))
+    fn row(&mut self, repo: RepoId) -> Result<Asked<Option<Row>>> {
+        let (said, body) = self.store().look(repo.0)?;
+        Ok(asked(said, body.and_then(|body| decode(repo, &body))))
     }
 
-    fn swap(&mut self, swap: Swap<'_>) -> Result<SwapResult> {
-        let (repo, expect) = (swap.next.repo, swap.expect.map(encode));
+    fn note(&mut self, repo: RepoId, router: RouterId) -> Result<()> {
+        Ok(self.store().note(repo.0, router.0)?)
+    }
+
+    fn swap(&mut self, swap: Swap<'_>) -> Result<Asked<SwapResult>> {
+        let (repo, expect, next) = (swap.next.repo, swap.expect.map(encode), encode(swap.next));
         let record = |entry: &FeedEntry| self.records.get(&(repo, entry.fence)).cloned().unwrap_or_default();
         let feed = swap.feed.map(|entry| feed_row(entry, record(entry)));
-        match self.store().swap(repo.0, expect.as_deref(), &encode(swap.next), feed.as_ref())? {
-            Swapped::Moved => Ok(SwapResult::Moved),
-            Swapped::Conflict(found) => Ok(SwapResult::Conflict(found.and_then(|body| decode(repo, &body)))),
-        }
+        let (said, swapped) = self.store().swap(&crate::router::store::Swap {
+            life: swap.store.0,
+            repo: repo.0,
+            expect: expect.as_deref(),
+            next: &next,
+            feed: feed.as_ref(),
+            clears_note: swap.clears_note,
+        })?;
+        let result = match swapped {
+            Swapped::Moved => SwapResult::Moved,
+            Swapped::OtherLife => SwapResult::OtherStore,
+            Swapped::Conflict(found) => SwapResult::Conflict(found.and_then(|body| decode(repo, &body))),
+        };
+        Ok(asked(said, result))
     }
 
-    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Option<FeedEntry>> {
+    fn feed(&mut self, repo: RepoId, version: Version) -> Result<Asked<Option<FeedEntry>>> {
         let found = self.store().feed(repo.0, version.0.saturating_sub(1), 1)?;
-        Ok(found.first().filter(|row| row.version == version.0).map(FeedRow::entry))
+        let entry = found.first().filter(|row| row.version == version.0).map(FeedRow::entry);
+        Ok(asked(self.store().look(repo.0)?.0, entry))
     }
 
-    fn family(&mut self, family: RepoId) -> Result<Vec<RepoId>> {
+    fn family(&mut self, family: RepoId) -> Result<Asked<Vec<RepoId>>> {
         let mut members = Vec::new();
         for repo in REPOS {
-            let row = self.row(repo)?;
+            let row = self.row(repo)?.found;
             members.extend(row.filter(|row| row.family == family).map(|row| row.repo));
         }
-        Ok(members)
+        Ok(asked(self.store().look(family.0)?.0, members))
     }
 
     fn back_up(&mut self) -> Result<()> {
@@ -290,9 +342,14 @@ impl Host for Forge {
         Ok(())
     }
 
-    fn restore(&mut self) -> Result<()> {
+    fn restore(&mut self, generation: Generation) -> Result<()> {
         self.records.clear();
-        self.open_store(as_left(self.backup.path(), "store.db")?)
+        let next = tempfile::tempdir()?;
+        // What is in the files is a store; what its log holds comes into the one file that is a backup.
+        let (whole, backup) = (as_left(self.backup.path(), "store.db")?, next.path().join("backup"));
+        crate::router::store::back_up(&whole.path().join("store.db"), &backup)?;
+        crate::router::store::restore(&backup, &next.path().join("store.db"), generation.0)?;
+        self.open_store(next)
     }
 
     fn crash_store(&mut self, cut: Option<Swap<'_>>) -> Result<()> {
@@ -318,6 +375,24 @@ impl Host for Forge {
                 self.runtime.block_on(async { tokio::time::timeout(until, self.carry_out(node, life, order)).await });
         }
         let folder = self.kill(node)?;
+        self.start(node, folder).map(drop)
+    }
+
+    fn keep_disk(&mut self, node: NodeId) -> Result<()> {
+        let from = self.nodes.get(&node).context("no such node")?.folder.path();
+        let copy = tempfile::tempdir()?;
+        let done = std::process::Command::new("cp").arg("-a").arg(from).arg(copy.path().join("disk")).status()?;
+        anyhow::ensure!(done.success(), "the folder of {node} cannot be copied");
+        self.copies.insert(node, copy);
+        Ok(())
+    }
+
+    fn rewind_node(&mut self, node: NodeId) -> Result<()> {
+        drop(self.kill(node)?);
+        let copy = self.copies.remove(&node).context("no copy was taken")?;
+        let folder = tempfile::tempdir()?;
+        fs::remove_dir(folder.path())?;
+        fs::rename(copy.path().join("disk"), folder.path())?;
         self.start(node, folder).map(drop)
     }
 

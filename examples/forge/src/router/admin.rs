@@ -124,7 +124,7 @@ pub(super) async fn refs(host: &Host, repo: RepoId) -> Result<Refs, Failure> {
         let row = reads::row(&host.driver, repo).await?;
         if let Some(member) = row.members.iter().find(|member| member.node == route.node) {
             let answer = host.driver.nodes.raise(Life::from(member), &row).await;
-            host.driver.tell_answer(route.node, answer).await;
+            host.driver.tell_answer(route.node, None, answer).await;
         }
         match host.driver.nodes.snapshot(route.node, repo, route.proof.newest).await {
             Ok(bytes) => {

@@ -10,14 +10,14 @@ use axum::{Json, Router as Routes, middleware, routing};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use tenon_quorum::{NodeId, RepoId, ShardId, Verdict, WriteId};
+use tenon_quorum::{NodeId, RepoId, ShardId, Start, Verdict, WriteId};
 
 use super::http::{self, Failure};
 use super::name::RepoName;
 use super::store::LogRows;
 use super::{Host, admin, fork, nodes, reads, writes};
 use crate::supervise::Order;
-use crate::wire::{self, LogPart, Proposed, Register, Registered};
+use crate::wire::{self, Begin, LogPart, Proposed, Register, Registered};
 
 /// The largest record that a node may propose.
 const MAX_RECORD_BYTES: usize = 64 << 20;
@@ -169,6 +169,7 @@ pub(crate) fn standing(verdict: Verdict, newest: u64) -> (&'static str, Option<u
         Verdict::Current => ("current", Some(0)),
         Verdict::Lagging { applied } => ("lagging", Some(newest.saturating_sub(applied.version.0))),
         Verdict::Divergent { .. } => ("divergent", None),
+        Verdict::Rewound { applied } => ("rewound", Some(newest.saturating_sub(applied.version.0))),
         Verdict::Ahead { .. } | Verdict::RowOld => ("ahead", None),
         Verdict::Unknown => ("unknown", None),
     }
@@ -241,7 +242,7 @@ async fn rebuild(
     let repo = named(&host, &name).await?;
     let node = NodeId(node);
     let answer = host.driver.nodes.rebuild(node, repo).await.map_err(Failure::unavailable)?;
-    host.driver.tell_answer(node, Ok(answer)).await;
+    host.driver.tell_answer(node, None, Ok(answer)).await;
     let version = host.repaired(repo, node).await?;
     Ok(Json(BTreeMap::from([("version".to_owned(), version)])))
 }
@@ -276,12 +277,24 @@ async fn replace(State(host): State<Host>, Path(id): Path<u32>) -> Result<Json<s
     Ok(Json(super::replace::replace(&host, NodeId(id)).await?))
 }
 
-async fn register(State(host): State<Host>, Json(asked): Json<Register>) -> Json<Registered> {
-    host.driver.nodes.register(asked.node, asked.incarnation, asked.url);
-    host.driver.node_up(asked.node, asked.incarnation);
-    // What it missed while it was away is brought to it before anybody asks for it.
-    tokio::spawn(host.clone().survey_all());
-    Json(Registered { checksum_key: host.checksum_key })
+/// A node starts in steps: it gets a life, if its disk is empty; a boot, which it writes down; then it is one of us.
+async fn register(State(host): State<Host>, Json(asked): Json<Register>) -> Result<Json<Registered>, Failure> {
+    let (node, disk) = (asked.node, asked.boot);
+    let Some(incarnation) = asked.incarnation else {
+        let life = host.driver.stored(|store| store.draw_life()).await?;
+        return Ok(Json(Registered { checksum_key: host.checksum_key, begin: Begin::Life(life) }));
+    };
+    let begin = match host.driver.stored(move |store| store.start_node(node.0, incarnation, disk)).await? {
+        Start::Keep { boot, rewound } => Begin::Boot { boot, rewound },
+        Start::Ready => {
+            host.driver.nodes.register(node, incarnation, asked.url);
+            host.driver.node_up(node, incarnation);
+            // What it missed while it was away is brought to it before anybody asks for it.
+            tokio::spawn(host.clone().survey_all());
+            Begin::Ready
+        }
+    };
+    Ok(Json(Registered { checksum_key: host.checksum_key, begin }))
 }
 
 async fn propose(

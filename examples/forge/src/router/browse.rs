@@ -89,7 +89,7 @@ async fn read<T: DeserializeOwned>(host: &Host, repo: RepoId, at: Option<&LookAt
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(refused)) => {
                 last = Failure::unavailable(format!("{} refused the read: {}", route.node, refused.reason));
-                host.driver.tell_answer(route.node, Ok(Answer::Refused(refused))).await;
+                host.driver.tell_answer(route.node, None, Ok(Answer::Refused(refused))).await;
             }
             Err(e) => {
                 host.driver.node_failed(route.node, &e).await;

@@ -88,7 +88,7 @@ impl Host {
                 Ok(Served::Reply(reply)) => return reply.json().await.map_err(Failure::unavailable),
                 Ok(Served::Refused(refused)) => {
                     last = Failure::unavailable(format!("{} refused the read: {}", route.node, refused.reason));
-                    self.driver.tell_answer(route.node, Ok(Answer::Refused(refused))).await;
+                    self.driver.tell_answer(route.node, None, Ok(Answer::Refused(refused))).await;
                 }
                 Err(e) => {
                     self.driver.node_failed(route.node, &e).await;

@@ -268,6 +268,8 @@ impl Core {
             | Effect::FetchFamily { .. }
             | Effect::RaiseGate { .. }
             | Effect::Probe { .. }
+            | Effect::Cure { .. }
+            | Effect::LeaveNote { .. }
             | Effect::Promise { .. }
             | Effect::Initialise { .. }
             | Effect::Sync { .. } => Some(effect),

@@ -203,7 +203,7 @@ impl Call<'_> {
                 }
                 Ok(Served::Refused(refused)) => {
                     last = Failure::unavailable(format!("{} refused the read: {}", route.node, refused.reason));
-                    self.host.driver.tell_answer(route.node, Ok(Answer::Refused(refused))).await;
+                    self.host.driver.tell_answer(route.node, None, Ok(Answer::Refused(refused))).await;
                 }
                 Err(e) => {
                     self.host.driver.node_failed(route.node, &e).await;

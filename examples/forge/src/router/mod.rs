@@ -134,10 +134,17 @@ pub(crate) async fn serve(
     let address = listener.local_addr()?;
     let url = format!("http://{}", reachable(address));
     let store = Arc::new(Sqlite::open(&home.store())?);
-    let checksum_key = checksum_key(&*store)?;
+    let (checksum_key, generation) = (checksum_key(&*store)?, home.generation()?);
+    let life = store.meta("life", &|| generation.to_string())?;
+    if life != generation.to_string() {
+        bail!(
+            "{} is in life {life}, and this folder in {generation}: put a backup back with `forge store restore`",
+            home.store().display()
+        );
+    }
     let long = Duration::from_secs(args.limits.max_git_seconds);
     let nodes = Nodes::new(home.token().to_owned(), long)?;
-    let driver = Driver::new(tenon_quorum::Router::new(quorum_config(long, home.generation()?)?), store, nodes);
+    let driver = Driver::new(tenon_quorum::Router::new(quorum_config(long, generation)?), store, nodes);
     let wait = Duration::from_secs(args.limits.max_wait_seconds);
     let writes = Arc::new(Writes::new(Arc::clone(&driver), args.limits.max_queue, wait));
     let refs = crate::git::refs::rules(checksum_key)?;
@@ -305,7 +312,7 @@ impl Host {
         let up = row.members.iter().filter(|m| self.driver.nodes.known(m.node).is_some_and(|k| k.is_up()));
         let asked = up.map(|member| async {
             let answer = self.driver.nodes.raise(member.into(), &row).await;
-            self.driver.tell_answer(member.node, answer).await;
+            self.driver.tell_answer(member.node, None, answer).await;
         });
         futures_util::future::join_all(asked).await;
         Ok(())
@@ -320,7 +327,9 @@ impl Host {
             members
                 .filter_map(|(member, verdict, _)| match verdict {
                     Verdict::Current => Some((member.node, newest)),
-                    Verdict::Lagging { applied } => Some((member.node, applied.version.0)),
+                    Verdict::Lagging { applied } | Verdict::Rewound { applied } => {
+                        Some((member.node, applied.version.0))
+                    }
                     Verdict::Divergent { .. } | Verdict::Ahead { .. } | Verdict::RowOld | Verdict::Unknown => None,
                 })
                 .collect()

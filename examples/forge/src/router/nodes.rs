@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::spool::Spooled;
 use crate::node::gc::Swept;
 use crate::wire::browse::LookAt;
-use crate::wire::{self, Forward, ParcelId, Peer, PushAnswer, RefsView, Refused, SyncAsk, WriteOrder};
+use crate::wire::{self, CureAsk, Forward, ParcelId, Peer, PushAnswer, RefsView, Refused, SyncAsk, WriteOrder};
 
 /// For calls that only read or write a few small values.
 const SHORT: Duration = Duration::from_secs(10);
@@ -277,6 +277,11 @@ impl Nodes {
     pub(crate) async fn raise(&self, to: Life, row: &Row) -> Result<Answer> {
         let request = self.order(to, row.repo, "raise")?.timeout(SHORT);
         judged(self.send(to.node, request.json(row)).await?).await
+    }
+
+    pub(crate) async fn cure(&self, to: Life, ask: &CureAsk) -> Result<Answer> {
+        let request = self.order(to, ask.row.repo, "cure")?.timeout(SHORT);
+        judged(self.send(to.node, request.json(ask)).await?).await
     }
 
     /// The gate that promised; a refusal is an error.

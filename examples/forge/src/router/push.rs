@@ -384,7 +384,7 @@ impl Push<'_> {
             }
             Ok(Decided::Refused(refused)) => {
                 let why = format!("{writer} refused the grant: {}", refused.reason);
-                self.host.driver.tell_answer(writer, Ok(Answer::Refused(refused))).await;
+                self.host.driver.tell_answer(writer, None, Ok(Answer::Refused(refused))).await;
                 why
             }
             Err(error) => {

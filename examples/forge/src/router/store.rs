@@ -9,6 +9,8 @@ mod sqlite;
 #[cfg(test)]
 mod torture;
 
+use tenon_quorum::{Boot, Incarnation, Start};
+
 pub(crate) use backup::{back_up, restore};
 pub(crate) use sqlite::Sqlite;
 
@@ -69,8 +71,33 @@ pub(crate) enum Protection {
 pub(crate) enum Swapped {
     /// The row is now `next`.
     Moved,
+    /// The swap is for another life of the store; nothing changed.
+    OtherLife,
     /// The row was another; nothing changed. Here it is.
     Conflict(Option<Vec<u8>>),
+}
+
+/// What the store says of itself with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The life that the store is in.
+    pub(crate) life: u32,
+    /// The router that waits for the repository.
+    pub(crate) note: Option<u32>,
+}
+
+/// A compare-and-set of a whole row; with it, and only with it, the feed grows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Swap<'a> {
+    /// The life of the store that it was decided in.
+    pub(crate) life: u32,
+    pub(crate) repo: u64,
+    /// `None` for a row that must not be there yet.
+    pub(crate) expect: Option<&'a [u8]>,
+    pub(crate) next: &'a [u8],
+    pub(crate) feed: Option<&'a FeedRow>,
+    /// Whether the note beside the row goes.
+    pub(crate) clears_note: bool,
 }
 
 /// A compacted part of a repository's log.
@@ -133,15 +160,16 @@ pub(crate) trait Store: std::fmt::Debug + Send + Sync {
     fn names(&self) -> Result<Vec<(u64, String)>, StoreError>;
     /// The row of a repository, whole.
     fn row(&self, repo: u64) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Compare-and-set of the whole row; with it, and only with it, the feed grows.
-    /// `expect` is `None` for a row that must not be there yet.
-    fn swap(
-        &self,
-        repo: u64,
-        expect: Option<&[u8]>,
-        next: &[u8],
-        feed: Option<&FeedRow>,
-    ) -> Result<Swapped, StoreError>;
+    /// The row of a repository, whole, and what the store says of itself.
+    fn look(&self, repo: u64) -> Result<(Said, Option<Vec<u8>>), StoreError>;
+    /// Compare-and-set of the whole row, in that life of the store.
+    fn swap(&self, swap: &Swap<'_>) -> Result<(Said, Swapped), StoreError>;
+    /// Writes beside a row which router waits.
+    fn note(&self, repo: u64, router: u32) -> Result<(), StoreError>;
+    /// A number for an empty disk, larger than any before.
+    fn draw_life(&self) -> Result<Incarnation, StoreError>;
+    /// What a node that starts is to do, whose disk knows this boot.
+    fn start_node(&self, node: u32, life: Incarnation, disk: Boot) -> Result<Start, StoreError>;
     /// Committed changes with a version above `after`, oldest first.
     fn feed(&self, repo: u64, after: u64, limit: usize) -> Result<Vec<FeedRow>, StoreError>;
     /// What a reader that is at `from` needs: nothing that ends at or below it.

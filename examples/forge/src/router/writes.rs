@@ -241,7 +241,7 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
         WriteState::Ended(Outcome::Applied(newest), _) => {
             let proof = Proof { newest, ..ask.base };
             if let Some(grant) = &grant {
-                let row = Row { newest, ..grant.base.clone() };
+                let row = Row { newest, lease: None, ..grant.base.clone() };
                 for member in row.members.iter().filter(|member| member.node != grant.writer) {
                     let cargo = (record.clone(), ask.parcel.clone());
                     tokio::spawn(apply(Arc::clone(driver), member.into(), row.clone(), cargo));
@@ -293,10 +293,10 @@ async fn stage(driver: Arc<Driver>, to: Life, order: StageOrder, (record, parcel
     let node = to.node;
     for _ in 0..STAGE_ATTEMPTS {
         match driver.nodes.stage(to, &order, &record, parcel.as_ref()).await {
-            Ok(Answer::Report(report)) => return driver.tell_answer(node, Ok(Answer::Report(report))).await,
+            Ok(Answer::Report(report)) => return driver.tell_answer(node, None, Ok(Answer::Report(report))).await,
             Ok(Answer::Refused(refused)) => {
                 tracing::warn!(%node, repo = %order.base.repo, "does not vote: {}", refused.reason);
-                driver.tell_answer(node, Ok(Answer::Refused(refused))).await;
+                driver.tell_answer(node, None, Ok(Answer::Refused(refused))).await;
                 break;
             }
             Err(e) => driver.node_failed(node, &e).await,
@@ -309,7 +309,7 @@ async fn stage(driver: Arc<Driver>, to: Life, order: StageOrder, (record, parcel
 /// Has one node make the committed record visible. If that fails, the next read does it.
 async fn apply(driver: Arc<Driver>, to: Life, row: Row, (record, parcel): Cargo) {
     let answer = driver.nodes.apply(to, &row, &record, parcel.as_ref()).await;
-    driver.tell_answer(to.node, answer).await;
+    driver.tell_answer(to.node, None, answer).await;
 }
 
 /// Whether the next fact may turn the refusal into a grant.

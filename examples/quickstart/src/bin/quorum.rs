@@ -6,6 +6,7 @@ use tenon_quorum::*;
 fn main() -> Result<(), Box<dyn Error>> {
     let (repo, now, cut_off) = (RepoId(7), Timestamp::from_millis(1), NodeId(3));
     let mut router = Router::new(Config::builder().build()?);
+    let store = StoreMeta::new(Generation(1)); // yours: what the store says of itself with each answer
     let (mut row, mut gates) = (None::<Row>, BTreeMap::new()); // yours: a table of the store; a record on every node
     for node in (1..=3).map(NodeId) {
         router.handle_node(now, node, NodeState::up(Incarnation(1)));
@@ -19,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         } else if round == "read" {
             let read = ReadRequest::linearizable(repo, router.begin_read());
             while let ReadStep::First(First::FetchRow(ask)) = router.route_read(now, &read)? {
-                router.handle_row(now, ask, repo, row.as_ref());
+                router.handle_row(now, ask, &store, repo, row.as_ref());
             }
             let ReadStep::Serve(route) = router.route_read(now, &read)? else { continue };
             println!("read:   {} serves {}: {}", route.node, route.proof.newest, route.reason);
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Effect::SwapRow { ticket, next, .. } => {
                     println!("store:  the row moves to {}, {}", next.newest, next.fence);
                     row = Some(next); // nobody else writes it here; a real store compares first
-                    router.handle_swap(now, ticket, &SwapResult::Moved);
+                    router.handle_swap(now, ticket, &store, &SwapResult::Moved);
                 }
                 Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
                     println!("repair: {target} is brought to {}", row.newest);
@@ -40,19 +41,20 @@ fn main() -> Result<(), Box<dyn Error>> {
                     println!("grant:  {} may write under {}", grant.writer, grant.base.fence);
                     for member in grant.base.members.iter().filter(|member| member.node != cut_off) {
                         let staged = gates[&member.node].stage(&grant.stage(Digest([9; 16])))?;
-                        router.handle_report(now, &staged.report());
+                        router.handle_report(now, None, &staged.report());
                         gates.insert(member.node, staged);
                     }
                 }
-                Effect::RaiseGate { node, row, .. } => {
+                Effect::RaiseGate { ask, node, row, .. } => {
                     gates.insert(node, gates[&node].show(&row)?);
-                    router.handle_report(now, &gates[&node].report());
+                    router.handle_report(now, Some(ask), &gates[&node].report());
                 }
-                Effect::Probe { node, .. } => router.handle_report(now, &gates[&node].report()),
+                Effect::Probe { ask, node, .. } => router.handle_report(now, Some(ask), &gates[&node].report()),
                 Effect::Answer { outcome, reason, .. } => println!("answer: {outcome}: {reason}"),
                 Effect::Changed { result, .. } => println!("change: {result:?}"),
                 Effect::FetchRow { .. } | Effect::FetchFeed { .. } => println!("only after a lost answer"),
                 Effect::FetchFamily { .. } | Effect::Promise { .. } => println!("only in a move or a recovery"),
+                Effect::Cure { .. } | Effect::LeaveNote { .. } => println!("only for old disks, and among routers"),
             }
         }
     }

@@ -5,29 +5,58 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tenon_quorum::{Ask, Effect, FeedEntry, NodeId, RepoId, Row, SwapResult, SyncResult, TaskId, Ticket, Version};
+use tenon_quorum::{
+    Ask, Effect, FeedEntry, Generation, NodeId, RepoId, RouterId, Row, StoreMeta, SwapResult, SyncResult, TaskId,
+    Ticket, Version,
+};
 
 use tracing::{error, info, warn};
 
 use super::{Driver, Proposal};
 use crate::router::log;
 use crate::router::nodes::{Answer, Life};
-use crate::router::store::{FeedRow, Pipelines, Swapped};
-use crate::wire::{Peer, SyncAsk};
+use crate::router::store::{FeedRow, Pipelines, Said, Store, StoreError, Swap, Swapped};
+use crate::wire::{CureAsk, Peer, SyncAsk};
+
+/// A swap on its way to the store.
+struct Sent {
+    store: Generation,
+    expect: Option<Row>,
+    next: Row,
+    feed: Option<FeedEntry>,
+    clears_note: bool,
+}
+
+fn meta(said: Said) -> StoreMeta {
+    StoreMeta::new(Generation(said.life)).note(said.note.map(RouterId))
+}
 
 impl Driver {
     pub(super) async fn carry_out(self: Arc<Self>, effect: Effect, proposal: Option<Proposal>) {
         match effect {
-            Effect::SwapRow { ticket, expect, next, feed } => self.swap(ticket, expect, next, feed, proposal).await,
+            Effect::SwapRow { ticket, store, expect, next, feed, clears_note } => {
+                self.swap(ticket, Sent { store, expect, next, feed, clears_note }, proposal).await;
+            }
+            Effect::LeaveNote { repo, router } => {
+                if let Err(e) = self.stored(move |store| store.note(repo.0, router.0)).await {
+                    warn!(%repo, "a note that this router waits was not left: {e}");
+                }
+            }
+            Effect::Cure { ask, node, incarnation, row, boot, serial } => {
+                info!(repo = %row.repo, %node, "its disk went back in time; it is cured");
+                let order = CureAsk { row, boot, serial };
+                let answer = self.nodes.cure(Life { node, incarnation }, &order).await;
+                self.tell_answer(node, Some(ask), answer).await;
+            }
             Effect::FetchRow { ask, repo } => self.fetch_row(ask, repo).await,
             Effect::FetchFeed { ask, repo, version } => self.fetch_feed(ask, repo, version).await,
             Effect::FetchFamily { ask, family } => self.fetch_family(ask, family).await,
-            Effect::RaiseGate { node, incarnation, row } => {
+            Effect::RaiseGate { ask, node, incarnation, row } => {
                 let answer = self.nodes.raise(Life { node, incarnation }, &row).await;
-                self.tell_answer(node, answer).await;
+                self.tell_answer(node, Some(ask), answer).await;
             }
-            Effect::Probe { node, repo } => match self.nodes.report(node, repo).await {
-                Ok(report) => self.tell(|core, now| core.router.handle_report(now, &report)),
+            Effect::Probe { ask, node, repo } => match self.nodes.report(node, repo).await {
+                Ok(report) => self.tell(|core, now| core.router.handle_report(now, Some(ask), &report)),
                 Err(e) => self.node_failed(node, &e).await,
             },
             Effect::Promise { node, incarnation, repo, generation } => {
@@ -50,43 +79,44 @@ impl Driver {
         }
     }
 
-    async fn swap(
-        self: &Arc<Self>,
-        ticket: Ticket,
-        expect: Option<Row>,
-        next: Row,
-        feed: Option<FeedEntry>,
-        proposal: Option<Proposal>,
-    ) {
+    async fn swap(self: &Arc<Self>, ticket: Ticket, sent: Sent, proposal: Option<Proposal>) {
+        let Sent { store: life, expect, next, feed, clears_note } = sent;
         let repo = next.repo;
         let row = feed.map(|feed| {
             let proposal = proposal.unwrap_or_default();
             FeedRow { pipelines: proposal.pipelines, ..feed_row(&feed, proposal.record) }
         });
         let (expect, next) = (expect.map(|row| encode(&row)), encode(&next));
-        let done = self.stored(move |store| store.swap(repo.0, expect.as_deref(), &next, row.as_ref())).await;
+        let swap = move |store: &dyn Store| {
+            let (expect, feed) = (expect.as_deref(), row.as_ref());
+            store.swap(&Swap { life: life.0, repo: repo.0, expect, next: &next, feed, clears_note })
+        };
+        let done = self.stored(swap).await;
         if done.is_ok() {
             self.failures.store(0, Ordering::Relaxed);
         }
-        let result = match done {
-            Ok(Swapped::Moved) => SwapResult::Moved,
-            Ok(Swapped::Conflict(found)) => SwapResult::Conflict(found.and_then(|body| decode(repo, &body))),
+        let (said, result) = match done {
+            Ok((said, Swapped::Moved)) => (meta(said), SwapResult::Moved),
+            Ok((said, Swapped::OtherLife)) => (meta(said), SwapResult::OtherStore),
+            Ok((said, Swapped::Conflict(found))) => {
+                (meta(said), SwapResult::Conflict(found.and_then(|body| decode(repo, &body))))
+            }
             Err(e) => {
                 error!(%repo, "whether the row moved is unknown: {e}");
                 // A full disk fails at once, and would be asked again at once.
                 let before = self.failures.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(pause_after(before)).await;
-                SwapResult::Unknown
+                (StoreMeta::new(life), SwapResult::Unknown)
             }
         };
-        self.tell(|core, now| core.router.handle_swap(now, ticket, &result));
+        self.tell(|core, now| core.router.handle_swap(now, ticket, &said, &result));
     }
 
     pub(crate) async fn fetch_row(self: &Arc<Self>, ask: Ask, repo: RepoId) {
-        match self.stored(move |store| store.row(repo.0)).await {
-            Ok(body) => {
+        match self.stored(move |store| store.look(repo.0)).await {
+            Ok((said, body)) => {
                 let row = body.and_then(|body| decode(repo, &body));
-                self.tell(|core, now| core.router.handle_row(now, ask, repo, row.as_ref()));
+                self.tell(|core, now| core.router.handle_row(now, ask, &meta(said), repo, row.as_ref()));
             }
             Err(e) => error!(%repo, "the row cannot be read: {e}"),
         }
@@ -94,25 +124,27 @@ impl Driver {
 
     async fn fetch_feed(self: &Arc<Self>, ask: Ask, repo: RepoId, version: Version) {
         let after = version.0.saturating_sub(1);
-        match self.stored(move |store| store.feed(repo.0, after, 1)).await {
-            Ok(rows) => {
+        // The store's life changes only while nobody has it open.
+        match self.stored(move |store| Ok((store.look(repo.0)?.0, store.feed(repo.0, after, 1)?))).await {
+            Ok((said, rows)) => {
                 let entry = rows.first().filter(|row| row.version == version.0).map(FeedRow::entry);
-                self.tell(|core, now| core.router.handle_feed(now, ask, repo, entry));
+                self.tell(|core, now| core.router.handle_feed(now, ask, &meta(said), repo, entry));
             }
             Err(e) => error!(%repo, "the feed cannot be read: {e}"),
         }
     }
 
     async fn fetch_family(self: &Arc<Self>, ask: Ask, family: RepoId) {
-        let rows = self.stored(|store| {
+        let rows = self.stored(move |store| {
             let ids = store.names()?.into_iter().map(|(id, _)| id);
-            ids.map(|id| Ok(store.row(id)?.and_then(|body| decode(RepoId(id), &body)))).collect::<Result<Vec<_>, _>>()
+            let rows = ids.map(|id| Ok(store.row(id)?.and_then(|body| decode(RepoId(id), &body))));
+            Ok((store.look(family.0)?.0, rows.collect::<Result<Vec<_>, StoreError>>()?))
         });
         match rows.await {
-            Ok(rows) => {
+            Ok((said, rows)) => {
                 let members: Vec<RepoId> =
                     rows.into_iter().flatten().filter(|row| row.family == family).map(|row| row.repo).collect();
-                self.tell(|core, now| core.router.handle_family(now, ask, family, &members));
+                self.tell(|core, now| core.router.handle_family(now, ask, &meta(said), family, &members));
             }
             Err(e) => error!(%family, "the rows cannot be read: {e}"),
         }
@@ -127,7 +159,7 @@ impl Driver {
             }
             Ok(Answer::Refused(refused)) => {
                 warn!(%repo, node = %target, "not brought up to date: {}", refused.reason);
-                self.tell_answer(target, Ok(Answer::Refused(refused))).await;
+                self.tell_answer(target, None, Ok(Answer::Refused(refused))).await;
                 // A store that came back from a backup has forgotten records: what is missing is taken from the source.
                 if let Some(source) = &ask.source
                     && let Err(e) = log::mend(&self.store, &self.nodes, &ask.row, source.node).await
@@ -145,12 +177,12 @@ impl Driver {
     }
 
     /// What a gate answered, either way, is told.
-    pub(crate) async fn tell_answer(self: &Arc<Self>, node: NodeId, answer: anyhow::Result<Answer>) {
+    pub(crate) async fn tell_answer(self: &Arc<Self>, node: NodeId, ask: Option<Ask>, answer: anyhow::Result<Answer>) {
         match answer {
-            Ok(Answer::Report(report)) => self.tell(|core, now| core.router.handle_report(now, &report)),
+            Ok(Answer::Report(report)) => self.tell(|core, now| core.router.handle_report(now, ask, &report)),
             Ok(Answer::Refused(refused)) => {
                 if let Some(report) = refused.report {
-                    self.tell(|core, now| core.router.handle_report(now, &report));
+                    self.tell(|core, now| core.router.handle_report(now, ask, &report));
                 }
             }
             Err(e) => self.node_failed(node, &e).await,

@@ -43,6 +43,9 @@ pub(crate) fn restore(backup: &Path, store: &Path, generation: u32) -> Result<()
         [],
     )?;
     connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'repos'", params![first])?;
+    connection
+        .execute("INSERT OR REPLACE INTO meta(key, value) VALUES('life', ?1)", params![generation.to_string()])?;
+    connection.execute("DELETE FROM notes", [])?;
     // Leaves one file, without a log beside it.
     connection.pragma_update(None, "journal_mode", "DELETE")?;
     drop(connection);

@@ -5,9 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{Compaction, FeedRow, LogRows, Newborn, Pipelines, Protection, SegmentRow, Store, StoreError, Swapped};
+use tenon_quorum::{Boot, BootRecord, Generation, Incarnation, Start};
 
-const SCHEMA: &str = "2";
+use super::{
+    Compaction, FeedRow, LogRows, Newborn, Pipelines, Protection, Said, SegmentRow, Store, StoreError, Swap, Swapped,
+};
+
+const SCHEMA: &str = "3";
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -24,11 +28,15 @@ CREATE TABLE IF NOT EXISTS protected(
 CREATE TABLE IF NOT EXISTS segments(
   repo INTEGER NOT NULL, base INTEGER NOT NULL, \"end\" INTEGER NOT NULL, bytes BLOB NOT NULL,
   PRIMARY KEY(repo, base)) STRICT;
+CREATE TABLE IF NOT EXISTS notes(repo INTEGER PRIMARY KEY, router INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS boots(
+  node INTEGER NOT NULL, incarnation INTEGER NOT NULL, record TEXT NOT NULL,
+  PRIMARY KEY(node, incarnation)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS snapshots(repo INTEGER PRIMARY KEY, version INTEGER NOT NULL, bytes BLOB NOT NULL) STRICT;
 ";
 
 /// What a store of an older schema lacks: (the schema, what makes the next of it).
-const STEPS: [(&str, &str); 1] = [("1", "ALTER TABLE feed ADD COLUMN skip_ci INTEGER NOT NULL DEFAULT 0")];
+const STEPS: [(&str, &str); 2] = [("1", "ALTER TABLE feed ADD COLUMN skip_ci INTEGER NOT NULL DEFAULT 0"), ("2", "")];
 
 /// The embedded store: one file, one connection.
 #[derive(Debug)]
@@ -57,6 +65,9 @@ impl Sqlite {
             for (from, step) in STEPS {
                 if found == from {
                     tx.execute_batch(step)?;
+                    if from == "2" {
+                        write_rows_anew(tx)?;
+                    }
                     found = (from.parse::<u32>().unwrap_or_default() + 1).to_string();
                     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'schema'", [&found])?;
                 }
@@ -225,15 +236,65 @@ impl Store for Sqlite {
             .optional()?)
     }
 
-    fn swap(
-        &self,
-        repo: u64,
-        expect: Option<&[u8]>,
-        next: &[u8],
-        feed: Option<&FeedRow>,
-    ) -> Result<Swapped, StoreError> {
+    fn look(&self, repo: u64) -> Result<(Said, Option<Vec<u8>>), StoreError> {
+        let mut connection = self.lock();
+        let tx = connection.transaction()?;
         let repo = signed(repo)?;
+        let row =
+            tx.prepare_cached("SELECT body FROM rows WHERE repo = ?1")?.query_row([repo], |r| r.get(0)).optional()?;
+        Ok((said(&tx, repo)?, row))
+    }
+
+    fn note(&self, repo: u64, router: u32) -> Result<(), StoreError> {
         self.write(|tx| {
+            tx.execute(
+                "INSERT OR REPLACE INTO notes(repo, router) SELECT repo, ?2 FROM rows WHERE repo = ?1",
+                params![signed(repo)?, router],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn draw_life(&self) -> Result<Incarnation, StoreError> {
+        self.write(|tx| {
+            let life = life(tx)?;
+            let last: Option<String> =
+                tx.query_row("SELECT value FROM meta WHERE key = 'disks'", [], |r| r.get(0)).optional()?;
+            // Lives of disks are counted anew in each life of the store, which they name.
+            let last = last.and_then(|text| text.parse().ok()).map_or(Incarnation(0), Incarnation);
+            let first = Incarnation::drawn(Generation(life), 1);
+            let next = if last < first { first } else { Incarnation(last.0.saturating_add(1)) };
+            tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES('disks', ?1)", [next.0.to_string()])?;
+            Ok(next)
+        })
+    }
+
+    fn start_node(&self, node: u32, incarnation: Incarnation, disk: Boot) -> Result<Start, StoreError> {
+        let key = (node, i64::from_ne_bytes(incarnation.0.to_ne_bytes()));
+        self.write(|tx| {
+            let known: Option<String> = tx
+                .query_row("SELECT record FROM boots WHERE node = ?1 AND incarnation = ?2", key, |r| r.get(0))
+                .optional()?;
+            let unreadable = |e: serde_json::Error| StoreError::Value(format!("the record of a boot: {e}"));
+            let record: BootRecord = known
+                .map_or_else(|| Ok(BootRecord::default()), |text| serde_json::from_str(&text).map_err(unreadable))?;
+            let (record, start) = record.start(Generation(life(tx)?), disk);
+            let record = serde_json::to_string(&record).map_err(unreadable)?;
+            tx.execute(
+                "INSERT OR REPLACE INTO boots(node, incarnation, record) VALUES(?1, ?2, ?3)",
+                params![key.0, key.1, record],
+            )?;
+            Ok(start)
+        })
+    }
+
+    fn swap(&self, swap: &Swap<'_>) -> Result<(Said, Swapped), StoreError> {
+        let Swap { expect, next, feed, .. } = *swap;
+        let repo = signed(swap.repo)?;
+        self.write(|tx| {
+            if life(tx)? != swap.life {
+                return Ok((said(tx, repo)?, Swapped::OtherLife));
+            }
             let changed = match expect {
                 Some(expect) => tx
                     .prepare_cached("UPDATE rows SET body = ?2 WHERE repo = ?1 AND body = ?3")?
@@ -247,7 +308,7 @@ impl Store for Sqlite {
                     .prepare_cached("SELECT body FROM rows WHERE repo = ?1")?
                     .query_row([repo], |r| r.get(0))
                     .optional()?;
-                return Ok(Swapped::Conflict(found));
+                return Ok((said(tx, repo)?, Swapped::Conflict(found)));
             }
             if let Some(row) = feed {
                 tx.prepare_cached(
@@ -265,7 +326,10 @@ impl Store for Sqlite {
                     row.pipelines == Pipelines::Skipped
                 ])?;
             }
-            Ok(Swapped::Moved)
+            if swap.clears_note {
+                tx.prepare_cached("DELETE FROM notes WHERE repo = ?1")?.execute([repo])?;
+            }
+            Ok((said(tx, repo)?, Swapped::Moved))
         })
     }
 
@@ -337,6 +401,32 @@ impl Store for Sqlite {
     }
 }
 
+/// Rows are compared as they are written: those of an older crate get what it did not know of.
+fn write_rows_anew(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    let mut query = tx.prepare("SELECT repo, body FROM rows")?;
+    let rows = query.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, Vec<u8>>(1)?)))?;
+    for (repo, body) in rows.collect::<Result<Vec<_>, _>>()? {
+        if let Ok(row) = serde_json::from_slice::<tenon_quorum::Row>(&body) {
+            let body = serde_json::to_vec(&row).map_err(|e| StoreError::Value(format!("a row: {e}")))?;
+            tx.execute("UPDATE rows SET body = ?2 WHERE repo = ?1", params![repo, body])?;
+        }
+    }
+    Ok(())
+}
+
+/// The life that the store is in: the first, if it never came back from a backup.
+fn life(connection: &Connection) -> Result<u32, StoreError> {
+    let mut query = connection.prepare_cached("SELECT value FROM meta WHERE key = 'life'")?;
+    let text: Option<String> = query.query_row([], |r| r.get(0)).optional()?;
+    let Some(text) = text else { return Ok(1) };
+    text.parse().map_err(|_| StoreError::Value(format!("the life of the store is {text}")))
+}
+
+fn said(connection: &Connection, repo: i64) -> Result<Said, StoreError> {
+    let mut query = connection.prepare_cached("SELECT router FROM notes WHERE repo = ?1")?;
+    Ok(Said { life: life(connection)?, note: query.query_row([repo], |r| r.get(0)).optional()? })
+}
+
 fn segments(connection: &Connection, repo: i64) -> Result<Vec<SegmentRow>, StoreError> {
     let mut query =
         connection.prepare_cached("SELECT base, \"end\", bytes FROM segments WHERE repo = ?1 ORDER BY base")?;
@@ -385,6 +475,10 @@ mod tests {
         (dir, store)
     }
 
+    fn swap(store: &Sqlite, repo: u64, expect: Option<&[u8]>, next: &[u8], feed: Option<&FeedRow>) -> Swapped {
+        store.swap(&Swap { life: 1, repo, expect, next, feed, clears_note: true }).unwrap().1
+    }
+
     fn change(version: u64) -> FeedRow {
         FeedRow {
             version,
@@ -400,17 +494,19 @@ mod tests {
     fn a_swap_moves_the_whole_row_and_the_feed_or_nothing() {
         let (_dir, store) = store();
         let repo = store.add_name("a").unwrap();
-        assert_eq!(store.swap(repo, None, b"r0", None).unwrap(), Swapped::Moved);
-        assert_eq!(store.swap(repo, None, b"other", None).unwrap(), Swapped::Conflict(Some(b"r0".to_vec())));
-        assert_eq!(store.swap(repo, Some(b"r0"), b"r1", Some(&change(1))).unwrap(), Swapped::Moved);
-        assert_eq!(
-            store.swap(repo, Some(b"r0"), b"r2", Some(&change(2))).unwrap(),
-            Swapped::Conflict(Some(b"r1".to_vec()))
-        );
+        assert_eq!(swap(&store, repo, None, b"r0", None), Swapped::Moved);
+        assert_eq!(swap(&store, repo, None, b"other", None), Swapped::Conflict(Some(b"r0".to_vec())));
+        assert_eq!(swap(&store, repo, Some(b"r0"), b"r1", Some(&change(1))), Swapped::Moved);
+        assert_eq!(swap(&store, repo, Some(b"r0"), b"r2", Some(&change(2))), Swapped::Conflict(Some(b"r1".to_vec())));
         assert_eq!(store.row(repo).unwrap(), Some(b"r1".to_vec()));
         assert_eq!(store.feed(repo, 0, 10).unwrap(), vec![change(1)]);
         // A feed row that is there already rolls the whole swap back.
-        assert!(store.swap(repo, Some(b"r1"), b"r2", Some(&change(1))).is_err());
+        let twice = change(1);
+        let again = Swap { life: 1, repo, expect: Some(b"r1"), next: b"r2", feed: Some(&twice), clears_note: false };
+        assert!(store.swap(&again).is_err());
+        // A swap of a router that does not know that the store came back from a backup.
+        let other = Swap { life: 2, feed: None, ..again };
+        assert_eq!(store.swap(&other).unwrap().1, Swapped::OtherLife);
         assert_eq!(store.row(repo).unwrap(), Some(b"r1".to_vec()));
     }
 
@@ -418,9 +514,9 @@ mod tests {
     fn a_log_is_what_lies_above_the_reader() {
         let (_dir, store) = store();
         let repo = store.add_name("a").unwrap();
-        store.swap(repo, None, &[0], None).unwrap();
+        swap(&store, repo, None, &[0], None);
         for v in 1..=6_u8 {
-            store.swap(repo, Some(&[v - 1]), &[v], Some(&change(v.into()))).unwrap();
+            swap(&store, repo, Some(&[v - 1]), &[v], Some(&change(v.into())));
         }
         let segment = |base, end| SegmentRow { base, end, bytes: vec![1] };
         store
@@ -442,7 +538,7 @@ mod tests {
     fn a_store_of_the_first_schema_opens_and_one_of_a_later_says_so() {
         let (dir, store) = store();
         let repo = store.add_name("a").unwrap();
-        store.swap(repo, None, b"r0", Some(&change(1))).unwrap();
+        swap(&store, repo, None, b"r0", Some(&change(1)));
         drop(store);
         let file = dir.path().join("store.db");
         let connection = Connection::open(&file).unwrap();
@@ -463,9 +559,9 @@ mod tests {
     fn a_feed_is_shortened_as_far_as_it_is_followed_and_folded() {
         let (_dir, store) = store();
         let repo = store.add_name("a").unwrap();
-        store.swap(repo, None, &[0], None).unwrap();
+        swap(&store, repo, None, &[0], None);
         for v in 1..=6_u8 {
-            store.swap(repo, Some(&[v - 1]), &[v], Some(&change(v.into()))).unwrap();
+            swap(&store, repo, Some(&[v - 1]), &[v], Some(&change(v.into())));
         }
         let left = || store.feed(repo, 0, 10).unwrap().iter().map(|row| row.version).collect::<Vec<_>>();
         store.shorten_feed(repo, 6, 1).unwrap();
@@ -481,7 +577,7 @@ mod tests {
     fn what_is_forgotten_leaves_its_row_and_frees_its_name() {
         let (_dir, store) = store();
         let repo = store.add_name("a").unwrap();
-        store.swap(repo, None, b"r0", Some(&change(1))).unwrap();
+        swap(&store, repo, None, b"r0", Some(&change(1)));
         store.protect(repo, "refs/heads/main", Protection::On).unwrap();
         store.set_newborn(repo, Newborn::Yes).unwrap();
         let other = store.add_name("b").unwrap();
@@ -492,6 +588,24 @@ mod tests {
         assert_eq!(store.names().unwrap(), [(other, "c".to_owned())]);
         assert_eq!((store.row(repo).unwrap(), store.feed(repo, 0, 10).unwrap()), (Some(b"r0".to_vec()), vec![]));
         assert!(![repo, other].contains(&store.add_name("a").unwrap()), "another repository");
+    }
+
+    #[test]
+    fn a_note_stands_until_a_grant_clears_it_and_disks_are_numbered_per_life() {
+        let (_dir, store) = store();
+        let repo = store.add_name("a").unwrap();
+        store.note(repo, 7).unwrap();
+        assert_eq!(store.look(repo).unwrap().0.note, None, "there is no row to wait for");
+        swap(&store, repo, None, &[0], None);
+        store.note(repo, 7).unwrap();
+        let commit = Swap { life: 1, repo, expect: Some(&[0]), next: &[1], feed: None, clears_note: false };
+        assert_eq!(store.swap(&commit).unwrap(), (Said { life: 1, note: Some(7) }, Swapped::Moved));
+        let grant = Swap { expect: Some(&[1]), next: &[2], clears_note: true, ..commit };
+        assert_eq!(store.swap(&grant).unwrap().0.note, None);
+        let (first, second) = (store.draw_life().unwrap(), store.draw_life().unwrap());
+        assert_eq!((first, second), (Incarnation::drawn(Generation(1), 1), Incarnation::drawn(Generation(1), 2)));
+        store.write(|tx| Ok(tx.execute("INSERT OR REPLACE INTO meta VALUES('life', '2')", [])?)).unwrap();
+        assert_eq!(store.draw_life().unwrap(), Incarnation::drawn(Generation(2), 1));
     }
 
     #[test]

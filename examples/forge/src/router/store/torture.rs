@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tenon_refslog::Version;
 use tenon_refslog::testkit::{Appended, LogStore, torture};
 
-use super::{Compaction, FeedRow, Pipelines, SegmentRow, Sqlite, Store, StoreError, Swapped};
+use super::{Compaction, FeedRow, Pipelines, SegmentRow, Sqlite, Store, StoreError, Swap, Swapped};
 
 const REPO: u64 = 1;
 
@@ -45,9 +45,11 @@ impl LogStore for Log {
             pipelines: Pipelines::Wanted,
         };
         let expect = (version > 1).then_some(before.as_slice());
-        match self.store.swap(REPO, expect, &row(version), Some(&feed))? {
+        let next = row(version);
+        let swap = Swap { life: 1, repo: REPO, expect, next: &next, feed: Some(&feed), clears_note: false };
+        match self.store.swap(&swap)?.1 {
             Swapped::Moved => Ok(Appended::Durable),
-            Swapped::Conflict(_) => Ok(Appended::Taken),
+            Swapped::Conflict(_) | Swapped::OtherLife => Ok(Appended::Taken),
         }
     }
 
