@@ -53,6 +53,13 @@ pub enum ChangeKind {
     },
     /// The repository is pinned to the one node that holds it, or set free again: the router's own.
     Pin,
+    /// The fence is raised, for a disk went back in time: the router's own.
+    Cure,
+    /// The next grant is held, so that this node catches up: the router's own.
+    Hold {
+        /// The node.
+        node: NodeId,
+    },
 }
 
 /// Where a change stands.
@@ -150,6 +157,8 @@ impl Change {
                 Way::Back => ChangeKind::AbortMigration { to: migration.request.to },
             },
             Goal::Lock(_) => ChangeKind::Pin,
+            Goal::Cure(_) => ChangeKind::Cure,
+            Goal::Hold(hold) => ChangeKind::Hold { node: hold.node },
             Goal::Leave(leave) => ChangeKind::RemoveLearner { node: leave.node },
         }
     }

@@ -50,7 +50,7 @@ pub enum ReadEvent<W> {
 /// let request = ReadRequest::linearizable(repo, router.begin_read());
 /// reads.begin(&mut router, now, request, "a waiter").expect("there is room");
 /// let Some(ReadEvent::FetchRow(ask, repo)) = reads.poll() else { panic!("no row is known") };
-/// router.handle_row(now, ask, repo, None); // the store has none
+/// router.handle_row(now, ask, &StoreMeta::new(Generation(1)), repo, None); // the store has none
 /// reads.wake(&mut router, now, repo);
 /// let refused = Reason::NoSuchRepository { repo }.into();
 /// assert_eq!(reads.poll(), Some(ReadEvent::Refused(refused, "a waiter")));

@@ -49,7 +49,7 @@ mod tests {
     };
     use crate::node::NodeState;
     use crate::read::Freshness;
-    use crate::row::{Member, Row, RowState};
+    use crate::row::{Member, Members, Row, RowState};
 
     #[test]
     fn many_at_once_are_decided_as_one_by_one() {
@@ -67,6 +67,8 @@ mod tests {
                 members: (0..3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect(),
                 newest: Stamp { epoch: Epoch(1), version: Version(0), digest: Digest([7; 16]) },
                 born: Version(0),
+                previous: Members::default(),
+                lease: None,
                 fence: Fence { generation: Generation(1), counter: 1 },
                 state: RowState::Live,
             };

@@ -65,6 +65,14 @@ impl Router {
         Some(Reason::Unsettled { told, needed, node, incarnation, others: missing.saturating_sub(1) })
     }
 
+    /// How many seats of the configuration before know the present one (or are lost, or were empty), and how many must.
+    pub(crate) fn settling(&self, cell: &Cell) -> (u32, u32) {
+        match self.unsettled(cell) {
+            Some(Reason::Unsettled { told, needed, .. }) => (told, needed),
+            Some(_) | None => (0, 0),
+        }
+    }
+
     fn is_told(cell: &Cell, seat: &Member) -> bool {
         cell.heard().any(|standing| standing.member.is_same(seat) && Self::has_said_it_knows(cell, standing))
     }

@@ -197,7 +197,7 @@ impl Router {
                 let seat = cell.row.members.iter().find(|member| {
                     (member.node, member.incarnation, member.role) == (comes.node, comes.incarnation, Role::Learner)
                 });
-                match seat.filter(|seat| !self.has_applied(&cell.row, seat.node)) {
+                match seat.filter(|seat| !self.has_applied(&cell.row, seat)) {
                     Some(seat) => WaitsFor::Copy {
                         node: seat.node,
                         at: Self::reported(cell, seat.node, seat.incarnation),
@@ -209,7 +209,12 @@ impl Router {
             Goal::AcceptLoss(_, node, _) => WaitsFor::Report { node: *node },
             Goal::Recover(_) => self.copies_wait_for(cell, Role::Voter, self.config.quorum.write()),
             Goal::Migrate(migration) => self.migration_waits_for(cell, migration),
-            Goal::Create(_) | Goal::Delete(_) | Goal::Undo(..) | Goal::Lock(_) | Goal::Leave(_) => {
+            Goal::Hold(hold) => WaitsFor::Copy {
+                node: hold.node,
+                at: Self::reported(cell, hold.node, hold.incarnation),
+                newest: cell.row.newest.version,
+            },
+            Goal::Create(_) | Goal::Delete(_) | Goal::Undo(..) | Goal::Lock(_) | Goal::Cure(_) | Goal::Leave(_) => {
                 self.settling_waits_for(cell)
             }
         }

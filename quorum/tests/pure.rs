@@ -22,6 +22,8 @@ fn any_rows() -> impl Strategy<Value = Vec<Row>> {
             members,
             newest: Stamp { epoch: Epoch(1), version: Version(0), digest: Digest([0; 16]) },
             born: Version(0),
+            previous: Members::default(),
+            lease: None,
             fence: Fence { generation: Generation(1), counter: 1 },
             state: RowState::Live,
         };
@@ -103,10 +105,10 @@ proptest! {
             router.handle_node(now, NodeId(node), NodeState::up(Incarnation(1)).load(load));
         }
         let ask = router.begin_read();
-        router.handle_row(now, ask, REPO, Some(&rows));
+        router.handle_row(now, ask, &StoreMeta::new(Generation(1)), REPO, Some(&rows));
         for member in &rows.members {
             let gate = FenceGate::new(REPO, member.node, Incarnation(1)).raise(&rows).unwrap();
-            router.handle_report(now, &gate.install(&rows.proof()).unwrap().report());
+            router.handle_report(now, None, &gate.install(&rows.proof()).unwrap().report());
         }
         let read = ReadRequest::linearizable(REPO, Ask(0)).freshness(Freshness::BoundedStale { age_ms: 1_000 });
         let mut to_loaded = 0;
@@ -135,6 +137,8 @@ fn any_row() -> Row {
         members: (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect(),
         newest: Stamp { epoch: Epoch(1), version: Version(0), digest: Digest([0; 16]) },
         born: Version(0),
+        previous: Members::default(),
+        lease: None,
         fence: Fence { generation: Generation(1), counter: 1 },
         state: RowState::Live,
     }

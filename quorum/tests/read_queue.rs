@@ -23,7 +23,8 @@ fn carry_out(
             _ if dice.one_in(loses) => {}
             ReadEvent::FetchRow(ask, repo) => {
                 let row = world.row.clone();
-                world.routers[0].handle_row(world.now, ask, repo, row.as_ref());
+                let store = world.store();
+                world.routers[0].handle_row(world.now, ask, &store, repo, row.as_ref());
                 reads.wake(&mut world.routers[0], world.now, repo);
             }
             ReadEvent::Serve(route, read) => {
@@ -34,7 +35,7 @@ fn carry_out(
                     assert_eq!(ended.insert(waiter, Ok(stamp.version)), None, "answered once");
                 } else {
                     let report = node.gate.report();
-                    world.routers[0].handle_report(world.now, &report);
+                    world.routers[0].handle_report(world.now, None, &report);
                     reads.again(&mut world.routers[0], world.now, read);
                 }
             }
