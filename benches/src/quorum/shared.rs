@@ -5,8 +5,8 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tenon_quorum::{
-    Ask, Config, FenceGate, Freshness, Incarnation, NodeId, NodeState, ReadRequest, ReadStep, RepoId, Row as RepoRow,
-    Shared,
+    Ask, Config, FenceGate, Freshness, Generation, Incarnation, NodeId, NodeState, ReadRequest, ReadStep, RepoId,
+    Row as RepoRow, Shared, StoreMeta,
 };
 
 use super::{Mix, NOW, mix, row};

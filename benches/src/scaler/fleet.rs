@@ -9,8 +9,8 @@ use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, ReadyCondit
 use tenon_scaler::strategy::{Change, Hpa, Kpa, Strategy, Target, Threshold, Trigger};
 use tenon_scaler::{
     Config, Days, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind, Progress,
-    Records, Rehearsal, ReleaseId, Report, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timestamp,
-    Traffic, VersionId, Watermark, Window, World, ZoneId,
+    Records, Rehearsal, ReleaseId, Report, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId, Timeline,
+    Timestamp, Traffic, VersionId, Watermark, Window, World, ZoneId,
 };
 
 use super::LOAD;
@@ -185,6 +185,7 @@ const DAY: Rehearsal = Rehearsal {
     stop_ms: 30_000,
     flap_ms: 600_000,
     skip: Skip::Proven,
+    timeline: Timeline::None,
 };
 
 pub(super) fn rehearsal(scale: Scale) -> Vec<Row> {

@@ -19,8 +19,8 @@ use tenon_scaler::hpa::{self, Kind, Tolerance};
 use tenon_scaler::strategy::{Hpa, Strategy};
 use tenon_scaler::{
     Behavior, Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool, PoolId, PoolKind,
-    Progress, Records, Refused, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Skip, Staleness, TenantId,
-    Timestamp, Traffic, VersionId, Watermark, World,
+    Progress, Records, Refused, Rehearsal, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp,
+    Traffic, VersionId, Watermark, World,
 };
 
 use crate::{Bound, Row};
