@@ -90,7 +90,8 @@ pub enum Order {
     Promise(RepoId, Generation),
     /// Cure the gate ([`FenceGate::cure`]) with this row, boot and serial.
     Cure(Row, Boot, u64),
-    /// Throw the content away, if the row does not name the node: the gate comes first ([`FenceGate::discard`]).
+    /// Throw the content away, if the row does not name the node: the gate comes first ([`FenceGate::discard`]). A host that
+    /// never throws anything away refuses.
     Discard(Row),
 }
 

@@ -26,7 +26,8 @@ pub(super) struct Outcomes {
     pub(super) way: Vec<Shadow>,
     /// What the node holds if it did all of it, and says so.
     pub(super) end: Option<(Shadow, Done)>,
-    /// Whether it may refuse what its gate allows: what it needs may be out of its reach.
+    /// Whether the node may refuse what its gate allows: the source of a copy may be out of its reach, and a host may keep
+    /// what it could throw away.
     pub(super) may_refuse: bool,
 }
 
@@ -60,7 +61,7 @@ impl Shadow {
     pub(super) fn after(&self, order: &Order, copy: &[u8]) -> Outcomes {
         let mut way = alloc::vec![self.clone()];
         let end = self.walk(order, copy, &mut way).ok();
-        Outcomes { way, end, may_refuse: matches!(order, Order::Copy(..)) }
+        Outcomes { way, end, may_refuse: matches!(order, Order::Copy(..) | Order::Discard(_)) }
     }
 
     fn walk(&self, order: &Order, copy: &[u8], way: &mut Vec<Self>) -> Result<(Self, Done), GateRefusal> {

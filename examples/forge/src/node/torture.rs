@@ -213,6 +213,7 @@ impl Forge {
             Order::Cure(row, boot, serial) => {
                 self.client.cure(to, &CureAsk { row: row.clone(), boot: *boot, serial: *serial }).await?
             }
+            // A node keeps the folder of a repository that it is no member of any more.
             Order::Discard(_) => return Ok(Done::Refused),
             Order::Initialise(row) => self.client.sync(to, &SyncAsk { row: row.clone(), source: None }).await?,
             Order::Copy(row, source) => return Ok(self.copy(to, row, *source).await.unwrap_or(Done::Refused)),
