@@ -116,7 +116,7 @@ impl Host {
                     self.router.handle_report(NOW, None, &report);
                 }
                 Effect::FetchRow { ask, repo } => {
-                    self.router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), repo, self.row.as_ref())
+                    self.router.handle_row(NOW, ask, &StoreMeta::new(Generation(1)), repo, self.row.as_ref());
                 }
                 Effect::FetchFamily { .. }
                 | Effect::Cure { .. }

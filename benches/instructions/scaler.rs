@@ -11,7 +11,7 @@ use std::hint::black_box;
 
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
-use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, ReadyCondition};
+use tenon_scaler::hpa::{self, Deletion, Kind, Phase, Pod, PodSample, ReadyCondition, Requests};
 use tenon_scaler::strategy::{Change, Hpa, Kpa, Strategy, Threshold, Trigger};
 use tenon_scaler::{
     Authority, Config, Decision, Engine, Group, GroupId, GroupState, IdcId, Inputs, Limits, Metric, MetricId, Milli,

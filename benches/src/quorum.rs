@@ -202,7 +202,7 @@ fn write(router: &mut Router, gates: &mut [FenceGate; 3], request: u64) {
     while let Some(effect) = router.poll_effect() {
         match effect {
             Effect::SwapRow { ticket, .. } => {
-                router.handle_swap(NOW, ticket, &StoreMeta::new(Generation(1)), &SwapResult::Moved)
+                router.handle_swap(NOW, ticket, &StoreMeta::new(Generation(1)), &SwapResult::Moved);
             }
             Effect::Grant(grant) => {
                 let order = grant.stage(Digest(u128::from(request).to_le_bytes()));

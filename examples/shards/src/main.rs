@@ -98,7 +98,7 @@ impl Blobs {
                 self.router.handle_swap(now(), ticket, &STORE, &result);
             }
             Effect::FetchRow { ask, repo } => {
-                self.router.handle_row(now(), ask, &STORE, repo, record(repo)?.0.as_ref())
+                self.router.handle_row(now(), ask, &STORE, repo, record(repo)?.0.as_ref());
             }
             Effect::FetchFeed { ask, repo, version } => {
                 let entry = record(repo)?.1.into_iter().find(|entry| entry.version() == version);
@@ -119,7 +119,7 @@ impl Blobs {
                 self.on(node, row.repo, Box::new(move |gate| gate.show(&row)), None).await;
             }
             Effect::Probe { node, repo, .. } => {
-                drop(self.on(node, repo, Box::new(|gate| Ok(gate.clone())), None).await)
+                drop(self.on(node, repo, Box::new(|gate| Ok(gate.clone())), None).await);
             }
             Effect::Initialise { task, target, row, .. } => self.copy(task, target, row, None).await,
             Effect::Sync { task, target, source, row, .. } => {

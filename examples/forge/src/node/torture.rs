@@ -78,7 +78,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(id: NodeId, folder: TempDir, router: &str, store: Arc<Sqlite>) -> Result<Node> {
+    fn start(id: NodeId, folder: TempDir, router: &str, store: &Sqlite) -> Result<Node> {
         let runtime = runtime()?;
         let path = super::prepare_folder(folder.path())?;
         let (incarnation, url) = runtime.block_on(async {
@@ -87,7 +87,7 @@ impl Node {
             let args = NodeArgs { id: id.0, data: path.clone(), listen, router: router.to_owned(), limits: LIMITS };
             let git = Git::find(Duration::from_secs(LIMITS.max_git_seconds)).await?;
             let mut db = Db::open(&path.join("node.db"))?;
-            while !db.begin(next_step(&store, id, db.known())?)? {}
+            while !db.begin(next_step(store, id, db.known())?)? {}
             let incarnation = db.incarnation();
             let shared = Shared::new(&args, path, TOKEN.to_owned(), git, db, rules()?)?;
             tokio::spawn(serve::run(listener, shared));
@@ -182,7 +182,7 @@ impl Forge {
     }
 
     fn start(&mut self, id: NodeId, folder: TempDir) -> Result<Incarnation> {
-        let node = Node::start(id, folder, &self.url, self.store())?;
+        let node = Node::start(id, folder, &self.url, &self.store())?;
         let incarnation = node.incarnation;
         self.client.register(id, incarnation, node.url.clone());
         self.nodes.insert(id, node);
