@@ -236,8 +236,9 @@ impl History {
                     let request = RecoverRequest::new(REPO).held_by(holders.into_iter().take(8));
                     let _ = self.world.routers[0].recover(now, &request);
                 }
+                Remedy::Wait => {}
                 Remedy::Migrate { .. } | Remedy::Create | Remedy::Restart => panic!("not in this history: {remedy:?}"),
-                _ => {}
+                _ => panic!("not known to this history: {remedy:?}"),
             }
             self.world.settle();
         }

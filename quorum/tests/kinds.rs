@@ -312,7 +312,9 @@ fn two_routers_with_long_writes_both_make_progress() {
         let (due, later) = slow.into_iter().partition(|(at, _)| *at <= now);
         slow = later;
         let due: Vec<(Timestamp, Message)> = due;
-        due.iter().for_each(|(_, message)| world.deliver(message));
+        for (_, message) in &due {
+            world.deliver(message);
+        }
     }
     assert!(applied[0] >= 5 && applied[1] >= 5, "{applied:?}");
 }

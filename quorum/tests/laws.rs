@@ -66,8 +66,8 @@ fn any_input(dice: &mut Dice, world: &World) -> Event {
     let members = || -> Members { (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect() };
     let store = |dice: &mut Dice| {
         let life = if dice.one_in(60) { dice.next() % 3 } else { 1 };
-        let note = dice.one_in(5).then(|| RouterId(u32::try_from(dice.next() % 3).unwrap()));
-        StoreMeta::new(Generation(u32::try_from(life).unwrap())).note(note)
+        let left = dice.one_in(5).then(|| RouterId(u32::try_from(dice.next() % 3).unwrap()));
+        StoreMeta::new(Generation(u32::try_from(life).unwrap())).note(left)
     };
     let freshness = |dice: &mut Dice| {
         let token = Token { generation: Generation(1), epoch: Epoch(1), version: Version(dice.next() % 5) };

@@ -130,7 +130,7 @@ fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> (Report, Vec<(T
                     cloud.push_back((at.after_millis(run.start_ms), request));
                 }
                 Effect::Cancel { request, .. } => {
-                    let told = stopped(&engine, request);
+                    let told = stopped(engine, request);
                     report.cancelled += u64::from(engine.request(request).map_or(0, tenon_scaler::Request::leaving));
                     engine.handle_launch(at, request, told);
                 }

@@ -49,7 +49,7 @@ pub fn is_live(mut system: System) -> bool {
         }
     }
     let story = system.routers[last].1.get().explain(REPO);
-    std::eprintln!("no write in {ROUNDS} rounds: {:?}\n{story:#?}", system.row.get());
+    std::println!("no write in {ROUNDS} rounds: {:?}\n{story:#?}", system.row.get());
     false
 }
 
@@ -72,10 +72,10 @@ fn operate(system: &mut System) {
     let Some(story) = system.routers[last].1.get().explain(REPO) else { return };
     for Obstacle { remedy, .. } in story.obstacles {
         match remedy {
-            Remedy::BringBack { node, incarnation } => {
-                if system.nodes[node.0 as usize - 1].node.incarnation > incarnation {
-                    system.at(last, |router| router.lost(now, node, incarnation));
-                }
+            Remedy::BringBack { node, incarnation }
+                if system.nodes[node.0 as usize - 1].node.incarnation > incarnation =>
+            {
+                system.at(last, |router| router.lost(now, node, incarnation));
             }
             Remedy::Replace { leaves, comes } => {
                 let node = if comes.is_some() { leaves } else { NodeId(4) };
@@ -91,8 +91,8 @@ fn operate(system: &mut System) {
             Remedy::AcceptLoss { survivor } => {
                 let _ = system.at(last, |router| router.accept_loss(now, REPO, survivor));
             }
-            Remedy::Migrate { .. } | Remedy::Create | Remedy::Restart | Remedy::Wait => {}
-            _ => {}
+            Remedy::BringBack { .. } | Remedy::Migrate { .. } | Remedy::Create | Remedy::Restart | Remedy::Wait => {}
+            _ => panic!("not known to this world: {remedy:?}"),
         }
         settle(system);
     }
