@@ -166,7 +166,7 @@ fuzz_target!(|input: &[u8]| {
         while let Some(effect) = engine.poll_effect() {
             match effect {
                 Effect::Persist { ticket } => {
-                    written.extend(engine.changes(ticket).iter().map(|change| change.row));
+                    written.extend(engine.changes(ticket).iter().map(|change| change.row.clone()));
                     if bytes.next() < 200 {
                         engine.handle_committed(now, ticket);
                     }
