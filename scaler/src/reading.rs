@@ -47,7 +47,7 @@ impl Engine {
     }
 
     /// The clock went back to `now`.
-    fn rewind(&mut self, now: Timestamp) {
+    pub(crate) fn rewind(&mut self, now: Timestamp) {
         self.counters.rewinds += 1;
         let Self { slots, due, requests, ledger, costs, config, .. } = self;
         for slot in slots {

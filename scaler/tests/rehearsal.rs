@@ -6,9 +6,10 @@ mod support;
 use std::collections::VecDeque;
 
 use support::{Author, Dice, Op, START, apply, config, seeds, stopped};
+use tenon_scaler::hpa::{PodSample, Pods};
 use tenon_scaler::{
     Effect, Engine, GroupId, MetricId, Milli, Move, Policy, PolicyError, Progress, Rehearsal, ReleaseId, Report,
-    RequestId, ShapeId, Skip, TenantId, Timestamp, Traffic, World,
+    RequestId, RequestKind, ShapeId, Skip, TenantId, Timestamp, Traffic, World,
 };
 
 /// Load that follows from a seed alone, and sometimes is not measured.
@@ -18,6 +19,17 @@ struct Load(u64);
 struct Watched(Load, Vec<(Timestamp, Vec<Move>)>);
 
 impl World for Watched {
+    fn measure_pods(
+        &mut self,
+        at: Timestamp,
+        group: GroupId,
+        metric: MetricId,
+        pods: Pods<'_>,
+        samples: &mut Vec<PodSample>,
+    ) {
+        self.0.measure_pods(at, group, metric, pods, samples);
+    }
+
     fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli> {
         self.0.measure(at, group, metric, ready)
     }
@@ -32,6 +44,10 @@ impl World for Watched {
 }
 
 impl World for Load {
+    fn measure_pods(&mut self, _: Timestamp, _: GroupId, _: MetricId, _: Pods<'_>, _: &mut Vec<PodSample>) {
+        // The live host knows no instances one by one: so here, none of them reads anything.
+    }
+
     fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli> {
         let place = at.as_millis() / 300_000 * 64 + u64::from(group.0) * 8 + u64::from(metric.0);
         let mut dice = Dice(self.0 ^ place.wrapping_mul(0x9e37));
@@ -58,24 +74,38 @@ fn engine(seed: u64, skip: Skip) -> Engine {
     for request in engine.requests().map(|(id, _)| id).collect::<Vec<_>>() {
         answer(&mut engine, Timestamp::ZERO, request);
     }
+    // Its clock is right: the second of two readings that agree confirms whatever the history had read.
+    for now in [SETTLED, SETTLED + 1_000].map(Timestamp::from_millis) {
+        engine.handle_timeout(now);
+        while let Some(effect) = engine.poll_effect() {
+            answer(&mut engine, now, effect.request());
+        }
+    }
     engine
 }
 
+/// After all histories.
+const SETTLED: u64 = START + 365 * 86_400_000;
+
 /// Tells that a request is done.
-fn answer(engine: &mut Engine, now: Timestamp, request: RequestId) {
-    let Some(count) =
-        engine.requests().find(|(id, _)| *id == request).map(|(_, held)| held.came.done + held.starting())
-    else {
-        return;
-    };
-    engine.handle_launch(now, request, Progress::done(count));
-    engine.handle_release(now, request, count);
+fn answer(engine: &mut Engine, now: Timestamp, id: RequestId) {
+    let Some(request) = engine.request(id) else { return };
+    match request.kind {
+        RequestKind::Launch => {
+            let (done, cancelled) =
+                (request.came.done + request.starting(), request.came.cancelled + request.leaving());
+            let came = Progress { done, cancelled, ..request.came };
+            engine.handle_launch(now, id, came);
+        }
+        RequestKind::Release => {
+            let all = request.count;
+            engine.handle_release(now, id, all);
+        }
+    }
 }
 
 fn rehearsal(engine: &Engine, skip: Skip) -> Rehearsal {
-    let from = engine.next_deadline().unwrap_or(Timestamp::from_millis(START)).after_millis(500_000);
-    // On the grid of ticks, as the host that is rehearsed looks every five seconds from here.
-    let from = Timestamp::from_millis(from.as_millis().next_multiple_of(15_000));
+    let from = engine.next_deadline().unwrap_or(Timestamp::from_millis(START));
     Rehearsal {
         from,
         until: from.after_millis(6 * 3_600_000),
@@ -99,62 +129,12 @@ fn passing_over_ticks_changes_nothing() {
     });
 }
 
-/// Ticks if it is time, and takes what is to be done to the cloud.
-fn look(
-    engine: &mut Engine,
-    at: Timestamp,
-    run: Rehearsal,
-    cloud: &mut VecDeque<(Timestamp, RequestId)>,
-    report: &mut Report,
-    decided: &mut Vec<(Timestamp, Vec<Move>)>,
-) {
-    if engine.next_deadline().is_some_and(|deadline| deadline <= at) {
-        engine.handle_timeout(at);
-        report.changes += engine.moves().len() as u64;
-        if !engine.moves().is_empty() {
-            decided.push((at, engine.moves().to_vec()));
-        }
-    }
-    while let Some(effect) = engine.poll_effect() {
-        match effect {
-            Effect::Launch { request, count, .. } => {
-                report.launched += u64::from(count);
-                cloud.push_back((at.after_millis(run.start_ms), request));
-            }
-            Effect::Cancel { request, .. } => {
-                let told = stopped(engine, request);
-                report.cancelled += u64::from(engine.request(request).map_or(0, tenon_scaler::Request::leaving));
-                engine.handle_launch(at, request, told);
-            }
-            Effect::Release { request, count, .. } => {
-                report.released += u64::from(count);
-                cloud.push_back((at.after_millis(run.stop_ms), request));
-            }
-        }
-    }
-}
-
-/// Runs the same world live, through the public face alone, with a host that is as punctual as the rehearsed one.
+/// Runs the same world live, through the public face alone.
 fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> (Report, Vec<(Timestamp, Vec<Move>)>) {
     let mut report = Report::default();
     let mut decided = vec![];
     let mut cloud: VecDeque<(Timestamp, RequestId)> = VecDeque::new();
-    let mut looked: Option<Timestamp> = None;
     for at in (run.from.as_millis()..run.until.as_millis()).step_by(5_000).map(Timestamp::from_millis) {
-        // A tick that comes sooner than the host would look by itself: it is punctual.
-        while let Some(last) = looked {
-            let Some(sooner) = engine.next_deadline().map(|due| due.max(last.after_millis(1))).filter(|due| *due < at)
-            else {
-                break;
-            };
-            let due: Vec<_> = cloud.iter().copied().filter(|(when, _)| *when <= sooner).collect();
-            cloud.retain(|(when, _)| *when > sooner);
-            for (when, request) in due {
-                answer(engine, when, request);
-            }
-            look(engine, sooner, run, &mut cloud, &mut report, &mut decided);
-            looked = Some(sooner);
-        }
         let due: Vec<_> = cloud.iter().copied().filter(|(when, _)| *when <= at).collect();
         cloud.retain(|(when, _)| *when > at);
         for (when, request) in due {
@@ -168,8 +148,30 @@ fn live(engine: &mut Engine, run: Rehearsal, load: &mut Load) -> (Report, Vec<(T
                 }
             }
         }
-        look(engine, at, run, &mut cloud, &mut report, &mut decided);
-        looked = Some(at);
+        if engine.next_deadline().is_some_and(|deadline| deadline <= at) {
+            engine.handle_timeout(at);
+            report.changes += engine.moves().len() as u64;
+            if !engine.moves().is_empty() {
+                decided.push((at, engine.moves().to_vec()));
+            }
+        }
+        while let Some(effect) = engine.poll_effect() {
+            match effect {
+                Effect::Launch { request, count, .. } => {
+                    report.launched += u64::from(count);
+                    cloud.push_back((at.after_millis(run.start_ms), request));
+                }
+                Effect::Cancel { request, .. } => {
+                    let told = stopped(engine, request);
+                    report.cancelled += u64::from(engine.request(request).map_or(0, tenon_scaler::Request::leaving));
+                    engine.handle_launch(at, request, told);
+                }
+                Effect::Release { request, count, .. } => {
+                    report.released += u64::from(count);
+                    cloud.push_back((at.after_millis(run.stop_ms), request));
+                }
+            }
+        }
         cloud.make_contiguous().sort();
     }
     (report, decided)
@@ -198,6 +200,19 @@ fn a_rehearsal_is_what_comes_to_pass() {
         changes.set(changes.get() + seen.changes);
     });
     assert!(changes.get() > 100, "{} changes", changes.get());
+}
+
+#[test]
+fn a_rehearsal_of_the_past_keeps_to_the_grid_of_ticks() {
+    seeds(20, |seed| {
+        let engine = engine(seed, Skip::Proven);
+        let from = Timestamp::from_millis(START - 86_400_000);
+        let run = Rehearsal { from, until: from.after_millis(3_600_000), ..rehearsal(&engine, Skip::Proven) };
+        let mut watched = Watched(Load(seed), vec![]);
+        let report = engine.rehearse(run, &mut watched);
+        assert_eq!(report.ticks, 3_600_000 / 15_000);
+        assert!(watched.1.iter().all(|(at, _)| at.as_millis().is_multiple_of(15_000)), "{:?}", watched.1);
+    });
 }
 
 #[test]

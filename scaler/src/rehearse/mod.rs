@@ -257,6 +257,10 @@ impl Engine {
             self.requests.iter().filter(|(_, held)| own(&held.group)).map(|(id, held)| (*id, *held)).collect();
         (fork.now, fork.last_tick, fork.next_tick) = (self.now, self.last_tick, self.next_tick);
         (fork.next_request, fork.young_from) = (self.next_request, self.young_from);
+        if run.from < fork.now {
+            // A trace of the past: the rehearsal's clock is right, whatever was read before.
+            fork.rewind(run.from);
+        }
         fork
     }
 }

@@ -200,18 +200,21 @@ impl<W: World> Stage<'_, W> {
                 if group_of.is_computed(metric) {
                     continue;
                 }
+                let of_it = |rule: &&Rule| matches!(rule.kind, RuleKind::Metric(id, _) if id == metric);
+                let of_pods =
+                    |rule: &Rule| matches!(rule.strategy(), Some(Strategy::Hpa(hpa)) if hpa.metric.is_of_pods());
+                let mut readers = group_of.policy().rules.iter().filter(of_it);
+                let of_all = readers.clone().any(|rule| !of_pods(rule)) || readers.clone().next().is_none();
                 let plant = self.watches.get(place).and_then(|watch| watch.plant.as_ref());
-                let of_pods = |rule: &Rule| {
-                    let same = matches!(rule.kind, RuleKind::Metric(id, _) if id == metric);
-                    same && matches!(rule.strategy(), Some(Strategy::Hpa(hpa)) if hpa.metric.is_of_pods())
-                };
-                if let Some(plant) = plant.filter(|_| group_of.policy().rules.iter().any(of_pods)) {
+                if let Some(plant) = plant.filter(|_| readers.any(of_pods)) {
                     let requests = self.world.requests(group);
                     plant.pods(at, requests, &mut self.pods);
                     self.samples.clear();
                     self.world.measure_pods(at, group, metric, Pods(&self.pods), &mut self.samples);
                     self.engine.handle_pods(at, group, at, &self.pods);
                     self.engine.handle_pod_samples(at, group, metric, at, &self.samples);
+                }
+                if !of_all {
                     continue;
                 }
                 let value = self.world.measure(at, group, metric, ready);
