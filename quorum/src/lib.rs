@@ -112,7 +112,8 @@
 //!                     // On the writer's node: admit the client, run the write, ship it to every member; there:
 //!                     let order = grant.stage(Digest([9; 16]));
 //!                     for member in &grant.base.members {
-//!                         let staged = gates[&member.node].stage(&order)?; // persist
+//!                         let shown = gates[&member.node].show(&order.base)?; // it may prove the vote before; then keep the content
+//!                         let staged = shown.stage(&order)?; // persist
 //!                         router.handle_report(now, None, &staged.report());
 //!                         gates.insert(member.node, staged);
 //!                     }
@@ -188,7 +189,9 @@
 //! * **How is a token made?** From what was served or answered: [`Token::of`] the proof that the caller saw.
 //! * **When does a node call [`FenceGate::lost`]?** When it finds that it does not hold what its gate says: a check of the
 //!   content fails at start, in a read or in an inspection. An empty disk is no such case: it has no gate, and a new life.
-//! * **What if I need no server?** [`ReadQueue`] is the loop around a read, with its waiters and its timer.
+//! * **Must I write the glue myself?** No. [`ReadQueue`] is the loop around a read, with its waiters and its timer.
+//!   [`Order`] and [`Reply`] are what goes between routers and nodes, and [`FenceGate::obey`] says what a node does for an
+//!   order: which gate to persist, and what to do with the content in between.
 //!
 //! # How fast, and with which build
 //!
@@ -299,6 +302,7 @@ mod lease;
 mod lock;
 mod migrate;
 mod node;
+mod order;
 mod placement;
 mod quorum;
 mod read;
@@ -344,6 +348,7 @@ pub use id::{
 pub use inspect::{Explanation, Finding, Inspection, MemberExplained, Round};
 pub use migrate::MigrateRequest;
 pub use node::{Health, NodeState, Served, Tally, Verdict};
+pub use order::{Act, Done, Duty, Order, Reply};
 pub use placement::{PlacementError, Shard, Strictness, Survival, Survives, place, survival};
 pub use quorum::{Availability, Quorum};
 pub use read::{DuringWrite, First, Freshness, ReadRequest, ReadStep, Route, Token};

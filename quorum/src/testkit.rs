@@ -44,18 +44,19 @@
 //! `gate` is the [`FenceGate`] whole, with the row that it keeps: after a restoration, that row is what is left to know
 //! who the members were.
 
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Debug;
 
-use crate::fence::{FenceGate, Report, StageOrder};
-use crate::id::{Boot, Digest, Generation, Incarnation, NodeId, RepoId, RouterId, Version};
-use crate::read::Route;
+#[cfg(doc)]
+use crate::fence::FenceGate;
+use crate::id::{Digest, Generation, Incarnation, NodeId, RepoId, RouterId, Version};
 use crate::rng::mix;
 use crate::row::{FeedEntry, Row};
 use crate::store::{StoreMeta, SwapResult};
+
+pub use crate::order::{Done, Order, Reply};
 
 mod accounts;
 mod act;
@@ -69,70 +70,6 @@ pub const NODES: [NodeId; 6] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4), Node
 
 /// The repositories that the kit makes: a root, and a fork of it.
 pub const REPOS: [RepoId; 2] = [RepoId(1), RepoId(2)];
-
-/// What a node is asked to do. It may come late, or twice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Say how the gate stands.
-    Probe(RepoId),
-    /// Raise the gate to the row, and apply the vote that it proves.
-    Raise(Row),
-    /// Raise the gate to the order's row and apply what it proves; then keep the content and the vote.
-    Stage(StageOrder, Vec<u8>),
-    /// Start the repository empty (no content at all).
-    Initialise(Row),
-    /// Copy exactly what the row shows, applied state only, from another node. A copy that cannot be made is refused,
-    /// with what is held as it was, or lost ([`FenceGate::lost`]).
-    Copy(Row, NodeId),
-    /// Serve the content, if the gate admits it; a vote that the route proves is applied first.
-    Read(Route),
-    /// Promise the gate to a life of the store. A node that holds nothing promises with a new gate.
-    Promise(RepoId, Generation),
-    /// Cure the gate ([`FenceGate::cure`]) with this row, boot and serial.
-    Cure(Row, Boot, u64),
-    /// Throw the content away, if the row does not name the node: the gate comes first ([`FenceGate::discard`]). A host that
-    /// never throws anything away refuses.
-    Discard(Row),
-}
-
-impl Order {
-    /// Which repository it concerns.
-    #[must_use]
-    pub const fn repo(&self) -> RepoId {
-        match self {
-            Self::Probe(repo) | Self::Promise(repo, _) => *repo,
-            Self::Raise(row)
-            | Self::Initialise(row)
-            | Self::Copy(row, _)
-            | Self::Cure(row, ..)
-            | Self::Discard(row) => row.repo,
-            Self::Stage(order, _) => order.base.repo,
-            Self::Read(route) => route.proof.repo,
-        }
-    }
-}
-
-/// What a node says to an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// How its gate for the order's repository stands now: as it is on disk.
-    pub report: Report,
-    /// What came of the order.
-    pub done: Done,
-}
-
-/// What came of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// It is done, and durable.
-    Yes,
-    /// The gate refused, or it was meant for another life of the disk.
-    Refused,
-    /// A read's content.
-    Content(Vec<u8>),
-    /// The gate that promised, whole: as it is on disk.
-    Promised(Box<FenceGate>),
-}
 
 /// What the store answers, with what it says of itself in the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -241,7 +241,38 @@ impl Memory {
         Ok(Done::Promised(Box::new(promised)))
     }
 
+    /// What a good host does: the steps that the gate names, content and gate in one transaction.
+    fn obey(&mut self, node: NodeId, order: &Order) -> Result<Done, GateRefusal> {
+        let repo = order.repo();
+        let mut duty = self.server(node, repo).memory.gate.obey(order)?;
+        let mut done = Done::Yes;
+        loop {
+            let source = if let Act::Copy(source) = duty.act { self.nodes.get(&(source, repo)) } else { None };
+            let copied = source.map(|server| server.disk.clone());
+            let server = self.server(node, repo);
+            server.memory.gate = duty.gate;
+            server.disk = server.memory.clone();
+            match (duty.act, order) {
+                (Act::Reply, Order::Promise(..)) => return Ok(Done::Promised(Box::new(server.memory.gate.clone()))),
+                (Act::Reply, _) => return Ok(done),
+                (Act::ShowStaged, _) => server.memory.content.clone_from(&server.memory.staged),
+                (Act::KeepStaged, Order::Stage(_, content)) => server.memory.staged.clone_from(content),
+                (Act::Copy(_), Order::Copy(row, _)) => match copied.filter(|disk| disk.gate.applied() == row.newest) {
+                    Some(disk) => server.memory.content = disk.content,
+                    None => return Ok(Done::Refused),
+                },
+                (Act::Empty | Act::Discard, _) => server.memory.content = Vec::new(),
+                (Act::Serve, _) => done = Done::Content(server.memory.content.clone()),
+                (Act::KeepStaged | Act::Copy(_), _) => unreachable!("an act of another order"),
+            }
+            duty = server.memory.gate.obeyed(order, duty.act)?;
+        }
+    }
+
     fn carry_out(&mut self, node: NodeId, order: &Order) -> Result<Done, GateRefusal> {
+        if self.fault == Fault::None {
+            return self.obey(node, order);
+        }
         match order {
             Order::Probe(_) => {}
             Order::Raise(row) => self.show(node, row)?,

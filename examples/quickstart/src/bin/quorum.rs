@@ -34,13 +34,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 }
                 Effect::Initialise { task, target, row, .. } | Effect::Sync { task, target, row, .. } => {
                     println!("repair: {target} is brought to {}", row.newest);
-                    gates.insert(target, gates[&target].raise(&row)?.install(&row.proof())?);
+                    let raised = gates[&target].raise(&row)?; // persist; then copy; then:
+                    gates.insert(target, raised.install(&row.proof())?); // persist again
                     router.handle_synced(now, task, &SyncResult::Done(gates[&target].report()));
                 }
                 Effect::Grant(grant) => {
                     println!("grant:  {} may write under {}", grant.writer, grant.base.fence);
                     for member in grant.base.members.iter().filter(|member| member.node != cut_off) {
-                        let staged = gates[&member.node].stage(&grant.stage(Digest([9; 16])))?;
+                        let staged = gates[&member.node].show(&grant.base)?.stage(&grant.stage(Digest([9; 16])))?;
                         router.handle_report(now, None, &staged.report());
                         gates.insert(member.node, staged);
                     }
