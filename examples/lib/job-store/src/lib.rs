@@ -125,7 +125,7 @@ pub trait Store: Send {
     /// Makes several writes with one commit. Each is made whole or not at all, whatever becomes of the others.
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, Error>;
 
-    /// Reads rows afresh; `written` are the changes that [`Want::Written`] asks about.
+    /// Reads rows afresh, all as they were at one moment; `written` are the changes that [`Want::Written`] asks about.
     fn read(&mut self, want: Want, written: &[Change]) -> Result<Vec<Row>, Error>;
 
     /// Reads every attempt of the first `limit` jobs from this one on, by number, ended ones too.

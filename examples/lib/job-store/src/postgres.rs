@@ -217,7 +217,7 @@ impl PostgresStore {
         .await
     }
 
-    /// Reads rows afresh; `written` are the changes that [`Want::Written`] asks about.
+    /// Reads rows afresh, all as they were at one moment; `written` are the changes that [`Want::Written`] asks about.
     ///
     /// # Errors
     ///
@@ -366,7 +366,18 @@ impl Connection {
         Ok(told)
     }
 
+    /// All of it as it was at one moment: what takes several statements is read from one snapshot.
     async fn read(&self, want: Want, written: &[Change]) -> Result<Vec<Row>, Error> {
+        if matches!(want, Want::Pipeline(_) | Want::Written(_) | Want::Owing { .. }) {
+            return self.read_in_parts(want, written).await;
+        }
+        self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let found = self.read_in_parts(want, written).await?;
+        self.client.batch_execute("COMMIT").await?;
+        Ok(found)
+    }
+
+    async fn read_in_parts(&self, want: Want, written: &[Change]) -> Result<Vec<Row>, Error> {
         match want {
             Want::Job(job) => {
                 let mut found = self.rows(&self.statements.job, job.get().cast_signed()).await?;

@@ -78,12 +78,20 @@ pub fn rows_of(on: &Connection, changes: &[Change]) -> Result<Vec<Row>, Error> {
     all_at(on, changes.iter().map(|change| Place::of(change.row.key())))
 }
 
-/// Reads what the engine wants, as it is now; `written` are the changes that [`Want::Written`] asks about.
+/// Reads what the engine wants, all of it as it is at one moment; `written` are the changes that [`Want::Written`] asks about.
 ///
 /// # Errors
 ///
 /// The database failed, or a row cannot be decoded.
 pub fn read(on: &Connection, want: Want, written: &[Change]) -> Result<Vec<Row>, Error> {
+    // Inside a transaction of the host's, that one is the moment.
+    let moment = if on.is_autocommit() { Some(on.unchecked_transaction()?) } else { None };
+    let found = read_in_parts(on, want, written)?;
+    moment.map_or(Ok(()), rusqlite::Transaction::commit)?;
+    Ok(found)
+}
+
+fn read_in_parts(on: &Connection, want: Want, written: &[Change]) -> Result<Vec<Row>, Error> {
     match want {
         Want::Job(job) => {
             let mut found = rows(on, sql::JOB, [job.get().cast_signed()])?;

@@ -137,6 +137,47 @@ fn every_question_is_answered_as_the_store_in_memory_does() {
     });
 }
 
+/// A job and its key are written together again and again, beside a reader: it never sees the one without the other.
+#[test]
+fn what_is_read_was_all_so_at_one_moment() {
+    on_each("what_is_read_was_all_so_at_one_moment", |open| {
+        let (mut writer, mut reader, mut memory) = (open(), open(), MemoryRows::default());
+        let changes = submission(1, 2);
+        assert!(writer.write(&[Write::of(&changes)]).unwrap()[0].is_made() && memory.write(&changes));
+        let key = Key::new(4);
+        let job = memory.latest(JobId::new(1)).unwrap();
+        let job_key = job.key;
+        let rows = move |version: u32| {
+            let version = Version::new(version);
+            let mut job = Job { version, state: State::Running, ..job };
+            job.spec.key = Some(key);
+            [Row::Job(job), Row::Key(KeyRow { version, holder: Some(job_key), ..KeyRow::new(key) })]
+        };
+        let first = rows(2).map(|row| Change { expect: row.as_job().map(|_| Version::FIRST), row });
+        assert!(writer.write(&[Write::of(&first)]).unwrap()[0].is_made());
+        let ends = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let ended = Arc::clone(&ends);
+        let writing = thread::spawn(move || {
+            for version in 3.. {
+                let expect = Some(Version::new(version - 1));
+                let next = rows(version).map(|row| Change { expect, row });
+                assert!(writer.write(&[Write::of(&next)]).unwrap()[0].is_made());
+                if ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    return version;
+                }
+            }
+            unreachable!("as many versions as there are numbers")
+        });
+        for _ in 0..300 {
+            let found = reader.read(Want::Key(key), &[]).unwrap();
+            let versions: Vec<_> = found.iter().map(|row| (row.key(), row.version())).collect();
+            assert!(versions.len() == 2 && versions[0].1 == versions[1].1, "{versions:?}");
+        }
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(writing.join().unwrap() > 10, "it was written meanwhile");
+    });
+}
+
 fn forget_the_clock(row: &mut Row) {
     if let Row::Pool(row) = row {
         row.clock = Timestamp::ZERO;
