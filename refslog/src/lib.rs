@@ -118,8 +118,9 @@
 //!   `refs/`, names too long for Git to lock, and chains of symbolic refs that Git could not read are refused, whether they
 //!   are named directly, reached through a symbolic ref, or pointed to ([`ConfigBuilder`] says which of these can be had). Where a command with an old value acts
 //!   on a symbolic ref itself, Git's backends differ, and its default, `files`, is followed: [`Refs::READ_DEPTH`] counts
-//!   from the ref's target on, in `reftable` from the ref. What Git refuses only because `HEAD`'s reflog would note the
-//!   change too (a symbolic old value of the branch that `HEAD` names) is admitted.
+//!   from the ref's target on, in `reftable` from the ref. So a command with an old value on the first
+//!   of exactly five symbolic refs in a chain is admitted here and by `files`, and refused by `reftable`. What Git refuses
+//!   only because `HEAD`'s reflog would note the change too (a symbolic old value of the branch that `HEAD` names) is admitted.
 //! - *A refusal changes nothing*, and neither does an error: the result of a replay is checked before the first ref moves.
 //! - *Late and repeated records are ordinary*: they are [`Replayed::AlreadyApplied`].
 //! - *Cover is valid anywhere within it* ([`Mode::Cover`]): a replica between base and end may replay it. An exact segment

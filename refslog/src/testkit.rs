@@ -4,8 +4,10 @@
 //! few hundred seeds. The kit writes a random history through the store as a writer would, and treats it as the world
 //! does: replies are lost, writers append the same version twice, the process dies between each two steps, a write is cut
 //! short, snapshots are stale, records are folded and deleted. After each step, a replica that knows nothing must come to
-//! the very refs that were acknowledged.
+//! the very refs that were acknowledged, every record that is left must be the bytes that were appended (its payload
+//! included), and every pin must be kept and its version be readable.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,8 +16,8 @@ use core::fmt::Debug;
 use bytes::Bytes;
 
 use crate::{
-    ChecksumKey, Command, Config, LineageId, Mode, ObjectFormat, ObjectId, Record, RefName, Refs, Segment, Snapshot,
-    Transaction, Version, compact,
+    ChecksumKey, Command, Config, LineageId, Mode, ObjectFormat, ObjectId, PinId, Point, Record, RefName, Refs,
+    Segment, Snapshot, Transaction, Version, compact,
 };
 
 /// What an append found.
@@ -68,6 +70,22 @@ pub trait LogStore {
     /// The store failed.
     fn segments(&mut self) -> Result<Vec<Bytes>, Self::Error>;
 
+    /// Keeps a pin, durably; `None` removes it. Only a host that pins versions implements this and [`LogStore::pins`].
+    ///
+    /// # Errors
+    /// The store failed.
+    fn put_pin(&mut self, _pin: PinId, _version: Option<Version>) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// All pins that are kept, in the order of their numbers; `None`, which is the default, says that the host pins nothing.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn pins(&mut self) -> Result<Option<Vec<(PinId, Version)>>, Self::Error> {
+        Ok(None)
+    }
+
     /// Kills the process and starts it again: what is not durable is gone. With `torn`, as many bytes of the next record,
     /// which was never acknowledged, had reached the medium.
     ///
@@ -103,6 +121,8 @@ pub struct Report {
     pub segments: usize,
     /// Snapshots kept.
     pub snapshots: usize,
+    /// Versions pinned.
+    pub pins: usize,
 }
 
 /// Runs `steps` random steps through a new store.
@@ -114,7 +134,8 @@ pub fn torture<S: LogStore>(store: &mut S, seed: u64, steps: usize) -> Result<Re
     let config = config.build().map_err(|error| Violation { seed, step: 0, what: format!("{error}") })?;
     let refs = Refs::new(config.clone(), LineageId(seed));
     let chance = Chance(seed);
-    let mut run = Run { store, config, chance, stale: refs.clone(), refs, report: Report::default() };
+    let (stale, appended, pins) = (refs.clone(), BTreeMap::new(), BTreeMap::new());
+    let mut run = Run { store, config, chance, stale, refs, appended, pins, report: Report::default() };
     for step in 0..steps {
         run.step().and_then(|()| run.check()).map_err(|what| Violation { seed, step, what })?;
     }
@@ -129,6 +150,10 @@ struct Run<'a, S> {
     refs: Refs,
     /// A replica that now and then catches up.
     stale: Refs,
+    /// The records that were acknowledged.
+    appended: BTreeMap<Version, Bytes>,
+    /// The pins that were acknowledged, each with what its version must come to.
+    pins: BTreeMap<PinId, Point>,
     report: Report,
 }
 
@@ -138,12 +163,14 @@ fn failed(error: impl Debug) -> String {
 
 impl<S: LogStore> Run<'_, S> {
     fn step(&mut self) -> Result<(), String> {
-        match self.chance.below(10) {
+        match self.chance.below(12) {
             0..=4 => self.write(),
             5 => self.conflict(),
             6 => self.crash(),
             7 => self.fold(),
             8 => self.snapshot(),
+            9 => self.pin(),
+            10 => self.unpin(),
             _ => {
                 let mut stale = self.stale.clone();
                 self.catch_up(&mut stale)?;
@@ -163,7 +190,9 @@ impl<S: LogStore> Run<'_, S> {
                 _ => Command::update(name, id),
             });
         }
-        self.refs.admit(&transaction).ok()?.into_record()
+        let record = self.refs.admit(&transaction).ok()?.into_record()?;
+        let payload = b"who, when, by which push";
+        record.with_payload(payload.get(..usize::from(self.chance.below(25)))?).ok()
     }
 
     /// Appends; in one of three cases the reply is lost and the log is read back to learn what happened.
@@ -181,8 +210,27 @@ impl<S: LogStore> Run<'_, S> {
             }
         }
         let _ = self.refs.apply(&record).map_err(|error| format!("{error}"))?;
+        self.appended.insert(record.version(), record.encode());
         self.report.records += 1;
         Ok(())
+    }
+
+    /// Pins the newest version.
+    fn pin(&mut self) -> Result<(), String> {
+        if self.store.pins().map_err(failed)?.is_none() {
+            return Ok(());
+        }
+        let pin = PinId(u64::from(self.chance.below(3)));
+        self.store.put_pin(pin, Some(self.refs.version())).map_err(failed)?;
+        self.pins.insert(pin, self.refs.point());
+        self.report.pins += 1;
+        if self.chance.below(2) == 0 { self.store.crash(None).map_err(failed) } else { Ok(()) }
+    }
+
+    fn unpin(&mut self) -> Result<(), String> {
+        let Some((pin, _)) = self.pins.pop_first() else { return Ok(()) };
+        self.store.put_pin(pin, None).map_err(failed)?;
+        if self.chance.below(2) == 0 { self.store.crash(None).map_err(failed) } else { Ok(()) }
     }
 
     /// A second writer, or the same one again, appends a version that is there.
@@ -212,16 +260,26 @@ impl<S: LogStore> Run<'_, S> {
     fn decoded(&mut self, after: Version) -> Result<Vec<Record>, String> {
         let kept = self.store.records_after(after).map_err(failed)?;
         kept.iter()
-            .map(|bytes| Record::decode(bytes).map_err(|error| format!("a record was altered: {error}")))
+            .map(|bytes| {
+                let record = Record::decode(bytes).map_err(|error| format!("a record was altered: {error}"))?;
+                match self.appended.get(&record.version()) {
+                    Some(appended) if appended != bytes => {
+                        Err(format!("record {} is not as appended", record.version()))
+                    }
+                    _ => Ok(record),
+                }
+            })
             .collect()
     }
 
-    /// Folds the records since the last segment or snapshot, and lets the store forget them.
+    /// Folds the records since the last segment or snapshot, not across a pinned version, and lets the store forget them.
     fn fold(&mut self) -> Result<(), String> {
         let mut base = Refs::new(self.config.clone(), self.refs.lineage());
         self.restore(&mut base)?;
         self.replay_segments(&mut base)?;
-        let records = self.decoded(base.version())?;
+        let mut records = self.decoded(base.version())?;
+        let pinned = self.pins.values().map(|point| point.version).filter(|version| *version > base.version()).min();
+        records.retain(|record| pinned.is_none_or(|pinned| record.version() <= pinned));
         if records.len() < 2 {
             return Ok(());
         }
@@ -234,7 +292,11 @@ impl<S: LogStore> Run<'_, S> {
         if self.chance.below(2) == 0 { self.store.crash(None).map_err(failed) } else { Ok(()) }
     }
 
+    /// Keeps the newest refs as a snapshot, unless an older version is pinned.
     fn snapshot(&mut self) -> Result<(), String> {
+        if self.pins.values().any(|point| point.version < self.refs.version()) {
+            return Ok(());
+        }
         let snapshot = self.refs.snapshot();
         self.store.put_snapshot(self.refs.version(), snapshot.as_bytes()).map_err(failed)?;
         self.report.snapshots += 1;
@@ -277,7 +339,35 @@ impl<S: LogStore> Run<'_, S> {
         let mut fresh = Refs::new(self.config.clone(), self.refs.lineage());
         self.catch_up(&mut fresh)?;
         let mut stale = self.stale.clone();
-        self.catch_up(&mut stale)
+        self.catch_up(&mut stale)?;
+        self.check_pins()
+    }
+
+    /// Every pin is there, and what it pins can be made again.
+    fn check_pins(&mut self) -> Result<(), String> {
+        let Some(kept) = self.store.pins().map_err(failed)? else { return Ok(()) };
+        let wanted: Vec<(PinId, Version)> = self.pins.iter().map(|(pin, point)| (*pin, point.version)).collect();
+        if kept != wanted {
+            return Err(format!("{wanted:?} are pinned, {kept:?} are kept"));
+        }
+        // One of them, as a look at all after each step takes long.
+        let at = usize::from(self.chance.below(3)) % self.pins.len().max(1);
+        let Some(pinned) = self.pins.values().nth(at).copied() else { return Ok(()) };
+        let mut refs = Refs::new(self.config.clone(), self.refs.lineage());
+        self.restore(&mut refs)?;
+        for bytes in self.store.segments().map_err(failed)? {
+            let segment = Segment::decode(bytes).map_err(|error| format!("a segment was altered: {error}"))?;
+            if segment.end().version <= pinned.version {
+                let _ = refs.replay(&segment).map_err(|error| format!("a segment does not follow: {error}"))?;
+            }
+        }
+        for record in self.decoded(refs.version())?.iter().filter(|record| record.version() <= pinned.version) {
+            let _ = refs.apply(record).map_err(|error| format!("a record does not follow: {error}"))?;
+        }
+        if refs.point() != pinned {
+            return Err(format!("version {} is pinned and cannot be made again", pinned.version));
+        }
+        Ok(())
     }
 }
 

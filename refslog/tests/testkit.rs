@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tenon_refslog::testkit::{Appended, LogStore, Report, torture};
-use tenon_refslog::{Records, Version};
+use tenon_refslog::{PinId, Record, Records, Version};
 
 /// How a store misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ enum Fault {
     KeepsTornTail,
     ForgetsTooMuch,
     StaleSnapshotAfterForgetting,
+    DropsPayloads,
+    ForgetsPins,
+    KeepsWhatIsUnpinned,
 }
 
 /// A store over one append-only file and two tables, in memory; what is durable survives a crash.
@@ -27,11 +30,12 @@ struct FileStore {
     file: Vec<u8>,
     snapshot: Option<(Version, Bytes)>,
     segments: BTreeMap<Version, (Version, Bytes)>,
+    pins: BTreeMap<PinId, Version>,
 }
 
 impl FileStore {
     fn new(fault: Fault) -> Self {
-        Self { fault, file: Vec::new(), snapshot: None, segments: BTreeMap::new() }
+        Self { fault, file: Vec::new(), snapshot: None, segments: BTreeMap::new(), pins: BTreeMap::new() }
     }
 
     fn read(&self) -> Vec<(Version, Bytes)> {
@@ -59,7 +63,12 @@ impl LogStore for FileStore {
         if version <= self.newest() && self.fault != Fault::Overwrites {
             return Ok(Appended::Taken);
         }
-        self.file.extend_from_slice(record);
+        if self.fault == Fault::DropsPayloads {
+            let plain = Record::decode(record).unwrap().with_payload([]).unwrap();
+            self.file.extend_from_slice(&plain.encode());
+        } else {
+            self.file.extend_from_slice(record);
+        }
         Ok(Appended::Durable)
     }
 
@@ -92,7 +101,23 @@ impl LogStore for FileStore {
         Ok(self.segments.values().map(|(_, bytes)| bytes.clone()).collect())
     }
 
+    fn put_pin(&mut self, pin: PinId, version: Option<Version>) -> Result<(), String> {
+        match version {
+            Some(version) => drop(self.pins.insert(pin, version)),
+            None if self.fault == Fault::KeepsWhatIsUnpinned => {}
+            None => drop(self.pins.remove(&pin)),
+        }
+        Ok(())
+    }
+
+    fn pins(&mut self) -> Result<Option<Vec<(PinId, Version)>>, String> {
+        Ok(Some(self.pins.iter().map(|(pin, version)| (*pin, *version)).collect()))
+    }
+
     fn crash(&mut self, torn: Option<&[u8]>) -> Result<(), String> {
+        if self.fault == Fault::ForgetsPins {
+            self.pins.clear();
+        }
         if self.fault == Fault::LosesAcknowledged {
             let newest = self.read().last().map(|(_, bytes)| bytes.len()).unwrap_or_default();
             self.file.truncate(self.file.len() - newest);
@@ -120,7 +145,9 @@ fn a_good_store_passes() {
         sum.torn += report.torn;
         sum.segments += report.segments;
         sum.snapshots += report.snapshots;
+        sum.pins += report.pins;
     }
+    assert!(sum.pins > 100, "{sum:?}");
     assert!(sum.records > 1_000 && sum.conflicts > 50 && sum.torn > 100 && sum.segments > 100 && sum.snapshots > 100);
 }
 
@@ -133,6 +160,9 @@ fn each_fault_is_found_within_a_few_seeds() {
         Fault::KeepsTornTail,
         Fault::ForgetsTooMuch,
         Fault::StaleSnapshotAfterForgetting,
+        Fault::DropsPayloads,
+        Fault::ForgetsPins,
+        Fault::KeepsWhatIsUnpinned,
     ] {
         let found = (0..20).any(|seed| torture(&mut FileStore::new(fault), seed, 120).is_err());
         assert!(found, "{fault:?} was not found");

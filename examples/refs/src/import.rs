@@ -4,14 +4,15 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use tenon_refslog::{ChecksumKey, Config, LineageId, LogConfig, Refs, Version};
+use tenon_refslog::{ChecksumKey, Config, LineageId, LogConfig, Record, Refs, Version};
 
+use crate::note::Note;
 use crate::repository::{self, Listing};
 use crate::store::{Access, Kept, Store};
 
-pub(crate) fn import(from: &Path, folder: &Path, out: &mut impl Write) -> Result<()> {
+pub(crate) fn import(from: &Path, folder: &Path, note: &Note, out: &mut impl Write) -> Result<()> {
     if Store::is_at(folder) {
-        update(from, folder, out)
+        update(from, folder, note, out)
     } else {
         begin(repository::list(from, std::iter::empty())?, folder, out)
     }
@@ -34,7 +35,7 @@ fn begin(listing: Listing, folder: &Path, out: &mut impl Write) -> Result<()> {
 }
 
 /// Every later one appends what is different now, as one record.
-fn update(from: &Path, folder: &Path, out: &mut impl Write) -> Result<()> {
+fn update(from: &Path, folder: &Path, note: &Note, out: &mut impl Write) -> Result<()> {
     let mut store = Store::open(folder, Access::Write)?;
     let config = store.config()?;
     let log = store.log(LogConfig::builder().build()?)?;
@@ -48,6 +49,18 @@ fn update(from: &Path, folder: &Path, out: &mut impl Write) -> Result<()> {
         writeln!(out, "version {}: nothing has changed, {} refs", refs.version(), refs.len())?;
         return Ok(());
     };
+    append(&mut store, &mut refs, record, note, out)
+}
+
+/// Keeps a record with its note, and says so.
+pub(crate) fn append(
+    store: &mut Store,
+    refs: &mut Refs,
+    record: Record,
+    note: &Note,
+    out: &mut impl Write,
+) -> Result<()> {
+    let record = record.with_payload(note.encode()?)?;
     let (version, count) = (record.version(), record.changes().len());
     // What does not lead where it says is not appended.
     let _ = refs.apply(&record)?;

@@ -1,14 +1,16 @@
-//! A log of a Git repository's refs, kept in a folder: import, read, compact, compare, export, verify.
+//! A log of a Git repository's refs, kept in a folder: import, read, undo, compact, compare, export, verify.
 //!
 //! Everything is decided by `tenon-refslog`; this program reads and writes files ([`store`]) and asks Git ([`repository`]).
 
 mod compact;
 mod import;
+mod note;
 mod place;
 mod progress;
 mod repository;
 mod show;
 mod store;
+mod undo;
 mod verify;
 
 use std::io::{self, BufWriter, Write};
@@ -18,8 +20,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::note::Note;
 use crate::place::Place;
 use crate::show::Text;
+use crate::undo::Chosen;
 
 /// Keeps the history of a Git repository's refs in a folder, in few bytes.
 ///
@@ -39,6 +43,12 @@ enum Verb {
         repository: PathBuf,
         /// The log's folder
         log: PathBuf,
+        /// Who made the changes since the last import, to be kept with them
+        #[arg(long, value_name = "NAME")]
+        actor: Option<String>,
+        /// By which push the changes came, to be kept with them
+        #[arg(long, value_name = "ID")]
+        push: Option<String>,
     },
     /// Prints what a log holds: its snapshot, segments and records, or the history of one ref
     Log {
@@ -49,6 +59,18 @@ enum Verb {
         /// Print every change, not only how many there are
         #[arg(long, conflicts_with = "name")]
         changes: bool,
+    },
+    /// Gives back to a repository what refs held before a version, a push or an actor, where nobody has moved them since
+    Undo {
+        /// The log's folder
+        log: PathBuf,
+        /// The repository, which must be as the log's newest version says
+        repository: PathBuf,
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Say what would be given back and what cannot be, and do nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Folds records into segments, and old segments into the snapshot
     Compact {
@@ -100,12 +122,16 @@ enum Verb {
 
 fn run(verb: Verb, out: &mut impl Write) -> Result<()> {
     match verb {
-        Verb::Import { repository, log } => import::import(&repository, &log, out),
+        Verb::Import { repository, log, actor, push } => {
+            import::import(&repository, &log, &Note { actor, push, ..Note::now()? }, out)
+        }
         Verb::Log { log, name: Some(name), .. } => show::history(&log, &name, out),
         Verb::Log { log, name: None, changes } => {
             let detail = if changes { show::Detail::Changes } else { show::Detail::Counts };
             show::pieces(&log, detail, out)
         }
+        Verb::Undo { log, repository, chosen, dry_run: true } => undo::plan(&log, &repository, &chosen, out),
+        Verb::Undo { log, repository, chosen, dry_run: false } => undo::undo(&log, &repository, &chosen, out),
         Verb::Compact { log, keep, budget, dry_run } => {
             let rule = compact::rule(keep)?;
             if dry_run { compact::plan(&log, rule, budget, out) } else { compact::compact(&log, rule, budget, out) }

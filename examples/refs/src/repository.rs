@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 use tenon_refslog::{ObjectFormat, ObjectId, RefName, Value, git};
@@ -114,6 +115,20 @@ fn loose(repository: &Path) -> Result<Vec<RefName>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Carries out a transaction in the form of `git update-ref --stdin -z`: all of it, or none of it and an error that says why.
+pub(crate) fn transact(repository: &Path, commands: &[u8]) -> Result<()> {
+    let mut command = git(repository);
+    command.args(["update-ref", "--stdin", "-z"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot run git update-ref")?;
+    // Git may refuse before it has read all; what it says then counts.
+    let written = child.stdin.take().map(|mut pipe| pipe.write_all(commands));
+    let out = child.wait_with_output().context("git update-ref")?;
+    if !out.status.success() {
+        bail!("git update-ref refused: {}", String::from_utf8_lossy(&out.stderr).trim());
+    }
+    Ok(written.transpose().map(drop)?)
 }
 
 /// Git in English and without any setting from outside of the repository: what it prints is read here.

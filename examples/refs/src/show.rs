@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use tenon_refslog::{Change, LogConfig, ObjectFormat, Old, Piece, RefName, Refs, Value, diff, git};
 
+use crate::note::Note;
 use crate::place::Place;
 use crate::store::{Access, Store};
 
@@ -52,7 +53,11 @@ pub(crate) fn pieces(folder: &Path, detail: Detail, out: &mut impl Write) -> Res
             Piece::Record(record) => record.after(),
             Piece::Segment(segment) => segment.end(),
         };
-        writeln!(out, "{versions:>12} {kind:<8} {:>9} changes {}", piece.changes().len(), end.checksum)?;
+        let note = match piece {
+            Piece::Record(record) => Note::of(record).map(|note| format!(" {note}")).unwrap_or_default(),
+            Piece::Segment(_) => String::new(),
+        };
+        writeln!(out, "{versions:>12} {kind:<8} {:>9} changes {}{note}", piece.changes().len(), end.checksum)?;
         if detail == Detail::Changes {
             for change in piece.changes() {
                 writeln!(out, "{:>13}{}", "", line(change))?;
