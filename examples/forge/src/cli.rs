@@ -392,7 +392,13 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
 fn with_runtime(level: &str, task: impl Future<Output = Result<()>>) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let lines = crate::logs::Sparing::new(tracing_subscriber::fmt::format());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .event_format(lines)
+        .init();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
 }
 

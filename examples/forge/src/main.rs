@@ -9,6 +9,7 @@ mod clock;
 mod demo;
 mod git;
 mod home;
+mod logs;
 mod node;
 mod router;
 mod supervise;

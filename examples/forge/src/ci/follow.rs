@@ -38,8 +38,10 @@ struct Set {
 pub(crate) async fn run(host: Host) {
     let mut done: BTreeMap<u64, u64> = BTreeMap::new();
     let mut turns = host.turns();
+    let mut failures = 0;
     loop {
         turns.mark_unchanged();
+        let mut failed = false;
         match host.shown().await {
             Ok(repos) => {
                 for repo in repos {
@@ -50,12 +52,23 @@ pub(crate) async fn run(host: Host) {
                     match catch_up(&host, repo.id).await {
                         Ok(version) => drop(done.insert(repo.id, version)),
                         // Nothing is skipped: it is tried again.
-                        Err(e) => tracing::warn!(repo = repo.name, "its pushes cannot be followed now: {e:#}"),
+                        Err(e) => {
+                            failed = true;
+                            tracing::warn!(repo = repo.name, "its pushes cannot be followed now: {e:#}");
+                        }
                     }
                 }
             }
-            Err(e) => tracing::warn!("the repositories cannot be listed: {e}"),
+            Err(e) => {
+                failed = true;
+                tracing::warn!("the repositories cannot be listed: {e}");
+            }
         }
+        if failed {
+            // A full disk fails at once, and would be asked again at once.
+            tokio::time::sleep(crate::router::pause_after(failures)).await;
+        }
+        failures = if failed { failures + 1 } else { 0 };
         let _woken = tokio::time::timeout(IDLE, turns.changed()).await;
         tokio::time::sleep(GATHER).await;
     }

@@ -12,7 +12,7 @@ pub(crate) use effects::{decode, pause_after};
 pub(crate) use effects::{encode, feed_row};
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use tenon_quorum::{
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::warn;
 
+use super::http::DISK_FULL;
 use super::nodes::Nodes;
 use super::store::{Pipelines, Store, StoreError};
 
@@ -44,6 +45,8 @@ pub(crate) struct Driver {
     rewind: Notify,
     /// Swaps that failed one after another.
     failures: AtomicU32,
+    /// Whether the last of them found the store's disk full.
+    full: AtomicBool,
 }
 
 /// What the lock guards.
@@ -104,6 +107,7 @@ impl Driver {
             turn: watch::Sender::new(0),
             rewind: Notify::new(),
             failures: AtomicU32::new(0),
+            full: AtomicBool::new(false),
         })
     }
 
@@ -178,6 +182,11 @@ impl Driver {
         let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || call(&*store)).await;
         done.unwrap_or_else(|e| Err(StoreError::Value(format!("a call of the store ended: {e}"))))
+    }
+
+    /// Why something was not done, as users are told: a full disk says more than what followed from it.
+    pub(crate) fn why(&self, reason: impl std::fmt::Display) -> String {
+        if self.full.load(Ordering::Relaxed) { DISK_FULL.to_owned() } else { reason.to_string() }
     }
 
     /// A node is there, perhaps in a new life.

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tenon_quorum::{RepoId, RequestId};
 
-use super::http::Failure;
+use super::http::{DISK_FULL, Failure};
 use super::name::RepoName;
 use super::nodes::{Answer, Served};
 use super::push;
@@ -128,6 +128,10 @@ async fn handle(host: &Host, name: &RepoName, service: Service, request: Request
             let why = format!("the push is larger than the {limit} bytes allowed");
             return Ok(push::commands(&start).await?.reply(Some(&why)));
         }
+        Err(SpoolError::Full { start }) if service == Service::Push => {
+            return Ok(push::commands(&start).await?.reply(Some(DISK_FULL)));
+        }
+        Err(SpoolError::Full { .. }) => return Err(Failure::full()),
         Err(e @ SpoolError::TooLarge { .. }) => return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, e)),
         Err(e @ SpoolError::Broken(_)) => return Err(Failure::new(StatusCode::BAD_REQUEST, e)),
         Err(e @ SpoolError::Disk(_)) => return Err(Failure::new(StatusCode::INSUFFICIENT_STORAGE, e)),

@@ -55,7 +55,14 @@ impl Failure {
     pub(crate) fn unavailable(why: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
     }
+
+    pub(crate) fn full() -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, DISK_FULL)
+    }
 }
+
+/// What users read when the server has no room left.
+pub(crate) const DISK_FULL: &str = "the server's disk is full";
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -66,7 +73,7 @@ impl IntoResponse for Failure {
 
 impl From<super::store::StoreError> for Failure {
     fn from(e: super::store::StoreError) -> Self {
-        Self::unavailable(e)
+        if e.is_full() { Self::full() } else { Self::unavailable(e) }
     }
 }
 

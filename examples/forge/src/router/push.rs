@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::answer::{self, Asked};
 use super::driver::Driver;
-use super::http::Failure;
+use super::http::{DISK_FULL, Failure};
 use super::name::RepoName;
 use super::nodes::{Answer, Decided, Life, Shipped};
 use super::reads;
@@ -68,7 +68,10 @@ pub(super) async fn push(
     let pushing = tokio::spawn(async move {
         let (repo, newborn) = match repo {
             Some(repo) => (repo, Newborn::No),
-            None => host.repos.for_push(&name).await?,
+            None => match host.repos.for_push(&name).await {
+                Ok(made) => made,
+                Err(failure) => return Ok(asked.reply(Some(&failure.message))),
+            },
         };
         let pushed = take_through(&host, repo, (&asked, Size::Limited), body).await;
         if newborn == Newborn::Yes {
@@ -178,17 +181,19 @@ impl Drop for Parcel {
 
 impl Push<'_> {
     fn refused(&self, why: &str) -> Pushed {
+        let why = in_words(why);
         Pushed { end: PushEnd::Refused, reply: self.asked.reply(Some(why)), why: Some(why.to_owned()) }
     }
 
     fn answered(&self, verdicts: &[Option<String>]) -> Pushed {
+        let verdicts: Vec<_> = verdicts.iter().map(|why| why.as_deref().map(|why| in_words(why).to_owned())).collect();
         let why = verdicts.iter().flatten().next().cloned();
         let end = if why.is_none() { PushEnd::Taken } else { PushEnd::Refused };
         let unknown = self.asked.options().iter().filter(|option| !SKIP_CI.contains(&option.as_str()));
         let said: Vec<String> = unknown
             .map(|option| format!("forge: the push option `{option}` is not known here, and did nothing"))
             .collect();
-        Pushed { end, reply: self.asked.verdicts(verdicts, &said), why }
+        Pushed { end, reply: self.asked.verdicts(&verdicts, &said), why }
     }
 
     fn taken(&self) -> Pushed {
@@ -398,6 +403,12 @@ impl Push<'_> {
             Ended::Unknown(reason) => End::Unknown(format!("{why}; {reason}")),
         }
     }
+}
+
+/// What users are told: a disk that is full is not theirs, and not a matter of one ref.
+fn in_words(why: &str) -> &str {
+    let full = ["No space left on device", "Disk quota exceeded", "disk is full"];
+    if full.iter().any(|said| why.contains(said)) { DISK_FULL } else { why }
 }
 
 /// How one attempt of a push ended.

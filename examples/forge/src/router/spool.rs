@@ -1,5 +1,6 @@
 //! Request bodies taken in whole before anything is decided, so that a slow client holds no lock.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
@@ -32,6 +33,11 @@ pub(crate) enum Spooled {
 pub(crate) enum SpoolError {
     #[error("the body is larger than the {limit} bytes allowed")]
     TooLarge { limit: u64, start: Spooled },
+    #[error("there is no room for the body on the disk")]
+    Full {
+        /// As much of it as there was room for.
+        start: Spooled,
+    },
     #[error("the client broke off: {0}")]
     Broken(axum::Error),
     #[error("the spool folder cannot be written: {0}")]
@@ -52,43 +58,39 @@ impl Spool {
     /// Takes a body in, up to `most` bytes.
     pub(crate) async fn take(&self, body: Body, most: u64) -> Result<Spooled, SpoolError> {
         let mut stream = body.into_data_stream();
-        let mut start = BytesMut::new();
-        let mut file = None;
+        let mut intake = Intake { spool: self, start: BytesMut::new(), file: None };
         let mut len = 0_u64;
-        let mut too_large = false;
+        // The rest is taken and dropped then: a client that is not listened to does not listen.
+        let (mut too_large, mut full) = (false, false);
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(SpoolError::Broken)?;
             len += chunk.len() as u64;
             if len > most.saturating_mul(DRAINED) {
                 return Err(SpoolError::Broken(axum::Error::new("a body far beyond the limit")));
             }
-            if len > most {
-                // The rest is taken and dropped: a client that is not listened to does not listen.
-                too_large = true;
+            too_large |= len > most;
+            if too_large || full {
                 continue;
             }
-            if file.is_none() && start.len() + chunk.len() <= IN_MEMORY {
-                start.extend_from_slice(&chunk);
-                continue;
-            }
-            if file.is_none() {
-                let (mut out, path) = self.file().await?;
-                out.write_all(&start).await?;
-                start = BytesMut::new();
-                file = Some((out, path));
-            }
-            if let Some((out, _)) = &mut file {
-                out.write_all(&chunk).await?;
+            match intake.put(&chunk).await {
+                Ok(()) => {}
+                Err(e) if is_full(&e) => full = true,
+                Err(e) => return Err(e.into()),
             }
         }
-        let taken = match file {
-            None => Spooled::Memory(start.freeze()),
-            Some((mut out, path)) => {
-                out.flush().await?;
-                Spooled::File { path, len }
+        let taken = match intake.finish().await {
+            Ok(taken) => taken,
+            Err((e, taken)) if is_full(&e) => {
+                full = true;
+                taken
             }
+            Err((e, _)) => return Err(e.into()),
         };
-        if too_large { Err(SpoolError::TooLarge { limit: most, start: taken }) } else { Ok(taken) }
+        match (too_large, full) {
+            (true, _) => Err(SpoolError::TooLarge { limit: most, start: taken }),
+            (false, true) => Err(SpoolError::Full { start: taken }),
+            (false, false) => Ok(taken),
+        }
     }
 
     async fn file(&self) -> std::io::Result<(File, TempPath)> {
@@ -97,6 +99,50 @@ impl Spool {
         let (file, path) = made.map_err(std::io::Error::other)??.into_parts();
         Ok((File::from_std(file), path))
     }
+}
+
+/// A body on its way in.
+struct Intake<'a> {
+    spool: &'a Spool,
+    start: BytesMut,
+    /// Once it is too much for memory: all of it, and how much that is.
+    file: Option<(File, TempPath, u64)>,
+}
+
+impl Intake<'_> {
+    async fn put(&mut self, chunk: &[u8]) -> std::io::Result<()> {
+        if self.file.is_none() && self.start.len() + chunk.len() <= IN_MEMORY {
+            self.start.extend_from_slice(chunk);
+            return Ok(());
+        }
+        if self.file.is_none() {
+            let (mut out, path) = self.spool.file().await?;
+            out.write_all(&self.start).await?;
+            out.flush().await?;
+            let start = std::mem::take(&mut self.start);
+            self.file = Some((out, path, start.len() as u64));
+        }
+        if let Some((out, _, len)) = &mut self.file {
+            out.write_all(chunk).await?;
+            *len += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The whole, or what could not be written and what is there of it.
+    async fn finish(self) -> Result<Spooled, (std::io::Error, Spooled)> {
+        let Some((mut out, path, len)) = self.file else { return Ok(Spooled::Memory(self.start.freeze())) };
+        let flushed = out.flush().await;
+        let taken = Spooled::File { path, len };
+        match flushed {
+            Ok(()) => Ok(taken),
+            Err(e) => Err((e, taken)),
+        }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 impl Spooled {

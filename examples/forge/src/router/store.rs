@@ -28,6 +28,13 @@ pub(crate) enum StoreError {
     Value(String),
 }
 
+impl StoreError {
+    /// Whether the disk has no room left: nothing was written.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Database(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+}
+
 /// A committed change, in the same transaction as the swap that committed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FeedRow {

@@ -118,7 +118,7 @@ impl Writes {
                 Err(refusal) => (refusal, patience.min(end)),
             };
             if !may_mend(&refusal.reason) || Instant::now() >= until {
-                return Err(told(&refusal));
+                return Err(self.driver.why(told(&refusal)));
             }
             let _nothing_new = tokio::time::timeout_at(until, turns.changed()).await;
         }
@@ -249,8 +249,8 @@ pub(crate) async fn propose(driver: &Arc<Driver>, write: WriteId, ask: Propose, 
             }
             Proposed::Applied { proof }
         }
-        WriteState::Ended(Outcome::NotApplied, reason) => Proposed::NotApplied { reason: reason.to_string() },
-        WriteState::Ended(Outcome::Unknown, reason) => Proposed::Unknown { reason: reason.to_string() },
+        WriteState::Ended(Outcome::NotApplied, reason) => Proposed::NotApplied { reason: driver.why(reason) },
+        WriteState::Ended(Outcome::Unknown, reason) => Proposed::Unknown { reason: driver.why(reason) },
         WriteState::Waiting | WriteState::Granted(_) => Proposed::Unknown { reason: "the router ends".to_owned() },
     }
 }

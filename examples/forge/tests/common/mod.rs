@@ -44,11 +44,24 @@ impl Forge {
 
     /// As people start it: users show its token.
     pub(crate) fn locked(flags: &[&str], env: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), flags, env)
+    }
+
+    /// With what the folder holds already.
+    pub(crate) fn in_folder(dir: TempDir, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let flags: Vec<String> = flags.iter().map(|s| (*s).to_owned()).collect();
         let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let (child, url) = spawn(dir.path(), &flags, &env);
         Self { dir, child, url, flags, env }
+    }
+
+    /// How many lines router and nodes have logged.
+    pub(crate) fn lines_logged(&self) -> usize {
+        let files = ["forge.log", "data/node-1/log", "data/node-2/log", "data/node-3/log"];
+        files
+            .iter()
+            .map(|file| std::fs::read_to_string(self.path().join(file)).unwrap_or_default().lines().count())
+            .sum()
     }
 
     /// The folder that everything of this test lives in; the data folder is `data` in it.

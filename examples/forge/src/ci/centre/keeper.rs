@@ -71,11 +71,15 @@ fn work(centre: &Centre, store: &CiStore, tasks: Vec<Task>, failures: &mut u32) 
     }
     for (ask, want, written) in fetches {
         match store.fetch(want, &written) {
-            Ok(rows) => centre.tell(|core, now| core.engine.handle_rows(now, ask, &rows)),
+            Ok(rows) => {
+                *failures = 0;
+                centre.tell(|core, now| core.engine.handle_rows(now, ask, &rows));
+            }
             Err(e) => {
                 // The question stays open, and is put again.
                 tracing::warn!("rows cannot be read: {e}");
-                std::thread::sleep(std::time::Duration::from_millis(200));
+                std::thread::sleep(crate::router::pause_after(*failures));
+                *failures += 1;
                 centre.view(|core| core.hand(Task::Fetch(ask, want, written)));
             }
         }

@@ -92,6 +92,7 @@ impl Driver {
             store.swap(&Swap { life: life.0, repo: repo.0, expect, next: &next, feed, clears_note })
         };
         let done = self.stored(swap).await;
+        self.full.store(done.as_ref().is_err_and(StoreError::is_full), Ordering::Relaxed);
         if done.is_ok() {
             self.failures.store(0, Ordering::Relaxed);
         }
