@@ -1,4 +1,4 @@
-//! The eight laws, over random histories. A failure prints the seed; `SEED=n cargo test -p tenon-jobqueue --test laws`
+//! The first eight laws of CONTRIBUTING.md, over random histories. A failure prints the seed; `SEED=n cargo test -p tenon-jobqueue --test laws`
 //! replays it alone, `SEEDS=n` runs so many.
 #![allow(unused_must_use, reason = "answers that a law is not about")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, reason = "a test fails by panicking")]

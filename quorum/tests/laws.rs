@@ -1,4 +1,4 @@
-//! The eight laws, on random inputs: facts that make sense, facts that are late, repeated or invented.
+//! The first eight laws of CONTRIBUTING.md, on random inputs: facts that make sense, facts that are late, repeated or invented.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! The eight laws, over random histories.
+//! The first eight laws of CONTRIBUTING.md, over random histories.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
