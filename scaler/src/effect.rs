@@ -190,4 +190,6 @@ pub struct Counters {
     pub leaps: u64,
     /// Groups decided, over all ticks.
     pub decided: u64,
+    /// Admitted groups whose demand ticks have estimated anew as the horizon moved.
+    pub planned: u64,
 }

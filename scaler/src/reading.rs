@@ -71,6 +71,7 @@ impl Engine {
         costs.rewind(now, |pool| ledger.account(pool).map_or(0, |account| account.pool.price));
         (self.now, self.next_tick) = (now, now);
         self.last_tick = self.last_tick.map(|last| last.min(now));
+        self.rewind_plan(now);
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Snapshot {
     ledger: Ledger,
     quotas: Quotas,
     costs: Costs,
-    plan_start: Timestamp,
+    plan_start: u64,
     /// The sums follow from these.
     planned: BTreeMap<GroupId, Planned>,
     releases: BTreeMap<ReleaseId, VersionId>,

@@ -39,6 +39,7 @@ impl Engine {
         if haste == Haste::Usual {
             self.recall(now);
             self.expire(now);
+            self.roll_plan(now);
         }
         let mut asking = self.decide_all(now, haste);
         asking.sort_unstable_by_key(|asking| (asking.rank, asking.at));
@@ -189,7 +190,15 @@ impl Engine {
             let (alike, others) = rest.split_at(batch);
             rest = others;
             let slot = &self.slots[at];
-            let rooms: SmallVec<[(PoolId, u32); 4]> = alike.iter().map(|launch| (launch.2, launch.4)).collect();
+            // In the order of their pools: launches of one pool are one room, also where a clock that went back has made
+            // them of one age.
+            let mut rooms: SmallVec<[(PoolId, u32); 4]> = SmallVec::new();
+            for (_, _, pool, _, starting) in alike {
+                match rooms.last_mut().filter(|(last, _)| last == pool) {
+                    Some((_, room)) => *room += starting,
+                    None => rooms.push((*pool, *starting)),
+                }
+            }
             let mut going = SmallVec::new();
             left -= shrink(&self.ledger, &slot.traffic, &slot.holdings, &rooms, left, &mut going);
             for (pool, mut share) in going {

@@ -3,7 +3,9 @@
 
 use tenon_scaler::forecast::Series;
 use tenon_scaler::nomad::TargetValue;
-use tenon_scaler::recommend::{Family, Objective, RecommendError, Recommendation, Semantics, recommend, side_by_side};
+use tenon_scaler::recommend::{
+    Advice, Family, Objective, RecommendError, Recommendation, Semantics, recommend, side_by_side,
+};
 use tenon_scaler::strategy::Kpa;
 use tenon_scaler::{Behavior, Milli, PolicyError, Timestamp, ZoneId, Zones};
 
@@ -82,6 +84,44 @@ fn load_without_a_rhythm_is_left_to_the_metric() {
     let found = asked((0..28 * 288).map(load).collect());
     assert_eq!(found.family, Family::Metric, "{found:?}");
     assert!(found.fitted.shortage_millionths() <= 10_000);
+}
+
+/// What is advised is never dearer than the fixed fleet, nor short for longer than both it and the objective; where the rules
+/// would be, the fixed fleet is the answer, and the report says how far the objective was met.
+#[test]
+fn what_is_advised_is_never_worse_than_the_fixed_fleet() {
+    let (mut rules, mut fixed) = (0, 0);
+    for (seed, allowed) in (0..8_i64).flat_map(|seed| [1_000, 50_000].map(|allowed| (seed, allowed))) {
+        // From a load that hardly moves to one with a high day, with bursts that come without a rhythm.
+        let depth = seed % 4 * 5_000;
+        let load = |step: i64| {
+            let wave = ((step % 24) - 12).abs() * depth / 12;
+            let burst = if (step * 7_919 + seed * 31) % 1_009 < seed % 3 * 4 { 9_000 } else { 0 };
+            20_000 - wave + burst + (step * 613) % 97 * 5
+        };
+        let objective = Objective { shortage_millionths: allowed, ..objective() };
+        let found = match recommend(&series(3_600_000, (0..28 * 24).map(load).collect()), &objective, &Zones::new()) {
+            Ok(found) => found,
+            Err(error) => {
+                assert!(matches!(error, RecommendError::OutOfReach(_)), "{error}");
+                continue;
+            }
+        };
+        let advised = found.advised();
+        assert!(advised.instance_ms <= found.fixed.instance_ms, "{found:?}");
+        let shortest = allowed.max(found.fixed.shortage_millionths());
+        assert!(advised.shortage_millionths() <= shortest, "{found:?}");
+        let expected = (u64::from(advised.shortage_millionths()) * 1000).div_ceil(u64::from(allowed));
+        assert_eq!(u64::from(found.shortage_of_allowed_permille()), expected);
+        match &found.advice {
+            Advice::Rules => rules += 1,
+            Advice::Fixed(policy) => {
+                fixed += 1;
+                assert_eq!((policy.min, policy.rules.len()), (found.fixed_size, 0));
+            }
+        }
+    }
+    assert!(rules > 3 && fixed > 3, "{rules} times rules, {fixed} times the fixed fleet");
 }
 
 #[test]

@@ -312,8 +312,9 @@ impl Day {
 #[test]
 fn never_fewer_serve_than_are_wanted() {
     let (restarts, releases, overdue) = (Cell::new(0), Cell::new(0), Cell::new(0));
-    seeds(25, |seed| {
-        let mut dice = Dice(seed);
+    // The last day is one on which a clock that goes back makes launches of one age.
+    seeds(26, |seed| {
+        let mut dice = Dice(if seed == 25 { 144 } else { seed });
         let policies: Vec<Policy> = (0..GROUPS).map(|_| policy(&mut dice)).collect();
         let bad = PoolId(dice.pick(&[0, 1, 2]));
         let world = World { dice, instances: vec![], told: BTreeMap::new(), bad, hangs: 0, fails: 0 };

@@ -13,6 +13,7 @@ mod trial;
 pub use replay::{Semantics, side_by_side};
 pub use trial::Outcome;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::Timestamp;
@@ -78,7 +79,19 @@ pub enum Family {
     Both,
 }
 
+/// Whether rules are worth their while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// The rules cost less than the fixed fleet, on the days that they were fitted to and on those that were held out, and
+    /// on the latter keep to the objective, or are short no longer than the fixed fleet.
+    Rules,
+    /// Nothing that was tried beats the fixed fleet: this policy is that fleet.
+    Fixed(Box<Policy>),
+}
+
 /// The cheapest rules found, and what they were found and tested on.
+///
+/// The rules follow from the days that they were fitted to alone; the [`Advice`] also from the days that were held out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Recommendation {
@@ -100,6 +113,10 @@ pub struct Recommendation {
     pub tested_days: (Timestamp, Timestamp),
     /// How many candidates were rehearsed.
     pub tried: u32,
+    /// Whether to take these rules, or the fixed fleet.
+    pub advice: Advice,
+    /// The shortage that was allowed, in millionths of the time.
+    pub allowed_millionths: u32,
 }
 
 impl Recommendation {
@@ -110,6 +127,24 @@ impl Recommendation {
         let (ours, theirs) = (self.tested.instance_ms, self.fixed.instance_ms.max(1));
         let share = i64::try_from(ours.saturating_mul(1000) / theirs).unwrap_or(i64::MAX);
         1000 - share
+    }
+
+    /// What comes out as the advice on the days that were held out: of the rules, or of the fixed fleet.
+    #[must_use]
+    pub const fn advised(&self) -> &Outcome {
+        match self.advice {
+            Advice::Rules => &self.tested,
+            Advice::Fixed(_) => &self.fixed,
+        }
+    }
+
+    /// How far what is advised kept to the objective on the days that were held out: its shortage in thousandths of the
+    /// shortage that was allowed. Up to 1000 the objective is met; 3000 is three times too much.
+    #[must_use]
+    pub fn shortage_of_allowed_permille(&self) -> u32 {
+        let short = u64::from(self.advised().shortage_millionths());
+        let permille = short.saturating_mul(1000).div_ceil(u64::from(self.allowed_millionths.max(1)));
+        u32::try_from(permille).unwrap_or(u32::MAX)
     }
 }
 
@@ -143,9 +178,18 @@ pub fn recommend(history: &Series, objective: &Objective, zones: &Zones) -> Resu
     let policy = best.plan.policy(objective, history.step_ms(), &timetable);
     let fixed_size = fixed(history, objective, split);
     let (from, until) = (history.instant(split), history.instant(history.len()));
+    let tested = trial.run(&policy, split..history.len())?;
+    let fixed = trial.fixed(fixed_size, split..history.len());
+    let allowed = objective.shortage_millionths;
+    let cheaper = best.outcome.instance_ms < trial.fixed(fixed_size, 0..split).instance_ms
+        && tested.instance_ms < fixed.instance_ms;
+    let serves = tested.shortage_millionths() <= allowed.max(fixed.shortage_millionths());
+    let fleet = || Box::new(Policy { min: fixed_size, max: max.max(fixed_size), ..Policy::default() });
     Ok(Recommendation {
-        tested: trial.run(&policy, split..history.len())?,
-        fixed: trial.fixed(fixed_size, split..history.len()),
+        tested,
+        fixed,
+        advice: if cheaper && serves { Advice::Rules } else { Advice::Fixed(fleet()) },
+        allowed_millionths: allowed,
         policy,
         family: best.plan.family(),
         fitted: best.outcome,
