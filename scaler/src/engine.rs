@@ -17,7 +17,7 @@ use crate::error::Refused;
 use crate::group::{Fleet, Group, Inputs, Policy, Traffic};
 use crate::id::{GroupId, PoolId, ReleaseId, RequestId, ShapeId, TenantId, VersionId};
 use crate::metric::Sample;
-use crate::pool::{Ledger, Pool, Stock};
+use crate::pool::{Crossing, Ledger, Pool, Stock};
 use crate::quota::{Quota, QuotaUse, Quotas};
 use crate::reason::Reason;
 use crate::record::{Decision, Record};
@@ -55,6 +55,8 @@ pub struct Engine {
     pub(crate) counters: Counters,
     /// What the last tick changed; it says nothing about what comes next, and is in no snapshot.
     pub(crate) moves: Vec<Move>,
+    /// The watermarks that were crossed between the last two ticks; in no snapshot, either.
+    pub(crate) crossings: Vec<Crossing>,
 }
 
 /// A target that a tick has changed.
@@ -131,6 +133,7 @@ impl Engine {
             effects: VecDeque::new(),
             counters: Counters::default(),
             moves: Vec::new(),
+            crossings: Vec::new(),
         }
     }
 
@@ -418,6 +421,13 @@ impl Engine {
     #[must_use]
     pub fn moves(&self) -> &[Move] {
         &self.moves
+    }
+
+    /// The watermarks that pools had crossed by the end of the last tick, either way, since the tick before it: what alarms
+    /// are raised and ended by. In the order of pools; each crossing is told once.
+    #[must_use]
+    pub fn crossings(&self) -> &[Crossing] {
+        &self.crossings
     }
 
     /// Facts that changed nothing, by why.

@@ -7,8 +7,10 @@
 //! A hole in the history is missing data, not a zero. Known events (holidays, campaigns) are an input: their past days
 //! are left out of what is learned, and their coming days are scaled.
 
+mod errors;
 mod nowcast;
 
+use errors::Pair;
 pub use nowcast::{Carry, Nowcast};
 
 use alloc::vec::Vec;
@@ -168,6 +170,8 @@ pub struct Forecast {
     scores: Vec<Score>,
     /// What came, in thousandths of what was forecast, in order.
     ratios: Vec<u64>,
+    /// What was forecast and what came on the days of the test, in the order of time.
+    tested: Vec<Pair>,
     /// What the model has learned as of the end of the history.
     learned: Learned,
 }
@@ -246,20 +250,21 @@ impl Forecast {
                 series.values[place] = None;
             }
         }
-        let mut best: Option<(u64, Model, Vec<u64>)> = None;
+        let mut best: Option<(u64, Model, Vec<Pair>)> = None;
         let mut scores = Vec::new();
         for model in Model::ALL {
-            let (error, ratios) = backtest(&series, model, first);
+            let (error, tested) = backtest(&series, model, first);
             let Some(error) = error else { continue };
             scores.push(Score { model, error: Milli::from_thousandths(i64::try_from(error).unwrap_or(i64::MAX)) });
             if best.as_ref().is_none_or(|(least, ..)| error < *least) {
-                best = Some((error, model, ratios));
+                best = Some((error, model, tested));
             }
         }
-        let (_, model, mut ratios) = best.ok_or(ForecastError::Empty)?;
+        let (_, model, tested) = best.ok_or(ForecastError::Empty)?;
+        let mut ratios: Vec<u64> = tested.iter().copied().map(errors::ratio).collect();
         ratios.sort_unstable();
         let learned = Learned::of(&series, model, end);
-        Ok(Self { series, events, model, scores, ratios, learned })
+        Ok(Self { series, events, model, scores, ratios, tested, learned })
     }
 
     /// Takes in what came after the history, for the model that was chosen; its band stays. Days that have come are known
@@ -299,10 +304,14 @@ impl Forecast {
     /// What is not exceeded in so many thousandths of cases, by how far the model was off on the days it was tested on.
     #[must_use]
     pub fn quantile(&self, at: Timestamp, permille: u16) -> Option<Milli> {
-        let place = (self.ratios.len().saturating_sub(1)) * usize::from(permille.min(1000)) / 1000;
-        let ratio = self.ratios.get(place).copied().unwrap_or(1000);
-        let value = u128::from(self.at(at)?.at_least_zero()) * u128::from(ratio) / 1000;
+        let value = u128::from(self.at(at)?.at_least_zero()) * u128::from(self.ratio(permille)) / 1000;
         Some(Milli::from_thousandths(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    /// What came in thousandths of what was forecast, not exceeded in so many thousandths of cases.
+    fn ratio(&self, permille: u16) -> u64 {
+        let place = (self.ratios.len().saturating_sub(1)) * usize::from(permille.min(1000)) / 1000;
+        self.ratios.get(place).copied().unwrap_or(1000)
     }
 
     /// The upper bound in instances for every slot of an admission's horizon: the quantile's largest value in the slot,
@@ -323,23 +332,22 @@ impl Forecast {
 }
 
 /// The mean absolute error of a model on the days from `first` on, each forecast from what was known before it; and what
-/// came in thousandths of what was forecast.
-fn backtest(series: &Series, model: Model, first: usize) -> (Option<u64>, Vec<u64>) {
+/// was forecast, with what came.
+fn backtest(series: &Series, model: Model, first: usize) -> (Option<u64>, Vec<Pair>) {
     let day = series.day();
     let mut sum: u128 = 0;
-    let mut ratios = Vec::new();
+    let mut tested = Vec::new();
     for origin in (first..series.values.len()).step_by(day) {
         let learned = Learned::of(series, model, origin);
         for place in origin..(origin + day).min(series.values.len()) {
             let Some(came) = series.known(place, series.values.len()) else { continue };
             let Some(foreseen) = predict(series, model, place, origin, &learned) else { continue };
             sum += u128::from(came.abs_diff(foreseen));
-            let ratio = u128::from(came.max(0).unsigned_abs()) * 1000 / u128::from(foreseen.max(1).unsigned_abs());
-            ratios.push(u64::try_from(ratio).unwrap_or(u64::MAX));
+            tested.push((foreseen, came));
         }
     }
-    let count = ratios.len() as u128;
-    (sum.checked_div(count).map(|mean| u64::try_from(mean).unwrap_or(u64::MAX)), ratios)
+    let count = tested.len() as u128;
+    (sum.checked_div(count).map(|mean| u64::try_from(mean).unwrap_or(u64::MAX)), tested)
 }
 
 fn predict(series: &Series, model: Model, place: usize, origin: usize, learned: &Learned) -> Option<i64> {

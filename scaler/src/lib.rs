@@ -281,7 +281,7 @@ pub use id::{
 pub use jiff;
 pub use metric::{Metric, Sample, Staleness};
 pub use num::Milli;
-pub use pool::{Cause, Pool, PoolKind, Stock, Watermark};
+pub use pool::{Cause, Crossing, Pool, PoolKind, Stock, Watermark};
 pub use quota::{Quota, QuotaUse};
 pub use reason::{Direction, Reason};
 pub use record::{

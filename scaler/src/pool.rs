@@ -107,6 +107,25 @@ pub struct Stock {
     pub on_trial_until: Timestamp,
     /// When the youngest launch was asked of which an instance came to serve.
     pub came_of: Timestamp,
+    /// Whether it was over its mark when a tick last looked: see [`Crossing`].
+    pub over: bool,
+}
+
+/// A shape of a pool has crossed its watermark: raise an alarm, or end one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Crossing {
+    /// The pool.
+    pub pool: PoolId,
+    /// The shape.
+    pub shape: ShapeId,
+    /// Whether as much is lent as the high mark allows; `false` once it has come down to the low mark, or below the high one
+    /// where both are the same.
+    pub over: bool,
+    /// What is lent.
+    pub lent: u32,
+    /// What may be lent at most: the stock up to its high mark.
+    pub mark: u32,
 }
 
 impl Stock {
@@ -183,6 +202,7 @@ impl Ledger {
                 blocked_until: Timestamp::ZERO,
                 on_trial_until: Timestamp::ZERO,
                 came_of: Timestamp::ZERO,
+                over: false,
             };
             let before = held.and_then(|held| held.stock.iter().find(|stock| stock.shape == *shape));
             let mut now = Stock { total: *total, ..before.copied().unwrap_or(fresh) };
@@ -275,6 +295,23 @@ impl Ledger {
         if let Some((stock, _)) = self.stock_mut(pool, shape) {
             stock.came_of = stock.came_of.max(asked);
             (stock.strikes, stock.blocked_until, stock.on_trial_until) = (0, Timestamp::ZERO, Timestamp::ZERO);
+        }
+    }
+
+    /// The shapes that have crossed their watermark since this was last asked.
+    pub(crate) fn crossings(&mut self, crossed: &mut Vec<Crossing>) {
+        for Account { pool, stock } in &mut self.accounts {
+            for stock in stock {
+                let mark = stock.mark(pool.watermark.high_permille);
+                let low = stock.mark(pool.watermark.low_permille);
+                let stays = stock.over && low < mark && stock.lent > low;
+                // What has no stock has no mark to cross.
+                let over = stock.total > 0 && (stock.lent >= mark || stays);
+                if over != stock.over {
+                    stock.over = over;
+                    crossed.push(Crossing { pool: pool.id, shape: stock.shape, over, lent: stock.lent, mark });
+                }
+            }
         }
     }
 

@@ -36,6 +36,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Timestamp) {
         let Some((now, haste)) = self.read_clock(now) else { return };
         self.moves.clear();
+        self.crossings.clear();
         if haste == Haste::Usual {
             self.recall(now);
             self.expire(now);
@@ -46,6 +47,7 @@ impl Engine {
         for Asking { at, count, decision, .. } in asking {
             self.share_out(now, at, count, decision);
         }
+        self.ledger.crossings(&mut self.crossings);
         self.last_tick = Some(now);
         self.forget_drained();
     }

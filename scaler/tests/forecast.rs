@@ -218,3 +218,27 @@ fn absurd_values_saturate() {
         }
     }
 }
+
+/// The errors of the chosen model are those of the backtest, calculated here once more in floats.
+#[test]
+fn the_errors_of_the_chosen_model_are_those_of_its_test() {
+    // Eight on working days and eleven on the last day; as a week before, so the test week is off where it differs.
+    let load = |place: usize| {
+        let (day, week) = (place / DAY % 7, place / DAY / 7);
+        if week == 3 && day == 6 { 20 } else { 8 + i64::try_from(day).unwrap() % 3 }
+    };
+    let values = (0..28 * DAY).map(|place| Some(Milli::from_units(load(place))));
+    let forecast = Forecast::choose(series(values.collect()), vec![], 7).unwrap();
+    assert_eq!(forecast.model(), Model::Week);
+    // Six days are right, and the last one is 20 where 8 was forecast: 12 of 20 are 600 thousandths, on one day of seven.
+    assert_eq!(forecast.mape_permille(), Some(600 / 7));
+    let mean = forecast.scores().iter().find(|score| score.model == Model::Week).unwrap().error;
+    assert_eq!(mean, Milli::from_thousandths(12_000 / 7));
+    // The median is the forecast itself: half the mean absolute error.
+    assert_eq!(forecast.pinball(500), Milli::from_thousandths(6_000 / 7));
+    // At nine tenths, the ratio is that of the day that was off: right there, and too much on the six others.
+    let over: i64 = (0..6).map(|day| (8_000 + day % 3 * 1_000) * 3 / 2).sum();
+    assert_eq!(forecast.pinball(900), Milli::from_thousandths(over / 10 / 7));
+    // Nothing came below the lowest quantile, and nothing above the highest.
+    assert_eq!((forecast.pinball(0), forecast.pinball(1000)), (Milli::ZERO, Milli::ZERO));
+}

@@ -11,9 +11,9 @@ use support::{Dice, seeds};
 use tenon_scaler::chain::{Chain, ChainTask, Link};
 use tenon_scaler::strategy::{QueueLength, Strategy};
 use tenon_scaler::{
-    Authority, Config, Days, Engine, Grant, GroupId, IdcId, Metric, MetricId, Milli, Point, Policy, Pool, PoolId,
-    PoolKind, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TaskId, TenantId, Timestamp, Traffic, Verdict,
-    VersionId, Watermark, Window, ZoneId,
+    Authority, Config, Crossing, Days, Effect, Engine, Grant, GroupId, IdcId, Metric, MetricId, Milli, Override, Point,
+    Policy, Pool, PoolId, PoolKind, Progress, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TaskId, TenantId,
+    Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId,
 };
 
 const HOUR: u64 = 3_600_000;
@@ -263,4 +263,42 @@ fn the_horizon_moves_a_few_groups_at_a_time() {
     // Six hours of margin, a quarter of them for one turn: 360 ticks.
     assert_eq!(most, u64::from(groups).div_ceil(360));
     assert!(before >= u64::from(groups) * 3, "{before} planned anew");
+}
+
+/// A pool that reaches its high mark is told of once, and once more when it has come down to the low one; also after a
+/// restart, which tells nothing a second time.
+#[test]
+fn each_crossing_of_a_watermark_is_told_once() {
+    for (low_permille, down) in [(500, 50), (800, 79)] {
+        let mut engine = Engine::new(Config::builder().build().unwrap());
+        let watermark = Watermark { high_permille: 800, low_permille };
+        let (id, idc, kind) = (PoolId(1), IdcId(1), PoolKind::Resident);
+        let pool = Pool { id, kind, idc, price: 1, watermark, stock: vec![(ShapeId(1), 100), (ShapeId(2), 0)] };
+        engine.put_pool(Timestamp::ZERO, pool).unwrap();
+        engine.put_release(Timestamp::ZERO, ReleaseId(1), VersionId(1));
+        engine.put_group(Timestamp::ZERO, traffic(1), policy(100, vec![])).unwrap();
+        let mut now = at(1);
+        let mut told = vec![];
+        for count in [79, 79, 80, 80, 95, down + 1, down, down, 90] {
+            let by_hand = Some(Override { count, until: Timestamp::MAX });
+            engine.set_by_hand(now, GroupId(1), by_hand).unwrap();
+            for _ in 0..3 {
+                engine.handle_timeout(now);
+                told.extend(engine.crossings().iter().copied());
+                while let Some(effect) = engine.poll_effect() {
+                    match effect {
+                        Effect::Launch { request, count, .. } => {
+                            engine.handle_launch(now, request, Progress::done(count));
+                        }
+                        Effect::Release { request, count, .. } => engine.handle_release(now, request, count),
+                        Effect::Cancel { .. } => panic!("nothing is starting"),
+                    }
+                }
+                engine = Engine::restore(engine.config().clone(), engine.snapshot()).unwrap();
+                now = now.after_millis(15_000);
+            }
+        }
+        let crossing = |over, lent| Crossing { pool: PoolId(1), shape: ShapeId(1), over, lent, mark: 80 };
+        assert_eq!(told, [crossing(true, 80), crossing(false, down), crossing(true, 80)], "low mark {low_permille}");
+    }
 }
