@@ -292,3 +292,8 @@ pub use schedule::{Days, Point, Standing, Window, Zones};
 pub use snapshot::{RestoreError, SNAPSHOT_VERSION, Snapshot};
 pub use state::{Drain, GroupState, Override};
 pub use time::Timestamp;
+
+/// The code of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

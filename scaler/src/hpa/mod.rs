@@ -5,8 +5,8 @@
 //! where the original overflows, this one stays at the largest count. Checked against the test tables of the original
 //! (`tests/conformance.rs`).
 //!
-//! Follows Kubernetes 1.35 (with what 1.27 mended in 2023: of a metric that is no resource, pods that are missing at a ratio
-//! of exactly 1 change nothing). [`reconcile`] keeps what is known to go wrong there and is open upstream, such as
+//! Follows Kubernetes as it has been since 1.27 (which mended in 2023: of a metric that is no resource, pods that are missing at
+//! a ratio of exactly 1 change nothing). [`reconcile`] keeps what is known to go wrong there and is open upstream, such as
 //! [138505](https://github.com/kubernetes/kubernetes/issues/138505); the rule [`strategy::Hpa`](crate::strategy::Hpa) is
 //! protected against it unless its [`Guard`](crate::strategy::Guard) is off.
 //!
