@@ -407,6 +407,22 @@ fn without_any_id_the_first_format_is_written() {
     assert_eq!(Segment::decode(bytes).unwrap_err().kind(), &DecodeErrorKind::NotCanonical);
 }
 
+/// What is known of all new ids stands in one bit, and nowhere else: the bit without such an id, and all ids known without the
+/// bit, are other bytes for the same record.
+#[test]
+fn what_is_known_of_peeled_ids_is_written_in_one_way() {
+    let after = Point { version: Version(1), ..Point::genesis(LINEAGE) };
+    let gone = Change::new(name("refs/heads/a"), Old::Any, None);
+    let tag = Value::from(Target::peeled_to(oid(70), oid(71)).unwrap());
+    let tagged = Change::new(name("refs/tags/v1"), Old::Any, Some(tag));
+    for changes in [vec![gone], vec![tagged]] {
+        let good = Record::new(after, changes).unwrap().encode();
+        assert!(Record::decode(&good).is_ok());
+        let error = Record::decode(&resealed(&good, |body| body[0] ^= 4)).unwrap_err();
+        assert_eq!(error.kind(), &DecodeErrorKind::NotCanonical);
+    }
+}
+
 #[test]
 fn a_count_is_not_believed() {
     // A frame of a few bytes that claims 2^40 changes: refused before anything is set aside for them.

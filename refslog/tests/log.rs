@@ -9,7 +9,7 @@ mod common;
 use common::{Chance, LINEAGE, NAMES, config, name, oid, open_config, seed_and_steps};
 use tenon_refslog::{
     Change, Checksum, Command, CompactError, Log, LogConfig, LogError, Mode, Piece, PinId, Plan, Point, Refs,
-    ReplayError, Replayed, ReplicaId, Segment, Snapshot, Standing, Taken, Touched, Version,
+    ReplayError, Replayed, ReplicaId, Segment, Snapshot, Standing, Taken, Touched, Version, compact,
 };
 
 fn log_config() -> LogConfig {
@@ -481,6 +481,31 @@ fn a_fold_of_something_else_is_not_taken() {
 }
 
 /// Two writers: the second record of a version is neither taken nor passed over in silence.
+/// A host may fold by itself, or by another rule than the log's: what the log promises to keep readable is not folded.
+#[test]
+fn a_fold_of_what_is_retained_is_not_taken() {
+    let mut refs = Refs::new(config(), LINEAGE);
+    let rule = |retain| LogConfig::builder().min_records(2).retain_versions(retain).build().unwrap();
+    let (mut log, mut other) = (Log::new(rule(2), refs.snapshot()), Log::new(rule(0), refs.snapshot()));
+    other.handle_progress(ReplicaId(1), Version(0)).unwrap();
+    let mut records = Vec::new();
+    for n in 0..4 {
+        let record = refs.admit(&Command::create(name(&format!("refs/heads/{n}")), oid(n)).into()).unwrap();
+        let record = record.into_record().unwrap();
+        let _ = refs.apply(&record).unwrap();
+        log.append(record.clone()).unwrap();
+        other.append(record.clone()).unwrap();
+        records.push(record);
+    }
+    let Plan::Fold(stretch) = other.plan(u64::MAX) else { panic!("nothing to fold") };
+    let all = other.fold(&stretch).unwrap().segment;
+    assert_eq!((all.end().version, log.readable_from()), (Version(4), Version(2)));
+    assert_eq!(log.handle_folded(all), Taken::Unchanged);
+    assert!((0..=4).all(|version| log.restore_at(config(), Version(version)).is_ok()));
+    let old = compact(log.snapshot().point(), Mode::Cover, &records[..2]).unwrap();
+    assert_eq!(log.handle_folded(old), Taken::Taken, "what ends where the promise begins is folded");
+}
+
 #[test]
 fn another_record_of_the_same_version_is_told() {
     let mut refs = Refs::new(config(), LINEAGE);
