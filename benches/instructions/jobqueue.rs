@@ -142,7 +142,7 @@ struct Limits {
     life: u64,
 }
 
-const LIMITS: Limits = Limits { transition: 650, pull: 14_500, life: 10_200 };
+const LIMITS: Limits = Limits { transition: 610, pull: 15_800, life: 12_200 };
 
 library_benchmark_group!(name = hot, benchmarks = [one_transition, pull, life]);
 main!(library_benchmark_groups = hot);

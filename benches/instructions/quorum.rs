@@ -168,7 +168,7 @@ struct Limits {
     write: u64,
 }
 
-const LIMITS: Limits = Limits { read: 6_020, decisions: 21_700, write: 20_050 };
+const LIMITS: Limits = Limits { read: 6_750, decisions: 21_400, write: 21_600 };
 
 library_benchmark_group!(name = hot, benchmarks = [read, hundred_decisions, write]);
 main!(library_benchmark_groups = hot);
