@@ -82,8 +82,8 @@ pub enum Family {
 /// Whether rules are worth their while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// The rules cost less than the fixed fleet, on the days that they were fitted to and on those that were held out, and
-    /// on the latter keep to the objective, or are short no longer than the fixed fleet.
+    /// On the days that were held out, the rules keep to the objective where the fixed fleet does not; or they cost less, there
+    /// as on the days that they were fitted to, and keep to the objective or are short no longer than the fixed fleet.
     Rules,
     /// Nothing that was tried beats the fixed fleet: this policy is that fleet.
     Fixed(Box<Policy>),
@@ -184,11 +184,12 @@ pub fn recommend(history: &Series, objective: &Objective, zones: &Zones) -> Resu
     let cheaper = best.outcome.instance_ms < trial.fixed(fixed_size, 0..split).instance_ms
         && tested.instance_ms < fixed.instance_ms;
     let serves = tested.shortage_millionths() <= allowed.max(fixed.shortage_millionths());
+    let alone_serves = tested.shortage_millionths() <= allowed && fixed.shortage_millionths() > allowed;
     let fleet = || Box::new(Policy { min: fixed_size, max: max.max(fixed_size), ..Policy::default() });
     Ok(Recommendation {
         tested,
         fixed,
-        advice: if cheaper && serves { Advice::Rules } else { Advice::Fixed(fleet()) },
+        advice: if alone_serves || (cheaper && serves) { Advice::Rules } else { Advice::Fixed(fleet()) },
         allowed_millionths: allowed,
         policy,
         family: best.plan.family(),
