@@ -118,7 +118,7 @@ impl Writes {
                 Err(refusal) => (refusal, patience.min(end)),
             };
             if !may_mend(&refusal.reason) || Instant::now() >= until {
-                return Err(self.driver.why(told(&refusal)));
+                return Err(told(&self.driver, &refusal));
             }
             let _nothing_new = tokio::time::timeout_at(until, turns.changed()).await;
         }
@@ -321,7 +321,11 @@ fn may_mend(reason: &Reason) -> bool {
     matches!(reason, Reason::Busy { .. } | Reason::Overtaken { .. } | Reason::Contended { .. })
 }
 
-fn told(refusal: &Refusal) -> String {
-    let lead = if matches!(refusal.reason, Reason::TooFewVoters { .. }) { "no quorum: " } else { "" };
-    format!("{lead}{refusal}")
+fn told(driver: &Driver, refusal: &Refusal) -> String {
+    // Too few nodes are no matter of the store's disk, whatever its last write met.
+    if matches!(refusal.reason, Reason::TooFewVoters { .. }) {
+        format!("no quorum: {refusal}")
+    } else {
+        driver.why(refusal)
+    }
 }
