@@ -168,6 +168,10 @@ pub enum Refused {
     /// No pool that the group may use has its shape.
     #[error("no pool that group {0} may use has its shape")]
     NoLanding(GroupId),
+    /// After a time without ticks, more groups are planned too short for the horizon than one step of catching up plans anew.
+    /// Each tick catches up with a thirty-second of the groups: ask again after a few, at most 32.
+    #[error("{0} groups are not planned for the whole horizon yet: ask again after a few ticks, at most 32")]
+    PlanBehind(usize),
     /// A task that ends before it begins.
     #[error("task {0} ends before it begins")]
     NoTime(TaskId),

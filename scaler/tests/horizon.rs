@@ -12,8 +12,8 @@ use tenon_scaler::chain::{Chain, ChainTask, Link};
 use tenon_scaler::strategy::{QueueLength, Strategy};
 use tenon_scaler::{
     Authority, Config, Crossing, Days, Effect, Engine, Grant, GroupId, IdcId, Metric, MetricId, Milli, Override, Point,
-    Policy, Pool, PoolId, PoolKind, Progress, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TaskId, TenantId,
-    Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId,
+    Policy, Pool, PoolId, PoolKind, Progress, Refused, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TaskId,
+    TenantId, Timestamp, Traffic, Verdict, VersionId, Watermark, Window, ZoneId,
 };
 
 const HOUR: u64 = 3_600_000;
@@ -263,6 +263,50 @@ fn the_horizon_moves_a_few_groups_at_a_time() {
     // Six hours of margin, a quarter of them for one turn: 360 ticks.
     assert_eq!(most, u64::from(groups).div_ceil(360));
     assert!(before >= u64::from(groups) * 3, "{before} planned anew");
+}
+
+/// After an outage, however long, each tick plans a bounded share of the groups anew. Until all are planned nothing is admitted
+/// by a plan with holes, and after 32 ticks the answer is that of a plan that is made anew.
+#[test]
+fn a_tick_after_an_outage_catches_up_with_a_bounded_share() {
+    let groups = 4_000;
+    let mut engine = engine(12_100);
+    for id in 0..groups {
+        let verdict = engine.admit(at(0), traffic(id), policy(3, vec![by_metric()]), &[], Authority::Owner);
+        assert_eq!(verdict.unwrap(), Verdict::Admitted);
+    }
+    let one_more = |engine: &mut Engine, now, count| {
+        let floor = RuleKind::Floor(window(0, 0), count);
+        engine.admit(now, traffic(groups), policy(900, vec![floor]), &[], Authority::Owner)
+    };
+    for outage in [8, 29, 200] {
+        let mut engine = engine.clone();
+        let (mut now, mut ticks) = (at(outage), 0);
+        while let Err(refusal) = one_more(&mut engine.clone(), now, 101) {
+            let Refused::PlanBehind(behind) = refusal else { panic!("{refusal}") };
+            assert!(behind > 125 && ticks < 32, "{behind} behind after {ticks} ticks");
+            let before = engine.snapshot();
+            assert_eq!(one_more(&mut engine, now, 1), Err(refusal));
+            assert_eq!(engine.snapshot(), before, "a refusal changes nothing");
+            let chain =
+                Chain::new(vec![Link { group: GroupId(1), per_instance: Milli::from_units(1), limit: None }], vec![]);
+            let wanted = vec![(GroupId(1), 2)];
+            let task =
+                ChainTask { id: TaskId(1), wanted, grant: Grant::Partial, from: now, until: now.after_millis(HOUR) };
+            assert_eq!(engine.start_chain(now, &chain.unwrap(), &task).unwrap_err(), refusal);
+            // A restart in the midst of it goes on where it was.
+            engine = Engine::restore(engine.config().clone(), engine.snapshot()).unwrap();
+            let planned = engine.counters().planned;
+            now = now.after_millis(15_000);
+            engine.handle_timeout(now);
+            while engine.poll_effect().is_some() {}
+            assert!(engine.counters().planned - planned <= 125, "a tick plans a thirty-second of the groups");
+            ticks += 1;
+        }
+        assert!(ticks > 20, "{ticks} ticks");
+        assert_eq!(refused(one_more(&mut engine, now, 101).unwrap()).1, 1, "after {outage} hours");
+        assert_eq!(one_more(&mut engine, now, 100).unwrap(), Verdict::Admitted);
+    }
 }
 
 /// A pool that reaches its high mark is told of once, and once more when it has come down to the low one; also after a

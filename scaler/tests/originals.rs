@@ -168,3 +168,37 @@ fn a_kpa_rule_sizes_a_group_as_the_original_does() {
     });
     assert!(panics.get() > 100, "{} decisions in a panic", panics.get());
 }
+
+/// Of a group without instances, metrics of pods measure nothing, whether the host tells of pods or not; a metric from outside
+/// brings the group up.
+#[test]
+fn from_zero_a_metric_from_outside_grows_and_one_of_pods_does_not() {
+    let rule = |kind, target| Strategy::Hpa(Hpa::new(hpa::Metric::new(kind, target)));
+    let now = Timestamp::from_millis(1_000_000_000);
+    let sample = |units, over| Some(Sample { at: now, value: Milli::from_units(units), over });
+    let no_pods = Fleet { at: now, ..Fleet::default() };
+    for of_pods in [Kind::CpuUtilization, Kind::Utilization, Kind::CpuAverage, Kind::PodsAverage] {
+        for (outside, expected) in [(None, 0), (sample(35, 0), 4)] {
+            let strategies = vec![rule(of_pods, 50), rule(Kind::AverageValue, 10_000)];
+            let group = group(strategies, (0, 9), Behavior::kubernetes());
+            for fleet in [None, Some(&no_pods)] {
+                let inputs = Inputs { ready: 0, starting: 0, samples: &[sample(9_000, 0), outside], fleet };
+                let (decision, _) = decide(&group, &GroupState::new(&group, 0), &inputs, now);
+                assert_eq!(decision.target, expected, "{of_pods:?}\n{}", decision.explain());
+            }
+        }
+    }
+}
+
+/// A pod of which one container was not measured has no sample; a metric of one container fails where that one was not told.
+#[test]
+fn containers_that_were_not_measured_count_as_in_the_original() {
+    let of = |container, value| hpa::ContainerSample { container, value };
+    let (web, proxy, unmeasured) = (of(1, Some(300)), of(2, Some(50)), of(2, None));
+    assert_eq!(hpa::value_of_containers(&[web, proxy], None), Ok(Some(350)));
+    assert_eq!(hpa::value_of_containers(&[web, unmeasured], None), Ok(None));
+    assert_eq!(hpa::value_of_containers(&[], None), Ok(None));
+    assert_eq!(hpa::value_of_containers(&[web, unmeasured], Some(1)), Ok(Some(300)));
+    assert_eq!(hpa::value_of_containers(&[web, unmeasured], Some(2)), Ok(None));
+    assert_eq!(hpa::value_of_containers(&[web], Some(2)), Err(hpa::MetricError::Source));
+}

@@ -24,8 +24,8 @@ use crate::pool::{Account, Ledger, PoolKind};
 use crate::state::Held;
 
 use envelope::{Present, add_floors, envelope, runs};
-use plan::Upper;
 pub(crate) use plan::{Plan, Planned, Slots};
+use plan::{Upper, catch_up};
 
 /// Who asks for a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,8 +124,8 @@ impl Engine {
     /// Slots in which the change asks for no more than before cannot speak against it.
     ///
     /// # Errors
-    /// As [`Engine::put_group`], and [`Refused::NoLanding`] where no pool fits; nothing has changed. Nor has it after
-    /// [`Verdict::Refused`].
+    /// As [`Engine::put_group`]; [`Refused::NoLanding`] where no pool fits; [`Refused::PlanBehind`] where ticks have not caught
+    /// up with an outage yet. Nothing has changed. Nor has it after [`Verdict::Refused`].
     pub fn admit(
         &mut self,
         now: Timestamp,
@@ -145,6 +145,7 @@ impl Engine {
         if planned.pools.is_empty() {
             return Err(Refused::NoLanding(id));
         }
+        self.check_plan(start)?;
         let over = self.over(&self.plan_from(start), &planned, id, start, &Plan::default());
         if !over.is_empty() && authority == Authority::Owner {
             return Ok(Verdict::Refused(over));
@@ -215,7 +216,8 @@ impl Engine {
     }
 
     /// The pools that the plan asks more of than their mark: nothing is taken from what is admitted, and nothing more is
-    /// admitted there.
+    /// admitted there. In the 32 ticks after an outage of more than a quarter of the horizon, groups that are not planned anew
+    /// yet count as far as they were planned.
     #[must_use]
     pub fn overcommitted(&self) -> Vec<PoolWitness> {
         self.plan.witnesses(self.config.slots, &self.ledger)
@@ -228,7 +230,7 @@ impl Engine {
     }
 
     /// The slot with which the horizon begins.
-    fn plan_start(&self, now: Timestamp) -> u64 {
+    pub(crate) fn plan_start(&self, now: Timestamp) -> u64 {
         let start = self.config.slots.of(now);
         if self.plan.groups.is_empty() { start } else { start.max(self.plan.start) }
     }
@@ -262,9 +264,16 @@ impl Engine {
         Some(self.plan_group(draft, start))
     }
 
+    /// Whether the plan is whole, or so nearly that one step of catching up makes it so.
+    pub(crate) fn check_plan(&self, start: u64) -> Result<(), Refused> {
+        let step = catch_up(self.plan.groups.len());
+        let behind = self.plan.behind(self.config.slots, start).count();
+        if behind > step { Err(Refused::PlanBehind(behind)) } else { Ok(()) }
+    }
+
     /// The plan of the horizon that begins with `start`: where ticks have not kept up, a copy that has.
     fn plan_from(&self, start: u64) -> Cow<'_, Plan> {
-        if self.plan.covers(self.config.slots, start) {
+        if self.plan.behind(self.config.slots, start).next().is_none() {
             return Cow::Borrowed(&self.plan);
         }
         let mut plan = self.plan.clone();
@@ -278,15 +287,19 @@ impl Engine {
         self.plan = plan;
     }
 
-    /// Has `plan` begin with `start`, with every group planned for the whole horizon.
-    fn move_on(&self, plan: &mut Plan, start: u64) {
+    /// Has `plan` begin with `start`, and plans a bounded number of the groups anew that are then planned too short. Returns
+    /// how many.
+    fn move_on(&self, plan: &mut Plan, start: u64) -> usize {
         if plan.groups.is_empty() {
             *plan = Plan::new(start);
         }
         plan.shift_to(start);
-        while let Some(id) = plan.behind(self.config.slots, start) {
-            self.refresh(plan, id);
+        let step = catch_up(plan.groups.len());
+        let behind: Vec<GroupId> = plan.behind(self.config.slots, start).take(step).collect();
+        for id in &behind {
+            self.refresh(plan, *id);
         }
+        behind.len()
     }
 
     /// Plans a group anew, in a plan that has moved on.
@@ -298,17 +311,21 @@ impl Engine {
         }
     }
 
-    /// The horizon moves with the tick at `now`: sums begin with the present, and a few groups are planned anew.
+    /// The horizon moves with the tick at `now`: sums begin with the present, and a few groups are planned anew; after an
+    /// outage a bounded share of those that are then planned too short.
     pub(crate) fn roll_plan(&mut self, now: Timestamp) {
         if self.plan.groups.is_empty() {
             return;
         }
         let mut plan = core::mem::take(&mut self.plan);
-        self.move_on(&mut plan, self.config.slots.of(now));
-        for id in plan.oldest(self.config.slots, self.config.tick_ms) {
-            self.refresh(&mut plan, id);
-            self.counters.planned += 1;
+        let mut planned = self.move_on(&mut plan, self.config.slots.of(now));
+        if planned == 0 {
+            for id in plan.oldest(self.config.slots, self.config.tick_ms) {
+                self.refresh(&mut plan, id);
+                planned += 1;
+            }
         }
+        self.counters.planned += planned as u64;
         self.plan = plan;
     }
 

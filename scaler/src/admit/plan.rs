@@ -1,7 +1,9 @@
 //! What is planned of each group, and the sum over all of them, slot by slot, as time goes on.
 //!
 //! A group is planned a quarter of the horizon further than the horizon reaches. So the horizon moves with the present at no
-//! cost; ticks plan a few groups anew, those first that were planned longest ago, and no group is ever planned too short.
+//! cost; ticks plan a few groups anew, those first that were planned longest ago, and no group is planned too short while
+//! ticks come. After a time without ticks that is longer than that quarter, groups are planned too short. Ticks catch up, each
+//! with a bounded share of them, and nothing is admitted before they have.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -59,6 +61,12 @@ impl Slots {
         let ticks = (margin_ms / 4 / tick_ms.max(1)).max(1);
         usize::try_from((groups as u64).div_ceil(ticks)).unwrap_or(groups)
     }
+}
+
+/// How many groups that are planned too short are planned anew at one time at most: a thirty-second of all groups, so that as
+/// many ticks catch up with any outage; and so many that a few groups are caught up with at once.
+pub(super) fn catch_up(groups: usize) -> usize {
+    groups.div_ceil(32).max(64)
 }
 
 /// What a forecast says that a group's metric rules will want at most, from a slot on; later, and before, nothing is known.
@@ -176,15 +184,11 @@ impl Plan {
         }
     }
 
-    /// Whether every group is planned for the horizon that begins with `start`.
-    pub(super) fn covers(&self, slots: Slots, start: u64) -> bool {
-        self.behind(slots, start).is_none()
-    }
-
-    /// The group that was planned longest ago, if it is not planned for the whole horizon that begins with `start`.
-    pub(super) fn behind(&self, slots: Slots, start: u64) -> Option<GroupId> {
-        let (from, id) = self.ages.first()?;
-        (slots.end(*from) < start.saturating_add(u64::from(slots.count))).then_some(*id)
+    /// The groups that are not planned for the whole horizon that begins with `start`, those first that were planned longest
+    /// ago.
+    pub(super) fn behind(&self, slots: Slots, start: u64) -> impl Iterator<Item = GroupId> {
+        let horizon = start.saturating_add(u64::from(slots.count));
+        self.ages.iter().take_while(move |(from, _)| slots.end(*from) < horizon).map(|(_, id)| *id)
     }
 
     /// Those that a tick plans anew: few, and those that were planned longest ago.

@@ -143,9 +143,10 @@ impl Engine {
     /// admitted leaves.
     ///
     /// # Errors
-    /// As [`Engine::plan_chain`], [`Refused::NoTime`] for a task that ends before it begins, and [`Refused::Full`] for a
-    /// group with 32 tasks; nothing has changed.
+    /// As [`Engine::plan_chain`], [`Refused::NoTime`] for a task that ends before it begins, [`Refused::Full`] for a
+    /// group with 32 tasks, and [`Refused::PlanBehind`] where ticks have not caught up with an outage yet; nothing has changed.
     pub fn start_chain(&mut self, now: Timestamp, chain: &Chain, task: &ChainTask) -> Result<ChainVerdict, Refused> {
+        self.check_plan(self.plan_start(now.max(self.now)))?;
         let plan = self.plan_chain(now, chain, task)?;
         if task.until <= task.from {
             return Err(Refused::NoTime(task.id));

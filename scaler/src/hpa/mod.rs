@@ -19,10 +19,10 @@ mod tally;
 pub use limit::{Bound, Event, Events, Limited, Policy, PolicyKind, Recommendation, Rules, Select};
 pub use limit::{limit_by_policies, limit_default, rate_limit, stabilize_behavior, stabilize_default};
 pub use propose::{
-    Classes, Deletion, Kind, Metric, MetricError, Phase, Pod, PodSample, Pods, Proposal, RESOURCES, ReadyCondition,
-    Requests,
+    Classes, ContainerSample, Deletion, Kind, Metric, MetricError, Phase, Pod, PodSample, Pods, Proposal, RESOURCES,
+    ReadyCondition, Requests,
 };
-pub use propose::{classify, propose};
+pub use propose::{classify, propose, value_of_containers};
 pub use tally::{Tally, Uncounted, Usage};
 
 pub(crate) use limit::furthest;

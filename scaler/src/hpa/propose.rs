@@ -111,6 +111,31 @@ pub struct PodSample {
     pub window_ms: u64,
 }
 
+/// What was measured of one container of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ContainerSample {
+    /// The container's name, as a number of the host's.
+    pub container: u32,
+    /// How much, in thousandths; `None` where the resource was not measured of it.
+    pub value: Option<i64>,
+}
+
+/// What counts as the value of a pod, from what was measured of its containers (`getPodMetrics` and `getContainerMetrics` of
+/// `metrics/client.go`): of all of them the sum, and no sample where one was not measured; of the one that a
+/// `ContainerResource` metric names, its own.
+///
+/// # Errors
+/// [`MetricError::Source`] where the container that is named was not measured at all: the whole metric has failed.
+pub fn value_of_containers(containers: &[ContainerSample], named: Option<u32>) -> Result<Option<i64>, MetricError> {
+    let Some(named) = named else {
+        let sum = containers.iter().try_fold(0_i64, |sum, held| Some(sum.saturating_add(held.value?)));
+        return Ok(sum.filter(|_| !containers.is_empty()));
+    };
+    let held = containers.iter().find(|held| held.container == named);
+    held.map(|held| held.value).ok_or(MetricError::Source)
+}
+
 /// Pods, in the order of their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pods<'a>(pub &'a [Pod]);

@@ -17,6 +17,9 @@ pub struct Hpa {
     /// [`Engine::handle_sample`](crate::Engine::handle_sample). Where the host tells of no pods
     /// ([`Engine::handle_pods`](crate::Engine::handle_pods)), a sample is the average of every ready instance; of a
     /// utilisation, in parts of what they request: 0.62 is 62 %.
+    ///
+    /// Of a group without instances, metrics of pods measure nothing: such rules alone never bring it back from zero. The
+    /// original demands a metric of an object, or an external one, where the minimum is 0.
     pub metric: Metric,
     /// The tolerance.
     pub tolerance: Tolerance,
