@@ -118,11 +118,12 @@ impl Composer<'_> {
                 return self.put(node, 0, false);
             }
             // The stream's and a document's ends say nothing more, and this reader asks for none of the others.
-            #[allow(
-                clippy::wildcard_enum_match_arm,
-                reason = "the parser may come to have more that must be asked for"
-            )]
-            _ => {}
+            Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentEnd
+            | Event::Anchor(..)
+            | Event::UnresolvedAlias(_)
+            | _ => {}
         }
         Ok(None)
     }
