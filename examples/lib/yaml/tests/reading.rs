@@ -144,12 +144,9 @@ fn everything_has_a_limit() {
     assert!(parse("a: &a [[x]]\nb: [*a]", &Options { max_depth: 4, max_nodes: 20, ..tight }).is_ok());
 
     // A billion laughs.
-    let mut bomb = "a0: &a0 lol\n".to_owned();
-    for at in 1..12 {
-        let item = format!("*a{}, ", at - 1);
-        bomb += &format!("a{at}: &a{at} [{}]\n", item.repeat(10).trim_end_matches(", "));
-    }
-    assert!(parse(&bomb, &gitlab()).unwrap_err().message.contains("nodes"));
+    let laughs: Vec<String> =
+        (1..12).map(|at| format!("a{at}: &a{at} [{}x]\n", format!("*a{}, ", at - 1).repeat(10))).collect();
+    assert!(parse(&format!("a0: &a0 lol\n{}", laughs.concat()), &gitlab()).unwrap_err().message.contains("nodes"));
     // A chain of aliases makes depth without any brackets in brackets.
     let chain: Vec<String> = (1..500).map(|at| format!("a{at}: &a{at} [*a{}]\n", at - 1)).collect();
     assert!(parse(&format!("a0: &a0 x\n{}", chain.concat()), &gitlab()).unwrap_err().message.contains("deep"));
