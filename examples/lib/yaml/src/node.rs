@@ -180,6 +180,12 @@ impl Map {
         }
     }
 
+    /// Puts an entry behind all others, in a mapping that is known to have none of that name.
+    pub fn push_new(&mut self, key: Key, node: Node) {
+        debug_assert!(self.get(&key.name).is_none(), "no name is there twice");
+        self.entries.push((key, node));
+    }
+
     /// Takes the entry of this name out.
     pub fn remove(&mut self, name: &str) -> Option<(Key, Node)> {
         let at = self.entries.iter().position(|(key, _)| key.name == name)?;
