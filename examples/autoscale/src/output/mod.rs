@@ -1,0 +1,7 @@
+//! What a rehearsal came to, for people and for programs.
+
+mod json;
+mod table;
+
+pub(crate) use json::{document, instant};
+pub(crate) use table::{percent, table};
