@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::quantity::{duration_ms, thousandths};
@@ -38,6 +40,9 @@ pub(crate) struct Rehearse {
     /// How to print what came out
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
+    /// Write a page to look at: one file that makes no request and runs no script
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
     /// End with exit code 1 if this holds, such as 'short > 1%', 'unserved > 0.1%', 'flaps > 3', 'pod-hours > 120'
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<String>,

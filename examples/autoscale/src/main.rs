@@ -62,6 +62,11 @@ fn rehearse(options: &Rehearse, out: &mut impl Write) -> Result<u8> {
     }
     let mut findings: Vec<_> = stream.findings.iter().chain(&stage.findings).cloned().collect();
     findings.sort_by_key(|finding| finding.level);
+    if let Some(file) = &options.report {
+        let page = output::page(&outcomes, &stage, &findings, options.day.price);
+        std::fs::write(file, page)
+            .map_err(|error| Error::new(format!("--report {}: cannot be written: {error}", file.display())))?;
+    }
     let written = match options.output {
         Output::Table => output::table(&outcomes, &stage, &findings, options.day.price, out),
         Output::Json => writeln!(out, "{:#}", output::document(&outcomes, &stage, &findings)),

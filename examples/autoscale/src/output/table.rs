@@ -93,7 +93,7 @@ fn sums(outcomes: &[Outcome], price: Option<f64>) -> Table {
 /// Seconds, and their share of the time.
 pub(super) fn short(seconds: Option<f64>, of: f64) -> String {
     match seconds {
-        None => "?".into(),
+        None => "unknown".into(),
         Some(seconds) => format!("{} ({:.2} %)", span(seconds), percent(seconds, of)),
     }
 }
@@ -102,7 +102,7 @@ pub(super) fn short(seconds: Option<f64>, of: f64) -> String {
 pub(super) fn share(sums: &Sums) -> String {
     match (sums.unserved, sums.demanded) {
         (Some(unserved), Some(demanded)) => format!("{:.3} %", percent(unserved, demanded)),
-        _ => "?".into(),
+        _ => "unknown".into(),
     }
 }
 

@@ -447,6 +447,28 @@ impl Binding {
     }
 }
 
+/// The most rows of a demand that are kept for a picture.
+const MAX_ROWS: usize = 2_000_000;
+
+impl Binding {
+    /// The demand at each row, for a picture.
+    pub(crate) fn demand_rows(&self, plant: &Plant) -> Vec<(u64, Option<f64>)> {
+        let Some(mut reader) = self.demand_reader() else { return Vec::new() };
+        let mut rows = Vec::new();
+        let mut at = plant.from;
+        // A straight line is followed in steps that a picture can show.
+        let fine = ((plant.until - plant.from) / 20_000).max(1_000);
+        let is_linear =
+            |place: usize| self.inputs[place].as_ref().is_some_and(|bound| bound.series.between == Between::Linear);
+        let step = if self.demand.is_some_and(is_linear) { fine } else { u64::MAX };
+        while at < plant.until && rows.len() < MAX_ROWS {
+            rows.push((at, reader.value(at)));
+            at = reader.next_change(at).min(at.saturating_add(step)).max(at + 1);
+        }
+        rows
+    }
+}
+
 /// Looks the demand up.
 #[derive(Clone, Debug)]
 pub(crate) struct Demand<'a> {

@@ -92,6 +92,8 @@ pub(crate) struct Outcome {
     pub(crate) changes: Vec<Change>,
     pub(crate) levels: Vec<Level>,
     pub(crate) sums: Sums,
+    /// The demand over time where a trace tells one: instants, and what the load is from then on.
+    pub(crate) demand: Vec<(u64, Option<f64>)>,
     /// What one ready pod carries of the demand.
     pub(crate) capacity: Option<f64>,
     /// What the demand is called.
@@ -161,6 +163,7 @@ pub(crate) fn rehearse(autoscaler: &Autoscaler, binding: &Binding, plant: &Plant
         changes: stage.changes,
         levels: stage.levels,
         sums,
+        demand: binding.demand_rows(plant),
         capacity: binding.capacity,
         demand_name: binding.demand_name(),
         cron_active,
