@@ -114,6 +114,18 @@ impl Row {
         if let Self::Key(row) = self { Some(row) } else { None }
     }
 
+    /// The pool's limits, if it is them.
+    #[must_use]
+    pub const fn as_pool(&self) -> Option<&PoolRow> {
+        if let Self::Pool(row) = self { Some(row) } else { None }
+    }
+
+    /// The engine's life, if it is one.
+    #[must_use]
+    pub const fn as_life(&self) -> Option<&LifeRow> {
+        if let Self::Life(row) = self { Some(row) } else { None }
+    }
+
     /// Whether the row is a job that has not ended, or a pipeline that is open. Databases index these.
     #[must_use]
     pub const fn is_open(&self) -> bool {

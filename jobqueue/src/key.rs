@@ -1,7 +1,9 @@
 //! A key's row: which jobs hold what only so many may hold, and which job is kept for its next turn.
 
 use crate::id::{JobId, JobKey, Key, Version, WriteId};
+use crate::rate::{Bucket, Rate};
 use crate::time::Timestamp;
+use crate::transition::CLOCK_SKEW_MS;
 
 /// A key's row, written together with every delivery that takes the key and with every change that gives it back.
 ///
@@ -28,6 +30,12 @@ pub struct KeyRow {
     pub next: Option<JobKey>,
     /// Until when the key is kept for `next` once it is free; [`Timestamp::MAX`] while it is held.
     pub next_until: Timestamp,
+    /// Deliveries that were taken out of the key's rate and have not come back, in the bucket's own unit.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub missing: u64,
+    /// When that was.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub filled: Timestamp,
 }
 
 impl KeyRow {
@@ -44,7 +52,23 @@ impl KeyRow {
             newest: None,
             next: None,
             next_until: Timestamp::MAX,
+            missing: 0,
+            filled: Timestamp::ZERO,
         }
+    }
+
+    /// What is left of the key's rate. A time far ahead was written by a clock that was wrong: it counts as now.
+    pub(crate) fn bucket(&self, now: Timestamp) -> Bucket {
+        let is_wrong = self.filled.millis_since(now) > CLOCK_SKEW_MS;
+        Bucket::of(self.missing, if is_wrong { now } else { self.filled })
+    }
+
+    /// One job goes.
+    pub(crate) fn spend(&mut self, now: Timestamp, rate: Rate) {
+        let mut bucket = self.bucket(now);
+        // Another engine's clock may be a little ahead.
+        bucket.take(now.max(bucket.parts().1), rate);
+        (self.missing, self.filled) = bucket.parts();
     }
 
     /// The jobs that the row names; one may be named more than once.

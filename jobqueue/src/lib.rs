@@ -132,8 +132,13 @@
 //!
 //! [`Effect::Closed`] is emitted by the engine that wrote the end, once for each time that the pipeline ends, unless that
 //! engine dies before: then by none, and the row says it. [`PullRequest::previous`] is known to the engine that served that
-//! pull; elsewhere it is ignored, and the job comes back at its ack deadline. [`PoolSpec::max_leases`], rates and fair turns
-//! hold for each engine, and for each stripe of `Shared`: divide them by the number of engines.
+//! pull; elsewhere it is ignored, and the job comes back at its ack deadline.
+//!
+//! [`PoolSpec::max_leases`], [`PoolSpec::rate`] and key rates hold over all engines, and over all stripes of `Shared`; tell
+//! each the same. An engine has a share of a pool's limits in the pool's row: it asks for more when its workers wait, and
+//! gives back what others wait for, within two looks ([`Engine::handle_pool_news`]: at once). The share of an engine that
+//! died comes back after five `recheck_ms`, or with [`Engine::handle_engine_gone`]. Fair turns are taken by each engine for
+//! itself.
 //!
 //! # Which clock
 //!
@@ -255,6 +260,7 @@ mod reason;
 mod recent;
 mod rng;
 pub mod schedule;
+mod share;
 #[cfg(feature = "shared")]
 mod shared;
 mod slab;

@@ -1,5 +1,6 @@
 //! The multi-queue: a queue for each tag, made on demand, and pools that each serve some tags.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
@@ -10,6 +11,7 @@ use crate::id::{CallId, PoolId, Tag};
 use crate::lane::{Lane, Rank};
 use crate::rate::Bucket;
 use crate::rng::Rng;
+use crate::share::Share;
 use crate::store::Jobs;
 use crate::time::Timestamp;
 
@@ -55,7 +57,11 @@ pub(crate) struct Pool {
     pub(crate) leased: u32,
     /// Deliveries proposed and not yet settled.
     pub(crate) flying: u32,
+    /// Jobs that its workers hold and that this engine gave out.
+    pub(crate) charged: u32,
     pub(crate) bucket: Bucket,
+    /// What this engine may use of limits that it shares with others.
+    pub(crate) share: Option<Box<Share>>,
 }
 
 impl Pool {
@@ -68,36 +74,62 @@ impl Pool {
             parked: VecDeque::new(),
             leased: 0,
             flying: 0,
+            charged: 0,
             bucket: Bucket::default(),
+            share: None,
         }
     }
 
     /// How many more jobs its workers may be given, but for its rate.
-    pub(crate) const fn leases_left(&self) -> u32 {
+    pub(crate) fn leases_left(&self) -> u32 {
+        let (limit, used) = match &self.share {
+            Some(share) => (share.leases.min(share.keep).min(self.spec.max_leases), self.charged),
+            None => (self.spec.max_leases, self.leased),
+        };
         match self.spec.service {
-            Service::Open => self.spec.max_leases.saturating_sub(self.leased).saturating_sub(self.flying),
+            Service::Open => limit.saturating_sub(used).saturating_sub(self.flying),
             Service::Closed => 0,
         }
     }
 
     /// How many more jobs its workers may be given now.
     pub(crate) fn room(&self, now: Timestamp) -> u32 {
-        let by_rate = self.spec.rate.map_or(u32::MAX, |rate| self.bucket.room(now, rate));
+        let by_rate = match (self.spec.rate, &self.share) {
+            (None, _) => u32::MAX,
+            (Some(_), Some(share)) => share.tokens,
+            (Some(rate), None) => self.bucket.room(now, rate),
+        };
         self.leases_left().min(by_rate)
     }
 
     /// When its rate lets the next job go, if that is all that keeps it.
     pub(crate) fn throttled_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let rate = self.spec.rate.filter(|rate| self.leases_left() > 0 && self.bucket.room(now, *rate) == 0)?;
-        Some(self.bucket.ready_at(now, rate))
+        let rate = self.spec.rate.filter(|_| self.leases_left() > 0 && self.room(now) == 0)?;
+        match &self.share {
+            Some(share) => share.ready.filter(|ready| *ready > now),
+            None => Some(self.bucket.ready_at(now, rate)),
+        }
     }
 
     /// A delivery is under way, and the rate has one job less to give.
     pub(crate) fn spend(&mut self, now: Timestamp) {
         self.flying += 1;
-        if let Some(rate) = self.spec.rate {
-            self.bucket.take(now, rate);
+        match (self.spec.rate, &mut self.share) {
+            (None, _) => {}
+            (Some(_), Some(share)) => share.tokens -= 1,
+            (Some(rate), None) => self.bucket.take(now, rate),
         }
+    }
+
+    /// Whether limits are all that keeps its workers from a job, and whether they may be another's to give.
+    pub(crate) fn is_starved(&self, now: Timestamp) -> bool {
+        self.share.is_some() && self.spec.service == Service::Open && self.has_work() && self.room(now) == 0
+    }
+
+    /// The share that this engine has, if it is smaller than the limit and used up.
+    pub(crate) fn lacks_share(&self) -> Option<u32> {
+        let share = self.share.as_ref().map(|share| share.leases.min(share.keep))?;
+        (self.leases_left() == 0 && share < self.spec.max_leases).then_some(share)
     }
 
     /// Whether there is something to take.
@@ -260,10 +292,11 @@ impl Queues {
         }
     }
 
-    /// A job is no longer held by a worker of a pool.
-    pub(crate) fn release(&mut self, pool: u32) {
+    /// A job is no longer held by a worker of a pool; `is_own` says whether this engine gave it out.
+    pub(crate) fn release(&mut self, pool: u32, is_own: bool) {
         let was_full = self.pools[pool as usize].leases_left() == 0;
         self.pools[pool as usize].leased -= 1;
+        self.pools[pool as usize].charged -= u32::from(is_own);
         if was_full {
             self.stir(pool);
         }
@@ -279,6 +312,19 @@ impl Queues {
         if !self.pools[pool as usize].parked.is_empty() {
             self.woken.insert(pool);
         }
+    }
+
+    /// How many jobs wait for a pool in tags that are open, counted up to `most`.
+    pub(crate) fn depth_of(&self, pool: u32, most: u32) -> u32 {
+        let mut depth = 0_u32;
+        for tag in &self.pools[pool as usize].spec.tags {
+            let lane = self.find(*tag).map(|lane| &self.lanes[lane as usize]);
+            depth = depth.saturating_add(lane.filter(|lane| lane.is_active()).map_or(0, |lane| lane.live));
+            if depth >= most {
+                break;
+            }
+        }
+        depth
     }
 
     /// Gives the lane this standing in its pool's order, or none.

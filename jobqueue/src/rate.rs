@@ -47,6 +47,16 @@ impl Bucket {
         self.missing.min(full).saturating_sub(filled)
     }
 
+    /// A bucket that lacked so much at that time.
+    pub(crate) const fn of(missing: u64, at: Timestamp) -> Self {
+        Self { missing, at }
+    }
+
+    /// What it lacked, and when.
+    pub(crate) const fn parts(self) -> (u64, Timestamp) {
+        (self.missing, self.at)
+    }
+
     /// What was taken at a time that has not come was taken now.
     pub(crate) fn step_back(&mut self, now: Timestamp) {
         self.at = self.at.min(now);
@@ -60,7 +70,12 @@ impl Bucket {
 
     /// One job goes.
     pub(crate) fn take(&mut self, now: Timestamp, rate: Rate) {
-        self.missing = self.missing(now, rate).saturating_add(rate.cost());
+        self.take_all(now, rate, 1);
+    }
+
+    /// So many jobs go.
+    pub(crate) fn take_all(&mut self, now: Timestamp, rate: Rate, jobs: u32) {
+        self.missing = self.missing(now, rate).saturating_add(rate.cost().saturating_mul(u64::from(jobs)));
         self.at = now;
     }
 

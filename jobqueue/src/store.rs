@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as IndexEntry;
 
 use crate::hash::near;
-use crate::id::{Attempt, JobId, JobKey, PipelineId, Tag, WorkerName, WriteId};
+use crate::id::{Attempt, Incarnation, JobId, JobKey, PipelineId, Tag, WorkerName, WriteId};
 use crate::job::{Delivery, Entry, Job, JobSpec, State, Tally};
 use crate::kinds::Kinds;
 pub(crate) use crate::slab::{NONE, Slab};
@@ -267,6 +267,12 @@ impl Store {
     pub(crate) fn holders(&self, slot: &JobSlot) -> (Option<u32>, bool) {
         let rest = self.rests.get(slot.rest());
         rest.map_or((None, false), |rest| ((rest.pool != NONE).then_some(rest.pool), rest.worker != NONE))
+    }
+
+    /// Whether it is counted in a pool's leases and was given out by this life of an engine.
+    pub(crate) fn is_charged(&self, slot: &JobSlot, life: Incarnation) -> bool {
+        let rest = self.rests.get(slot.rest()).filter(|rest| rest.pool != NONE);
+        rest.is_some_and(|rest| rest.row.delivery.is_some_and(|delivery| delivery.write.engine == life))
     }
 
     fn rest_of(&mut self, at: u32) -> Option<&mut Rest> {

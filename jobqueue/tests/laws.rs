@@ -117,6 +117,8 @@ fn law_4_late_repeated_unknown_and_early_facts_change_nothing() {
         }
         after.handle_rows(sim.now, AskId::new(1 << 40), &rows);
         after.cancel_pull(sim.now, CallId::new(1 << 40));
+        after.handle_pool_news(sim.now, tenon_jobqueue::PoolId::new(99));
+        after.handle_engine_gone(sim.now, engine.incarnation());
         assert_eq!(after.snapshot(), engine.snapshot());
         assert!(after.counters().ignored > engine.counters().ignored, "but it is counted");
         if engine.next_deadline().is_none_or(|due| due > sim.now) {

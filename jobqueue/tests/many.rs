@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tenon_jobqueue::State::{Pending, Running, Scheduled, Succeeded, Superseded};
 use tenon_jobqueue::{
     Act, Answer, Config, Effect, Incarnation, JobId, Key, NewJob, OnNewer, Outcome, PipelineId, PipelineState,
-    PullRequest, Refused,
+    PullRequest, Rate, Refused,
 };
 
 const RECHECK: u64 = 1_000;
@@ -178,6 +178,28 @@ fn at_most_so_much_of_a_key_is_held_over_all_engines() {
     assert!((1..=12).all(|id| hosts[0].state(id) == Succeeded));
     assert_eq!(hosts[0].db.borrow().keys[&Key::new(7)].used, 0);
     all_are_empty(&mut hosts);
+}
+
+#[test]
+fn a_keys_rate_holds_over_all_engines() {
+    let mut hosts = engines(3);
+    let key = Key::new(7);
+    for host in &mut hosts {
+        host.engine.set_key_rate(host.now, key, Rate::new(2, 1_000)).unwrap();
+    }
+    for id in 1..=60_u64 {
+        let at = usize::try_from(id % 3).unwrap();
+        hosts[at].submit(id, &[keyed(id, 7, OnNewer::Waits, (1, 100))]);
+    }
+    let (start, mut given) = (hosts[0].now, 0);
+    for _ in 0..100 {
+        for (at, name) in [(0, 1), (1, 2), (2, 3)] {
+            given += hosts[at].pull(name, 4).len() as u64;
+        }
+        assert!(given <= 2 + 2 * hosts[0].now.millis_since(start) / 1_000, "{given} of them");
+        pass(&mut hosts, 100);
+    }
+    assert!(given >= 15, "and is used: {given}");
 }
 
 #[test]

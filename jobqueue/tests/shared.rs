@@ -12,9 +12,11 @@ use shuttle::{sync::Arc, sync::Mutex, thread};
 #[cfg(not(shuttle))]
 use std::{sync::Arc, sync::Mutex, thread};
 
+use tenon_jobqueue::memory::MemoryRows;
 use tenon_jobqueue::{
-    Act, Answer, Class, Config, Effect, Incarnation, JobId, JobSpec, LeaseToken, NewJob, Outcome, PipelineId, PoolId,
-    PoolSpec, PullRequest, Pulled, Rate, Refused, Shared, Submission, Tag, Timestamp, Waiter, Worker, WorkerName,
+    Act, Answer, Class, Config, Effect, Incarnation, JobId, JobSpec, LeaseToken, NewJob, Outcome, PipelineId, Policy,
+    PoolId, PoolSpec, PullRequest, Pulled, Rate, Refused, Row, Shared, Submission, Tag, Timestamp, Waiter, Want,
+    Worker, WorkerName,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_000);
@@ -37,7 +39,8 @@ fn pool() -> PoolSpec {
 }
 
 fn submit(shared: &Shared, id: u64) {
-    let job = NewJob { id: JobId::new(id), spec: JobSpec::default(), tag: None };
+    let policy = Policy { ack_ms: 1_000_000, ..Policy::default() };
+    let job = NewJob { id: JobId::new(id), spec: JobSpec { policy, ..JobSpec::default() }, tag: None };
     let new = Submission { id: PipelineId::new(id), class: Class::new(0), priority: 0, jobs: &[job], needs: &[] };
     shared.of(new.id, |engine| engine.submit(NOW, &new)).unwrap().unwrap();
 }
@@ -54,17 +57,43 @@ struct Seen {
     woken: Vec<Waiter>,
     /// Pulls that were answered with nothing.
     empty: u64,
+    /// The rows of limits that stripes share; or all rows.
+    rows: MemoryRows,
+    keeps_all: bool,
 }
 
 /// Does what any engine asks, as a database that never fails would.
 fn drive(shared: &Shared, seen: &Mutex<Seen>) {
+    drive_at(NOW, shared, seen);
+}
+
+fn drive_at(now: Timestamp, shared: &Shared, seen: &Mutex<Seen>) {
     loop {
         let mut idle = true;
         while let Some((stripe, effect)) = shared.poll_effect() {
             idle = false;
             match effect {
                 Effect::Persist { ticket } => {
-                    shared.with(stripe, |engine| engine.handle_committed(NOW, ticket)).unwrap();
+                    let mut changes = shared.with(stripe, |engine| engine.changes(ticket).to_vec()).unwrap();
+                    let seen = &mut *seen.lock().unwrap();
+                    changes.retain(|change| seen.keeps_all || matches!(change.row, Row::Pool(_) | Row::Life(_)));
+                    let rows = &mut seen.rows;
+                    let (made, fresh) = (rows.write(&changes), rows.read(Want::Written(ticket), &changes));
+                    shared
+                        .with(stripe, |engine| {
+                            if made {
+                                engine.handle_committed(now, ticket);
+                            } else {
+                                engine.handle_conflicted(now, ticket, &fresh);
+                            }
+                        })
+                        .unwrap();
+                }
+                Effect::Fetch { ask, want } => {
+                    let rows = &mut seen.lock().unwrap().rows;
+                    rows.clock = now;
+                    let rows = rows.read(want, &[]);
+                    shared.with(stripe, |engine| engine.handle_rows(now, ask, &rows)).unwrap();
                 }
                 Effect::Assign { assignment, .. } => {
                     seen.lock().unwrap().assigned.push((assignment.pipeline, assignment.token));
@@ -72,7 +101,7 @@ fn drive(shared: &Shared, seen: &Mutex<Seen>) {
                 Effect::Answer { answer: Answer::Pulled { jobs: 0 }, .. } => seen.lock().unwrap().empty += 1,
                 Effect::Answer { answer, .. } => assert!(!matches!(answer, Answer::Refused(_)), "{answer:?}"),
                 Effect::Closed { .. } => {}
-                other @ (Effect::Fetch { .. } | Effect::Abort { .. } | Effect::Poll { .. } | Effect::Judge { .. }) => {
+                other @ (Effect::Abort { .. } | Effect::Poll { .. } | Effect::Judge { .. }) => {
                     panic!("nobody asked for {other:?}")
                 }
             }
@@ -208,8 +237,31 @@ fn patience_ends_and_a_rate_that_refills_wakes() {
     drive(&shared, &seen);
     assert!(matches!(shared.pull(NOW, &request(1, 60_000), 1), Ok(Pulled::Waits(_))));
     shared.handle_timeout(NOW.after_millis(1_100));
-    drive(&shared, &seen);
+    drive_at(NOW.after_millis(1_100), &shared, &seen);
     assert_eq!(seen.lock().unwrap().assigned.len(), 2);
+}
+
+#[cfg(not(shuttle))]
+#[test]
+fn eight_stripes_give_out_no_more_than_one_engine_might() {
+    let shared = shared(8, &PoolSpec { max_leases: 5, ..pool() });
+    let seen = Mutex::new(Seen { keeps_all: true, ..Seen::default() });
+    for id in 1..=40 {
+        submit(&shared, id);
+        drive(&shared, &seen);
+    }
+    for second in 1..=60 {
+        let now = NOW.after_millis(second * 1_000);
+        for chance in 0..8 {
+            let _ = shared.pull(now, &request(1, 0), chance).unwrap();
+            drive_at(now, &shared, &seen);
+        }
+        shared.handle_timeout(now);
+        drive_at(now, &shared, &seen);
+        let out = seen.lock().unwrap().assigned.len();
+        assert!(out <= 5, "{out} jobs are out");
+    }
+    assert_eq!(seen.lock().unwrap().assigned.len(), 5, "and no less");
 }
 
 #[test]

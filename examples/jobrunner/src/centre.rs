@@ -404,7 +404,7 @@ impl Centre {
         Write { changes, payloads, firing: firing.map(|(firing, _)| *firing) }
     }
 
-    /// Reads what the engine has asked for; what the database fails to answer is asked again later.
+    /// Reads what the engine has asked for; what the database fails to answer the engine asks again later.
     fn read(&mut self) -> bool {
         for (ask, want) in std::mem::take(&mut self.unread) {
             let written =
@@ -413,11 +413,11 @@ impl Centre {
                 Ok(rows) => self.engine.handle_rows(now(), ask, &rows),
                 Err(why) => {
                     self.fails(&why);
-                    self.unread.push((ask, want));
+                    self.engine.handle_unread(now(), ask);
                 }
             }
         }
-        self.unread.is_empty()
+        !self.failing
     }
 
     /// A job for whoever pulled. If nobody waits for it, or its command cannot be read, it comes back when its

@@ -42,6 +42,9 @@ enum What {
         workers: u64,
         #[arg(long, default_values_t = [0])]
         tag: Vec<u32>,
+        /// Commands that all runners of this queue run at once, together; tell each of them the same.
+        #[arg(long, default_value_t = u32::MAX, hide_default_value = true)]
+        limit: u32,
         /// Goes on when the queues are empty.
         #[arg(long)]
         forever: bool,
@@ -101,14 +104,14 @@ fn main() -> Result<()> {
             let asked = centre.ask(Ask::Abort(JobId::new(job)));
             finished(&centre.wait(&asked, PATIENCE)?)
         }
-        What::Run { workers, tag, forever } => run(&args.store, workers, &tag, forever),
+        What::Run { workers, tag, limit, forever } => run(&args.store, workers, (&tag, limit), forever),
         What::List => list(store()?),
         What::Schedule { what } => schedule(store()?, what),
     }
 }
 
-fn run(place: &str, workers: u64, tags: &[u32], forever: bool) -> Result<()> {
-    let centre = start(place, tags)?;
+fn run(place: &str, workers: u64, serves: (&[u32], u32), forever: bool) -> Result<()> {
+    let centre = start(place, serves)?;
     let incarnation = centre.incarnation();
     let desk = centre.desk();
     scope(|threads| {
@@ -124,13 +127,13 @@ fn run(place: &str, workers: u64, tags: &[u32], forever: bool) -> Result<()> {
 }
 
 /// A new life: the number, then the controls, then the rows. A server that is just starting is waited for.
-fn start(place: &str, tags: &[u32]) -> Result<Centre> {
+fn start(place: &str, (tags, max_leases): (&[u32], u32)) -> Result<Centre> {
     let begun = Instant::now();
     loop {
         let attempt = || {
             let mut centre = Centre::new(open(place)?)?;
             let tags = tags.iter().map(|tag| Tag::new(*tag, 0)).collect();
-            centre.put_pool(PoolSpec { id: PoolId::new(1), tags, ..PoolSpec::default() })?;
+            centre.put_pool(PoolSpec { id: PoolId::new(1), tags, max_leases, ..PoolSpec::default() })?;
             centre.load()?;
             Ok(centre)
         };

@@ -1,5 +1,6 @@
 //! Two runners on one `PostgreSQL`, both killed again and again, the database restarted, connections cut and reads failing:
-//! in the end every job that was taken in is done once, every engine is empty, and no key was ever held twice.
+//! in the end every job that was taken in is done once, every engine is empty, no key was ever held twice, and never more jobs
+//! were out than the pool allows.
 //!
 //! `TENON_SOAK_SECONDS` says how long it goes on (5 by default); `TENON_SOAK_SEED` repeats a run's choices.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
@@ -41,9 +42,13 @@ struct Soak {
     restarts: u32,
     cuts: u32,
     looks: u32,
+    /// The most jobs that were seen out at once.
+    most: usize,
 }
 
 const KEYS: u64 = 3;
+/// Jobs that both runners may run at once, together; they have six workers.
+const LIMIT: usize = 4;
 
 impl Soak {
     fn command(&self, arguments: &[&str]) -> Command {
@@ -58,7 +63,8 @@ impl Soak {
 
     /// A runner in a process group of its own, so that it dies with its commands, as a machine does.
     fn runner(&self, arguments: &[&str]) -> Child {
-        let arguments = [&["run", "--workers", "3"], arguments].concat();
+        let limit = LIMIT.to_string();
+        let arguments = [&["run", "--workers", "3", "--limit", &limit], arguments].concat();
         self.command(&arguments).process_group(0).stdout(self.log()).stderr(self.log()).spawn().unwrap()
     }
 
@@ -118,6 +124,10 @@ impl Soak {
             let held: Vec<JobId> = held.map(tenon_jobqueue::Job::id).collect();
             assert!(held.len() <= 1, "key {key} is held by {held:?}");
         }
+        let Ok(rows) = store.open_rows() else { return };
+        let out = rows.iter().filter_map(Row::as_job).filter(|job| job.state.is_leased()).count();
+        assert!(out <= LIMIT, "{out} jobs are out, and {LIMIT} may be");
+        self.most = self.most.max(out);
         self.looks += 1;
     }
 
@@ -177,12 +187,13 @@ impl Soak {
         let lost: Vec<&u64> = self.taken.iter().filter(|job| !ends.contains_key(job)).collect();
         assert!(lost.is_empty(), "taken in, and lost: {lost:?}");
         println!(
-            "{} jobs, {attempts} attempts; {} kills, {} restarts and {} cuts; keys looked at {} times",
+            "{} jobs, {attempts} attempts; {} kills, {} restarts and {} cuts; keys and limits looked at {} times, at most {} jobs out at once",
             ends.len(),
             self.kills,
             self.restarts,
             self.cuts,
-            self.looks
+            self.looks,
+            self.most
         );
     }
 }
@@ -208,6 +219,7 @@ fn every_job_is_done_once_whatever_is_killed() {
         restarts: 0,
         cuts: 0,
         looks: 0,
+        most: 0,
     };
     soak.runners = vec![soak.runner(&["--forever"]), soak.runner(&["--forever"])];
     let start = Instant::now();

@@ -36,7 +36,11 @@ impl Engine {
             within(self.queues.pools.len() + 1, limits.pools)?;
         }
         self.lift(now);
+        let id = pool.id;
         self.queues.put_pool(pool, &self.store.jobs);
+        if let Some(at) = self.queues.pool(id) {
+            self.share_pool(at);
+        }
         self.pump();
         Ok(())
     }
@@ -400,7 +404,7 @@ impl Engine {
 
     /// Says how often a job of this key may be given out, or that it is not limited. Its jobs wait aside meanwhile, and
     /// block neither their queue nor any other key. Like pools, such rates are an operator's configuration, told again
-    /// after a restart; each engine keeps them for itself.
+    /// after a restart. What is taken out of them stands in the key's row: they hold over all engines that are told them.
     ///
     /// # Errors
     ///

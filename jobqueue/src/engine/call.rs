@@ -37,6 +37,23 @@ pub(crate) struct Pull {
     pub(crate) got: u32,
 }
 
+impl Pull {
+    /// Whether it waits for nothing.
+    pub(crate) fn is_hasty(&self) -> bool {
+        self.until == self.since
+    }
+}
+
+impl Call {
+    /// The pull, if it is one.
+    pub(super) const fn pull(&self) -> Option<&Pull> {
+        match &self.work {
+            Work::Pull(pull) => Some(pull),
+            Work::Submit(_) | Work::Event(..) | Work::AbortPipeline(_) | Work::RetryPipeline(_) => None,
+        }
+    }
+}
+
 /// What a command wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

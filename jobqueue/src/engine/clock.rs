@@ -42,9 +42,7 @@ impl Engine {
             }
         }
         self.queues.step_back(now);
-        for slot in self.keys.values_mut() {
-            slot.bucket.step_back(now);
-        }
+        self.step_shares_back(now);
         self.sleepers = self.sleepers.iter().map(|(at, sleeper)| ((*at).min(now), *sleeper)).collect();
         let parked: Vec<CallId> = self.patience.iter().map(|(_, call)| *call).collect();
         let mut patience = BTreeSet::new();

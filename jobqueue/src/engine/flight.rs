@@ -8,7 +8,7 @@ use super::batch::wants_decision;
 use super::call::{Before, Call, Work, done};
 use crate::effect::{Answer, Assignment, Change, Effect, Row};
 use crate::event::Event;
-use crate::id::{CallId, LeaseToken, Ticket, Version};
+use crate::id::{CallId, Incarnation, LeaseToken, Ticket, Version};
 use crate::job::{Delivery, Job, State};
 use crate::pipeline::{Pipeline, PipelineState};
 use crate::reason::Refused;
@@ -28,6 +28,14 @@ pub(super) enum Origin {
     /// A decision.
     #[default]
     Decide,
+    /// What this engine wants of a pool's limits, by the pool's place.
+    Share(u32),
+    /// What was taken back in a pool from a life that has ended.
+    Reclaim(u32),
+    /// The end of another life, which has leases in a pool.
+    EndLife(u32, Incarnation),
+    /// This engine's own life, which another has ended.
+    RaiseLife,
 }
 
 /// How many rows of a write have their places noted; most writes are of one row, or of two.
@@ -197,6 +205,9 @@ impl Engine {
             }
             Origin::Pull(call, _) => self.served(call),
             Origin::Expire | Origin::Decide => {}
+            Origin::Share(_) | Origin::Reclaim(_) | Origin::EndLife(..) | Origin::RaiseLife => {
+                self.land_share(&flight, ticket);
+            }
         }
         self.retire(flight);
     }

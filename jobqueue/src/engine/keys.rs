@@ -15,7 +15,7 @@ use crate::id::{CallId, JobId, JobKey, Key, PipelineId, Ticket};
 use crate::job::{Job, JobSpec, OnNewer, State};
 use crate::key::KeyRow;
 use crate::lane::Rank;
-use crate::rate::{Bucket, Rate};
+use crate::rate::Rate;
 use crate::store::{Hangs, NONE};
 use crate::time::Timestamp;
 
@@ -39,7 +39,6 @@ pub(super) struct KeySlot {
     jobs: u32,
     /// How often one of its jobs may be given out.
     pub(super) rate: Option<Rate>,
-    pub(super) bucket: Bucket,
     /// What was just read of the jobs that the row names: whether the claim, and whether the newest, still count. Only
     /// while the answer to that reading is acted on.
     fresh: Option<Named>,
@@ -87,8 +86,9 @@ impl KeySlot {
 
     /// When its rate lets the next job go, if none may go now.
     pub(super) fn throttled_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let rate = self.rate.filter(|rate| self.bucket.room(now, *rate) == 0)?;
-        Some(self.bucket.ready_at(now, rate))
+        let bucket = self.row?.bucket(now);
+        let rate = self.rate.filter(|rate| bucket.room(now, *rate) == 0)?;
+        Some(bucket.ready_at(now, rate))
     }
 
     /// What a snapshot keeps of the newest that does not count.
@@ -145,14 +145,21 @@ impl Engine {
     pub(super) fn stage_key(&mut self, old: Option<Key>, row: &Job) {
         let wait_ms = 2 * u64::from(self.config.recheck_ms);
         match (old, row.held_key()) {
-            (None, Some(key)) => self.put_key(key, row.write.ticket, |key| {
-                key.holder = Some(row.key);
-                key.used = key.used.saturating_add(row.spec.key_weight);
-                if key.next.is_some_and(|next| next.job == row.id()) {
-                    key.next = None;
-                }
-                key.next_until = Timestamp::MAX;
-            }),
+            (None, Some(key)) => {
+                let rate = self.keys.get(&key).and_then(|slot| slot.rate).filter(|_| row.state == State::Scheduled);
+                let now = self.now;
+                self.put_key(key, row.write.ticket, |key| {
+                    key.holder = Some(row.key);
+                    key.used = key.used.saturating_add(row.spec.key_weight);
+                    if key.next.is_some_and(|next| next.job == row.id()) {
+                        key.next = None;
+                    }
+                    key.next_until = Timestamp::MAX;
+                    if let Some(rate) = rate {
+                        key.spend(now, rate);
+                    }
+                });
+            }
             (Some(key), None) => {
                 let until = self.now.after_millis(wait_ms);
                 self.put_key(key, row.write.ticket, |key| {
@@ -430,15 +437,6 @@ impl Engine {
             self.ask_key(*key);
         }
         !due.is_empty()
-    }
-
-    /// A job of the key is given out.
-    pub(super) fn spend_key(&mut self, key: Key) {
-        if let Some(slot) = self.keys.get_mut(&key)
-            && let Some(rate) = slot.rate
-        {
-            slot.bucket.take(self.now, rate);
-        }
     }
 
     /// The job no longer waits for its key: it goes, or its row changes.

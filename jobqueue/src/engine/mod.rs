@@ -10,6 +10,7 @@ mod keys;
 mod news;
 mod observe;
 mod place;
+mod pools;
 mod pull;
 mod rows;
 mod settle;
@@ -43,6 +44,7 @@ use crate::transition::{CLOCK_SKEW_MS, Stamp};
 use call::{Call, Work};
 use flight::Flight;
 use keys::KeySlot;
+use pools::OwnLife;
 use sweep::Sweep;
 
 /// A worker's wish for jobs.
@@ -78,6 +80,10 @@ enum Purpose {
     Page,
     /// Pipelines that owe something.
     Owing,
+    /// How a pool's limits are shared, by its place.
+    Pool(u32),
+    /// What is charged to a life in a pool, by the pool's place.
+    Charged(u32, Incarnation),
 }
 
 /// What is looked at again at a time.
@@ -129,6 +135,10 @@ pub struct Engine {
     bereaved: VecDeque<(JobId, Worker)>,
     /// Workers that died, and the pass of pages in which that was told: jobs of theirs may not be here yet.
     gone: BTreeMap<Worker, u8>,
+    /// The row of this engine's life.
+    life: OwnLife,
+    /// Lives of other engines that the host knows to be dead, and when their shares have lapsed in any case.
+    gone_lives: BTreeMap<Incarnation, Timestamp>,
     filters: Filters,
     /// Jobs that the host is being asked about.
     judging: BTreeSet<JobId>,
@@ -168,6 +178,8 @@ impl Engine {
             sweep: Sweep::default(),
             gone: BTreeMap::new(),
             bereaved: VecDeque::new(),
+            life: OwnLife::default(),
+            gone_lives: BTreeMap::new(),
             filters: Filters::default(),
             judging: BTreeSet::new(),
             counters: Counters::default(),
@@ -281,6 +293,7 @@ impl Engine {
         while let Some(pipeline) = self.undecided.pop_front() {
             self.decide(pipeline);
         }
+        self.seek_shares();
         while let Some(call) = self.queues.next_parked(self.now) {
             self.unpark(call);
             self.serve(call);

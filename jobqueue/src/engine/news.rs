@@ -37,9 +37,12 @@ impl Engine {
         self.lift(now);
         let slot = &self.queues.pools[at as usize];
         let found = slot.has_work() && slot.room(self.now) > 0;
+        // Whoever asks first learns what this engine may give out.
+        let may_learn = slot.is_starved(self.now)
+            && slot.share.as_ref().is_some_and(|share| share.is_moving() || share.due <= self.now);
         if !found {
             self.doze(at);
         }
-        Ok(found)
+        Ok(found || may_learn)
     }
 }

@@ -63,6 +63,13 @@ pub enum Standing {
         /// Jobs allowed.
         limit: u32,
     },
+    /// It has room, but other engines have it, or this one has not got it yet.
+    NoShare {
+        /// Leases that this engine may give out.
+        share: u32,
+        /// Leases allowed, over all engines.
+        limit: u32,
+    },
     /// Its rate lets no job go before this time.
     Throttled {
         /// When.
@@ -260,6 +267,7 @@ impl Engine {
             let (used, limit) = (pool.leased + pool.flying, pool.spec.max_leases);
             let standing = match pool.spec.service {
                 Service::Closed => Standing::Closed,
+                Service::Open if let Some(share) = pool.lacks_share() => Standing::NoShare { share, limit },
                 Service::Open if pool.leases_left() == 0 => Standing::NoRoom { used, limit },
                 Service::Open if let Some(until) = pool.throttled_until(self.now) => Standing::Throttled { until },
                 Service::Open => Standing::Waits { used, limit },

@@ -48,7 +48,7 @@ impl Engine {
             pipe.unstarted += 1;
         }
         if job.delivery.is_some() {
-            self.count(at, job);
+            self.count(at, job, false);
         }
         if job.spec.key.is_some() {
             self.key_comes(None, job);
@@ -69,6 +69,7 @@ impl Engine {
     /// The row of a job that is here becomes another.
     fn change(&mut self, at: u32, job: &Job) {
         let old = job.spec.key.and_then(|_| self.store.row(at));
+        let was_charged = self.is_charged(at);
         let Some((was, is_held_alike)) = self.store.put_job(at, job) else { return };
         if was != job.state {
             let (was, is) = (was == State::Unstart, job.state == State::Unstart);
@@ -84,7 +85,7 @@ impl Engine {
             }
         }
         if !is_held_alike {
-            self.count(at, job);
+            self.count(at, job, was_charged);
         }
         if old.is_some() {
             self.key_comes(old.as_ref(), job);
@@ -108,6 +109,7 @@ impl Engine {
         {
             self.key_goes(&job);
         }
+        let was_charged = self.is_charged(at);
         let Some(slot) = self.store.jobs.get(at) else { return };
         let unstarted = slot.state == State::Unstart;
         let lane = &mut self.queues.lanes[slot.lane as usize];
@@ -115,7 +117,7 @@ impl Engine {
         let (pool, is_held) = self.store.holders(slot);
         lane.held -= u32::from(is_held);
         if let Some(pool) = pool {
-            self.queues.release(pool);
+            self.queues.release(pool, was_charged);
         }
         if unstarted && let Some(pipe) = self.store.pipe_of(at) {
             pipe.unstarted -= 1;
@@ -123,20 +125,27 @@ impl Engine {
         self.store.remove_job(at);
     }
 
+    /// Whether a job is counted in a pool's leases and was given out here.
+    fn is_charged(&self, at: u32) -> bool {
+        self.store.jobs.get(at).is_some_and(|slot| self.store.is_charged(slot, self.config.engine))
+    }
+
     /// Counts the job among what its worker and its pool hold, or not.
-    fn count(&mut self, at: u32, job: &Job) {
+    fn count(&mut self, at: u32, job: &Job, was_charged: bool) {
         let delivery = job.delivery.filter(|_| job.state.is_leased());
         let new = delivery.and_then(|delivery| self.queues.pool(delivery.pool));
         let Some(slot) = self.store.jobs.get(at) else { return };
         let (old, was_held) = self.store.holders(slot);
         let held = &mut self.queues.lanes[slot.lane as usize].held;
         *held = *held + u32::from(delivery.is_some()) - u32::from(was_held);
-        if old != new {
-            if let Some(old) = old {
-                self.queues.release(old);
-            }
+        let is_charged = new.is_some() && delivery.is_some_and(|delivery| delivery.write.engine == self.config.engine);
+        if old != new || was_charged != is_charged {
             if let Some(new) = new {
                 self.queues.pools[new as usize].leased += 1;
+                self.queues.pools[new as usize].charged += u32::from(is_charged);
+            }
+            if let Some(old) = old {
+                self.queues.release(old, was_charged);
             }
         }
         self.store.set_holders(at, new, delivery.map(|delivery| delivery.worker.name));

@@ -3,10 +3,11 @@
 use super::call::{Pull, Work};
 use super::flight::{Origin, assignment};
 use super::{Engine, Purpose, Sleeper};
-use crate::effect::{Answer, Effect, Want};
+use crate::effect::{Answer, Effect, Row, Want};
 use crate::event::Event;
 use crate::id::{CallId, JobKey, LeaseToken, Worker};
 use crate::job::State;
+use crate::store::NONE;
 use crate::transition::step;
 
 impl Engine {
@@ -40,14 +41,21 @@ impl Engine {
             flying += 1;
             self.queues.pools[pull.pool as usize].spend(self.now);
             self.put_job(ticket, at, expect, &job);
-            if let Some(key) = job.spec.key {
+            if let Some(life) = self.life.row.filter(|_| self.queues.pools[pull.pool as usize].share.is_some()) {
+                // Not made if another engine has ended this life and counts what is charged to it.
+                self.scratch.add(Some(life.version), Row::Life(life), NONE);
+            }
+            if job.spec.key.is_some() {
                 self.stage_key(None, &job);
-                self.spend_key(key);
             }
             self.propose(ticket, Origin::Pull(id, pull.pool));
         }
         if let Some(pull) = self.pull_of(id) {
             pull.flying = flying;
+        }
+        let missed = pull.want - flying - pull.got;
+        if missed > 0 && self.queues.pools[pull.pool as usize].is_starved(self.now) {
+            self.seek_share(pull.pool, missed);
         }
         if flying == 0 {
             self.settle(id, pull);
@@ -56,7 +64,10 @@ impl Engine {
 
     /// Nothing of the pull is under way any more.
     fn settle(&mut self, id: CallId, pull: Pull) {
-        if pull.got > 0 || pull.until <= self.now {
+        let share = self.queues.pools[pull.pool as usize].share.as_ref();
+        // A pull that does not wait does wait for what this engine may give out.
+        let looks = pull.is_hasty() && share.is_some_and(|share| share.is_moving() || self.life.lock.is_some());
+        if pull.got > 0 || (pull.until <= self.now && !looks) {
             return self.answer(id, Answer::Pulled { jobs: pull.got });
         }
         // Oldest first, whenever it was parked.
@@ -64,7 +75,9 @@ impl Engine {
         if let Err(place) = parked.binary_search(&id) {
             parked.insert(place, id);
         }
-        self.patience.insert((pull.until, id));
+        if !pull.is_hasty() {
+            self.patience.insert((pull.until, id));
+        }
         self.queues.woken.remove(&pull.pool);
         self.doze(pull.pool);
     }

@@ -83,7 +83,7 @@ impl Engine {
     }
 
     pub(super) fn take_all(&mut self, rows: &[Row]) -> Compensated {
-        let mut told = Compensated::default();
+        let mut told = Compensated { taken: self.take_lives(rows), ..Compensated::default() };
         // Keys first, so that nobody asks for one that is here.
         for row in rows {
             if let Row::Key(row) = row {
@@ -210,6 +210,8 @@ impl Engine {
                 self.take(rows);
                 self.read_key(key, rows);
             }
+            Purpose::Pool(at) => self.read_pool(at, rows),
+            Purpose::Charged(at, life) => self.read_charged(at, life, rows),
             Purpose::Page => self.read_page(rows),
             Purpose::Owing => {
                 self.take(rows);

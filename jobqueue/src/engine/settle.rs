@@ -50,6 +50,7 @@ impl Engine {
                 Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
             }
         }
+        self.unlock_share(flight.origin, ticket);
         self.take(fresh)
     }
 
@@ -76,7 +77,13 @@ impl Engine {
         }
         match flight.origin {
             Origin::Call(call) => self.again(call, fresh),
-            Origin::Pull(call, _) => self.served(call),
+            Origin::Pull(call, _) => {
+                self.again_share(flight.origin);
+                self.served(call);
+            }
+            Origin::Share(_) | Origin::Reclaim(_) | Origin::EndLife(..) | Origin::RaiseLife => {
+                self.again_share(flight.origin);
+            }
             Origin::Expire | Origin::Decide => {}
         }
         self.retire(flight);
@@ -100,6 +107,7 @@ impl Engine {
                     }
                     self.ask_key(row.key);
                 }
+                Row::Life(row) if row.life == self.config.engine => self.doubt_life(),
                 Row::Job(_) | Row::Pipeline(_) | Row::Plan(_) | Row::Pool(_) | Row::Life(_) => {}
             }
         }
@@ -163,6 +171,7 @@ impl Engine {
             // Nothing stands in its way.
         } else if let Some(flight) = self.end(ticket) {
             self.abandon(ticket, &flight, rows);
+            self.doubt_share(&flight);
             self.go_on(flight, rows);
         }
     }

@@ -9,6 +9,7 @@ use super::call::{Call, Work};
 use super::clock::Clock;
 use super::flight::{Flight, Origin};
 use super::keys::KeySlot;
+use super::pools::OwnLife;
 use super::sweep::Sweep;
 use super::{Engine, Purpose, Sleeper};
 use crate::config::{Config, PoolSpec, Service, Turns};
@@ -22,11 +23,12 @@ use crate::pipeline::Pipeline;
 use crate::plan::Plan;
 use crate::rate::{Bucket, Rate};
 use crate::rng::Rng;
+use crate::share::Share;
 use crate::store::{JobSlot, Lock, NONE, Planned};
 use crate::time::Timestamp;
 
 /// The layout of [`Snapshot`] that this version writes and reads.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -46,6 +48,7 @@ struct PoolState {
     spec: PoolSpec,
     active: Vec<u32>,
     bucket: Bucket,
+    share: Option<Share>,
     /// How far each tag is behind its fair share, by the tag's place.
     flows: Vec<(u32, u64, bool)>,
 }
@@ -63,7 +66,6 @@ struct KeyState {
     /// Jobs that were set aside, best first.
     aside: Vec<JobId>,
     rate: Option<Rate>,
-    bucket: Bucket,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +103,8 @@ pub struct Snapshot {
     now: Clock,
     sweep: Sweep,
     gone: Vec<(Worker, u8)>,
+    life: OwnLife,
+    gone_lives: Vec<(Incarnation, Timestamp)>,
 }
 
 /// Why a snapshot was not taken.
@@ -166,6 +170,8 @@ impl Engine {
             now: Clock(self.now),
             sweep: self.sweep,
             gone: self.gone.iter().map(|(worker, pass)| (*worker, *pass)).collect(),
+            life: self.life,
+            gone_lives: self.gone_lives.iter().map(|(life, until)| (*life, *until)).collect(),
         }
     }
 
@@ -182,7 +188,6 @@ impl Engine {
             void_newest: slot.void_newest(),
             aside,
             rate: slot.rate,
-            bucket: slot.bucket,
         }
     }
 
@@ -229,6 +234,8 @@ impl Engine {
         engine.sweep = snapshot.sweep;
         engine.store.pass = snapshot.sweep.pass;
         engine.gone = snapshot.gone.iter().copied().collect();
+        engine.life = snapshot.life;
+        engine.gone_lives = snapshot.gone_lives.iter().copied().collect();
         engine.undecided.clear();
         engine.superseded.clear();
         engine.queues.woken.clear();
@@ -239,7 +246,8 @@ impl Engine {
         let mut all: Vec<PoolState> = Vec::new();
         for pool in &self.queues.pools {
             let (spec, active, bucket) = (pool.spec.clone(), pool.active.clone(), pool.bucket);
-            all.push(PoolState { spec, active, bucket, flows: Vec::new() });
+            let share = pool.share.as_deref().cloned();
+            all.push(PoolState { spec, active, bucket, share, flows: Vec::new() });
         }
         for (lane, at) in self.queues.lanes.iter().zip(0..) {
             for link in &lane.pools {
@@ -257,6 +265,7 @@ impl Engine {
     fn restore_shares(&mut self, snapshot: &Snapshot) -> Result<(), RestoreError> {
         for (at, saved) in snapshot.pools.iter().enumerate() {
             self.queues.pools[at].bucket = saved.bucket;
+            self.queues.pools[at].share = saved.share.clone().map(Box::new);
             for (lane, lag, owes) in &saved.flows {
                 let lane = self.queues.lanes.get_mut(*lane as usize);
                 let mut links = lane.into_iter().flat_map(|lane| &mut lane.pools);
@@ -278,7 +287,7 @@ impl Engine {
             slot.callers.clone_from(&key.callers);
             slot.openers = key.openers.iter().copied().collect();
             slot.set_void_newest(key.void_newest);
-            (slot.rate, slot.bucket) = (key.rate, key.bucket);
+            slot.rate = key.rate;
         }
     }
 
@@ -341,7 +350,9 @@ impl Engine {
                         return Err(RestoreError::Broken("one call twice"));
                     };
                     parked.insert(place, *id);
-                    self.patience.insert((pull.until, *id));
+                    if !pull.is_hasty() {
+                        self.patience.insert((pull.until, *id));
+                    }
                 }
             }
             if self.calls.get(*id).is_some() {

@@ -73,6 +73,7 @@ impl Engine {
         }
         self.sweep.due = self.now.after_millis(u64::from(self.config.recheck_ms));
         self.recheck_keys();
+        self.recheck_shares();
         if !self.sweep.asked {
             self.sweep.asked = true;
             let want = Want::Open { from: self.sweep.from, limit: PAGE };
@@ -149,7 +150,13 @@ impl Engine {
             // The next look is not far.
             Purpose::Page => self.sweep.asked = false,
             Purpose::Owing => {}
-            Purpose::Call(_) | Purpose::Resolve(_) | Purpose::Pipeline(_) | Purpose::Again(..) | Purpose::Key(_) => {
+            Purpose::Call(_)
+            | Purpose::Resolve(_)
+            | Purpose::Pipeline(_)
+            | Purpose::Again(..)
+            | Purpose::Key(_)
+            | Purpose::Pool(_)
+            | Purpose::Charged(..) => {
                 self.sleepers.insert((now.max(self.now).after_millis(RETRY_MS), super::Sleeper::Ask(self.next_ask)));
                 self.asks.insert(AskId::new(self.next_ask), (want, purpose));
                 self.next_ask += 1;

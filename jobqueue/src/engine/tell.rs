@@ -107,7 +107,7 @@ impl Engine {
         while let Some((until, sleeper)) = self.sleepers.first().copied().filter(|(until, _)| *until <= self.now) {
             self.sleepers.remove(&(until, sleeper));
             match sleeper {
-                Sleeper::Pool(pool) => self.queues.stir(pool),
+                Sleeper::Pool(pool) => self.wake_pool(pool),
                 Sleeper::Key(key) => self.free_up(key),
                 Sleeper::Ask(ask) => self.ask_again(ask),
                 Sleeper::Pipeline(id) => self.undecided.push_back(id),

@@ -104,6 +104,17 @@ impl<'a, S: JobStore> Run<'a, S> {
         Ok(node)
     }
 
+    /// Tells every engine which lives have ended: what they had of the pool's limit is free.
+    fn tell_gone(&mut self) {
+        let alive: Vec<Incarnation> = self.nodes.iter().map(|node| node.engine.incarnation()).collect();
+        let gone: Vec<Incarnation> = self.lives.iter().copied().filter(|life| !alive.contains(life)).collect();
+        for at in 0..self.nodes.len() {
+            for life in &gone {
+                self.with(at, |engine, now| engine.handle_engine_gone(now, *life));
+            }
+        }
+    }
+
     fn open_rows(&mut self) -> Result<Vec<crate::Row>, String> {
         let rows = self.store.open_rows().map_err(failed)?;
         self.truth.check("the rows that have not ended", &rows, &self.truth.open_rows(), Keys::Optional)?;
@@ -294,8 +305,10 @@ impl<'a, S: JobStore> Run<'a, S> {
         self.report.crashes += 1;
         if let Some(changes) = cut {
             let rows = self.store.read(Want::Written(Ticket::new(0)), &changes).map_err(failed)?;
-            let there = changes.iter().filter(|change| rows.contains(&change.row)).count();
-            if there == changes.len() {
+            // A guard is there in any case.
+            let moved = || changes.iter().filter(|change| change.expect != Some(change.row.version()));
+            let there = moved().filter(|change| rows.contains(&change.row)).count();
+            if there == moved().count() {
                 self.truth.make(&changes)?;
             } else if there > 0 {
                 return Err(format!("{there} of {} rows of a write that was cut short are there", changes.len()));
@@ -304,6 +317,7 @@ impl<'a, S: JobStore> Run<'a, S> {
         for at in 0..self.nodes.len() {
             self.nodes[at] = self.birth()?;
         }
+        self.tell_gone();
         Ok(())
     }
 
@@ -356,6 +370,7 @@ impl<'a, S: JobStore> Run<'a, S> {
             (2, true) => {
                 self.report.deaths += 1;
                 self.nodes[at] = self.birth()?;
+                self.tell_gone();
             }
             (_, true) => {
                 self.with(at, |engine, now| engine.handle_committed(now, ticket));
@@ -380,6 +395,7 @@ impl<'a, S: JobStore> Run<'a, S> {
         for at in 0..self.nodes.len() {
             self.nodes[at] = self.birth()?;
         }
+        self.tell_gone();
         for round in 0..2_000 {
             let at = round % self.nodes.len();
             while !self.nodes[at].todo.is_empty() {

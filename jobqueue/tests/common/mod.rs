@@ -11,7 +11,7 @@ use tenon_jobqueue::memory::MemoryRows;
 use tenon_jobqueue::{
     Act, Answer, Assignment, CallId, Change, Class, Component, Config, Effect, Engine, Incarnation, Job, JobClass,
     JobId, JobKey, JobSpec, LeaseToken, NeedsVerdict, NewJob, Outcome, Outcomes, Pipeline, PipelineId, PipelineState,
-    PoolId, PoolSpec, PullRequest, Refused, Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
+    PoolId, PoolRow, PoolSpec, PullRequest, Refused, Row, State, Submission, Tag, Timestamp, Want, Worker, WorkerName,
 };
 
 /// All rows, written by compare-and-set on the version, all rows of a write or none.
@@ -38,6 +38,11 @@ impl std::ops::DerefMut for Db {
     }
 }
 
+/// All that engines may give out of a pool together.
+fn lent(row: &PoolRow) -> u64 {
+    row.shares.iter().map(|share| u64::from(share.leases)).sum()
+}
+
 impl Db {
     pub fn write(&mut self, changes: &[Change]) -> bool {
         assert!(!changes.is_empty(), "an empty write");
@@ -50,6 +55,11 @@ impl Db {
             if job.state == State::Succeeded {
                 *self.results.entry(job.id()).or_default() += 1;
             }
+        }
+        for row in changes.iter().filter_map(|change| change.row.as_pool()) {
+            // A limit that was lowered may stand below what is out.
+            let before = self.pools.get(&row.pool).map_or(0, lent);
+            assert!(lent(row) <= before.max(u64::from(row.limit)), "shares of more than there is: {row:?}");
         }
         assert!(self.rows.write(changes));
         if !self.unchecked {
@@ -68,6 +78,7 @@ impl Db {
                 assert!(*used <= job.spec.key_limit, "more jobs hold {key} than may");
             }
         }
+        self.check_pools();
         let told = self.keys.values().filter(|row| row.used > 0).map(|row| (row.key, row.used));
         assert_eq!(held, told.collect(), "how much of each key is held");
         for pipeline in self.pipelines.values() {
@@ -92,6 +103,20 @@ impl Db {
                     pipeline.owes || !owed,
                     "place {place} is owed something that the row does not say: {pipeline:?} {changes:?} {plan:?}"
                 );
+            }
+        }
+    }
+
+    /// What must hold of limits that engines share: nobody uses more than its share.
+    fn check_pools(&self) {
+        for row in self.pools.values() {
+            let mut charged: BTreeMap<Incarnation, u32> = BTreeMap::new();
+            for (_, life) in self.jobs.values().filter_map(Job::charged).filter(|(pool, _)| *pool == row.pool) {
+                *charged.entry(life).or_default() += 1;
+            }
+            for (life, used) in charged {
+                let share = row.share(life).map_or(0, |share| share.leases);
+                assert!(used <= share, "engine {life} has {used} leases out and may have {share}: {row:?}");
             }
         }
     }
@@ -232,6 +257,7 @@ impl Host {
                 }
             }
             Effect::Fetch { ask, want } => {
+                self.db.borrow_mut().clock = self.now;
                 let rows = self.db.borrow().read(want, &self.engine);
                 self.engine.handle_rows(self.now, ask, &rows);
             }

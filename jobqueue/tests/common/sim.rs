@@ -20,6 +20,8 @@ pub enum Input {
     Weight(Tag, NonZeroU16),
     KeyRate(Key, Option<Rate>),
     Gone(Worker),
+    EngineGone(Incarnation),
+    PoolNews(PoolId),
     Submit(PipelineId, u8, Vec<NewJob>),
     SubmitNeeds(PipelineId, Vec<NewJob>, Vec<(JobId, Vec<JobId>)>),
     Pull(PullRequest),
@@ -88,6 +90,8 @@ impl Input {
             Self::Rows(ask, rows) => engine.handle_rows(now, *ask, rows),
             Self::Judged(job, judgement) => engine.handle_judged(now, *job, *judgement),
             Self::Gone(worker) => engine.handle_worker_gone(now, *worker),
+            Self::EngineGone(life) => engine.handle_engine_gone(now, *life),
+            Self::PoolNews(pool) => engine.handle_pool_news(now, *pool),
             Self::Release(filter) => engine.release(now, *filter),
             Self::Timeout => engine.handle_timeout(now),
             Self::Load(rows) => drop(engine.load(now, rows)),
@@ -353,7 +357,7 @@ impl Sim {
     fn meddle(&mut self, node: usize) {
         let job = JobId::new(self.dice.roll(self.jobs + 2));
         let pipeline = PipelineId::new(self.dice.roll(self.pipelines + 2));
-        let input = match self.dice.roll(19) {
+        let input = match self.dice.roll(21) {
             0..3 => Input::Abort(job),
             3..7 => Input::Approve(job),
             7..9 => Input::Retry(job),
@@ -372,6 +376,9 @@ impl Sim {
             }
             16 => self.dice.one(&self.assigned).map_or(Input::Timeout, |job| Input::Gone(job.worker)),
             17 if self.dice.roll(4) == 0 => return self.pools(node),
+            // Now and then of one that lives.
+            18 if self.dice.roll(2) == 0 => Input::EngineGone(Incarnation::new(1 + self.dice.roll(self.lives))),
+            19 => Input::PoolNews(PoolId::new(u32::try_from(1 + self.dice.roll(3)).unwrap())),
             12 => Input::Release(u32::try_from(self.dice.roll(3)).unwrap()),
             13 => {
                 let component = Component::new(u32::try_from(self.dice.roll(4)).unwrap());
@@ -407,6 +414,7 @@ impl Sim {
         match effect {
             Effect::Persist { ticket } => self.persist(node, ticket),
             Effect::Fetch { ask, want } => {
+                self.db.clock = self.now;
                 let rows = self.db.read(want, &self.nodes[node].engine);
                 self.say(node, Input::Rows(ask, rows.clone()));
                 if self.faults && self.dice.roll(10) == 0 {
