@@ -22,6 +22,54 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Plays a trace through the autoscalers of a manifest, and says what they would have done
     Rehearse(Box<Rehearse>),
+    /// Plays one trace through several manifests, or one manifest with changes, side by side
+    Compare(Box<Compare>),
+    /// Says what Kubernetes or KEDA would refuse, and what would not do what was meant
+    Lint(Lint),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// Files of manifests, each with one autoscaler, or with the one of --name
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) policies: Vec<String>,
+    /// Compare the autoscalers of this name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// One more to compare: the first file with this change, such as spec.metrics[0].resource.target.averageUtilization=60
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) day: Day,
+    #[command(flatten)]
+    pub(crate) print: Print,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lint {
+    /// Files of manifests; `-` reads standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) policies: Vec<String>,
+    /// Look at the autoscaler of this name alone
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// How what came out is told.
+#[derive(Debug, Args)]
+pub(crate) struct Print {
+    /// How to print what came out
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// Write a page to look at: one file that makes no request and runs no script
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// End with exit code 1 if this holds, such as 'short > 1%', 'unserved > 0.1%', 'flaps > 3', 'pod-hours > 120'
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) fail_if: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -37,15 +85,8 @@ pub(crate) struct Rehearse {
     pub(crate) set: Vec<String>,
     #[command(flatten)]
     pub(crate) day: Day,
-    /// How to print what came out
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    pub(crate) output: Output,
-    /// Write a page to look at: one file that makes no request and runs no script
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
-    /// End with exit code 1 if this holds, such as 'short > 1%', 'unserved > 0.1%', 'flaps > 3', 'pod-hours > 120'
-    #[arg(long, value_name = "CONDITION")]
-    pub(crate) fail_if: Vec<String>,
+    #[command(flatten)]
+    pub(crate) print: Print,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -78,10 +78,18 @@ impl Stage {
         Ok(Self { columns, wish: wish(day)?, plant, initial: day.initial, defaults, findings })
     }
 
+    /// Says what a pod carries, where no option does: those that are compared are held to one measure.
+    pub(crate) fn measure_by(&mut self, capacity: Option<f64>) {
+        if self.wish.capacity.is_none() {
+            self.wish.capacity = capacity.map(Capacity::Of);
+        }
+    }
+
     /// Rehearses one autoscaler of a stream.
     pub(crate) fn rehearse(&self, autoscaler: &Autoscaler, workload: Option<&Workload>) -> Result<Outcome> {
         let binding = bind(autoscaler, &self.columns, workload, &self.wish, &self.plant)?;
         let mut findings = binding.findings.clone();
+        findings.extend(crate::lint::look(autoscaler, None));
         let initial = self.initial.unwrap_or_else(|| {
             let recorded = binding.recorded.as_ref().and_then(|held| held.reader().value(self.plant.from));
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of replicas")]

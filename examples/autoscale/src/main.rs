@@ -10,6 +10,7 @@ mod day;
 mod error;
 mod finding;
 mod formula;
+mod lint;
 mod manifest;
 mod output;
 mod policy;
@@ -21,12 +22,15 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use jiff::Timestamp;
 
-use crate::args::{Cli, Output, Rehearse, Verb};
+use crate::args::{Cli, Compare, Lint, Output, Print, Rehearse, Verb};
 use crate::condition::Condition;
 use crate::day::{Stage, text_of};
 use crate::error::{Error, Result};
+use crate::finding::{Finding, Level};
 use crate::manifest::{Edit, Stream};
+use crate::rehearse::Outcome;
 
 /// A condition holds, or a warning was found.
 const FOUND: u8 = 1;
@@ -36,6 +40,8 @@ const REFUSED: u8 = 2;
 fn run(verb: Verb, out: &mut impl Write) -> Result<u8> {
     match verb {
         Verb::Rehearse(options) => rehearse(&options, out),
+        Verb::Compare(options) => compare(&options, out),
+        Verb::Lint(options) => lint(&options, out),
     }
 }
 
@@ -52,26 +58,90 @@ fn stream(files: &[String], edits: &[String], name: Option<&str>) -> Result<Stre
 }
 
 fn rehearse(options: &Rehearse, out: &mut impl Write) -> Result<u8> {
-    let conditions: Vec<Condition> =
-        options.fail_if.iter().map(|text| Condition::parse(text)).collect::<Result<_>>()?;
+    let conditions = conditions(&options.print)?;
     let stream = stream(&options.policy, &options.set, options.name.as_deref())?;
     let stage = Stage::new(&options.day)?;
     let mut outcomes = Vec::new();
     for autoscaler in &stream.autoscalers {
         outcomes.push(stage.rehearse(autoscaler, stream.workload_of(autoscaler))?);
     }
-    let mut findings: Vec<_> = stream.findings.iter().chain(&stage.findings).cloned().collect();
+    let findings = stream.findings.iter().chain(&stage.findings).cloned().collect();
+    tell(&outcomes, &stage, findings, &options.print, options.day.price, out)?;
+    judged(&conditions, &outcomes)
+}
+
+/// Each file as it is, then the first one with each change.
+fn compare(options: &Compare, out: &mut impl Write) -> Result<u8> {
+    let conditions = conditions(&options.print)?;
+    let mut stage = Stage::new(&options.day)?;
+    let as_is = options.policies.iter().map(|file| (file, None));
+    let changed =
+        options.policies.first().into_iter().flat_map(|file| options.set.iter().map(move |set| (file, Some(set))));
+    let (mut outcomes, mut findings) = (Vec::new(), stage.findings.clone());
+    for (file, set) in as_is.chain(changed) {
+        let edits: Vec<String> = set.into_iter().cloned().collect();
+        let stream = stream(std::slice::from_ref(file), &edits, options.name.as_deref())?;
+        let [autoscaler] = &stream.autoscalers[..] else {
+            return Err(Error::of_file(file, "has several autoscalers: choose one with --name"));
+        };
+        let mut outcome = stage.rehearse(autoscaler, stream.workload_of(autoscaler))?;
+        stage.measure_by(outcome.capacity);
+        outcome.title = set.map_or_else(|| file.clone(), |set| format!("{file} with {set}"));
+        outcomes.push(outcome);
+        findings.extend(stream.findings.into_iter().filter(|_| set.is_none()));
+    }
+    tell(&outcomes, &stage, findings, &options.print, options.day.price, out)?;
+    judged(&conditions, &outcomes)
+}
+
+fn lint(options: &Lint, out: &mut impl Write) -> Result<u8> {
+    let stream = stream(&options.policies, &[], options.name.as_deref())?;
+    let now = Timestamp::now();
+    let mut findings = stream.findings.clone();
+    findings.extend(stream.autoscalers.iter().flat_map(|autoscaler| lint::look(autoscaler, Some(now))));
     findings.sort_by_key(|finding| finding.level);
-    if let Some(file) = &options.report {
-        let page = output::page(&outcomes, &stage, &findings, options.day.price);
+    let written = match options.output {
+        Output::Table if findings.is_empty() => writeln!(out, "nothing to say"),
+        Output::Table => findings.iter().try_for_each(|finding| writeln!(out, "{finding}")),
+        Output::Json => writeln!(out, "{:#}", serde_json::json!({ "findings": findings })),
+    };
+    written.map_err(unwritten)?;
+    Ok(if findings.iter().any(|finding| finding.level == Level::Warning) { FOUND } else { 0 })
+}
+
+fn conditions(print: &Print) -> Result<Vec<Condition>> {
+    print.fail_if.iter().map(|text| Condition::parse(text)).collect()
+}
+
+/// Prints what came out, and writes the page.
+fn tell(
+    outcomes: &[Outcome],
+    stage: &Stage,
+    mut findings: Vec<Finding>,
+    print: &Print,
+    price: Option<f64>,
+    out: &mut impl Write,
+) -> Result<()> {
+    findings.sort_by_key(|finding| finding.level);
+    if let Some(file) = &print.report {
+        let page = output::page(outcomes, stage, &findings, price);
         std::fs::write(file, page)
             .map_err(|error| Error::new(format!("--report {}: cannot be written: {error}", file.display())))?;
     }
-    let written = match options.output {
-        Output::Table => output::table(&outcomes, &stage, &findings, options.day.price, out),
-        Output::Json => writeln!(out, "{:#}", output::document(&outcomes, &stage, &findings)),
+    let written = match print.output {
+        Output::Table => output::table(outcomes, stage, &findings, price, out),
+        Output::Json => writeln!(out, "{:#}", output::document(outcomes, stage, &findings)),
     };
-    written.map_err(|error| Error::new(format!("the output cannot be written: {error}")))?;
+    written.map_err(unwritten)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err passes on")]
+fn unwritten(error: io::Error) -> Error {
+    Error::new(format!("the output cannot be written: {error}"))
+}
+
+/// The exit code: whether a condition holds of an outcome.
+fn judged(conditions: &[Condition], outcomes: &[Outcome]) -> Result<u8> {
     let mut code = 0;
     for (condition, outcome) in conditions.iter().flat_map(|held| outcomes.iter().map(move |outcome| (held, outcome))) {
         if let Some(text) = condition.holds(outcome)? {
