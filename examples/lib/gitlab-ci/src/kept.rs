@@ -2,7 +2,7 @@
 
 use yaml::{Error, View};
 
-use crate::keys::{Remarks, text, texts, time};
+use crate::keys::{Remarks, text, texts};
 use crate::merge::flat;
 use crate::model::{Artifacts, Cache, CacheKey, Keep};
 

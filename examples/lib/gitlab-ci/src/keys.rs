@@ -427,7 +427,7 @@ pub(crate) fn retry(view: &View<'_>) -> Result<Retry, Error> {
     }
     Ok(Retry {
         max: view.get("max")?.map(|view| max(&view)).transpose()?.unwrap_or(0),
-        when: if when.iter().any(|kind| kind == "always") { Vec::new() } else { when },
+        when,
         exit_codes: view.get("exit_codes")?.map(|codes| exit_codes(&codes)).transpose()?.unwrap_or_default(),
     })
 }

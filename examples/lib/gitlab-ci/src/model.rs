@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::variables::Layers;
 
 /// A place in one of the files that were read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// The file, as it was included.
     pub file: String,
@@ -35,7 +37,7 @@ pub struct Error {
 }
 
 /// A remark about a file that is run all the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// Where it stands.
     pub place: Place,
@@ -74,7 +76,7 @@ pub enum Outcome {
 }
 
 /// The jobs of one pipeline.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Its name, if `workflow:name` says one.
     pub name: Option<String>,
@@ -91,7 +93,7 @@ pub struct Plan {
 }
 
 /// A job of the file that is not in the pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Absent {
     /// Its name.
     pub name: String,
@@ -100,7 +102,7 @@ pub struct Absent {
 }
 
 /// A job of a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its name, such as `test 1/3`.
     pub name: String,
@@ -170,8 +172,18 @@ impl Job {
     }
 }
 
+impl Retry {
+    /// Whether a failure of this kind counts, and with this exit code.
+    #[must_use]
+    pub fn counts(&self, kind: &str, code: Option<i32>) -> bool {
+        let of_kind = self.when.iter().any(|wanted| wanted == "always" || wanted == kind);
+        let of_code = code.is_some_and(|code| self.exit_codes.contains(&code));
+        (self.when.is_empty() && self.exit_codes.is_empty()) || of_kind || of_code
+    }
+}
+
 /// When a job is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum When {
     /// When nothing that it waits for failed.
     #[default]
@@ -183,7 +195,7 @@ pub enum When {
 }
 
 /// What starts a job once it is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// Nothing more.
     #[default]
@@ -195,7 +207,7 @@ pub enum Start {
 }
 
 /// What the failure of a job means.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AllowFailure {
     /// The pipeline fails.
     #[default]
@@ -207,18 +219,18 @@ pub enum AllowFailure {
 }
 
 /// How often a job runs again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
     /// At most so many further attempts.
     pub max: u8,
-    /// The kinds of failure that count; empty for all.
+    /// The kinds of failure that count; with no kinds and no exit codes all do.
     pub when: Vec<String>,
-    /// The exit codes that count; empty for all.
+    /// The exit codes that count besides.
     pub exit_codes: Vec<i32>,
 }
 
 /// A job that another waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
     /// Its number in [`Plan::jobs`].
     pub job: usize,
@@ -227,7 +239,7 @@ pub struct Need {
 }
 
 /// What is kept of a job's files, with variables not yet put in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifacts {
     /// Patterns of what is kept.
     pub paths: Vec<String>,
@@ -244,7 +256,7 @@ pub struct Artifacts {
 }
 
 /// With which result of the job its files are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Keep {
     /// If it succeeded.
     #[default]
@@ -268,7 +280,7 @@ impl Keep {
 }
 
 /// A cache, with variables not yet put in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
     /// Under what it is kept.
     pub key: CacheKey,
@@ -285,7 +297,7 @@ pub struct Cache {
 }
 
 /// Under what a cache is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CacheKey {
     /// A text.
     Text(String),
@@ -305,7 +317,7 @@ impl Default for CacheKey {
 }
 
 /// A container's image, with variables not yet put in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The image.
     pub name: String,
@@ -326,7 +338,7 @@ pub struct Image {
 }
 
 /// What a job deploys to, with variables not yet put in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// Its name.
     pub name: String,
@@ -339,7 +351,7 @@ pub struct Environment {
 }
 
 /// A child pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trigger {
     /// The files that it is made of, from the root of the repository.
     pub files: Vec<String>,

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest value after expansion, in bytes.
 const MAX_VALUE_BYTES: usize = 1 << 20;
 
 /// A variable as it is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     /// Its text.
     pub text: String,
@@ -30,7 +32,7 @@ impl Value {
 pub type Variables = BTreeMap<String, Value>;
 
 /// The layers of a job's variables. A later field wins over an earlier one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layers {
     /// What the pipeline and the job are: `CI_COMMIT_SHA`, `CI_JOB_NAME` …
     pub predefined: Variables,
