@@ -173,8 +173,9 @@ pub(crate) fn settle(old: &PoolRow, bounds: Bounds, wish: Wish, is_gone: impl Fn
     let missing = missing.min(u64::from(bounds.leases)).saturating_sub(u64::from(kept));
     let mut take = missing.min(free);
     if contested == 0 && take > 0 {
-        // Some more at once, so that not each job costs a write of the row.
-        take += (free - take) / (2 * (1 + alive().count() as u64));
+        // Some more at once, so that not each job costs a write of the row; all of it while there is nobody else.
+        let others = alive().count() as u64;
+        take += if others == 0 { free - take } else { (free - take) / (2 * (1 + others)) };
     } else if contested > 0 {
         // The first lease goes to whoever comes first; what nobody else waits for goes to anybody.
         let first = u64::from(kept == 0 && !wish.is_humble);

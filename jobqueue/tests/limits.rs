@@ -206,6 +206,8 @@ fn a_share_that_was_given_back_in_doubt_is_not_used_before_it_is_known() {
     let mut hosts = engines(2, 20, &limit(4));
     hosts[0].pull(1, 3);
     finish_all(&mut hosts[0]);
+    hosts[1].pull(2, 1);
+    pass(&mut hosts, 2 * RECHECK);
     assert_eq!(hosts[1].pull(2, 1).len(), 1);
     let now = hosts[0].now;
     hosts[1].engine.pull(now, &PullRequest { wait_ms: 60_000, ..request(2, 4) }).unwrap();

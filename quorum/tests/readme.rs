@@ -12,8 +12,8 @@ use std::path::Path;
 #[test]
 fn it_shows_the_quickstart() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = fs::read_to_string(root.join("../examples/quickstart/src/bin/quorum.rs")).unwrap();
+    let program = fs::read_to_string(root.join("examples/quickstart.rs")).unwrap();
     let shown: String = program.split_inclusive('\n').filter(|line| !line.starts_with("#![allow")).collect();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    assert!(readme.contains(&shown), "README.md shows another program than examples/quickstart");
+    assert!(readme.contains(&shown), "README.md shows another program than examples/quickstart.rs");
 }

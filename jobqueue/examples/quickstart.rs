@@ -1,11 +1,15 @@
 //! Build, then two tests at once, one of which crashes its worker and is tried again.
-#![allow(clippy::print_stdout, clippy::wildcard_imports, reason = "it shows what was decided, and why")]
+#![allow(clippy::print_stdout, reason = "it shows what was decided, and why")]
 use std::error::Error;
-use tenon_jobqueue::*;
+use tenon_jobqueue::memory::MemoryRows;
+use tenon_jobqueue::{
+    Act, Assignment, Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, Outcome, PipelineId, Policy,
+    PoolId, PoolSpec, PullRequest, Submission, Tag, Timestamp, Want, Worker, WorkerName, run_orders,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut now = Timestamp::from_millis(0);
-    let mut db = memory::MemoryRows::default(); // yours: tables in a database
+    let mut db = MemoryRows::default(); // yours: tables in a database
     let mut engine = Engine::new(Config::builder(Incarnation::new(1)).build()?);
     let id = PoolId::new(1);
     engine.put_pool(now, PoolSpec { id, tags: vec![Tag::OTHER], max_leases: 2, ..PoolSpec::default() })?;
@@ -31,10 +35,17 @@ fn main() -> Result<(), Box<dyn Error>> {
                             println!("{at:>6} ms  job {id}, attempt {attempt}: {:?}, {:?}", job.state, job.reason);
                         }
                     }
-                    assert!(db.write(engine.changes(ticket)), "nobody else writes here");
-                    engine.handle_committed(now, ticket);
+                    if db.write(engine.changes(ticket)) {
+                        engine.handle_committed(now, ticket);
+                    } else {
+                        let fresh = db.read(Want::Written(ticket), engine.changes(ticket));
+                        engine.handle_conflicted(now, ticket, &fresh);
+                    }
                 }
-                Effect::Fetch { ask, want } => engine.handle_rows(now, ask, &db.read(want, &[])),
+                Effect::Fetch { ask, want } => {
+                    let written = if let Want::Written(ticket) = want { engine.changes(ticket) } else { &[] };
+                    engine.handle_rows(now, ask, &db.read(want, written));
+                }
                 Effect::Assign { assignment: Assignment { token, .. }, .. } => {
                     engine.work(now, worker, token, Act::Ack)?;
                     if token.key.job != test || std::mem::replace(&mut crashed, true) {

@@ -1,7 +1,11 @@
 //! A fleet of CI workers, sized by the jobs that wait: ask, do, tell, and the reason for each step.
-#![allow(clippy::print_stdout, clippy::wildcard_imports, reason = "it shows what was decided, and why")]
+#![allow(clippy::print_stdout, reason = "it shows what was decided, and why")]
 use tenon_scaler::strategy::{Change, QueueLength, Strategy, Threshold, Trigger};
-use tenon_scaler::*;
+use tenon_scaler::{
+    Behavior, Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Pace, Policy, Pool, PoolId, PoolKind,
+    Progress, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId,
+    Watermark,
+};
 
 const WORKERS: GroupId = GroupId(1);
 const DEPTH: MetricId = MetricId(1);
