@@ -230,6 +230,7 @@
 //! * Same configuration and inputs, same outputs. When effects are drained changes nothing. A refusal changes nothing.
 //!   Late, repeated, unknown and early facts change nothing. A [`Snapshot`]'s twin answers alike for ever. Nothing
 //!   outgrows its limit, and [`Refused::Full`] is an answer.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 
 extern crate alloc;

@@ -273,6 +273,7 @@
 //! what was heard, or by less than it had when the repository went to rest; it counts in nothing from then on, and one
 //! thing cures it: a fence that was raised in the row after that, the gate raised to it, a copy, and then
 //! [`Effect::Cure`]. The router does all of that by itself; [`Finding::Rewound`] and [`Router::explain`] show it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 
 #[cfg(doctest)]

@@ -111,10 +111,11 @@ impl Router {
     fn route_awake(&mut self, request: &ReadRequest) -> Result<ReadStep, Refusal> {
         let ReadRequest { repo, began, .. } = *request;
         let Some(cell) = self.state.cells.get(&repo) else {
-            return match self.state.absent.get(&repo) {
-                Some(&(as_of, reason)) if as_of >= began => Err(reason.into()),
-                Some(_) | None if let Some(reason) = self.answered_by_another(began) => Err(reason.into()),
-                Some(_) | None => Ok(ReadStep::First(First::FetchRow(self.state.draw()))),
+            let known = self.state.absent.get(&repo).filter(|(as_of, _)| *as_of >= began);
+            let refused = known.map(|(_, reason)| *reason).or_else(|| self.answered_by_another(began));
+            return match refused {
+                Some(reason) => Err(reason.into()),
+                None => Ok(ReadStep::First(First::FetchRow(self.state.draw()))),
             };
         };
         let wanted = match request.freshness {

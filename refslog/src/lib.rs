@@ -131,6 +131,7 @@
 //!   [`LogConfigBuilder::retain_versions`] names can be read one by one.
 //! - *Damage is found*: every frame and block has a CRC32C, every version a keyed checksum of all refs.
 //! - *Hostile bytes are refused* with an offset, without a panic, and without setting memory aside on their word.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 
 extern crate alloc;

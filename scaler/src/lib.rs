@@ -214,6 +214,7 @@
 //!
 //! And of its own: passing over decisions that [`Decision::next_change`] proves unchanged leaves the outcome the same, and
 //! a rehearsal decides what the live engine then decides.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 
 extern crate alloc;

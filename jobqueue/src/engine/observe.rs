@@ -265,12 +265,16 @@ impl Engine {
         let pools = lane.pools.iter().map(|link| {
             let pool = &self.queues.pools[link.pool as usize];
             let (used, limit) = (pool.leased + pool.flying, pool.spec.max_leases);
-            let standing = match pool.spec.service {
-                Service::Closed => Standing::Closed,
-                Service::Open if let Some(share) = pool.lacks_share() => Standing::NoShare { share, limit },
-                Service::Open if pool.leases_left() == 0 => Standing::NoRoom { used, limit },
-                Service::Open if let Some(until) = pool.throttled_until(self.now) => Standing::Throttled { until },
-                Service::Open => Standing::Waits { used, limit },
+            let standing = if pool.spec.service == Service::Closed {
+                Standing::Closed
+            } else if let Some(share) = pool.lacks_share() {
+                Standing::NoShare { share, limit }
+            } else if pool.leases_left() == 0 {
+                Standing::NoRoom { used, limit }
+            } else if let Some(until) = pool.throttled_until(self.now) {
+                Standing::Throttled { until }
+            } else {
+                Standing::Waits { used, limit }
             };
             (pool.spec.id, standing)
         });
