@@ -104,6 +104,18 @@ pub(crate) struct Day {
     /// export of Grafana, or CSV; NAME=FILE gives the series of a file a name
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Vec<String>,
+    /// Fetch the trace from this server of Prometheus, such as `http://127.0.0.1:9090`; no other address is asked
+    #[arg(long, value_name = "URL", conflicts_with = "trace")]
+    pub(crate) prometheus: Option<String>,
+    /// How far back to fetch [default: 1d]
+    #[arg(long, value_parser = span, value_name = "TIME", requires = "prometheus")]
+    pub(crate) since: Option<u64>,
+    /// How far apart the points are that are fetched [default: 1m]
+    #[arg(long, value_parser = span, value_name = "TIME", requires = "prometheus")]
+    pub(crate) step: Option<u64>,
+    /// The query that tells a metric
+    #[arg(long, value_name = "METRIC=PROMQL", requires = "prometheus")]
+    pub(crate) query: Vec<String>,
     /// Read a column as what all pods together are asked for: cores used, requests per second
     #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "METRIC[=COLUMN]")]
     pub(crate) load: Vec<String>,

@@ -41,7 +41,8 @@ pub(crate) fn text_of(file: &str) -> Result<String> {
 }
 
 impl Stage {
-    pub(crate) fn new(day: &Day) -> Result<Self> {
+    /// With the autoscalers that are to be rehearsed, where their trace is fetched.
+    pub(crate) fn new(day: &Day, autoscalers: &[Autoscaler]) -> Result<Self> {
         let zone = day.zone.as_ref().map(|name| {
             TimeZone::get(name).map_err(|_| {
                 Error::new(format!("--zone {name}: no zone has that name; write such as Europe/Berlin or UTC"))
@@ -49,9 +50,10 @@ impl Stage {
         });
         let reading = Reading { zone: zone.transpose()?, fold: day.fold };
         let mut findings = Vec::new();
-        let mut columns = Vec::new();
-        if day.trace.is_empty() {
-            return Err(Error::new("give a recorded day with --trace FILE"));
+        let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        let mut columns = crate::prometheus::fetch(day, autoscalers, now, &mut findings)?;
+        if day.trace.is_empty() && columns.is_empty() {
+            return Err(Error::new("give a recorded day with --trace FILE, or fetch it with --prometheus URL"));
         }
         for named in &day.trace {
             let (name, file) = match named.split_once('=') {

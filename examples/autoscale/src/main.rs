@@ -14,6 +14,7 @@ mod lint;
 mod manifest;
 mod output;
 mod policy;
+mod prometheus;
 mod quantity;
 mod rehearse;
 mod trace;
@@ -60,7 +61,7 @@ fn stream(files: &[String], edits: &[String], name: Option<&str>) -> Result<Stre
 fn rehearse(options: &Rehearse, out: &mut impl Write) -> Result<u8> {
     let conditions = conditions(&options.print)?;
     let stream = stream(&options.policy, &options.set, options.name.as_deref())?;
-    let stage = Stage::new(&options.day)?;
+    let stage = Stage::new(&options.day, &stream.autoscalers)?;
     let mut outcomes = Vec::new();
     for autoscaler in &stream.autoscalers {
         outcomes.push(stage.rehearse(autoscaler, stream.workload_of(autoscaler))?);
@@ -73,7 +74,8 @@ fn rehearse(options: &Rehearse, out: &mut impl Write) -> Result<u8> {
 /// Each file as it is, then the first one with each change.
 fn compare(options: &Compare, out: &mut impl Write) -> Result<u8> {
     let conditions = conditions(&options.print)?;
-    let mut stage = Stage::new(&options.day)?;
+    let first = options.policies.first().map(std::slice::from_ref).unwrap_or_default();
+    let mut stage = Stage::new(&options.day, &stream(first, &[], options.name.as_deref())?.autoscalers)?;
     let as_is = options.policies.iter().map(|file| (file, None));
     let changed =
         options.policies.first().into_iter().flat_map(|file| options.set.iter().map(move |set| (file, Some(set))));

@@ -38,6 +38,8 @@ pub(crate) struct Input {
     pub(crate) target: Target,
     /// What a gap in the trace is.
     pub(crate) gap: Gap,
+    /// The query of a prometheus trigger.
+    pub(crate) query: Option<String>,
     /// Whether the source is a queue, whose depth the pods of then have drained.
     pub(crate) is_queue: bool,
 }

@@ -94,6 +94,7 @@ fn cpu(view: &View<'_>, percent: i64) -> Input {
         at: view.at(),
         target: Target::Utilization(percent),
         gap: Gap::Fails,
+        query: None,
         is_queue: false,
     }
 }
@@ -139,7 +140,7 @@ fn input(view: &View<'_>, beta1: bool, reader: &mut Reader<'_>) -> Result<Input,
     let mut names = names;
     names.push(view.path().rsplit('.').next().unwrap_or_default().to_owned());
     let (path, at) = (held.path().to_owned(), held.at());
-    Ok(Input { names, subject, path, at, target, gap: Gap::Fails, is_queue: false })
+    Ok(Input { names, subject, path, at, target, gap: Gap::Fails, query: None, is_queue: false })
 }
 
 /// `target` with its `type`.

@@ -183,6 +183,11 @@ pub(super) fn read(
                 at: view.at(),
                 target: trigger.target,
                 gap: if zero { Gap::Zero } else { Gap::Fails },
+                query: if kind == "prometheus" {
+                    metadata.get("query")?.map(|query| source(&query)).transpose()?
+                } else {
+                    None
+                },
                 is_queue: known.is_some_and(|known| known.is_queue) || kind.contains("queue"),
             });
             trigger.feed = Feed::Input(inputs.len() - 1);
@@ -274,7 +279,7 @@ fn resource(
     };
     let subject = Subject::Resource { resource: kind.to_owned(), container };
     let (path, at) = (view.path().to_owned(), view.at());
-    Ok((Input { names, subject, path, at, target, gap: Gap::Fails, is_queue: false }, target))
+    Ok((Input { names, subject, path, at, target, gap: Gap::Fails, query: None, is_queue: false }, target))
 }
 
 fn cron(metadata: &Metadata<'_>, reader: &mut Reader<'_>) -> Result<Window, Error> {
@@ -354,9 +359,10 @@ fn total(
         }
         (None, None) => {
             return Err(metadata.0.error(format!(
-                "the threshold of a {} trigger is none that this program knows (it looks for {}): rehearse the trigger as `type: prometheus` with a `threshold`",
+                "the threshold of a {} trigger is none that this program knows (it looks for {}): say it with --set \"{}.threshold='10'\"",
                 trigger.kind,
-                names.join(", ")
+                names.join(", "),
+                metadata.0.path()
             )));
         }
     };
