@@ -1,4 +1,4 @@
-//! What keeps a repository from being written, and the command that removes it.
+//! Obstacles: what keeps a repository from being written, and the command that removes each.
 
 use alloc::vec::Vec;
 
@@ -9,57 +9,61 @@ use crate::router::Router;
 use crate::row::{Member, RowState};
 use crate::state::Cell;
 
-/// Something that is in the way of a write.
+/// An obstacle to writing a repository, with the command that removes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Obstacle {
-    /// What it is.
+    /// The condition that blocks writes.
     pub reason: Reason,
-    /// What removes it.
+    /// The command or action that removes the obstacle.
     pub remedy: Remedy,
 }
 
-/// What removes an obstacle.
+/// The command or action that removes an [`Obstacle`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
-    /// Nothing need be done: it ends by itself.
+    /// Wait: the obstacle ends by itself.
     Wait,
-    /// Put a router that is configured for the store's life in this one's place.
+    /// Restart: replace this router by one that is configured for the store's present life.
     Restart,
-    /// [`Router::create`]: the repository is deleted.
+    /// Create the repository again with [`Router::create`]: it was deleted.
     Create,
-    /// [`Router::recover`].
+    /// Recover the repository with [`Router::recover`]: its row is from an earlier life of the store.
     Recover,
-    /// [`Router::migrate`] to that shard, or [`Router::abort_migration`].
+    /// Finish the migration with [`Router::migrate`] to that shard, or take it back with [`Router::abort_migration`].
     Migrate {
-        /// Where to.
+        /// The shard that the repository is moving to.
         to: ShardId,
     },
-    /// Bring the node back; where its disk is gone for good, [`Router::lost`] with this life of it.
+    /// Bring the node back.
+    ///
+    /// Where its disk is gone for good, declare this life of it lost with [`Router::lost`].
     BringBack {
         /// The node.
         node: NodeId,
-        /// The life of its disk that is meant.
+        /// The life of the node's disk that must speak again.
         incarnation: Incarnation,
     },
-    /// [`Router::replace`] this voter, whose disk is gone: by the same node in the life that it is in now (`comes`), or by
-    /// another node.
+    /// Replace this voter, whose disk is gone, with [`Router::replace`].
+    ///
+    /// The new voter is the same node in the life that it is in now (`comes`), or another node.
     Replace {
         /// The voter that leaves.
         leaves: NodeId,
-        /// The life that its node is in now, if it is back.
+        /// The present life of the leaving node's disk, if the node is back.
         comes: Option<Incarnation>,
     },
-    /// [`Router::accept_loss`] in favour of the node that holds the most: nobody that speaks holds the newest state.
+    /// Accept the loss with [`Router::accept_loss`] in favour of the node with the latest state: no node that answered
+    /// holds the newest state.
     AcceptLoss {
-        /// The node.
+        /// The node that holds the latest state.
         survivor: NodeId,
     },
 }
 
 impl Router {
-    /// All that keeps the repository of `cell` from being written, the first to be removed in front.
+    /// Lists all obstacles to writing the repository of `cell`, the first to remove in front.
     pub(crate) fn obstacles(&self, cell: &Cell) -> Vec<Obstacle> {
         let mut found = Vec::new();
         let mut note = |reason, remedy| found.push(Obstacle { reason, remedy });
@@ -109,7 +113,8 @@ impl Router {
         }
     }
 
-    /// The member that holds the most, where every voter that may still speak has spoken, and none holds the newest state.
+    /// The member with the latest state, if every voter that may still speak has spoken and none holds the newest
+    /// state.
     fn survivor(&self, cell: &Cell) -> Option<NodeId> {
         let holds = |standing: &Standing| match self.verdict(cell, standing).0 {
             Verdict::Current | Verdict::RowOld => true,

@@ -1,4 +1,4 @@
-//! What is known of a repository, and what that allows: shared by commands and facts.
+//! Assessment: what is known of a repository, and what that allows. Commands and facts share it.
 
 use smallvec::SmallVec;
 
@@ -13,7 +13,7 @@ use crate::state::{Cell, State};
 use crate::time::Timestamp;
 use crate::work::Owner;
 
-/// What commands and facts share.
+/// Assessments that commands and facts share.
 impl Router {
     pub(crate) fn lift(&mut self, now: Timestamp) {
         self.now = self.now.max(now);

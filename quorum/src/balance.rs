@@ -1,4 +1,4 @@
-//! Which of several qualified nodes: preference only, never a reason to serve what is stale.
+//! Balancing: which of several qualified nodes is chosen. A preference, never a reason to serve stale data.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -14,23 +14,25 @@ use crate::row::{Member, RowState};
 use crate::state::{Aside, Cell, State};
 use crate::time::Timestamp;
 
-/// How a node is chosen among those that qualify.
+/// The policy that chooses one of several qualified nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Balance {
-    /// Any, with equal chance.
+    /// Random: each qualified node has the same chance.
     #[default]
     Random,
-    /// Each in its turn.
+    /// Round robin: the qualified nodes take turns.
     RoundRobin,
-    /// The one with the least load; of equals, any.
+    /// Least loaded: the node with the least reported load; ties are drawn at random.
     LeastLoaded,
-    /// The less loaded of two different ones drawn by chance (Mitzenmacher, "The power of two choices in randomized load
-    /// balancing", 2001): nearly as even as the least loaded, without the herd.
+    /// Power of two choices: the less loaded of two nodes drawn at random.
+    ///
+    /// Nearly as even as least loaded, without the herd (Mitzenmacher, "The power of two choices in randomized load
+    /// balancing", 2001).
     TwoChoices,
 }
 
-/// What a caller would like of the node that is chosen.
+/// A caller's preferences for the node that is chosen.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wish {
     pub(crate) near: Option<DomainId>,
@@ -42,9 +44,9 @@ pub(crate) struct Wish {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Entry {
     pub(crate) state: NodeState,
-    /// Since when it is up.
+    /// The time when the node came up.
     up_since: Timestamp,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
     /// Ejections so far; each lasts longer.
     ejections: u32,
@@ -56,24 +58,24 @@ pub(crate) struct Entry {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Nodes {
     all: Vec<(NodeId, Entry)>,
-    /// The lives of disks that are declared lost: up to this one.
+    /// Lost disks: per node, every life up to and including this one is declared lost.
     lost: BTreeMap<NodeId, Incarnation>,
-    /// A number that changes whenever somebody's health does.
+    /// A counter that grows whenever the health of any node changes.
     #[cfg_attr(feature = "serde", serde(skip))]
     news: Aside<u64>,
-    /// When the passing of time alone does that next.
+    /// The next time at which a node's health changes without a new fact (an ejection ends).
     #[cfg_attr(feature = "serde", serde(skip))]
     steady_until: Aside<Timestamp>,
 }
 
-/// What news of a node amounts to.
+/// How news of a node changes what the router knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Old, or no news, or there is no room.
+    /// No change: the news is old or repeated, or the table is full.
     None,
-    /// It does its work as before, with more or less of it to do.
+    /// Only the load changed.
     Load,
-    /// It came up, went down, or came back on another disk.
+    /// The node came up, went down, or came back on another disk.
     Life,
 }
 
@@ -97,24 +99,24 @@ impl Nodes {
         self.all.get_mut(at).map(|(_, entry)| entry)
     }
 
-    /// Nobody's health changes as long as this number stays. It is never 0 once the time was told.
+    /// The health counter: no node's health has changed while it stays the same. Never 0 once a time was told.
     pub(crate) const fn news(&self) -> u64 {
         self.news.0
     }
 
-    /// When the passing of time alone changes somebody's health next.
+    /// The next time at which a node's health changes without a new fact.
     pub(crate) const fn steady_until(&self) -> Timestamp {
         self.steady_until.0
     }
 
-    /// It is `now`: somebody's ejection may have ended.
+    /// Ends ejections that are over at `now`.
     pub(crate) fn lift(&mut self, now: Timestamp) {
         if now >= self.steady_until.0 {
             self.changed(now);
         }
     }
 
-    /// The time may go back, as it does for a router that is restored.
+    /// Forgets [`Self::steady_until`]: after a restore, time may go back.
     pub(crate) const fn unsettle(&mut self) {
         self.steady_until.0 = Timestamp::ZERO;
     }
@@ -248,7 +250,7 @@ pub(crate) struct Chooser<'a> {
     pub(crate) nodes: &'a Nodes,
     pub(crate) now: Timestamp,
     pub(crate) rng: &'a mut Rng,
-    /// Whose turn it is.
+    /// The round-robin counter.
     pub(crate) turn: &'a mut u64,
 }
 
@@ -277,7 +279,7 @@ impl Chooser<'_> {
         usize::try_from(nth).ok()
     }
 
-    /// The same for every read of one request.
+    /// The qualified node with the highest rendezvous weight: the same for every read of one request.
     fn heaviest(self, able: &[Member], RequestId(name): RequestId) -> Option<usize> {
         let weight = |member: &Member| mix(mix(self.config.seed ^ mix(name)) ^ u64::from(member.node.0));
         (0..able.len()).max_by_key(|nth| able.get(*nth).map(weight))

@@ -9,38 +9,39 @@ use crate::fence::{FenceGate, Report};
 use crate::id::{Boot, Generation};
 use crate::row::Row;
 
-/// What the store keeps of one disk (a node in one life): the last boot that it drew.
+/// The last boot of one disk (a node in one life), as the store keeps it.
 ///
-/// A node that starts sends the boot that is on its disk; the store calls [`BootRecord::start`] in one transaction with
-/// keeping the record; the node does what it is told, until it is told to be ready.
+/// A node that starts sends the boot that is on its disk. The store calls [`BootRecord::start`] and keeps the record in
+/// one transaction. The node follows the answer until it is told [`Start::Ready`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BootRecord {
-    /// The last boot that the node is known to have written down.
+    /// The last boot that the node is known to have persisted.
     kept: Boot,
-    /// A boot that was drawn since: the node may have written it down, or died before.
+    /// A boot drawn since then: the node may have persisted it, or died before.
     drawn: Boot,
 }
 
-/// What a node that starts is to do.
+/// The next step of a node that starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use = "a node that is not ready admits nothing"]
 pub enum Start {
-    /// Write this to the disk ([`Disk::started`]), then ask again with it.
+    /// Persist this boot with [`Disk::started`], then ask again with it.
     Keep {
-        /// The boot.
+        /// The boot to persist.
         boot: Boot,
-        /// Whether the disk went back in time.
+        /// Whether the disk went back in time: an older copy of it was put back.
         rewound: bool,
     },
-    /// The store knows that the boot is on the disk: serve.
+    /// Serve: the store knows that the boot is on the disk.
     Ready,
 }
 
 impl BootRecord {
-    /// What a node is to do whose disk says `disk` (the default, if nothing), and the record to keep. `store` is the
-    /// life that the store is in.
+    /// Decides the next step of a node that starts, and the record to keep.
+    ///
+    /// `disk` is the boot on the node's disk (the default, if none), `store` the present life of the store.
     pub fn start(&self, store: Generation, disk: Boot) -> (Self, Start) {
         if disk == self.drawn && disk.store == store && disk != self.kept {
             return (Self { kept: disk, ..*self }, Start::Ready);
@@ -52,18 +53,18 @@ impl BootRecord {
     }
 }
 
-/// What a node keeps of its own starts, beside its gates, on the same disk.
+/// A node's own record of its starts. It is persisted beside the gates, on the same disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Disk {
-    /// The last boot.
+    /// The last boot of the node on this disk.
     pub boot: Boot,
     /// The boot at which the disk was last found to have gone back in time; the default if never.
     pub rewound: Boot,
 }
 
 impl Disk {
-    /// What to write down for [`Start::Keep`].
+    /// The record to persist for [`Start::Keep`].
     #[must_use]
     pub const fn started(self, boot: Boot, rewound: bool) -> Self {
         Self { boot, rewound: if rewound { boot } else { self.rewound } }
@@ -71,8 +72,10 @@ impl Disk {
 }
 
 impl FenceGate {
-    /// The node has started: what every gate becomes when it is first taken from the disk in that boot, a new one too.
-    /// It is persisted with its next change.
+    /// The gate after a start of its node.
+    ///
+    /// Call it on each gate when it is first taken from the disk in that boot, and on a new gate too. The result is
+    /// persisted with the gate's next change.
     pub fn started(&self, disk: &Disk) -> Self {
         let report = self.report;
         if report.boot == disk.boot {
@@ -84,9 +87,11 @@ impl FenceGate {
         Self { report: Report { boot, began, rewound, ..report }, row: self.row.clone() }
     }
 
-    /// Cures the gate of a disk that went back in time, on order of a router which raised the fence in the row after it
-    /// found that out: `row` is that row, `boot` the start of the node that is meant, `serial` the last that was heard of
-    /// the gate. The copy comes first ([`Self::install`]).
+    /// Cures the gate of a disk that went back in time.
+    ///
+    /// A router orders it ([`crate::Effect::Cure`]) once it raised the fence in the row after it found that out: `row`
+    /// is that row, `boot` the start of the node that is meant, `serial` the last serial heard of the gate. The copy
+    /// comes first ([`Self::install`]).
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the row is older than the gate, the node has not applied exactly its

@@ -1,4 +1,4 @@
-//! Changes under way, seen from outside, and the commands that end them or clear up after them.
+//! Changes under way as the host sees them, and the commands that end them or clear up after them.
 
 use alloc::vec::Vec;
 
@@ -13,90 +13,90 @@ use crate::row::{Member, Role, Row, RowState};
 use crate::time::Timestamp;
 use crate::waits::WaitsFor;
 
-/// What a change is to reach.
+/// The kind of a change, with its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ChangeKind {
-    /// The repository exists ([`Router::create`]).
+    /// Create the repository ([`Router::create`]).
     Create,
-    /// The repository is deleted ([`Router::delete`]), or a fork is unmade whose family began to move.
+    /// Delete the repository ([`Router::delete`]). Also undoes a fork whose family began to move while it was made.
     Delete,
-    /// One voter takes another's place ([`Router::replace`]).
+    /// Replace one voter by another node ([`Router::replace`]).
     Replace {
         /// The voter that leaves.
         leaves: NodeId,
-        /// The node that comes.
+        /// The node that takes its place.
         comes: NodeId,
     },
-    /// A learner leaves: [`Router::remove_learner`], or the router's own clean-up after a failed replacement.
+    /// Remove a learner: [`Router::remove_learner`], or the router's own clean-up after a failed replacement.
     RemoveLearner {
-        /// The learner.
+        /// The learner to remove.
         node: NodeId,
     },
-    /// What one node holds becomes the newest state ([`Router::accept_loss`]).
+    /// Make one node's state the newest ([`Router::accept_loss`]).
     AcceptLoss {
-        /// That node.
+        /// The node whose state is kept.
         survivor: NodeId,
     },
-    /// The repository is open again after a restore of the store ([`Router::recover`]).
+    /// Recover the repository after a restore of the store ([`Router::recover`]).
     Recover,
-    /// The repository is on another shard ([`Router::migrate`]).
+    /// Move the repository to another shard ([`Router::migrate`]).
     Migrate {
-        /// That shard.
+        /// The shard to move to.
         to: ShardId,
     },
-    /// A migration is taken back ([`Router::abort_migration`]).
+    /// Take a migration back ([`Router::abort_migration`]).
     AbortMigration {
-        /// The shard that it was to.
+        /// The shard that the migration was going to.
         to: ShardId,
     },
-    /// The repository is pinned to the one node that holds it, or set free again: the router's own.
+    /// Pin the repository to the one node that holds its newest state, or unpin it. Begun by the router itself.
     Pin,
-    /// The fence is raised, for a disk went back in time: the router's own.
+    /// Raise the fence because a disk went back in time. Begun by the router itself.
     Cure,
-    /// The next grant is held, so that this node catches up: the router's own.
+    /// Hold the next grant so that a member catches up. Begun by the router itself.
     Hold {
-        /// The node.
+        /// The member that catches up.
         node: NodeId,
     },
 }
 
-/// Where a change stands.
+/// The phase of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ChangePhase {
     /// The row is being fetched.
     Fetching,
-    /// A swap of the row is out.
+    /// A swap of the row is under way.
     Swapping,
-    /// Nodes, or other repositories, must do something first.
+    /// The change waits for nodes or for other repositories.
     Waiting,
-    /// A fork is made; the row of its family's root is read once more.
+    /// A fork is made; the row of its family's root is being read once more.
     Confirming,
 }
 
-/// A change under way, seen from outside: [`Router::changes`].
+/// A change under way, as [`Router::changes`] lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ChangeView {
-    /// Its name.
+    /// The id of the change.
     pub change: ChangeId,
-    /// Of which repository.
+    /// The repository that changes.
     pub repo: RepoId,
-    /// What it is to reach.
+    /// The kind of the change, with its target.
     pub kind: ChangeKind,
-    /// Since when.
+    /// The time when the change began.
     pub since: Timestamp,
-    /// When it ends at the latest.
+    /// The latest time at which the change ends.
     pub deadline: Timestamp,
-    /// Where it stands.
+    /// The phase of the change.
     pub phase: ChangePhase,
-    /// What it waits for.
+    /// The condition that the change waits for.
     pub waits_for: WaitsFor,
-    /// Swaps in a row that met another row.
+    /// Consecutive swaps that failed because the row had changed.
     pub attempts: u32,
 }
 
@@ -106,7 +106,8 @@ pub struct ChangeView {
 pub(crate) struct Leave {
     pub(crate) repo: RepoId,
     pub(crate) node: NodeId,
-    /// In this life of its disk: the router clears up, and nobody waits for an answer. `None`: a command, any life.
+    /// The life of the learner's disk, if the router clears up by itself and no caller waits. `None`: a command, for
+    /// any life.
     pub(crate) life: Option<Incarnation>,
     /// A swap that lets it in may still be on its way to the store: it was decided on a row of this fence.
     pub(crate) unsure: Option<Fence>,
@@ -164,15 +165,16 @@ impl Change {
     }
 }
 
-/// Changes under way.
+/// Commands and views for changes under way.
 impl Router {
-    /// Every change under way, oldest first: what it is to reach, since when, where it stands, and what it waits for.
-    /// Those that the router began by itself are among them.
+    /// Lists every change under way, oldest first, with its target, start, phase and what it waits for.
+    ///
+    /// Changes that the router began by itself are among them.
     pub fn changes(&self) -> impl Iterator<Item = ChangeView> {
         self.state.changes.iter().map(|(id, change)| self.view_change(*id, change))
     }
 
-    /// The changes under way of one repository, oldest first.
+    /// Lists the changes under way of one repository, oldest first.
     pub fn changes_of(&self, repo: RepoId) -> impl Iterator<Item = ChangeView> {
         self.changes().filter(move |view| view.repo == repo)
     }
@@ -196,9 +198,11 @@ impl Router {
         }
     }
 
-    /// Ends a change before its goal is reached: its [`crate::Effect::Changed`] says [`Reason::Aborted`]. What a
-    /// replacement brought in leaves again; a migration is taken back as by [`Router::abort_migration`]. Of any other
-    /// change what is done stays done, and a swap that is on its way to the store may still happen: the row shows it.
+    /// Cancels a change: its [`crate::Effect::Changed`] says [`Reason::Aborted`].
+    ///
+    /// A learner that a replacement brought in leaves again; a migration is taken back as by
+    /// [`Router::abort_migration`]. For any other change, what is done stays done, and a swap that is on its way to the
+    /// store may still happen: the row shows it.
     ///
     /// The answer names the change whose [`crate::Effect::Changed`] says that the repository is as it was: this one, or
     /// the one that takes a migration back.
@@ -222,9 +226,10 @@ impl Router {
         Ok(change)
     }
 
-    /// Lets a learner go: one that an earlier replacement left behind, whose router is gone, say. Its seat counts among
-    /// the members that the configuration allows. Ends in an [`crate::Effect::Changed`]; `Ok` if the row has no such
-    /// learner.
+    /// Removes a learner that an earlier replacement left behind, for example because its router is gone.
+    ///
+    /// Its seat counts towards the members that the configuration allows. Ends in an [`crate::Effect::Changed`]; `Ok`
+    /// if the row has no such learner.
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached, or a replacement that this router works on brings the
@@ -237,7 +242,7 @@ impl Router {
         self.begin_change(repo, Goal::Leave(Leave { repo, node, life: None, unsure: None }))
     }
 
-    /// After a replacement that failed: whom it brought in leaves again.
+    /// Removes the learner that a failed replacement brought in.
     pub(crate) fn clear_up_after(&mut self, change: &Change) {
         if let Some(Member { node, incarnation, .. }) = change.joined {
             let leave = Leave { repo: change.repo, node, life: Some(incarnation), unsure: change.unsure };

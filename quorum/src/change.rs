@@ -161,8 +161,10 @@ impl Router {
         self.state.cells.get(&change.repo).map(|cell| cell.row.family)
     }
 
-    /// The row of the family's root, as the store held it after the fork was made. A family that moves lists its forks
-    /// after its root was marked: so either the list holds this one, or the mark is seen here.
+    /// Takes in the row of the family's root, as the store held it after the fork was made.
+    ///
+    /// A family that moves lists its forks after its root was marked: so either the list holds this one, or the mark is
+    /// seen here.
     fn confirm(&mut self, id: ChangeId, root: Option<&Row>) {
         let Some(mut change) = self.state.changes.remove(&id) else { return };
         if let Some(root) = self.root_of_fork(&change) {
@@ -186,7 +188,7 @@ impl Router {
         self.park(id, change);
     }
 
-    /// What became of a swap that a change asked for. The row, if one was told, is taken in already.
+    /// Takes in the result of a swap that a change asked for. The row, if one was told, is taken in already.
     pub(crate) fn change_swapped(&mut self, id: ChangeId, next: &Row, result: &SwapResult) {
         let Some(mut change) = self.state.changes.remove(&id) else { return };
         if !matches!(result, SwapResult::Unknown) {
@@ -223,7 +225,7 @@ impl Router {
         }
     }
 
-    /// Somebody has promised: what was learned may name others to ask.
+    /// A node has promised: its promise may name other nodes to ask.
     pub(crate) fn change_promised(&mut self, id: ChangeId) {
         let waits = |change: &Change| change.stage == Stage::Waiting;
         if self.state.changes.get(&id).is_some_and(waits)

@@ -300,7 +300,7 @@ impl Router {
         });
     }
 
-    /// What became of a swap that a write asked for. The row, if one was told, is taken in already.
+    /// Takes in the result of a swap that a write asked for. The row, if one was told, is taken in already.
     pub(crate) fn write_swapped(&mut self, id: WriteId, ticket: Ticket, next: &Row, result: &SwapResult) {
         self.with_write(id, |router, write| match (write.phase, result) {
             (Phase::Raising(out), SwapResult::Moved) if out == ticket => router.grant(id, write, next),

@@ -1,4 +1,4 @@
-//! Configuration: every limit and time has a field and a safe default, and cannot be invalid once built.
+//! Configuration: every limit and time has a field and a safe default, and is checked once, when it is built.
 
 use crate::balance::Balance;
 use crate::error::ConfigError;
@@ -6,7 +6,7 @@ use crate::id::{Generation, RouterId};
 use crate::quorum::Quorum;
 use crate::read::DuringWrite;
 
-/// How a [`crate::Router`] decides; built by [`Config::builder`].
+/// The configuration of a [`crate::Router`]: limits, times and policies. Built by [`Config::builder`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Config {
@@ -41,7 +41,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults, to be changed.
+    /// A builder that starts from the defaults.
     pub const fn builder() -> ConfigBuilder {
         ConfigBuilder {
             config: Self {
@@ -77,12 +77,12 @@ impl Config {
         }
     }
 
-    /// The same configuration, to be changed.
+    /// A builder that starts from this configuration.
     pub const fn to_builder(self) -> ConfigBuilder {
         ConfigBuilder { config: self }
     }
 
-    /// The quorum of every repository.
+    /// The quorum (N, R, W) of every repository.
     #[must_use]
     pub const fn quorum(&self) -> Quorum {
         self.quorum
@@ -94,7 +94,7 @@ impl Config {
         self.router
     }
 
-    /// The life of the store.
+    /// The life of the store that this router decides for.
     #[must_use]
     pub const fn generation(&self) -> Generation {
         self.generation
@@ -122,68 +122,75 @@ impl ConfigBuilder {
     setters! {
         /// N, R and W of every repository (default 3/2/2).
         quorum: Quorum;
-        /// The life of the store: larger after every restore from a backup (default 1).
+        /// The life of the store. Larger after every restore from a backup (default 1).
         generation: Generation;
-        /// This router, among those that share the store: a number of its own, kept through restarts (default 0).
+        /// This router's number among the routers that share the store (default 0).
+        ///
+        /// Each needs a number of its own and keeps it through restarts.
         router: RouterId;
-        /// Where chance starts (default 0).
+        /// The seed of the random number generator (default 0).
         seed: u64;
-        /// Milliseconds from grant to the last vote that counts (default 60 000).
+        /// Length of a grant's lease in ms: votes count from the grant until then (default 60 000).
         lease_ms: u64;
-        /// Milliseconds from `begin_write` to its first answer; longer than the lease (default 90 000).
+        /// Time from `begin_write` to its first answer, in ms. Must be longer than the lease (default 90 000).
         write_ms: u64;
-        /// Milliseconds to wait for an answer of the store or of a node before asking again (default 1 000). A copy that
-        /// failed is tried again after 2, 4, … 64 times that, and at once when its node comes back.
+        /// Retry interval in ms: the wait for an answer of the store or of a node before asking again (default 1 000).
+        ///
+        /// A failed copy is retried after 2, 4, … 64 times that, and at once when its node comes back.
         retry_ms: u64;
-        /// How often a write or a change tries to get hold of a row that others keep moving, and a copy is asked
-        /// again (default 8).
+        /// Maximum attempts of a write or a change on a row that other routers keep changing, and of a copy (default
+        /// 8).
         attempts: u32;
-        /// Repositories whose rows are held (default 16 million).
+        /// Maximum number of repositories whose rows are held (default 16 million).
         most_repositories: u32;
-        /// Repositories held in full; of the others, if all is well, only the row is held, in 42 bytes (default 65 536).
+        /// Maximum number of repositories held in full (default 65 536).
+        ///
+        /// Of the others, if all voters are current, only the row is held, in 42 bytes.
         most_awake: u32;
-        /// Nodes (default 4 096).
+        /// Maximum number of nodes (default 4 096).
         most_nodes: u32;
-        /// Members of a repository, learners too; at least one more than its voters, at most 32 (default 8).
+        /// Maximum members of a repository, learners included: N + 1 to 32 (default 8).
         most_members: u8;
-        /// Writes under way, those whose outcome is still being found out too (default 16 384).
+        /// Maximum number of writes under way, including those whose outcome is still being determined (default 16
+        /// 384).
         most_writes: u32;
-        /// Changes under way (default 4 096).
+        /// Maximum number of changes under way (default 4 096).
         most_changes: u32;
-        /// Copies under way or waiting (default 65 536).
+        /// Maximum number of copies under way or waiting (default 65 536).
         most_tasks: u32;
-        /// Copies that a node takes part in at once (default 4).
+        /// Maximum number of concurrent copies that one node takes part in (default 4).
         syncs_per_node: u32;
-        /// Milliseconds after which a copy that nothing was heard of is given up (default 600 000).
+        /// Timeout of a copy in ms, counted from the last news of it (default 600 000).
         sync_ms: u64;
-        /// Copies in a row to one member that writes may overtake; then the next grant is held until it has caught up
-        /// (default 4).
+        /// Consecutive copies to one member that writes may overtake; then the next grant is held until the member has
+        /// caught up (default 4).
         catch_up_rounds: u32;
-        /// Milliseconds for which a grant is held at most, so that a member catches up; less, if two copies take less
-        /// (default 60 000).
+        /// Maximum time for which a grant is held so that a member catches up, in ms (default 60 000).
+        ///
+        /// Shorter, if two copies take less.
         hold_ms: u64;
-        /// Milliseconds for a change that waits for copies (default 1 800 000).
+        /// Timeout of a change that waits for copies, in ms (default 1 800 000).
         change_ms: u64;
-        /// Failure domains that the votes of a write must come from, at most W (default 1: any).
+        /// Minimum number of failure domains that the votes of a write must come from, at most W (default 1: any).
         ack_domains: u8;
-        /// Which node reads go to while a write is granted (default: any that is current).
+        /// The node that reads go to while a write is granted (default: any that is current).
         during_write: DuringWrite;
-        /// How one of several qualified nodes is chosen (default: by chance).
+        /// The policy that chooses one of several qualified nodes (default: at random).
         balance: Balance;
-        /// The caller's own domain is preferred while its node has at most this share, in percent, of the mean load
-        /// (default 125).
+        /// Load limit for preferring the caller's own domain, in percent of the mean load of the candidates (default
+        /// 125).
         near_percent: u16;
-        /// Milliseconds over which the share of a node that came up grows from nothing (default 0: at once).
+        /// Slow start in ms: the share of a node that came up grows from zero over this time (default 0: at once).
         slow_start_ms: u64;
-        /// Failures in a row after which a node counts as ailing for a while (default 5).
+        /// Consecutive failures after which a node is ejected, that is, counts as ailing for a while (default 5).
         eject_after: u32;
-        /// Milliseconds of the first such while; each further one is longer by as much (default 30 000).
+        /// Base ejection time in ms: the n-th ejection lasts n times this, at most 10 times (default 30 000).
         eject_ms: u64;
-        /// The share of nodes, in percent, that may count as ailing for failures at once (default 34).
+        /// Maximum share of nodes ejected at once, in percent (default 34).
         eject_percent: u8;
     }
 
-    /// The configuration, if it can work.
+    /// Builds the configuration, if it is valid.
     ///
     /// # Errors
     /// [`ConfigError`]: a limit or a time is zero, there is no room for a learner, or a write would end with its lease.

@@ -1,4 +1,4 @@
-//! Disks that went back in time: found out, fenced off, brought to the newest state, and cured.
+//! Cures: disks that went back in time are found out, fenced off, brought to the newest state and cured.
 //!
 //! What such a disk has forgotten may be a vote that is about to be counted. So the fence is raised in the row first,
 //! after it was found out: whatever the disk voted for is dead then, or committed already. Then it is raised to that row

@@ -1,4 +1,4 @@
-//! What refuses, and says why: configurations, commands, gates, snapshots.
+//! Errors: why a configuration, a command, a message to a gate or a snapshot is refused.
 
 use crate::id::{Boot, Fence, Generation, Incarnation, RepoId, Revision, Stamp};
 use crate::reason::Reason;
@@ -7,51 +7,51 @@ use crate::reason::Reason;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The quorum does not meet itself.
+    /// Read and write quorums do not intersect, or the numbers are out of range.
     #[error("quorum {n}/{r}/{w}: needs 1 <= r, w <= n <= 15, r + w > n and 2w > n")]
     Quorum {
-        /// Voters.
+        /// The number of voters (N).
         n: u8,
-        /// To read.
+        /// The size of a read quorum (R).
         r: u8,
-        /// To write.
+        /// The size of a write quorum (W).
         w: u8,
     },
-    /// A limit or a time that must not be zero is.
+    /// A limit or a time is zero that must not be.
     #[error("{0} must not be zero")]
     Zero(&'static str),
-    /// The members allowed per repository are fewer than its voters, or more than 32.
-    #[error("most_members is {most}: needs {least} to 32")]
+    /// The maximum of members per repository is below its voters plus a learner, or above 32.
+    #[error("most_members is {most}; it must be {least} to 32")]
     Members {
-        /// As configured.
+        /// The configured maximum.
         most: u8,
-        /// One more than the voters: a replacement needs room for a learner.
+        /// The smallest valid maximum: N + 1, because a replacement needs room for a learner.
         least: u8,
     },
-    /// W votes cannot come from so many domains.
-    #[error("ack_domains is {domains}: at most the {w} votes of a write")]
+    /// W votes cannot come from this many failure domains.
+    #[error("ack_domains is {domains}; the {w} votes of a write come from at most {w} domains")]
     Domains {
-        /// As configured.
+        /// The configured number of domains.
         domains: u8,
-        /// W.
+        /// The votes that a write needs (W).
         w: u32,
     },
-    /// A write would end before its grant does.
+    /// The time of a write ends before the lease of its grant.
     #[error("write_ms {write_ms} leaves no time to settle a write after its lease of {lease_ms} ms")]
     Lease {
-        /// The whole time of a write.
+        /// The whole time of a write, in ms.
         write_ms: u64,
-        /// The time to gather votes.
+        /// The lease of a grant, in ms.
         lease_ms: u64,
     },
 }
 
-/// A command that was refused; nothing has changed.
+/// A command that was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[error("{reason} (Q{code})", code = .reason.code())]
 pub struct Refusal {
-    /// Why.
+    /// The reason for the refusal.
     pub reason: Reason,
 }
 
@@ -61,85 +61,85 @@ impl From<Reason> for Refusal {
     }
 }
 
-/// Why a node's gate refused; the gate is as it was.
+/// A refusal of a node's gate. The gate is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum GateRefusal {
     /// The message is for another repository's gate.
-    #[error("this is the gate of {mine}")]
+    #[error("the message is for another repository: this gate is of {mine}")]
     OtherRepository {
-        /// The gate's.
+        /// The repository of this gate.
         mine: RepoId,
     },
     /// The message is for another node, or another life of this disk.
-    #[error("this is {mine}")]
+    #[error("the message is for another node, or another life of this disk: this is {mine}")]
     OtherIncarnation {
-        /// The gate's.
+        /// The life of this gate's disk.
         mine: Incarnation,
     },
-    /// A higher fence was shown to the gate.
+    /// The gate was shown a higher fence than the message carries.
     #[error("stale: the gate stands at {gate}")]
     StaleFence {
-        /// That fence.
+        /// The highest fence that the gate was shown.
         gate: Fence,
     },
-    /// A newer configuration was shown to the gate.
+    /// The gate was shown a newer configuration than the message carries.
     #[error("stale: the gate stands at {gate}")]
     StaleRevision {
-        /// That configuration.
+        /// The newest configuration that the gate was shown.
         gate: Revision,
     },
     /// The gate has promised itself to a later life of the store.
     #[error("stale: the gate has promised itself to generation {}", .gate.0)]
     StaleGeneration {
-        /// That life.
+        /// The life of the store that the gate promised itself to.
         gate: Generation,
     },
     /// The node has not applied what the message builds on.
-    #[error("not applied: the node is at {applied}")]
+    #[error("the node has not applied the state that the message builds on: it is at {applied}")]
     NotApplied {
-        /// What it has applied.
+        /// The state that the node has applied.
         applied: Stamp,
     },
     /// The message proves the staged write committed: apply it, then ask again.
     #[error("the staged write is committed: apply it first")]
     ApplyFirst,
     /// The node has another state at the same version.
-    #[error("divergent: the node is at {applied}")]
+    #[error("the node has another state at the same version: {applied}")]
     Divergent {
-        /// What it has applied.
+        /// The state that the node has applied.
         applied: Stamp,
     },
     /// The node voted for another state under the same fence.
-    #[error("voted for {staged} under this fence")]
+    #[error("the node voted for {staged} under the same fence")]
     VotedOtherwise {
-        /// That state.
+        /// The state that the node voted for.
         staged: Stamp,
     },
     /// A copy came before the raise that must precede it.
-    #[error("raise the gate first: it stands at {fence}")]
+    #[error("the gate must be raised before the copy: it stands at {fence}")]
     NotRaised {
         /// The gate's fence.
         fence: Fence,
     },
     /// A copy would take the node back.
-    #[error("would go back from {applied}")]
+    #[error("the copy would take the node back from {applied}")]
     Downgrade {
-        /// What it has applied.
+        /// The state that the node has applied.
         applied: Stamp,
     },
-    /// The node's disk went back in time; it counts in nothing until it is cured.
-    #[error("the disk went back in time: not cured yet")]
+    /// The node's disk went back in time. It does not count until it is cured.
+    #[error("the node's disk went back in time and is not cured yet")]
     Rewound,
-    /// A cure is meant for another start of the node.
-    #[error("this is {mine}")]
+    /// The cure is meant for another start of the node.
+    #[error("the cure is for another start of the node: this is {mine}")]
     OtherBoot {
-        /// The gate's.
+        /// The last start that this gate was told of.
         mine: Boot,
     },
-    /// What is to be thrown away is what the row counts on.
-    #[error("a member in {revision}")]
+    /// The data must not be discarded: the node is a member of the newest row that its gate knows.
+    #[error("the node is a member in {revision}")]
     IsMember {
         /// The newest configuration that the gate knows.
         revision: Revision,
@@ -169,25 +169,25 @@ impl GateRefusal {
     }
 }
 
-/// Why a snapshot was not taken in.
+/// Why a snapshot was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The snapshot is of another format.
-    #[error("snapshot format {found}; this is {known}")]
+    /// The snapshot has another format than this crate reads.
+    #[error("the snapshot has format {found}; this crate reads {known}")]
     Format {
-        /// Its format.
+        /// The format of the snapshot.
         found: u16,
-        /// This crate's.
+        /// The format that this crate reads.
         known: u16,
     },
-    /// The snapshot is larger than the configuration allows.
+    /// The snapshot holds more than the configuration allows.
     #[error("the snapshot holds more than the limit {limit}")]
     Limit {
-        /// The limit.
+        /// The limit that is exceeded.
         limit: u32,
     },
-    /// The snapshot contradicts itself.
+    /// The snapshot contradicts itself; the text says where.
     #[error("the snapshot contradicts itself: {0}")]
     Broken(&'static str),
 }

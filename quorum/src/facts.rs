@@ -1,4 +1,4 @@
-//! Facts: what the host tells.
+//! Facts: the events that the host tells the router.
 
 use alloc::vec::Vec;
 
@@ -14,9 +14,9 @@ use crate::store::{StoreMeta, SwapResult};
 use crate::time::Timestamp;
 use crate::work::Owner;
 
-/// Facts. What is late, repeated, unknown or early changes nothing and is counted.
+/// Facts. One that is late, repeated, unknown or early changes nothing and is counted.
 impl Router {
-    /// A node is, or is now, like this. The first news of a node brings it into play.
+    /// Tells the state of a node. The first news of a node adds it to the router.
     pub fn handle_node(&mut self, now: Timestamp, node: NodeId, state: NodeState) {
         self.lift(now);
         match self.state.nodes.hear(node, state, self.now, self.config.most_nodes) {
@@ -36,8 +36,10 @@ impl Router {
         self.advance_all();
     }
 
-    /// How a node did what it was asked: too many failures in a row make it ailing for a while, a bounded share of
-    /// the nodes at once.
+    /// Tells how a node served a request.
+    ///
+    /// Too many consecutive failures make the node ailing for a while; only a bounded share of the nodes is ailing for
+    /// that at once.
     pub fn handle_served(&mut self, now: Timestamp, node: NodeId, served: Served) {
         self.lift(now);
         if !self.state.nodes.served(node, served, self.now, &self.config) {
@@ -45,8 +47,8 @@ impl Router {
         }
     }
 
-    /// The store's row of `repo` (`None`: there is none), fetched after the router gave out `ask`, with what the store
-    /// says of itself.
+    /// Tells the store's row of `repo` (`None`: there is none), fetched after the router gave out `ask`, with the
+    /// store's own state.
     pub fn handle_row(&mut self, now: Timestamp, ask: Ask, store: &StoreMeta, repo: RepoId, row: Option<&Row>) {
         self.lift(now);
         if !self.is_ours(ask, store) {
@@ -70,7 +72,7 @@ impl Router {
         self.start_tasks();
     }
 
-    /// One entry of the change feed of `repo` (`None`: the feed has none of that version).
+    /// Tells one entry of the change feed of `repo` (`None`: the feed has none of that version).
     pub fn handle_feed(&mut self, now: Timestamp, ask: Ask, store: &StoreMeta, repo: RepoId, entry: Option<FeedEntry>) {
         self.lift(now);
         if !self.is_ours(ask, store) {
@@ -90,7 +92,7 @@ impl Router {
         }
     }
 
-    /// The ids of all rows whose family is `family`, as the store had them after it was asked.
+    /// Tells the ids of all rows whose family is `family`, as the store held them after it was asked.
     pub fn handle_family(&mut self, now: Timestamp, ask: Ask, store: &StoreMeta, family: RepoId, members: &[RepoId]) {
         self.lift(now);
         if self.is_ours(ask, store) && !self.family_told(ask, family, members) {
@@ -98,7 +100,7 @@ impl Router {
         }
     }
 
-    /// What became of the swap that `ticket` names.
+    /// Tells the result of the swap that `ticket` names.
     pub fn handle_swap(&mut self, now: Timestamp, ticket: Ticket, store: &StoreMeta, result: &SwapResult) {
         self.lift(now);
         // What a store in another life says of a swap says nothing of it in this router's life.
@@ -134,8 +136,9 @@ impl Router {
         self.advance_repo(repo);
     }
 
-    /// What a node says of itself for one repository: after a probe, a raise, a vote, a refusal, or unasked. `ask` names
-    /// the question, if the effect that asked named one.
+    /// Tells a node's report on one repository: after a probe, a raise, a vote, a refusal, or unasked.
+    ///
+    /// `ask` names the question, if the effect that asked named one.
     ///
     /// A report that holds a staged record is a vote. Reports of one gate are put in order by their boots and serial
     /// numbers; an answer that comes before what was heard when it was asked for is one of a disk that went back in time.
@@ -191,7 +194,7 @@ impl Router {
         self.advance_repo(repo);
     }
 
-    /// What a node has promised: its gate, whole, once [`FenceGate::promise`] is persisted.
+    /// Tells a node's promise: its whole gate, once [`FenceGate::promise`] is persisted.
     pub fn handle_promise(&mut self, now: Timestamp, gate: &FenceGate) {
         self.lift(now);
         let report = gate.report();
@@ -210,7 +213,8 @@ impl Router {
         self.schedule_repairs(report.repo);
     }
 
-    /// `node` cannot vote under the grant whose fence is `fence`; the write fails as soon as votes cannot add up.
+    /// Tells that `node` cannot vote under the grant whose fence is `fence`. The write fails as soon as W votes are out
+    /// of reach.
     pub fn handle_declined(&mut self, now: Timestamp, repo: RepoId, node: NodeId, fence: Fence) {
         self.lift(now);
         let most = usize::from(self.config.most_members);
@@ -229,7 +233,7 @@ impl Router {
         self.advance_repo(repo);
     }
 
-    /// How a copy that [`crate::Effect::Sync`] or [`crate::Effect::Initialise`] asked for ended.
+    /// Tells the result of a copy that [`crate::Effect::Sync`] or [`crate::Effect::Initialise`] ordered.
     pub fn handle_synced(&mut self, now: Timestamp, task: TaskId, result: &SyncResult) {
         self.lift(now);
         let Some(begun) = self.state.tasks.get(&task).map(|task| task.begun.0) else {
@@ -245,7 +249,9 @@ impl Router {
         }
     }
 
-    /// It is `now`: whatever was to happen by now happens. Before [`Router::next_deadline`] it changes nothing.
+    /// Advances the clock to `now` and does everything that is due.
+    ///
+    /// Before [`Router::next_deadline`] it changes nothing.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.lift(now);
         // Every timer that fires is set again, if at all, later than now.

@@ -1,4 +1,4 @@
-//! The gate: what each node holds per repository, and the only judge of what it admits.
+//! The gate: each node's record per repository, and the only judge of what the node admits.
 //!
 //! A gate is a value. Each method answers with the gate to *persist*; only then may the node act on it. A node that
 //! keeps its gate on disk and asks it before every read, vote and copy cannot be talked into anything by a late, a
@@ -10,25 +10,25 @@ use crate::id::{Boot, Digest, Fence, Generation, Incarnation, NodeId, RepoId, Re
 use crate::read::{Route, Token};
 use crate::row::{Proof, Row, RowState};
 
-/// A vote: a write that is durable on a node, invisible to readers, and not the node's version.
+/// A vote: a write that is durable on a node, but neither visible to readers nor applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Staged {
-    /// The grant it was staged under.
+    /// The fence of the grant that the write was staged under.
     pub fence: Fence,
     /// The configuration of that grant.
     pub revision: Revision,
-    /// The state it would lead to.
+    /// The state that the write leads to.
     pub stamp: Stamp,
 }
 
-/// An order to stage a write, from the node that holds the grant to every voter (itself too).
+/// An order to stage a write, from the node that holds the grant to every member, itself included.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StageOrder {
     /// The row that granted the write; its `newest` is the state that the write goes on from.
     pub base: Row,
-    /// What the state hashes to after the write.
+    /// The digest of the state after the write.
     pub digest: Digest,
 }
 
@@ -40,18 +40,18 @@ impl StageOrder {
     }
 }
 
-/// What a node says of itself, for one repository: its gate, read out.
+/// A node's report on one repository: its gate, read out.
 ///
 /// A `staged` record in a report *is* the node's vote: it attests that objects and ref record are durable there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use = "a report is for the router: `Router::handle_report`"]
 pub struct Report {
-    /// Of which repository.
+    /// The repository that the report is about.
     pub repo: RepoId,
-    /// Who speaks.
+    /// The node that reports.
     pub node: NodeId,
-    /// In which life of its disk.
+    /// The life of the node's disk.
     pub incarnation: Incarnation,
     /// The last start of the node that the gate was told of ([`FenceGate::started`]).
     #[cfg_attr(feature = "serde", serde(default))]
@@ -59,9 +59,9 @@ pub struct Report {
     /// The serial at the beginning of that boot: below what was heard before, the disk went back in time.
     #[cfg_attr(feature = "serde", serde(default))]
     pub began: u64,
-    /// How often the gate changed in that life: puts a node's reports in order.
+    /// The number of changes of the gate in that life of the disk. It puts a node's reports in order.
     pub serial: u64,
-    /// The disk was found to have gone back in time: the gate gives no vote and no promise until it is cured
+    /// Whether the disk was found to have gone back in time: the gate gives no vote and no promise until it is cured
     /// ([`crate::Effect::Cure`]).
     #[cfg_attr(feature = "serde", serde(default))]
     pub rewound: bool,
@@ -69,13 +69,13 @@ pub struct Report {
     pub applied: Stamp,
     /// The vote, if one is open.
     pub staged: Option<Staged>,
-    /// The life of the store that the gate has promised itself to: whatever is of an earlier one is refused.
+    /// The life of the store that the gate has promised itself to: messages of an earlier life are refused.
     pub generation: Generation,
     /// The highest fence that the gate was raised to.
     pub fence: Fence,
     /// The version that the row had when that fence was first shown to the gate.
     pub base: Version,
-    /// The newest configuration that the gate was shown, and keeps with its members.
+    /// The newest configuration that the gate was shown. The gate keeps it with its members.
     pub revision: Revision,
 }
 
@@ -102,13 +102,13 @@ impl Report {
     }
 }
 
-/// What a gate answers to a read that it admits.
+/// A gate's answer to a read that it admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[must_use]
 pub enum Admission {
-    /// Serve it.
+    /// Serve the read.
     Serve,
-    /// The read proves that the staged write was committed: apply it ([`FenceGate::apply`]), then serve.
+    /// Apply the staged write first ([`FenceGate::apply`]), then serve: the read proves that the write was committed.
     ApplyFirst,
 }
 
@@ -145,7 +145,7 @@ impl FenceGate {
         Self { report, row: None }
     }
 
-    /// What to send to the router. Only of a gate that is persisted.
+    /// The report to send to the router. Send only reports of a gate that is persisted.
     pub const fn report(&self) -> Report {
         self.report
     }
@@ -182,8 +182,9 @@ impl FenceGate {
         self.row.as_ref().is_some_and(decided)
     }
 
-    /// Raises the gate to `row`, and keeps it. A vote that the row shows to be dead is dropped: its fence is older, and
-    /// the row did not take it.
+    /// Raises the gate to `row` and keeps the row.
+    ///
+    /// A vote that the row shows to be dead is dropped: its fence is older, and the row did not take it.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was, if the row is of another repository, or older than the gate.
@@ -195,8 +196,10 @@ impl FenceGate {
         Ok(self.changed(next, row.cloned()))
     }
 
-    /// [`Self::raise`], then [`Self::apply`] if the row proves the open vote: for a host whose readers see whatever the
-    /// gate says is applied (contents kept by their digest, say). Others raise, make the write visible, then apply.
+    /// Raises the gate ([`Self::raise`]), then applies the open vote ([`Self::apply`]) if the row proves it.
+    ///
+    /// For a host whose readers see whatever the gate says is applied (contents kept by their digest, say). Other hosts
+    /// raise, make the write visible, then apply.
     ///
     /// # Errors
     /// As [`Self::raise`].
@@ -205,8 +208,10 @@ impl FenceGate {
         if raised.proves_staged(&row.proof()) { raised.apply(&row.proof()) } else { Ok(raised) }
     }
 
-    /// [`Self::admit_read`], then [`Self::apply`] if that comes first: the gate to persist before the read is served,
-    /// for the same hosts.
+    /// Admits a read ([`Self::admit_read`]), applying the staged write first ([`Self::apply`]) where the read proves
+    /// it.
+    ///
+    /// Returns the gate to persist before the read is served. For the same hosts as [`Self::show`].
     ///
     /// # Errors
     /// As [`Self::admit_read`].
@@ -217,8 +222,10 @@ impl FenceGate {
         }
     }
 
-    /// Promises that nothing of a life of the store before `generation` will be admitted, for the recovery of a store
-    /// that was restored from a backup. Persist the gate, then tell it whole: [`crate::Router::handle_promise`].
+    /// Promises that the gate admits nothing from a life of the store before `generation`.
+    ///
+    /// Used in the recovery of a store that was restored from a backup. Persist the gate, then tell it whole:
+    /// [`crate::Router::handle_promise`].
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was, if it has promised itself to a later life, or its disk went back in time.
@@ -232,8 +239,10 @@ impl FenceGate {
         Ok(self.changed(Report { generation, ..self.report }, self.row.clone()))
     }
 
-    /// Raises the gate and stages a write, in one value to persist. Call it once objects and ref record are durable,
-    /// and report the gate once it is persisted too: that report is the vote.
+    /// Raises the gate and stages a write, in one value to persist.
+    ///
+    /// Call it once objects and ref record are durable, and report the gate once it is persisted too: that report is
+    /// the vote.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the order is older than the gate, the node has not applied exactly
@@ -255,8 +264,10 @@ impl FenceGate {
         Ok(self.changed(next, raised.row))
     }
 
-    /// Whether this node may serve a routed read. Nothing to persist: a read changes nothing that a fence guards, so
-    /// a read that knows of a higher fence does not raise the gate.
+    /// Decides whether this node may serve a routed read.
+    ///
+    /// There is nothing to persist: a read changes nothing that a fence guards, so a read that knows of a higher fence
+    /// does not raise the gate.
     ///
     /// # Errors
     /// [`GateRefusal`]: the route is older than the gate, meant for another life of the disk, or must see what the
@@ -283,8 +294,10 @@ impl FenceGate {
         Err(self.behind(proof))
     }
 
-    /// Makes the staged write the node's state, on proof that it was committed. Call it once readers can see the
-    /// write (or will, before any is admitted). Of a write that is applied already it changes nothing.
+    /// Makes the staged write the node's state, on proof that it was committed.
+    ///
+    /// Call it once readers can see the write (or will, before any read is admitted). For a write that is applied
+    /// already it changes nothing.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the proof is older than the gate, or is not of the staged write.
@@ -299,9 +312,11 @@ impl FenceGate {
         Ok(self.changed(next, self.row.clone()))
     }
 
-    /// Takes over a copy of exactly what `proof` shows as committed, from another node or (for a new lineage) from
-    /// nothing. [`Self::raise`] to the row *before* copying; call this once the copy is durable. Of a state that is
-    /// applied already it changes nothing, a vote beyond it stays.
+    /// Takes over a copy of exactly the state that `proof` shows as committed.
+    ///
+    /// The copy comes from another node or (for a new lineage) from nothing. [`Self::raise`] to the row *before*
+    /// copying; call this once the copy is durable. For a state that is applied already it changes nothing, and a vote
+    /// beyond it stays.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the gate was not raised first, or the copy would take the node back
@@ -337,16 +352,20 @@ impl FenceGate {
         Ok(self.changed(Report { applied: to, staged, ..mine }, self.row.clone()))
     }
 
-    /// What a caller has seen that was served by this gate under `proof`: what is applied, which may be later than what
-    /// the proof shows. Made of the gate that served, after [`Self::admit_read`] or [`Self::serve`].
+    /// The token for a caller that this gate served under `proof`.
+    ///
+    /// It names the applied state, which may be later than the one that the proof shows. Take it from the gate that
+    /// served, after [`Self::admit_read`] or [`Self::serve`].
     #[must_use]
     pub fn token(&self, proof: &Proof) -> Token {
         let Stamp { epoch, version, .. } = self.report.applied;
         Token { generation: self.report.fence.generation.max(proof.fence.generation), epoch, version }
     }
 
-    /// The node holds nothing of the repository any more, for `row` does not name it: persist the gate *before* the data
-    /// is thrown away. From then on it serves nobody, whatever an old router sends; fences are not forgotten.
+    /// Records that the node holds nothing of the repository any more, because `row` does not name it.
+    ///
+    /// Persist the gate *before* the data is thrown away. From then on the gate serves no read, whatever an old router
+    /// sends; fences are not forgotten.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: the row is older than the gate, or names this disk as a member.
@@ -360,9 +379,11 @@ impl FenceGate {
         Ok(raised.changed(next, raised.row.clone()))
     }
 
-    /// The node found that it does not hold what the gate says: its disk was tampered with, or a copy is to be made
-    /// anew. From now on it holds nothing, until [`Self::install`]. Fences and an open vote are not forgotten (the
-    /// vote's record is durable apart), and the serial goes on, so that the router takes the report for new.
+    /// Records that the node does not hold the data that its gate names: its disk was tampered with, or a copy is to be
+    /// made anew.
+    ///
+    /// The gate holds nothing until [`Self::install`]. Fences and an open vote are not forgotten (the vote's record is
+    /// durable apart), and the serial goes on, so that the router takes the report for new.
     pub fn lost(&self) -> Self {
         self.changed(Report { applied: Stamp::BLANK, ..self.report }, self.row.clone())
     }
@@ -372,7 +393,7 @@ impl FenceGate {
         Self { report: Report { serial: self.report.serial.saturating_add(more), ..next }, row }
     }
 
-    /// What the gate would report once it stands at `proof`; only a whole row makes it know a configuration.
+    /// The gate's report once it stands at `proof`. Only a whole row makes it know a configuration.
     fn raised(&self, proof: &Proof) -> Result<Report, GateRefusal> {
         self.not_older(proof)?;
         let mut next = self.report;
@@ -409,7 +430,7 @@ impl FenceGate {
         Ok(())
     }
 
-    /// Why a node that has not applied `proof.newest` cannot do as if.
+    /// The refusal for a node that has not applied `proof.newest`.
     fn behind(&self, proof: &Proof) -> GateRefusal {
         let applied = self.report.applied;
         if self.proves_staged(proof) {

@@ -1,4 +1,4 @@
-//! What a change is to reach, and the next step towards it from any row: pure.
+//! Goals of changes, and the next step towards each from any row. Pure.
 
 use alloc::vec::Vec;
 
@@ -14,31 +14,33 @@ use crate::recover::Recovery;
 use crate::router::Router;
 use crate::row::{FeedEntry, Member, Members, Role, Row, RowState};
 
-/// A repository to be created, empty.
+/// A request to create an empty repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct CreateRequest {
-    /// Its id. The id of a deleted repository may be used again: a new lineage, whose version goes on.
+    /// The repository's id.
+    ///
+    /// The id of a deleted repository may be used again: it starts a new lineage, whose version goes on.
     pub repo: RepoId,
-    /// The shard it is placed on.
+    /// The shard that holds the repository.
     pub shard: ShardId,
-    /// Exactly N voters, and no learner.
+    /// The members: exactly N voters, and no learner.
     pub members: Members,
-    /// What the empty state hashes to.
+    /// The digest of the empty state.
     pub empty: Digest,
-    /// The repository that it is a fork of; a family is on one shard, on the same nodes.
+    /// The repository that this one is a fork of, if any. A family is on one shard, on the same nodes.
     pub parent: Option<RepoId>,
 }
 
 impl CreateRequest {
-    /// An empty repository on `members` of `shard`.
+    /// A request for an empty repository on `members` of `shard`.
     #[must_use]
     pub fn new(repo: RepoId, shard: ShardId, members: impl Into<Members>, empty: Digest) -> Self {
         Self { repo, shard, members: members.into(), empty, parent: None }
     }
 
-    /// The same, as a fork of `parent`. The router must hold the parent's row (a read of it brings it in).
+    /// Makes the new repository a fork of `parent`. The router must hold the parent's row (a read of it fetches it).
     #[must_use]
     pub fn fork_of(self, parent: RepoId) -> Self {
         Self { parent: Some(parent), ..self }
@@ -58,21 +60,21 @@ pub(crate) fn are_sound(members: &Members, quorum: Quorum) -> bool {
     voters && nodes.len() == members.len() && u32::try_from(nodes.len()) == Ok(quorum.voters())
 }
 
-/// One voter to be replaced by another node, or by itself after its disk was lost.
+/// A request to replace one voter by another node, or by itself after its disk was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ReplaceRequest {
-    /// In which repository.
+    /// The repository whose voter is replaced.
     pub repo: RepoId,
     /// The voter that leaves.
     pub leaves: NodeId,
-    /// The node, and the life of its disk, that comes. It may be the same node in a later life.
+    /// The node that takes its place, with the life of its disk. May be the same node in a later life.
     pub comes: Member,
 }
 
 impl ReplaceRequest {
-    /// Replaces the voter `leaves` by `comes`, which first learns, then takes its place in one step.
+    /// A request to replace the voter `leaves` by `comes`, which first learns, then takes the seat in one step.
     #[must_use]
     pub const fn new(repo: RepoId, leaves: NodeId, comes: Member) -> Self {
         Self { repo, leaves, comes }
@@ -127,7 +129,7 @@ impl Goal {
         matches!(self, Self::Lock(_) | Self::Cure(_) | Self::Hold(_) | Self::Leave(Leave { life: Some(_), .. }))
     }
 
-    /// What is left to do, given the row (`None`: absent).
+    /// The next step towards the goal, given the row (`None`: absent).
     pub(crate) fn plan(&self, row: Option<&Row>, router: &Router) -> Plan {
         match (self, row) {
             (Self::Create(request), None) => plan_create(request, None, router),
@@ -290,8 +292,8 @@ fn promote(request: &ReplaceRequest, row: &Row, learner: &Member, router: &Route
     if voters < needed { Plan::Fail(Reason::WouldStrand { voters, needed }) } else { Plan::Swap(next) }
 }
 
-/// What the survivor holds becomes the newest state of a new lineage; the version goes on, so that the feed names the
-/// loss and no version twice.
+/// Makes the survivor's state the newest of a new lineage. The version goes on, so that the feed names the loss and no
+/// version twice.
 fn plan_accept_loss(survivor: NodeId, from: Epoch, row: &Row, router: &Router) -> Plan {
     if row.newest.epoch > from {
         return Plan::Done;
@@ -337,7 +339,7 @@ impl Router {
         self.can_be_reached(member) && standing.and_then(Standing::applied) == Some(row.newest)
     }
 
-    /// What the member says that it has applied, if it can be reached: even one whose disk went back in time.
+    /// The state that the member reported as applied, if it can be reached: even one whose disk went back in time.
     fn word_of(&self, repo: RepoId, member: &Member) -> Option<Stamp> {
         let standing = self.state.cells.get(&repo)?.standings.iter().find(|s| s.member.is_same(member))?;
         let applied = standing.word().map(|report| report.applied).or(standing.applied());

@@ -1,4 +1,4 @@
-//! Names of things: a newtype each, so that no two can be mixed up.
+//! Ids: a newtype each, so that no two can be mixed up.
 
 use core::fmt;
 
@@ -18,44 +18,47 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A repository, by number: a rename moves nothing.
+    /// The id of a repository. It is a number, so that a rename moves nothing.
     RepoId(u64) "repo ";
-    /// A machine that holds replicas.
+    /// The id of a node: a machine that holds replicas.
     NodeId(u32) "node ";
-    /// A group of nodes that hold the same repositories.
+    /// The id of a shard: a group of nodes that hold the same repositories.
     ShardId(u32) "shard ";
-    /// A failure domain: what fails together (a rack, a datacentre).
+    /// The id of a failure domain: nodes that fail together (a rack, a datacentre).
     DomainId(u32) "domain ";
-    /// One life of a node's disk. A node whose disk was wiped comes back under a *larger* number; a restart keeps it.
+    /// One life of a node's disk. A wiped disk comes back under a *larger* number; a restart keeps the number.
+    ///
     /// A host that draws it from its store uses [`Incarnation::drawn`], which a store from a backup cannot repeat.
     Incarnation(u64) "incarnation ";
-    /// A router, among those that share one store. A router that takes another's place keeps its number.
+    /// The id of a router among those that share one store. A replacement keeps the number.
     RouterId(u32) "router ";
-    /// The caller's own name for a request; it is only handed back.
+    /// The caller's own id of a request. The router only hands it back.
     RequestId(u64) "request ";
-    /// A write that this router was asked for; never used twice by one router.
+    /// The id of a write. One router never uses an id twice.
     WriteId(u64) "write ";
-    /// A change of a row that is not a write (a creation, a removal, a change of members).
+    /// The id of a change of a row that is not a write (a creation, a removal, a change of members).
     ChangeId(u64) "change ";
-    /// A copy of a repository from one node to another.
+    /// The id of a copy of a repository from one node to another.
     TaskId(u64) "task ";
     /// One life of the metadata store. A store restored from a backup starts a larger one.
     Generation(u32) "generation ";
-    /// A lineage of a repository: it grows when history was accepted as lost, and when a deleted id is used again.
+    /// A lineage of a repository. It grows when a loss is accepted, and when a deleted id is used again.
     Epoch(u32) "epoch ";
-    /// A configuration of a repository's members; it grows with every change of them.
+    /// The number of a member configuration of a repository. It grows with every change of members.
     Revision(u32) "revision ";
-    /// How many writes a repository has taken.
+    /// The number of writes that a repository has taken.
     Version(u64) "v";
-    /// A point in the router's own order of events. A row fetched under an `Ask` shows the store as it was *after*
-    /// that point: this order, never a clock, says whether a row is fresh enough for a read.
+    /// A point in the router's own order of events.
+    ///
+    /// A row fetched under an `Ask` shows the store as it was *after* that point: this order, never a clock, says
+    /// whether a row is fresh enough for a read.
     Ask(u64) "ask ";
-    /// A swap that the router asked for and waits to be told about; it is an [`Ask`] too.
+    /// The id of a swap that the router waits to be told about. It is an [`Ask`] too.
     Ticket(u64) "ticket ";
 }
 
 impl Version {
-    /// The version after this one.
+    /// The next version.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -63,8 +66,9 @@ impl Version {
 }
 
 impl Incarnation {
-    /// The life that a counter of the store gives to an empty disk, in the store's life `store`. A store that came back
-    /// from a backup counts anew, and all that it draws is larger than what it drew before.
+    /// The life that a counter of the store gives to an empty disk in the store's life `store`.
+    ///
+    /// A store that came back from a backup counts anew, and every number that it draws is larger than those before.
     #[must_use]
     pub const fn drawn(store: Generation, counter: u32) -> Self {
         Self((store.0 as u64) << 32 | counter as u64)
@@ -79,13 +83,13 @@ impl Ticket {
     }
 }
 
-/// What a repository's state hashes to; two replicas are alike if and only if these are equal.
+/// The digest of a repository's state. Two replicas are equal if and only if their digests are.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Digest(pub [u8; 16]);
 
 impl Digest {
-    /// The state of a deleted repository: like no other.
+    /// The digest of a deleted repository. No live state has it.
     pub const TOMBSTONE: Self = Self([0xff; 16]);
 }
 
@@ -101,15 +105,15 @@ impl fmt::Display for Digest {
     }
 }
 
-/// The right to change one repository. A row holds one fence; who raised it last may write, and nobody else.
+/// The right to change one repository: only the router that raised the row's fence last may write.
 ///
 /// Ordered by generation, then counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Fence {
-    /// The life of the store in which it was raised.
+    /// The life of the store in which the fence was raised.
     pub generation: Generation,
-    /// How often it was raised in that life.
+    /// The number of raises in that life.
     pub counter: u64,
 }
 
@@ -127,15 +131,15 @@ impl fmt::Display for Fence {
     }
 }
 
-/// One start of a node, drawn from the store before the node acts: see [`crate::BootRecord`].
+/// One start of a node. It is drawn from the store before the node acts: see [`crate::BootRecord`].
 ///
 /// Ordered by the life of the store, then the counter. The default is the boot of a disk that never started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Boot {
-    /// The life of the store that it was drawn from.
+    /// The life of the store that the boot was drawn from.
     pub store: Generation,
-    /// How many were drawn in that life for this disk.
+    /// The number of boots drawn in that life for this disk.
     pub counter: u64,
 }
 
@@ -151,9 +155,9 @@ impl fmt::Display for Boot {
 pub struct Stamp {
     /// The lineage.
     pub epoch: Epoch,
-    /// How many writes led here.
+    /// The number of writes that led to this state.
     pub version: Version,
-    /// What the state hashes to.
+    /// The digest of the state.
     pub digest: Digest,
 }
 
@@ -161,13 +165,13 @@ impl Stamp {
     /// The state of a node that holds nothing. No row has it: lineages start at 1.
     pub const BLANK: Self = Self { epoch: Epoch(0), version: Version(0), digest: Digest([0; 16]) };
 
-    /// The state one write later, which hashes to `digest`.
+    /// The next state: one write later, with this digest.
     #[must_use]
     pub const fn next(self, digest: Digest) -> Self {
         Self { epoch: self.epoch, version: self.version.next(), digest }
     }
 
-    /// The same state as the beginning of the next lineage.
+    /// The same state as the start of the next lineage.
     #[must_use]
     pub(crate) const fn in_next_epoch(self) -> Self {
         Self { epoch: Epoch(self.epoch.0.saturating_add(1)), ..self }

@@ -1,4 +1,4 @@
-//! Inspection: which replicas to ask next, within a budget, so that what reads never touch is found too.
+//! Inspection: which replicas to probe next, within a budget, so that damage which reads never touch is found too.
 
 use alloc::vec::Vec;
 
@@ -14,66 +14,70 @@ use crate::row::{Member, Proof, Role, RowState};
 use crate::state::Cell;
 use crate::time::Timestamp;
 
-/// Which repositories an inspection looks at.
+/// The repositories that an inspection covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Inspection {
-    /// Some, drawn by chance.
+    /// Spot check: repositories drawn at random.
     Spot,
-    /// All in turn, from after this one; start with `None`.
+    /// Full scan in turn, starting after this repository; begin with `None`.
     Full(Option<RepoId>),
 }
 
-/// What one round of an inspection asked for.
+/// The result of one round of an inspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a full inspection goes on from `last`"]
 pub struct Round {
-    /// Repositories looked at.
+    /// The number of repositories inspected.
     pub looked_at: u32,
-    /// The last of them; `None` once a full inspection is through.
+    /// The last repository inspected; `None` once a full scan is complete.
     pub last: Option<RepoId>,
 }
 
-/// What is wrong with a replica.
+/// A fault of one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Finding {
-    /// Behind; a copy is under way or comes.
+    /// Behind: the replica lags; a copy is under way or queued.
     Behind {
-        /// How many versions.
+        /// The number of versions it lags.
         versions: u64,
     },
-    /// It holds another state than was committed. It serves nothing; an operator decides: [`Router::replace`] it by
-    /// itself after wiping it, or [`Router::accept_loss`] in favour of it.
+    /// Divergent: the replica holds another state than was committed.
+    ///
+    /// It serves nothing. An operator decides: [`Router::replace`] it by itself after wiping it, or
+    /// [`Router::accept_loss`] in favour of it.
     Divergent {
-        /// What it holds.
+        /// The state that the replica has applied.
         applied: Stamp,
     },
-    /// It is beyond what the store knows: the store may have been set back. It serves nothing.
+    /// Ahead: the replica is beyond what the store knows, so the store may have been set back. It serves nothing.
     Ahead {
-        /// What it holds.
+        /// The state that the replica has applied.
         applied: Stamp,
     },
-    /// The machine is in another life of its disk than the row says: [`Router::replace`] it by itself.
+    /// Disk lost: the node is in another life of its disk than the row says. [`Router::replace`] it by itself.
     DiskLost {
-        /// The life that the row means.
+        /// The life of the disk that the row names.
         member: Incarnation,
     },
-    /// Its disk went back in time: an older copy of it was put back. It counts in nothing, and is brought to the newest
-    /// state and cured by itself, from a member that holds that. Where none does, an operator decides:
-    /// [`Router::accept_loss`].
+    /// Rewound: the replica's disk went back in time, because an older copy of it was put back.
+    ///
+    /// It does not count. The router brings it to the newest state from a member that holds that, and cures it. Where
+    /// no member does, an operator decides: [`Router::accept_loss`].
     Rewound {
-        /// What it holds.
+        /// The state that the replica has applied.
         applied: Stamp,
     },
-    /// Nothing is known of it.
+    /// Silent: the replica has not reported.
     Silent,
 }
 
 impl Router {
-    /// Asks the members of up to `budget` repositories for their reports ([`Effect::Probe`]), so that what they say
-    /// leads to repairs; [`Router::findings`] tells what remains. User requests are not disturbed: no more probes
-    /// than `budget` × members go out, and copies keep to their own budget.
+    /// Probes the members of up to `budget` repositories ([`Effect::Probe`]), so that their reports lead to repairs.
+    ///
+    /// [`Router::findings`] tells what remains. User requests are not disturbed: no more probes than `budget` × members
+    /// go out, and copies keep to their own budget.
     pub fn inspect(&mut self, now: Timestamp, inspection: Inspection, budget: u32) -> Round {
         self.lift(now);
         let count = usize::try_from(budget).unwrap_or(usize::MAX);
@@ -112,7 +116,7 @@ impl Router {
         all
     }
 
-    /// What is wrong with the replicas of `repo`, as far as is known.
+    /// Lists the known faults of the replicas of `repo`.
     pub fn findings(&self, repo: RepoId) -> impl Iterator<Item = (NodeId, Finding)> {
         let found = |cell: &Cell| -> Vec<_> {
             let of = |standing: &Standing| self.finding(cell, standing).map(|what| (standing.member.node, what));
@@ -139,7 +143,7 @@ impl Router {
         })
     }
 
-    /// Why a read of `repo` would go where it would go: the row, and the verdict on each member with what it said.
+    /// Explains where a read of `repo` would go: the row, and each member's verdict with its report.
     #[must_use]
     pub fn explain(&self, repo: RepoId) -> Option<Explanation> {
         let cell = self.state.cell(repo)?;
@@ -161,7 +165,7 @@ impl Router {
         })
     }
 
-    /// What the router would be after `event`, and the orders it would give; this one is as it was.
+    /// Runs `event` on a copy: returns the copy and the effects that it would give. This router is unchanged.
     #[must_use]
     pub fn what_if(&self, event: impl FnOnce(&mut Self)) -> (Self, Vec<Effect>) {
         let mut copy = self.clone();
@@ -171,7 +175,9 @@ impl Router {
         (copy, effects)
     }
 
-    /// A number that two routers share if they decide alike: to compare a replay with the recording.
+    /// A hash of the router's state: two routers with equal digests decide alike.
+    ///
+    /// Used to compare a replay with the recording.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let mut hasher = Mixer(0);
@@ -180,49 +186,50 @@ impl Router {
     }
 }
 
-/// The whole story of a repository's decisions.
+/// An explanation of the router's decisions about one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// What the row proves.
+    /// The newest row, as a proof.
     pub row: Proof,
-    /// What may be done.
+    /// The operations that the row allows.
     pub state: RowState,
-    /// How many voters stand how.
+    /// The voters by their state.
     pub tally: Tally,
-    /// Each member.
+    /// The members, each with its verdict.
     pub members: Vec<MemberExplained>,
-    /// Voters of the configuration before that are no members any more, until enough of them know of this one.
+    /// Leaving voters: voters of the previous configuration that are no longer members, until enough of them know of
+    /// this one.
     pub leavers: Vec<MemberExplained>,
-    /// Writes under way; [`Router::write`] says what each waits for.
+    /// The writes under way. [`Router::write`] says what each waits for.
     pub writes: Vec<WriteId>,
-    /// Changes under way, and what each waits for: [`Router::cancel`] ends one.
+    /// The changes under way, with what each waits for. [`Router::cancel`] ends one.
     pub changes: Vec<ChangeView>,
-    /// Learners that no change under way in this router brings in: [`Router::remove_learner`] lets one go.
+    /// Learners that no change under way in this router brings in. [`Router::remove_learner`] removes one.
     pub left_behind: Vec<NodeId>,
-    /// What is in the way of a write, and the command that removes it: the first to be removed in front.
+    /// The obstacles to a write, each with the command that removes it, the first to remove in front.
     pub obstacles: Vec<Obstacle>,
 }
 
-/// One member's part in it.
+/// One member's part in an [`Explanation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberExplained {
     /// The node.
     pub node: NodeId,
-    /// The life of its disk that the row means.
+    /// The life of the node's disk that the row names.
     pub incarnation: Incarnation,
-    /// What it does here.
+    /// The member's role.
     pub role: Role,
-    /// How it stands, and so which rule excludes it, if one does.
+    /// The member's replica state, which says which rule excludes it, if one does.
     pub verdict: Verdict,
-    /// How well it does.
+    /// The health of the node.
     pub health: Health,
-    /// What it said last.
+    /// The member's last report.
     pub report: Option<Report>,
 }
 
-/// A small, fixed hash: the same in every run.
+/// A small fixed hash: the same in every run.
 struct Mixer(u64);
 
 impl core::hash::Hasher for Mixer {

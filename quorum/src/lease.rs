@@ -1,4 +1,4 @@
-//! Turns: several routers share a repository, and a member that never catches up gets time to.
+//! Leases: several routers share a repository in turns, and a member that never catches up gets time to.
 //!
 //! A lease in the row decides nothing. It says how long other routers leave a grant alone, by their own clocks; whoever
 //! finds it over raises the fence. A router that waits leaves a note beside the row, and whoever commits while another's
@@ -37,7 +37,7 @@ impl Router {
         Lease { holder: self.config.router, ms: self.config.lease_ms, purpose: Purpose::Write }
     }
 
-    /// Why no write is granted now, if it is not this router's turn.
+    /// The reason why no write is granted now, if it is not this router's turn.
     pub(crate) fn is_barred(&self, cell: &Cell) -> Option<Reason> {
         let mine = |lease: &Lease| lease.holder == self.config.router;
         if let Some(lease) = cell.row.lease.filter(|lease| !(mine(lease) && lease.purpose == Purpose::Write)) {
@@ -53,7 +53,7 @@ impl Router {
         yields.then_some(Reason::Yielding { ms: cell.yields.millis_since(self.now) })
     }
 
-    /// A write that waits for its turn says so, once per grant of the other.
+    /// Leaves a note that a write of this router waits for its turn, once per grant of the other router.
     pub(crate) fn wait_in_line(&mut self, write: &mut Write) -> Flow {
         let Some(row) = self.state.cells.get(&write.repo).map(|cell| &cell.row) else { return Flow::Stay };
         let other = row.lease.is_some_and(|lease| lease.holder != self.config.router);
@@ -64,7 +64,7 @@ impl Router {
         Flow::Stay
     }
 
-    /// Why a write was not granted by its deadline.
+    /// The reason why a write was not granted by its deadline.
     pub(crate) fn why_not_granted(&self, write: &Write) -> Option<Reason> {
         let cell = self.state.cells.get(&write.repo)?;
         self.is_barred(cell).or_else(|| self.unsettled(cell))

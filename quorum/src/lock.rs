@@ -1,4 +1,4 @@
-//! The data-safety lock: what is committed and held by one voter alone, beyond what repairs can mend, is pinned to it.
+//! The data-safety lock: a repository whose newest state one voter alone holds, beyond repair, is pinned to that voter.
 //!
 //! It is a fact about the row, so it is written into the row: every router reads there and nowhere else, and neither a
 //! migration nor a change of members takes the last copy away. It ends by itself once W voters hold the state again,

@@ -21,21 +21,21 @@ use crate::router::Router;
 use crate::row::{Member, Members, Role, Row, RowState};
 use crate::state::Cell;
 
-/// A fork family to be moved to another shard.
+/// A request to move a fork family to another shard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct MigrateRequest {
-    /// The root of the family: the repository that all of it was forked from.
+    /// The root of the family: the repository that all others were forked from.
     pub root: RepoId,
     /// The shard to move to.
     pub to: ShardId,
-    /// Exactly N voters, none of which holds the family now.
+    /// The new members: exactly N voters, none of which holds the family now.
     pub members: Members,
 }
 
 impl MigrateRequest {
-    /// Moves `root`, and all that was forked from it, to `members` of the shard `to`.
+    /// A request to move `root`, and every fork of it, to `members` of the shard `to`.
     #[must_use]
     pub fn new(root: RepoId, to: ShardId, members: impl Into<Members>) -> Self {
         Self { root, to, members: members.into() }
@@ -51,7 +51,7 @@ pub(crate) enum Way {
     Back,
 }
 
-/// What of the family is known.
+/// The known members of the family.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Family {
@@ -210,7 +210,7 @@ impl Migration {
         if root.row.revision > round { Self::learners_leave(row) } else { Plan::Wait }
     }
 
-    /// Whoever learns is let go; the voters stay.
+    /// Removes the learners. The voters stay.
     fn learners_leave(row: &Row) -> Plan {
         let next = row.reconfigured(row.voters().copied().collect());
         Plan::Swap(Row { state: RowState::Live, ..next })
@@ -278,8 +278,8 @@ impl Router {
         u32::try_from(told.count()).is_ok_and(|told| told >= self.config.quorum.blocking())
     }
 
-    /// What the root of a migrating family needs besides its own row: once it is marked, the list of the others, and a
-    /// change for each of them.
+    /// Does what the root of a migrating family needs besides its own row: once it is marked, fetches the list of the
+    /// others and starts a change for each.
     pub(crate) fn lead(&mut self, migration: &mut Migration, row: Option<&Row>) {
         let marked = |row: &&Row| {
             let decided = row.shard == migration.request.to || migration.way == Way::Back;

@@ -1,4 +1,4 @@
-//! Nodes: how each is, and how it stands to a row.
+//! Nodes: the health of each, and how far each member is.
 
 use core::fmt;
 
@@ -7,127 +7,133 @@ use crate::id::{Ask, DomainId, Fence, Incarnation, Stamp};
 use crate::row::{Member, Role, Row};
 use crate::time::Timestamp;
 
-/// How well a node does, as its host sees it. Health is preference: it never makes a stale node fresh.
+/// The health of a node, as its host sees it.
+///
+/// Health is a preference: it never makes a stale node fresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Health {
-    /// Serves and votes.
+    /// Up: serves and votes.
     Up,
-    /// Slow or failing now and then: used only where nobody better is at the newest state. It votes.
+    /// Ailing: slow or failing now and then. It votes, and serves only where no healthy node is at the newest state.
     Ailing,
-    /// Being emptied for an upgrade: as `Ailing`.
+    /// Draining: being emptied, for an upgrade say. Treated as `Ailing`.
     Draining,
-    /// Not reached: used for nothing.
+    /// Down: not reachable. It is used for nothing.
     Down,
 }
 
-/// A node, as its host sees it.
+/// The state of a node, as its host sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct NodeState {
     /// The life of its disk.
     pub incarnation: Incarnation,
-    /// How well it does.
+    /// The health of the node.
     pub health: Health,
-    /// What it fails together with.
+    /// The failure domain of the node.
     pub domain: DomainId,
-    /// How much it has to do, in any unit that compares across nodes (requests under way, say).
+    /// The load of the node, in any unit that compares across nodes (requests under way, say).
     pub load: u32,
 }
 
 impl NodeState {
-    /// A healthy node in domain 0.
+    /// A healthy node in domain 0, without load.
     #[must_use]
     pub const fn up(incarnation: Incarnation) -> Self {
         Self { incarnation, health: Health::Up, domain: DomainId(0), load: 0 }
     }
 
-    /// The same node in another health.
+    /// Sets the health.
     #[must_use]
     pub const fn health(self, health: Health) -> Self {
         Self { health, ..self }
     }
 
-    /// The same node in another domain.
+    /// Sets the failure domain.
     #[must_use]
     pub const fn domain(self, domain: DomainId) -> Self {
         Self { domain, ..self }
     }
 
-    /// The same node under another load.
+    /// Sets the load.
     #[must_use]
     pub const fn load(self, load: u32) -> Self {
         Self { load, ..self }
     }
 }
 
-/// How a node did what it was asked.
+/// How a node served a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Served {
-    /// As it should.
+    /// Success.
     Well,
-    /// It failed, or took too long.
+    /// Failure: the node failed, or took too long.
     Badly,
 }
 
-/// How a member stands to the row that the router holds.
+/// The state of a member's replica, compared with the row that the router holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verdict {
-    /// It holds exactly the newest state: applied, or staged and proven by the row.
+    /// Current: the replica holds exactly the newest state, applied, or staged and proven by the row.
     Current,
-    /// It holds an earlier state of the lineage.
+    /// Lagging: the replica holds an earlier state of the lineage.
     Lagging {
-        /// What it has applied.
+        /// The state that the replica has applied.
         applied: Stamp,
     },
-    /// It holds another state at the same version, or a history that the row's lineage does not contain.
+    /// Divergent: the replica holds another state at the same version, or a history that the row's lineage does not
+    /// contain.
     Divergent {
-        /// What it has applied.
+        /// The state that the replica has applied.
         applied: Stamp,
     },
-    /// It was beyond the row when it spoke, and it spoke after the row was fetched: the row may be old. Fetch it
-    /// again before deciding.
+    /// Row too old: the member reported a later state, after the row was fetched. Fetch the row again before deciding.
     RowOld,
-    /// It is beyond a row that was fetched after it spoke: the store does not know what it holds. No candidate.
+    /// Ahead: the replica is beyond a row that was fetched after the member reported. The store does not know this
+    /// state, so the member is no candidate.
     Ahead {
-        /// What it has applied.
+        /// The state that the replica has applied.
         applied: Stamp,
     },
-    /// Its disk went back in time: it has forgotten votes and promises. No candidate, no voter and no source, until it
-    /// is cured ([`crate::Effect::Cure`]).
+    /// Rewound: the disk went back in time and has forgotten votes and promises.
+    ///
+    /// No candidate, no voter and no source, until it is cured ([`crate::Effect::Cure`]).
     Rewound {
-        /// What it has applied.
+        /// The state that the replica has applied.
         applied: Stamp,
     },
-    /// Nothing is known: it has not spoken, or the machine is in another life of its disk than the row says.
+    /// Unknown: the member has not reported, or its node is in another life of its disk than the row says.
     Unknown,
 }
 
-/// How many voters stand how; the sum of all but `voters` and `ailing` is `voters`.
+/// The number of voters in each state.
+///
+/// The sum of all fields but `voters` and `ailing` is `voters`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tally {
-    /// Assigned voters.
+    /// All assigned voters.
     pub voters: u32,
-    /// At the newest state, and up.
+    /// Voters at the newest state that are up.
     pub usable: u32,
-    /// At the newest state, but ailing or draining.
+    /// Voters at the newest state that are ailing or draining.
     pub ailing: u32,
-    /// Down.
+    /// Voters that are down.
     pub down: u32,
-    /// Behind.
+    /// Voters that lag behind the newest state.
     pub lagging: u32,
-    /// Divergent, ahead of the store, beyond the row that the router holds, or back from an older copy of the disk.
+    /// Voters that cannot be trusted: divergent, ahead of the store, beyond the row that the router holds, or rewound.
     pub suspect: u32,
-    /// Unknown.
+    /// Voters of which nothing is known.
     pub unknown: u32,
 }
 
 impl Tally {
-    /// Voters that can take part in a write now.
+    /// The number of voters that can take part in a write now.
     #[must_use]
     pub const fn able(&self) -> u32 {
         self.usable + self.ailing
@@ -161,7 +167,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// What the router knows of one member of one repository.
+/// The router's knowledge of one member of one repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Standing {
@@ -209,7 +215,7 @@ impl Standing {
         self.member.role == Role::Voter
     }
 
-    /// What the member said last, if it speaks for itself: one whose disk went back in time does not.
+    /// The member's last report, if it speaks for itself: one whose disk went back in time does not.
     pub(crate) const fn report(&self) -> Option<&Report> {
         match &self.known {
             Some(known) if self.rewound.is_none() => Some(&known.report),
@@ -217,7 +223,7 @@ impl Standing {
         }
     }
 
-    /// What the member said last.
+    /// The member's last report, even if its disk went back in time.
     pub(crate) const fn word(&self) -> Option<&Report> {
         match &self.known {
             Some(known) => Some(&known.report),
@@ -225,7 +231,7 @@ impl Standing {
         }
     }
 
-    /// What the member is known to have applied.
+    /// The state that the member is known to have applied.
     pub(crate) const fn applied(&self) -> Option<Stamp> {
         match (self.report(), self.rested) {
             (Some(report), _) => Some(report.applied),
@@ -301,7 +307,7 @@ impl Standing {
     }
 }
 
-/// What was made of a report.
+/// The result of taking in a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Taken,

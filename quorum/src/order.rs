@@ -1,4 +1,4 @@
-//! Orders to a node as plain data, and what a node does for each: the glue between a transport and a gate, without I/O.
+//! Orders to a node as plain data, and the steps that each takes: the glue between a transport and a gate, without I/O.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -9,35 +9,38 @@ use crate::id::{Boot, Generation, NodeId, RepoId};
 use crate::read::Route;
 use crate::row::Row;
 
-/// What a node is asked to do. It may come late, or twice.
+/// An order to a node. It may arrive late, or twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Order {
-    /// Say how the gate stands.
+    /// Report the gate.
     Probe(RepoId),
-    /// Raise the gate to the row, and apply the vote that it proves.
+    /// Raise the gate to the row, and apply the vote that the row proves.
     Raise(Row),
-    /// Raise the gate to the order's row and apply what it proves; then keep the content and the vote. A host whose
-    /// content travels beside the order leaves it empty here.
+    /// Raise the gate to the order's row and apply what the row proves; then keep the content and the vote.
+    ///
+    /// A host whose content travels beside the order leaves the content empty here.
     Stage(StageOrder, Vec<u8>),
-    /// Start the repository empty (no content at all).
+    /// Start the repository empty, without content.
     Initialise(Row),
-    /// Copy exactly what the row shows, applied state only, from another node. A copy that cannot be made is refused,
-    /// with what is held as it was, or lost ([`FenceGate::lost`]).
+    /// Copy exactly the applied state that the row shows from another node.
+    ///
+    /// A copy that cannot be made is refused, with the data as it was, or lost ([`FenceGate::lost`]).
     Copy(Row, NodeId),
-    /// Serve the content, if the gate admits it; a vote that the route proves is applied first.
+    /// Serve the content, if the gate admits the read. A vote that the route proves is applied first.
     Read(Route),
     /// Promise the gate to a life of the store. A node that holds nothing promises with a new gate.
     Promise(RepoId, Generation),
     /// Cure the gate ([`FenceGate::cure`]) with this row, boot and serial.
     Cure(Row, Boot, u64),
-    /// Throw the content away, if the row does not name the node: the gate comes first ([`FenceGate::discard`]). A host that
-    /// never throws anything away refuses.
+    /// Discard the content, if the row does not name the node.
+    ///
+    /// The gate comes first ([`FenceGate::discard`]). A host that never discards anything refuses.
     Discard(Row),
 }
 
 impl Order {
-    /// Which repository it concerns.
+    /// The repository that the order is about.
     #[must_use]
     pub const fn repo(&self) -> RepoId {
         match self {
@@ -53,63 +56,69 @@ impl Order {
     }
 }
 
-/// What a node says to an order.
+/// A node's reply to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Reply {
-    /// How its gate for the order's repository stands now: as it is on disk.
+    /// The report of the gate of the order's repository, as it is on disk now.
     pub report: Report,
-    /// What came of the order.
+    /// The result of the order.
     pub done: Done,
 }
 
-/// What came of an order.
+/// The result of an [`Order`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Done {
-    /// It is done, and durable.
+    /// Done, and durable.
     Yes,
-    /// The gate refused, or it was meant for another life of the disk.
+    /// Refused: the gate refused, or the order was meant for another life of the disk.
     Refused,
-    /// A read's content.
+    /// The content that was read.
     Content(Vec<u8>),
-    /// The gate that promised, whole: as it is on disk.
+    /// The gate that promised, whole, as it is on disk.
     Promised(Box<FenceGate>),
 }
 
-/// One step of an order: persist `gate`, then do `act`; then [`FenceGate::obeyed`] says the next step.
+/// One step of an order: persist `gate`, then do `act`.
+///
+/// [`FenceGate::obeyed`] then says the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "persist the gate, then do what is asked"]
 pub struct Duty {
-    /// The gate to persist before anything else; it may be the one that is persisted already.
+    /// The gate to persist first. It may be the one that is persisted already.
     pub gate: FenceGate,
-    /// What to do once it is.
+    /// The act to do once the gate is persisted.
     pub act: Act,
 }
 
-/// What a node does between two persists of its gate.
+/// The act of a node between two persists of its gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// The order is done: reply, with the report of the gate.
+    /// Reply with the report of the gate: the order is done.
     Reply,
-    /// Make the staged write what readers see.
+    /// Make the staged write visible to readers.
     ShowStaged,
-    /// Make the content of the order durable, invisible to readers.
+    /// Make the content of the order durable, but invisible to readers.
     KeepStaged,
-    /// Start the repository empty, durably.
+    /// Make the empty state of the repository durable.
     Empty,
-    /// Copy the state that the order's row shows from this node, durably. If that cannot be done, end here: the order
-    /// is refused, and a node that is half way from one state to the other keeps [`FenceGate::lost`].
+    /// Copy the state that the order's row shows from this node, and make the copy durable.
+    ///
+    /// If that cannot be done, end here: the order is refused, and a node that is half way from one state to the other
+    /// keeps [`FenceGate::lost`].
     Copy(NodeId),
     /// Serve the read.
     Serve,
-    /// Throw the content away.
+    /// Discard the content.
     Discard,
 }
 
-/// Obeying orders.
+/// The steps of an order.
 impl FenceGate {
-    /// The first step of an order that is meant for this gate. In one transaction with the content, or gate first:
+    /// The first step of an order that is meant for this gate.
+    ///
+    /// In one transaction with the content, or gate first:
     ///
     /// ```
     /// # use tenon_quorum::*;
@@ -165,7 +174,7 @@ impl FenceGate {
         }
     }
 
-    /// The step after `act`, which is done and durable; [`Act::Reply`] ends the order.
+    /// The step after `act`, which is done and durable. [`Act::Reply`] ends the order.
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was: it moved on since the step before, and the order is refused.

@@ -1,4 +1,4 @@
-//! Where repositories live: what a shard survives, and which shard takes a new one. Pure.
+//! Placement: which losses a shard survives, and which shard takes a new repository. Pure.
 
 use alloc::vec::Vec;
 
@@ -6,25 +6,25 @@ use crate::id::{DomainId, RepoId, ShardId};
 use crate::quorum::Quorum;
 use crate::rng::mix;
 
-/// What may be lost at once without losing an operation.
+/// The single losses that an operation survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Survives {
-    /// Any one node.
+    /// The loss of any one node.
     pub a_node: bool,
-    /// Any one domain.
+    /// The loss of any one failure domain.
     pub a_domain: bool,
 }
 
-/// What a shard survives.
+/// The losses that a shard survives, per operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Survival {
-    /// For linearizable reads.
+    /// Survival of linearizable reads.
     pub reads: Survives,
-    /// For writes.
+    /// Survival of writes.
     pub writes: Survives,
 }
 
-/// What N voters in these domains survive (one entry per voter).
+/// The losses that N voters in these failure domains survive; `domains` has one entry per voter.
 ///
 /// A write needs W voters. A linearizable read needs one voter that holds the newest state: the newest state is on W of
 /// them, so a read is safe from the loss of any W − 1. Two domains cannot survive, for writes, the one with more
@@ -42,38 +42,38 @@ pub fn survival(quorum: Quorum, domains: &[DomainId]) -> Survival {
     }
 }
 
-/// A shard that could take a repository.
+/// A shard that could take a repository, with its load and its capacity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shard {
-    /// Which.
+    /// The shard's id.
     pub shard: ShardId,
     /// The domain of each of its voters.
     pub domains: Vec<DomainId>,
-    /// How full it is, in any unit that compares across shards.
+    /// The load, in any unit that compares across shards.
     pub load: u64,
-    /// How much it takes at most, in that unit.
+    /// The capacity, in the same unit.
     pub room: u64,
 }
 
-/// Why no shard takes a repository.
+/// Why no shard can take a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlacementError {
-    /// None has room, or the one with the family has not.
+    /// No shard has room, or the family's shard has none.
     #[error("no shard has room")]
     Full,
-    /// None of those with room survives the loss of a domain for writes.
+    /// No shard with room survives the loss of a domain for writes.
     #[error("no shard with room survives the loss of a domain")]
     Fragile,
     /// The family's shard is not among the candidates.
-    #[error("the family is on {shard}, which is no candidate")]
+    #[error("the family is on {shard}, which is not among the candidates")]
     FamilyElsewhere {
-        /// Where the family is.
+        /// The family's shard.
         shard: ShardId,
     },
 }
 
-/// What a placement must keep to besides room.
+/// The requirement on a shard besides room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Strictness {
     /// Any shard with room.
@@ -83,8 +83,11 @@ pub enum Strictness {
     SurvivesADomain,
 }
 
-/// The shard for a new repository: the least full, relative to its room, of two drawn by `repo`'s number among those
-/// with room ("the power of two choices": even, and no herd on the emptiest). The same arguments give the same shard.
+/// Chooses the shard for a new repository: of two candidates drawn by `repo`'s number, the one with the lower relative
+/// load.
+///
+/// Candidates are the shards with room ("the power of two choices": even, and no herd on the emptiest). The same
+/// arguments give the same shard.
 ///
 /// A fork goes to `family`, the shard of its family, and nowhere else: forks share objects.
 ///

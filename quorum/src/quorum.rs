@@ -1,8 +1,8 @@
-//! Quorum arithmetic, pure: how many replicas, how many of them a read and a write need.
+//! Quorum arithmetic: how many replicas there are, and how many of them a read and a write need. Pure.
 
 use crate::error::ConfigError;
 
-/// N replicas, R of them asked by a read that has no store to ask, W of them durable before a write counts.
+/// A quorum: N voters, R to read without the store, W to commit a write.
 ///
 /// R + W > N (a read meets the last write) and 2 W > N (two writes meet), after Gifford, "Weighted voting for
 /// replicated data" (SOSP 1979). All three count *assigned* voters: a dead voter does not make the quorum smaller.
@@ -19,13 +19,13 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    /// The most voters a repository can have.
+    /// The maximum number of voters (N) of a repository.
     pub const MOST: u8 = 15;
 
-    /// Three replicas, two to read, two to write.
+    /// The quorum 3/2/2: three voters, two to read, two to write.
     pub const THREE: Self = Self { n: 3, r: 2, w: 2 };
 
-    /// `n` voters, `r` to read, `w` to write.
+    /// A quorum of `n` voters, `r` to read, `w` to write.
     ///
     /// # Errors
     /// [`ConfigError::Quorum`] unless 1 ≤ r, w ≤ n ≤ [`Quorum::MOST`], r + w > n and 2 w > n.
@@ -34,38 +34,43 @@ impl Quorum {
         if in_range && r + w > n && 2 * w > n { Ok(Self { n, r, w }) } else { Err(ConfigError::Quorum { n, r, w }) }
     }
 
-    /// Assigned voters.
+    /// The number of assigned voters (N).
     #[must_use]
     pub const fn voters(self) -> u32 {
         self.n as u32
     }
 
-    /// Voters that a read without the store must hear.
+    /// The number of voters that a read without the store must hear (R).
     #[must_use]
     pub const fn read(self) -> u32 {
         self.r as u32
     }
 
-    /// Voters that must hold a write before it commits.
+    /// The number of voters that must hold a write before it commits (W).
     #[must_use]
     pub const fn write(self) -> u32 {
         self.w as u32
     }
 
-    /// Voters that meet every write quorum: N − W + 1. As many gates raised, and no older write can gather W votes.
+    /// The smallest number of voters that intersects every write quorum: N − W + 1.
+    ///
+    /// Once as many gates are raised, no older write can gather W votes.
     #[must_use]
     pub const fn blocking(self) -> u32 {
         (self.n - self.w) as u32 + 1
     }
 
-    /// The chance that at least R (reads) and W (writes) voters are up, each up with chance `p` (0 to 1) on its own.
+    /// The probability that R voters (reads) and W voters (writes) are up, each up with probability `p` (0 to 1) on its
+    /// own.
     #[must_use]
     pub fn availability(self, p: f64) -> Availability {
         Availability { reads: at_least(self.n, self.r, p), writes: at_least(self.n, self.w, p) }
     }
 
-    /// The same where voters fail with their domain too: `domains[i]` is how many voters the i-th domain holds, each
-    /// domain is up with chance `domain_p`, and a voter of a domain that is up is up with chance `p`.
+    /// The same probability where voters also fail with their domain.
+    ///
+    /// `domains[i]` is the number of voters in the i-th domain. Each domain is up with probability `domain_p`, and a
+    /// voter of a domain that is up is up with probability `p`.
     ///
     /// Voters that `domains` does not account for count as down. Domains beyond the first [`Quorum::MOST`] are not
     /// looked at, nor voters beyond N.
@@ -114,12 +119,12 @@ impl From<Quorum> for (u8, u8, u8) {
     }
 }
 
-/// Chances, 0 to 1, that an operation finds its quorum.
+/// The probabilities (0 to 1) that an operation finds its quorum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Availability {
-    /// Of R voters.
+    /// The probability that R voters are up.
     pub reads: f64,
-    /// Of W voters.
+    /// The probability that W voters are up.
     pub writes: f64,
 }
 

@@ -1,4 +1,4 @@
-//! The loop around [`Router::route_read`]: reads that wait, what wakes them, and when they give up. No I/O.
+//! The loop around [`Router::route_read`]: waiting reads, what wakes them, and when they time out. No I/O.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -11,31 +11,35 @@ use crate::router::Router;
 use crate::time::Timestamp;
 use crate::waits::WaitsFor;
 
-/// A read on its way, with whoever waits for it: hand it back to [`ReadQueue::again`] if the node refuses it.
+/// A read under way, with its waiter.
+///
+/// Hand it back to [`ReadQueue::again`] if the node refuses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "somebody waits for this read"]
 pub struct PendingRead<W> {
     /// The read.
     pub request: ReadRequest,
-    /// Whoever waits for it, in the host's own terms: a channel, a connection, a number.
+    /// The waiter, in the host's own terms: a channel, a connection, a number.
     pub waiter: W,
-    /// When it gives up.
+    /// The time when the read gives up.
     until: Timestamp,
 }
 
-/// What to do for the reads of a [`ReadQueue`].
+/// An event of a [`ReadQueue`] that the host carries out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an order to the host"]
 pub enum ReadEvent<W> {
-    /// Send the read to the node. If its gate refuses, tell the router the report, then [`ReadQueue::again`].
+    /// Send the read to the node.
+    ///
+    /// If the node's gate refuses, tell the router the report, then [`ReadQueue::again`].
     Serve(Route, PendingRead<W>),
     /// Fetch the row, tell it with [`Router::handle_row`] under this ask, then [`ReadQueue::wake`] the repository.
     FetchRow(Ask, RepoId),
-    /// Answer the waiter: nothing can serve the read, or its time ended ([`Reason::Deadline`]).
+    /// Tell the waiter that the read failed: no node can serve it, or its time ended ([`Reason::Deadline`]).
     Refused(Refusal, W),
 }
 
-/// Reads that are routed, and routed again whenever something was learned, until a node serves them.
+/// A queue of reads that are routed, and routed again after each news, until a node serves them.
 ///
 /// It holds what every host writes around [`Router::route_read`]: which read waits for what, and the timer. The host
 /// puts a read in with [`ReadQueue::begin`], carries out what [`ReadQueue::poll`] says, calls [`ReadQueue::wake`] after
@@ -74,7 +78,7 @@ struct Waiting<W> {
 }
 
 impl<W> ReadQueue<W> {
-    /// A queue of at most `max_reads` waiting reads, each of which gives up after `patience_ms` milliseconds.
+    /// A queue of at most `max_reads` waiting reads, each of which times out after `patience_ms` milliseconds.
     #[must_use]
     pub const fn new(max_reads: u32, patience_ms: u64) -> Self {
         Self {
@@ -88,7 +92,7 @@ impl<W> ReadQueue<W> {
         }
     }
 
-    /// Routes a read, now or as soon as enough is known. What comes of it is polled.
+    /// Routes a read, now or as soon as enough is known. Poll the result.
     ///
     /// # Errors
     /// The waiter, with nothing changed: the queue is full.
@@ -101,7 +105,7 @@ impl<W> ReadQueue<W> {
         Ok(())
     }
 
-    /// Routes a read again that its node did not serve, within the time that it had from the beginning.
+    /// Routes a read again that its node did not serve. The timeout runs on from the beginning of the read.
     pub fn again(&mut self, router: &mut Router, now: Timestamp, read: PendingRead<W>) {
         if now >= read.until {
             self.give_up(read);
@@ -110,7 +114,7 @@ impl<W> ReadQueue<W> {
         }
     }
 
-    /// Something about the repository was told to the router: its waiting reads are routed again.
+    /// Routes the waiting reads of a repository again, after the router was told something about it.
     pub fn wake(&mut self, router: &mut Router, now: Timestamp, repo: RepoId) {
         let ids: Vec<u64> = self.of_repo.range((repo, 0)..=(repo, u64::MAX)).map(|(_, id)| *id).collect();
         for id in ids {
@@ -120,7 +124,7 @@ impl<W> ReadQueue<W> {
         }
     }
 
-    /// It is `now`: reads whose time ended are refused, those that waited long enough are routed again.
+    /// Advances the clock to `now`: refuses reads that timed out, and routes those again that waited long enough.
     pub fn handle_timeout(&mut self, router: &mut Router, now: Timestamp) {
         let due: Vec<u64> = self.timers.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
         for id in due {
@@ -130,18 +134,18 @@ impl<W> ReadQueue<W> {
         }
     }
 
-    /// When to call [`ReadQueue::handle_timeout`] at the latest; `None` while no read waits.
+    /// The latest time to call [`ReadQueue::handle_timeout`]; `None` while no read waits.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// What to do next, oldest first.
+    /// The next event, oldest first.
     pub fn poll(&mut self) -> Option<ReadEvent<W>> {
         self.events.pop_front()
     }
 
-    /// Reads that wait.
+    /// The number of waiting reads.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.len()

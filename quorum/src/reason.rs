@@ -1,324 +1,330 @@
-//! Why: every decision, refusal and outcome carries a [`Reason`] whose numbers recompute it.
+//! Reasons: every decision, refusal and outcome carries a [`Reason`] whose numbers recompute it.
 
 use crate::id::{ChangeId, Fence, Generation, Incarnation, NodeId, RepoId, RouterId, Stamp, Version, WriteId};
 use crate::node::Tally;
 use crate::read::Token;
 use crate::waits::WaitsFor;
 
-/// Why a decision is as it is. Codes are stable: a code is never used again for anything else.
+/// The reason for a decision, a refusal or an outcome. Codes are stable: a code is never reused.
 ///
 /// 1xx explain an answer, 2xx refuse a command, 3xx end a write or a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reason {
-    /// Served by a healthy node at the newest state.
+    /// A healthy node at the newest state serves the read.
     #[error("one of {} healthy voters at the newest state of {}", .0.usable, .0.voters)]
     AtNewest(Tally),
-    /// No node at the newest state is in good health: health was widened, freshness was not.
+    /// No healthy node is at the newest state, so an unhealthy one serves. Health was widened, freshness was not.
     #[error("no healthy voter at the newest state; served by one of {} in poor health", .0.ailing)]
     HealthWidened(Tally),
-    /// Without the store: what W voters have applied; a newer write may be missed.
+    /// Without the store, the read sees the state that W voters have applied. It may miss a newer write.
     #[error("without the store: {agree} of {heard} voters heard agree, {needed} needed; may miss the newest write")]
     Degraded {
-        /// Voters heard.
+        /// The number of voters heard.
         heard: u32,
-        /// Of them at the same, highest state of one configuration.
+        /// The number of them at the same, highest state of one configuration.
         agree: u32,
-        /// W.
+        /// The number needed (W).
         needed: u32,
     },
-    /// A write is granted to the node that serves; it may show what is not committed.
-    #[error("read at {node}, which may show what {write} has not committed")]
+    /// A write is granted to the node that serves, so the read may show uncommitted data.
+    #[error("served by {node}, which may show data of {write} that is not committed")]
     MayObserveUncommitted {
         /// The writer's node.
         node: NodeId,
-        /// The write.
+        /// The write that is granted.
         write: WriteId,
     },
     /// The store holds no row for the repository.
     #[error("{repo} does not exist")]
     NoSuchRepository {
-        /// Which.
+        /// The repository that does not exist.
         repo: RepoId,
     },
-    /// The row breaks the rules of rows; somebody else wrote it.
-    #[error("the row of {repo} is not one that a router writes")]
+    /// The row breaks the rules of rows: no router wrote it.
+    #[error("the row of {repo} breaks the rules of rows: no router wrote it")]
     BadRow {
-        /// Whose.
+        /// The repository of the row.
         repo: RepoId,
     },
     /// The repository was deleted; its tombstone remains.
     #[error("deleted at {at}")]
     Deleted {
-        /// Its last version.
+        /// The last version of the repository.
         at: Version,
     },
-    /// The row is of an older life of the store, and was not recovered since.
+    /// The row is of an earlier life of the store and was not recovered since.
     #[error("the row is of generation {}, the store is in {}: recover it first", .row.0, .store.0)]
     NotRecovered {
-        /// The row's generation.
+        /// The life that the row was written in.
         row: Generation,
-        /// The store's.
+        /// The present life of the store.
         store: Generation,
     },
-    /// No node that can be reached has applied the newest state.
-    #[error("nobody to serve: {0}")]
+    /// No reachable node has applied the newest state.
+    #[error("no reachable node is at the newest state: {0}")]
     NobodyCurrent(Tally),
-    /// Too few voters can take part.
+    /// Too few voters can take part in a write.
     #[error("{needed} voters needed: {tally}")]
     TooFewVoters {
-        /// How the voters stand.
+        /// The voters by their state.
         tally: Tally,
-        /// W.
+        /// The number of voters needed (W).
         needed: u32,
     },
-    /// A write of the same repository is under way: one at a time.
-    #[error("busy with {write}")]
+    /// Another write of the same repository is under way. One at a time.
+    #[error("{write} is under way: one write at a time")]
     Busy {
-        /// That write.
+        /// The write that is under way.
         write: WriteId,
     },
-    /// The repository moves to another shard: reads only.
+    /// The repository is moving to another shard: it can be read, not written.
     #[error("the repository is moving: read only")]
     Moving,
-    /// Pinned to one node, and the request names another or that one cannot take it.
-    #[error("pinned to {node}")]
+    /// The repository is pinned to one node, and the request names another node or that node cannot take it.
+    #[error("the repository is pinned to {node}")]
     Pinned {
-        /// The node.
+        /// The node that the repository is pinned to.
         node: NodeId,
     },
     /// The node that the request names cannot take the write.
     #[error("{node} cannot take the write: {tally}")]
     WriterUnusable {
-        /// As asked.
+        /// The node that the request names.
         node: NodeId,
-        /// How the voters stand.
+        /// The voters by their state.
         tally: Tally,
     },
     /// A limit of the configuration is reached.
-    #[error("full: the limit {limit} is reached")]
+    #[error("the limit of {limit} is reached")]
     Full {
-        /// The limit.
+        /// The value of the limit.
         limit: u32,
     },
-    /// The command names something impossible (members that break the rules, a foreign token).
+    /// The command breaks a rule: its members are invalid, or its token is of another repository.
     #[error("the command breaks the rules of {repo}")]
     BadCommand {
-        /// For which repository.
+        /// The repository of the command.
         repo: RepoId,
     },
     /// The repository exists already.
-    #[error("{repo} exists")]
+    #[error("{repo} exists already")]
     Exists {
-        /// Which.
+        /// The repository that exists.
         repo: RepoId,
     },
     /// The node is not the member that the command needs it to be.
-    #[error("{node} is not a member that this can be done with")]
+    #[error("{node} is not a member that the command applies to")]
     NotAMember {
-        /// Which.
+        /// The node that the command names.
         node: NodeId,
     },
     /// The change would leave fewer voters than a write needs.
-    #[error("would leave {voters} voters of {needed} needed")]
+    #[error("the change would leave {voters} voters of {needed} needed")]
     WouldStrand {
-        /// Voters left.
+        /// The number of voters left.
         voters: u32,
-        /// W.
+        /// The number of voters needed (W).
         needed: u32,
     },
-    /// What the caller has seen is not of the row's lineage, or beyond what the store holds.
-    #[error("seen: {token:?}, the row: {row:?}")]
+    /// The caller's token is of another lineage than the row, or beyond what the store holds.
+    #[error("the token is of another lineage, or beyond the row: {token:?}; the row shows {row:?}")]
     OtherLineage {
-        /// What the caller has seen.
+        /// The caller's token.
         token: Token,
-        /// What the row says.
+        /// The state that the row shows.
         row: Token,
     },
     /// A fork must be on the shard and the nodes of its family, whose row must be held and live.
-    #[error("a fork of {parent} must be where its family is")]
+    #[error("a fork of {parent} must be on the shard and nodes of its family")]
     FamilySplit {
         /// The repository to fork.
         parent: RepoId,
     },
-    /// Without the store, too few voters agree on what is newest.
+    /// Without the store, too few voters agree on the newest state.
     #[error("without the store: {agree} of {heard} voters heard agree, {needed} needed")]
     NoAgreement {
-        /// Voters heard.
+        /// The number of voters heard.
         heard: u32,
-        /// Of them at the same, highest state of one configuration.
+        /// The number of them at the same, highest state of one configuration.
         agree: u32,
-        /// W.
+        /// The number needed (W).
         needed: u32,
     },
-    /// What is newest was decided on after the store was restored, and is not yet on W voters.
-    #[error("being recovered: not yet on enough voters")]
+    /// The repository is being recovered: its newest state is decided, but is not yet on W voters.
+    #[error("the repository is being recovered: its newest state is not yet on enough voters")]
     Recovering,
-    /// The votes of a write must come from more failure domains than can take part.
+    /// The voters that can take part come from too few failure domains for a write.
     #[error("votes from {needed} domains needed, {domains} can take part")]
     TooFewDomains {
-        /// Domains of the voters that can vote, or have.
+        /// The number of domains of the voters that can vote, or have.
         domains: u32,
-        /// As configured.
+        /// The configured number of domains.
         needed: u32,
     },
-    /// A fork family is moved, and taken back, by its root.
-    #[error("a fork: its family moves with {root}")]
+    /// The repository is a fork: only the root of a family starts a migration or takes it back.
+    #[error("the repository is a fork: its family moves with {root}")]
     NotTheRoot {
         /// The root of the family.
         root: RepoId,
     },
-    /// A replacement that is under way brings the node in.
-    #[error("{node} joins by {change}: cancel that")]
+    /// A replacement that is under way brings the node in: cancel that.
+    #[error("{node} joins by {change}: cancel that change")]
     Joining {
-        /// The node.
+        /// The node that joins.
         node: NodeId,
         /// The replacement.
         change: ChangeId,
     },
-    /// No change of this name is under way that a command began.
+    /// No change of this id is under way that a command began.
     #[error("{change} is not under way")]
     NoSuchChange {
-        /// The name.
+        /// The id of the change.
         change: ChangeId,
     },
-    /// Committed: the row moved.
+    /// The write was committed: the row moved.
     #[error("committed after {votes} votes of {needed} needed")]
     Committed {
-        /// Voters that held it.
+        /// The number of voters that held the write.
         votes: u32,
-        /// W.
+        /// The number needed (W).
         needed: u32,
     },
-    /// Found to be committed after the answer of the store was lost.
+    /// The write was found committed after the answer of the store was lost.
     #[error("found committed under {fence}")]
     FoundCommitted {
         /// The fence of the grant.
         fence: Fence,
     },
-    /// Found not to be committed after the answer of the store was lost; the fence was raised so that it stays so.
+    /// The write was found not committed after the answer of the store was lost. The fence was raised so that it stays
+    /// so.
     #[error("found not committed under {fence}")]
     FoundUncommitted {
         /// The fence of the grant.
         fence: Fence,
     },
-    /// The time of the request ended.
-    #[error("the time ended while it waited for {waits_for}")]
+    /// The request timed out.
+    #[error("timed out waiting for {waits_for}")]
     Deadline {
-        /// What it waited for, in numbers.
+        /// The condition that the request waited for.
         waits_for: WaitsFor,
     },
-    /// The grant ended before enough votes came.
+    /// The lease of the grant ended before enough votes came.
     #[error("the lease ended with {votes} votes of {needed} needed")]
     LeaseEnded {
-        /// Votes for the same state.
+        /// The number of votes for the same state.
         votes: u32,
-        /// W.
+        /// The number of votes needed (W).
         needed: u32,
     },
-    /// Votes can no longer add up.
-    #[error("votes cannot add up: {votes} alike, {open} open, {needed} needed")]
+    /// The votes still to come cannot reach W for one state.
+    #[error("too few votes can still come: {votes} for one state, {open} open, {needed} needed")]
     VotesCannotAddUp {
-        /// The most votes for one state.
+        /// The highest number of votes for one state.
         votes: u32,
-        /// Voters that may still vote.
+        /// The number of voters that may still vote.
         open: u32,
-        /// W.
+        /// The number of votes needed (W).
         needed: u32,
     },
-    /// Somebody else moved the row.
-    #[error("overtaken by {fence}")]
+    /// The row was changed meanwhile, by another router or by a change of this one.
+    #[error("the row was changed meanwhile: {fence} is in force")]
     Overtaken {
         /// The fence now in force.
         fence: Fence,
     },
-    /// The host gave the write up.
+    /// The host gave the write up, or a command cancelled the change.
     #[error("given up by the host")]
     Aborted,
-    /// The row was swapped again and again by others.
-    #[error("lost the row {attempts} times")]
+    /// Other routers changed the row again and again, until the attempts ran out.
+    #[error("other routers changed the row in each of {attempts} attempts")]
     Contended {
-        /// How often.
+        /// The number of attempts.
         attempts: u32,
     },
-    /// The change feed has no entry for a version that the row says was committed.
+    /// The change feed has no entry for a version that the row shows as committed.
     #[error("the feed has no entry for {version}")]
     FeedGap {
-        /// Which.
+        /// The version without an entry.
         version: Version,
     },
     /// Too few voters of the newest configuration have promised to decide what is newest.
     #[error("{promised} of {needed} promises needed")]
     TooFewPromises {
-        /// Voters that promised.
+        /// The number of voters that promised.
         promised: u32,
-        /// W.
+        /// The number of promises needed (W).
         needed: u32,
     },
-    /// Something was committed that nobody who spoke holds. An operator decides.
-    #[error("{known} was committed, and nobody who spoke holds it")]
+    /// A state was committed that no node that answered holds. An operator decides.
+    #[error("no node that answered holds {known}, which was committed")]
     NobodyHolds {
-        /// That state.
+        /// The committed state.
         known: Stamp,
     },
-    /// The store is in another life than this router was configured for, and answers nothing that counts. Where a backup
-    /// was put in the store's place, start the router anew under that generation.
+    /// The store is in another life than this router was configured for, so its answers do not count.
+    ///
+    /// Where a backup was put in the store's place, start the router anew under that generation.
     #[error("the store is in generation {}, this router is for {}", .store.0, .router.0)]
     OtherStore {
-        /// The router's.
+        /// The life of the store that the router was configured for.
         router: Generation,
-        /// The store's.
+        /// The life of the store that answered.
         store: Generation,
     },
-    /// The configuration before may still do something: too few of its seats know the present one, or are lost. It ends
-    /// once this node is back; if its disk is gone for good, by [`crate::Router::lost`].
+    /// The previous configuration is not settled: too few of its seats know the present one, or are lost.
+    ///
+    /// It settles once this node is back. If the node's disk is gone for good, declare that with
+    /// [`crate::Router::lost`].
     #[error(
-        "not settled: {told} of {needed} seats of the configuration before know of this one; waits for {node} \
+        "not settled: {told} of {needed} seats of the previous configuration know of this one; waits for {node} \
          ({incarnation}) and {others} more: bring it back, or declare it lost"
     )]
     Unsettled {
-        /// Seats whose gates know the row, that are lost, or that were empty.
+        /// The number of seats whose gates know the row, that are lost, or that were empty.
         told: u32,
-        /// N − W + 1.
+        /// The number of seats needed (N − W + 1).
         needed: u32,
-        /// The first node that has not said so.
+        /// The first node that has not reported that it knows the row.
         node: NodeId,
-        /// In that life of its disk.
+        /// The life of that node's disk.
         incarnation: Incarnation,
-        /// How many more there are.
+        /// The number of further nodes that have not reported it.
         others: u32,
     },
-    /// Busy: another router has the repository for a write; it is left alone so long, and two polls more.
-    #[error("busy: {holder} writes, for {ms} ms at most")]
+    /// Another router holds a lease of the repository for a write.
+    ///
+    /// The repository is left alone for the lease and two polls more.
+    #[error("{holder} holds a lease for a write, for {ms} ms at most")]
     Leased {
-        /// The router.
+        /// The router that holds the lease.
         holder: RouterId,
-        /// Milliseconds from when its grant was first seen here.
+        /// The length of the lease, in ms from when its grant was first seen here.
         ms: u64,
     },
-    /// No write is granted for a while, so that a member that copies never bring up to date catches up.
-    #[error("held for {ms} ms: a member is {lag} versions behind after {rounds} copies")]
+    /// Grants are held so that a member catches up that copies never bring up to date.
+    #[error("grants are held for {ms} ms: a member is {lag} versions behind after {rounds} copies")]
     Held {
-        /// Copies that were overtaken.
+        /// The number of copies that writes overtook.
         rounds: u32,
-        /// How many versions the member was behind.
+        /// The number of versions that the member lagged.
         lag: u64,
-        /// Milliseconds at most.
+        /// The maximum length of the hold, in ms.
         ms: u64,
     },
-    /// Another router waits, and goes first.
-    #[error("busy: another router goes first, for {ms} ms at most")]
+    /// Another router waits for the repository and goes first.
+    #[error("another router goes first, for {ms} ms at most")]
     Yielding {
-        /// Milliseconds left.
+        /// The time left, in ms.
         ms: u64,
     },
-    /// Two states have equal claim to be the newest. An operator decides.
-    #[error("{one} and {other} have equal claim")]
+    /// Two states have an equal claim to be the newest. An operator decides.
+    #[error("{one} and {other} have an equal claim to be the newest state")]
     Undecided {
-        /// The one.
+        /// The first state.
         one: Stamp,
-        /// The other.
+        /// The second state.
         other: Stamp,
     },
 }

@@ -1,4 +1,4 @@
-//! Inputs as plain data: what a host does to a router can be recorded, sent and replayed.
+//! Recording: the inputs of a router as plain data, to be recorded, sent and replayed.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,7 +20,7 @@ use crate::store::{StoreMeta, SwapResult};
 use crate::time::Timestamp;
 use crate::write::{GiveUp, WriteRequest};
 
-/// One thing that a host does to a router. Each stands for the method of its name.
+/// An input to a router. Each variant stands for the method of its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -84,30 +84,32 @@ pub enum Input {
     Timeout,
 }
 
-/// What an [`Input`] came to: what its method returns.
+/// The output of an [`Input`]: the value that its method returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "an output may be an order to the host"]
 pub enum Output {
-    /// Nothing is returned.
+    /// No value.
     Done,
-    /// Where a read began.
+    /// The point where a read began.
     Began(Ask),
-    /// A step of a read.
+    /// The next step of a read.
     Read(Result<ReadStep, Refusal>),
-    /// The write, if it was taken on.
+    /// The id of the write, if it was accepted.
     Write(Result<WriteId, Refusal>),
-    /// The change, if it was taken on.
+    /// The id of the change, if it was accepted.
     Change(Result<ChangeId, Refusal>),
-    /// What was looked at.
+    /// The result of a round of inspection.
     Inspected(Round),
-    /// The next order, if there was one.
+    /// The next effect, if there was one.
     Effect(Option<Box<Effect>>),
 }
 
 impl Router {
-    /// Does what `input` stands for. The same inputs at the same times, from the same configuration, give the same
-    /// outputs and the same router: keep them, and [`Router::digest`] says whether a replay went as the recording did.
+    /// Applies `input` to the router.
+    ///
+    /// The same inputs at the same times, from the same configuration, give the same outputs and the same router: keep
+    /// them, and [`Router::digest`] says whether a replay went as the recording did.
     pub fn apply(&mut self, now: Timestamp, input: &Input) -> Output {
         match input {
             Input::BeginRead => Output::Began(self.begin_read()),

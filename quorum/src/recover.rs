@@ -25,32 +25,32 @@ use crate::router::Router;
 use crate::row::{FeedEntry, Member, Row, RowState};
 use crate::work::Owner;
 
-/// A repository to be recovered in a new generation of the store.
+/// A request to recover a repository in a new generation of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct RecoverRequest {
-    /// Which.
+    /// The repository to recover.
     pub repo: RepoId,
     /// Nodes to ask besides the members that are known.
     pub holders: Vec<Member>,
 }
 
 impl RecoverRequest {
-    /// Asks the members that the row, and then the gates, name.
+    /// A request that asks the members that the row, and then the gates, name.
     #[must_use]
     pub const fn new(repo: RepoId) -> Self {
         Self { repo, holders: Vec::new() }
     }
 
-    /// Asks these nodes too: those that hold a repository of which the restored store has no row, or a tombstone.
+    /// Adds nodes to ask: those that hold a repository of which the restored store has no row, or a tombstone.
     #[must_use]
     pub fn held_by(self, holders: impl IntoIterator<Item = Member>) -> Self {
         Self { holders: holders.into_iter().collect(), ..self }
     }
 }
 
-/// More than this are not listened to: two whole configurations of the largest size.
+/// The maximum number of promises kept: two whole configurations of the largest size.
 const MOST_PROMISES: usize = 64;
 
 /// A recovery under way: what was promised so far.
@@ -59,13 +59,13 @@ const MOST_PROMISES: usize = 64;
 pub(crate) struct Recovery {
     pub(crate) request: RecoverRequest,
     promises: BTreeMap<NodeId, FenceGate>,
-    /// Who was asked since the last pause.
+    /// The nodes asked since the last pause.
     asked: Vec<Member>,
     /// Pauses so far: those who have not spoken are not waited for longer than one.
     pauses: u32,
 }
 
-/// What promises amount to.
+/// The result of the promises so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Ruling {
     /// More must speak, or else this is why it cannot be decided.
@@ -154,7 +154,7 @@ impl Recovery {
         }
     }
 
-    /// What the promises so far amount to: pure.
+    /// Judges the promises so far. Pure.
     fn rule(&self, row: Option<&Row>, quorum: Quorum, generation: Generation) -> Ruling {
         let needed = quorum.write();
         let Some(home) = self.home(row) else {
@@ -235,7 +235,7 @@ fn holds(gate: &FenceGate, stamp: Stamp) -> bool {
     gate.report().held().any(|held| held == stamp)
 }
 
-/// What the voters that spoke claim to be newest.
+/// The claims to the newest state of the voters that spoke.
 fn claims(spoke: &[&FenceGate]) -> Vec<Claim> {
     let vote = |gate: &FenceGate| gate.staged().map(|staged| (staged.fence, staged.stamp));
     let decided =
@@ -247,8 +247,8 @@ fn claims(spoke: &[&FenceGate]) -> Vec<Claim> {
     found
 }
 
-/// What is left to do once the row is of the present life: let W gates know of a decision, then let W voters hold
-/// the state, then open.
+/// The next step once the row is of the present life: let W gates know of the decision, then let W voters hold the
+/// state, then open.
 fn carry_on(row: &Row, router: &Router) -> Plan {
     let decided = row.state == RowState::Decided;
     if !decided && row.state != RowState::Recovering {

@@ -1,4 +1,4 @@
-//! Repair: whom to bring up to the row, from which source, each copy once, within a budget per node.
+//! Repair: which member is brought up to the row, from which source, each copy once, within a budget per node.
 
 use alloc::vec::Vec;
 
@@ -12,13 +12,13 @@ use crate::state::Cell;
 use crate::time::Timestamp;
 use crate::work::Owner;
 
-/// How a copy ended.
+/// The result of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum SyncResult {
-    /// Installed and durable; the target's report afterwards.
+    /// Done: the copy is installed and durable. Carries the target's report afterwards.
     Done(Report),
-    /// It came to nothing.
+    /// The copy failed; nothing was installed.
     Failed,
 }
 
@@ -26,9 +26,9 @@ pub enum SyncResult {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Copying {
     Queued,
-    /// It failed; it is queued again after a pause.
+    /// The copy failed; it is queued again after a pause.
     Pausing,
-    /// From which node; `None` starts the repository empty.
+    /// The copy runs from this node; `None` starts the repository empty.
     Running(Option<NodeId>),
 }
 

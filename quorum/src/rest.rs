@@ -12,11 +12,11 @@ use crate::state::Aside;
 use crate::table::{Entry, Table};
 use crate::time::Timestamp;
 
-/// What many repositories have in common.
+/// The part of a row that many repositories have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Common {
-    /// The family, unless it is the repository's own.
+    /// The family, unless it is the repository's own id.
     family: Option<RepoId>,
     shard: ShardId,
     revision: Revision,
@@ -86,7 +86,7 @@ impl Outlook {
     }
 }
 
-/// What repositories have in common, and how many have it.
+/// The shared parts of rows, with the number of repositories that share each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Held {
@@ -112,7 +112,7 @@ pub(crate) struct Rest {
     commons: Vec<Held>,
     /// The places there that nobody has.
     free: Vec<u32>,
-    /// The same, to find its place.
+    /// The shared parts in order, to find the place of one.
     places: BTreeSet<(Common, u32)>,
 }
 

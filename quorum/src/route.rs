@@ -1,4 +1,4 @@
-//! Where a read goes.
+//! Routing of one read: to a node, or to what must happen first.
 
 use crate::balance::{Balance, Chooser, Wish};
 use crate::config::Config;
@@ -15,7 +15,7 @@ use crate::state::{Cell, State};
 use crate::time::Timestamp;
 
 impl Router {
-    /// Where a read goes, or what must happen first.
+    /// Routes a read: to a node, or to what must happen first.
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: the repository does not exist, is deleted, is of an older generation of the
@@ -28,7 +28,8 @@ impl Router {
         }
     }
 
-    /// What almost every read comes to: its repository is at rest, its row will do, and any healthy voter.
+    /// Routes the common case at once: the repository is at rest, its row is fresh enough, and any healthy voter
+    /// serves.
     ///
     /// It waits for memory once, for the row. Whatever else it does delays only the next read, whose row could be on
     /// its way already: so this is little, calls nothing, and branches on nothing that differs from row to row.

@@ -8,16 +8,17 @@ use crate::read::{ReadRequest, ReadStep};
 use crate::router::Router;
 use crate::time::Timestamp;
 
-/// So many rows are on their way at once: about what one core keeps track of.
+/// The number of rows prefetched at once: about as many loads as one core keeps in flight.
 const AHEAD: usize = 16;
 
-/// With fewer repositories at rest the rows are near enough, and to ask ahead only costs.
+/// Below this number of repositories at rest, rows are near enough that prefetching only costs.
 const LARGE: usize = 100_000;
 
 impl Router {
-    /// [`Router::route_read`] for each of `requests`, in their order; `steps` gets what each came to. The decisions are
-    /// those of single calls. With some 100 000 repositories or more the rows are asked for 16 at a time before they
-    /// are decided on, so that one wait for memory serves all of them.
+    /// Routes `requests` in order, as [`Router::route_read`] does one by one, and fills `steps` with the results.
+    ///
+    /// The decisions are those of single calls. From some 100 000 repositories on, the rows are prefetched 16 at a time
+    /// before they are decided on, so that one wait for memory serves all of them.
     pub fn route_many(&mut self, now: Timestamp, requests: &[ReadRequest], steps: &mut Vec<Result<ReadStep, Refusal>>) {
         steps.reserve(requests.len());
         self.route_ahead(now, requests, steps, LARGE);

@@ -1,4 +1,4 @@
-//! The face: commands, facts, effects, views.
+//! The router's public API: commands, effects, views and snapshots.
 
 use alloc::vec::Vec;
 
@@ -18,13 +18,13 @@ use crate::state::{Cell, State};
 use crate::time::Timestamp;
 use crate::write::{GiveUp, WriteRequest, WriteView};
 
-/// How often what was told changed nothing. Never part of a decision or a snapshot.
+/// Counters of facts that changed nothing. Never part of a decision or a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Facts about what the router does not (or no longer) wait for, repeated ones too.
+    /// Facts about things that the router does not, or no longer, wait for, repeated facts included.
     pub stale_facts: u64,
-    /// Facts that name what the router never asked for.
+    /// Facts that name things the router never asked for.
     pub unknown_facts: u64,
     /// Rows that break the rules of rows, or went backwards.
     pub bad_rows: u64,
@@ -34,7 +34,7 @@ pub struct Counters {
     pub foreign_answers: u64,
 }
 
-/// Decides, for many repositories, where reads and writes go and what is repaired. See the crate's page.
+/// The router: decides, for many repositories, where reads and writes go and what is repaired.
 ///
 /// Two routers are equal, and hash alike, if they decide alike: counters and the clock do not matter.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl core::hash::Hash for Router {
 
 /// Commands.
 impl Router {
-    /// A router that knows nothing: rows, nodes and reports are told as they are needed.
+    /// An empty router. Rows, nodes and reports are told as they are needed.
     ///
     /// Asks, tickets and ids are those of one router's life. Whoever puts a new router in an old one's place within a
     /// process ends the tasks that carry out the old one's effects, or drops what they tell: their tickets could be
@@ -132,8 +132,10 @@ impl Router {
         }))
     }
 
-    /// Gives a write up before its commit: the client went away, or its change was refused. Ends in an
-    /// [`Effect::Answer`]; a write whose commit is on its way is not stopped. Of an unknown write it changes nothing.
+    /// Gives a write up before its commit: the client went away, or its change was refused.
+    ///
+    /// Ends in an [`Effect::Answer`]. A write whose commit is on its way is not stopped; for an unknown write nothing
+    /// changes.
     pub fn abort_write(&mut self, now: Timestamp, write: WriteId, claim: GiveUp) {
         self.lift(now);
         if self.state.writes.get(write).is_some() {
@@ -143,7 +145,7 @@ impl Router {
         }
     }
 
-    /// Creates a repository: its row first, then its empty state on every member. Ends in an [`Effect::Changed`].
+    /// Creates a repository: first its row, then its empty state on every member. Ends in an [`Effect::Changed`].
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached, or the members are not N voters, each node once.
@@ -162,8 +164,9 @@ impl Router {
         self.begin_change(request.repo, Goal::Create(request.clone()))
     }
 
-    /// Deletes a repository: its row becomes a tombstone with a version of its own, and its members are emptied
-    /// ([`Effect::Initialise`]). Ends in an [`Effect::Changed`].
+    /// Deletes a repository. Ends in an [`Effect::Changed`].
+    ///
+    /// Its row becomes a tombstone with a version of its own, and its members are emptied ([`Effect::Initialise`]).
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached.
@@ -172,8 +175,9 @@ impl Router {
         self.begin_change(repo, Goal::Delete(repo))
     }
 
-    /// Replaces one voter: the newcomer learns, applies the newest state, then takes the place in one step. A node
-    /// whose disk was lost is replaced by itself. Ends in an [`Effect::Changed`].
+    /// Replaces one voter by another node, or by itself after its disk was lost. Ends in an [`Effect::Changed`].
+    ///
+    /// The newcomer learns, applies the newest state, then takes the seat in one step.
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached.
@@ -182,8 +186,10 @@ impl Router {
         self.begin_change(request.repo, Goal::Replace(*request, None))
     }
 
-    /// Accepts that whatever `survivor` does not hold is lost: what it has applied becomes the newest state, in a new
-    /// lineage, and votes of the old one are dead. For an operator, on record. Ends in an [`Effect::Changed`].
+    /// Accepts the loss of every state that `survivor` does not hold. Ends in an [`Effect::Changed`].
+    ///
+    /// The state that `survivor` has applied becomes the newest, in a new lineage, and votes of the old one are dead.
+    /// For an operator, on record.
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached, no row is held, or `survivor` is no member of it.
@@ -195,9 +201,11 @@ impl Router {
         self.begin_change(repo, Goal::AcceptLoss(repo, survivor, epoch))
     }
 
-    /// Moves a fork family to another shard: readable throughout, not writable meanwhile. Each repository moves under
-    /// a change of its own, each with its [`Effect::Changed`]; that of the root comes last. A migration that was cut
-    /// short is taken up by asking again. Once it ended, what the old nodes hold of the family may be thrown away.
+    /// Moves a fork family to another shard. It can be read throughout, but not written meanwhile.
+    ///
+    /// Each repository moves under a change of its own, each with its [`Effect::Changed`]; that of the root comes last.
+    /// Ask again to resume a migration that was cut short. Once it ended, the old nodes' data of the family may be
+    /// thrown away.
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached, a granted write is under way, the members are not N
@@ -207,8 +215,9 @@ impl Router {
         self.start_migration(request, Way::There)
     }
 
-    /// Takes a migration back, unless the root has changed places already: then it goes on, and this ends in
-    /// [`Reason::Moving`]. Of a migration in this router the change ends in [`Reason::Aborted`].
+    /// Takes a migration back, unless the root has moved already: then it goes on, and this ends in [`Reason::Moving`].
+    ///
+    /// A migration under way in this router ends in [`Reason::Aborted`].
     ///
     /// # Errors
     /// [`Refusal`], as for [`Router::migrate`].
@@ -235,12 +244,13 @@ impl Router {
         self.begin_change(request.root, Goal::Migrate(Migration::leading(request.clone(), way)))
     }
 
-    /// Finds out what is newest after the store came back from a backup, under a larger [`Config::generation`]: until
-    /// then, reads, grants and changes of the repository are refused ([`Reason::NotRecovered`]). W members promise
-    /// ([`Effect::Promise`]), the newest state that can have been committed becomes the row's, and once W members hold
-    /// it the repository is open. Ends in an [`Effect::Changed`]; what cannot be decided says why
-    /// ([`Reason::TooFewPromises`], [`Reason::NobodyHolds`], [`Reason::Undecided`]) and is an operator's to settle:
-    /// bring members back and recover again, or [`Router::accept_loss`].
+    /// Recovers a repository after the store came back from a backup, under a larger [`Config::generation`].
+    ///
+    /// Until then, reads, grants and changes of the repository are refused ([`Reason::NotRecovered`]). W members
+    /// promise ([`Effect::Promise`]), the newest state that can have been committed becomes the row's, and once W
+    /// members hold it the repository is open. Ends in an [`Effect::Changed`]. A recovery that cannot be decided says
+    /// why ([`Reason::TooFewPromises`], [`Reason::NobodyHolds`], [`Reason::Undecided`]) and is for an operator to
+    /// settle: bring members back and recover again, or [`Router::accept_loss`].
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached, or more holders are named than a repository has members.
@@ -264,19 +274,20 @@ impl Router {
 
 /// Effects, views, snapshots.
 impl Router {
-    /// The next order to the host, oldest first.
+    /// The next effect for the host, oldest first.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.state.effects.pop_front()
     }
 
-    /// When to call [`Router::handle_timeout`] at the latest; `None` while nothing waits.
+    /// The latest time to call [`Router::handle_timeout`]; `None` while nothing waits.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.state.timers.first().map(|(due, _)| *due)
     }
 
-    /// The newest row that the router was told of, by reference: of a repository that is awake. [`Router::row_of`]
-    /// knows those at rest too.
+    /// The newest row that the router was told of, by reference, for a repository that is held in full.
+    ///
+    /// [`Router::row_of`] also knows repositories at rest.
     #[must_use]
     pub fn row(&self, repo: RepoId) -> Option<&Row> {
         self.state.cells.get(&repo).map(|cell| &cell.row)
@@ -288,19 +299,21 @@ impl Router {
         self.state.cell(repo).map(|cell| cell.row.clone())
     }
 
-    /// How many repositories are known, and how many of them are at rest.
+    /// The number of repositories that are known, and the number of them at rest.
     #[must_use]
     pub fn repositories(&self) -> (usize, usize) {
         (self.state.known(), self.state.rest.len())
     }
 
-    /// Makes room for so many repositories at once, so that taking them in moves nothing.
+    /// Reserves memory for this many repositories, so that adding them moves nothing.
     pub fn reserve(&mut self, repositories: u32) {
         self.state.rest.reserve(repositories.min(self.config.most_repositories) as usize);
     }
 
-    /// How each member stands to that row, in the row's order, with its health if it is in the row's life of its disk:
-    /// one that is ejected for failures is ailing, here and in [`Router::explain`].
+    /// Lists the members of the row, in its order, each with its replica state and health.
+    ///
+    /// Health is `None` if the node is in another life of its disk than the row's. A node that is ejected for failures
+    /// is ailing, here and in [`Router::explain`].
     pub fn members(&self, repo: RepoId) -> impl Iterator<Item = (Member, Verdict, Option<Health>)> {
         let cell = self.state.cell(repo);
         let stand = |cell: &Cell| -> Vec<_> {
@@ -313,30 +326,30 @@ impl Router {
         cell.map(|cell| stand(&cell)).unwrap_or_default().into_iter()
     }
 
-    /// How many voters stand how.
+    /// The number of voters in each state.
     #[must_use]
     pub fn tally(&self, repo: RepoId) -> Option<Tally> {
         self.state.cell(repo).map(|cell| self.tally_of(&cell))
     }
 
-    /// Where a write stands; `None` once its outcome is known.
+    /// The view of a write; `None` once its outcome is known.
     #[must_use]
     pub fn write(&self, write: WriteId) -> Option<WriteView> {
         self.state.writes.get(write).map(|write| write.view(self))
     }
 
-    /// The copies under way or waiting: task, repository, target.
+    /// Lists the copies under way or waiting: task, repository, target.
     pub fn tasks(&self) -> impl Iterator<Item = (TaskId, RepoId, NodeId)> {
         self.state.tasks.iter().map(|(id, task)| (*id, task.repo, task.target))
     }
 
-    /// How a node is, as last told.
+    /// The state of a node, as last told.
     #[must_use]
     pub fn node(&self, node: NodeId) -> Option<NodeState> {
         self.state.nodes.get(node).map(|entry| entry.state)
     }
 
-    /// How often what was told changed nothing.
+    /// Counters of facts that changed nothing.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
@@ -348,12 +361,14 @@ impl Router {
         &self.config
     }
 
-    /// Everything that decides, as plain data. A router needs none of it to be safe: the truth is in rows and gates.
+    /// A snapshot: all state that decides, as plain data.
+    ///
+    /// A router needs none of it to be safe: the truth is in rows and gates.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.state)
     }
 
-    /// The router that `snapshot` was taken of, under `config`.
+    /// Restores the router that `snapshot` was taken of, under `config`.
     ///
     /// # Errors
     /// [`RestoreError`]: the snapshot is of another format, too large for the configuration, or contradicts itself.

@@ -1,4 +1,4 @@
-//! The row: one compare-and-set register per repository, the only place where a commit happens.
+//! The row: one compare-and-set register per repository, and the only place where a commit happens.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,27 +8,27 @@ use crate::id::{Epoch, Fence, Incarnation, NodeId, RepoId, Revision, RouterId, S
 use crate::quorum::Quorum;
 use crate::reason::Reason;
 
-/// What a member does for a repository.
+/// The role of a member in a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Role {
-    /// Its vote counts.
+    /// A voter: its vote counts.
     Voter,
-    /// It gets every write, but neither counts nor raises what counts.
+    /// A learner: it gets every write, but has no vote.
     Learner,
 }
 
-/// One replica: a node in one life of its disk.
+/// A member: a node in one life of its disk, with its role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Member {
-    /// The machine.
+    /// The node.
     pub node: NodeId,
-    /// The life of its disk. Under any other, the machine counts in nothing.
+    /// The life of the node's disk. In any other life, the node does not count.
     pub incarnation: Incarnation,
-    /// What it does here.
+    /// The member's role.
     pub role: Role,
-    /// The configuration in which it took that role.
+    /// The configuration in which the member took that role.
     pub since: Revision,
 }
 
@@ -50,7 +50,9 @@ impl Member {
     }
 }
 
-/// The members of one configuration, in order. Shared by all copies of a row: a clone allocates nothing.
+/// The members of one configuration, in order.
+///
+/// Shared by all copies of a row: a clone allocates nothing.
 #[derive(Clone, Debug, Default, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(from = "Vec<Member>", into = "Vec<Member>"))]
@@ -104,65 +106,78 @@ impl<'a> IntoIterator for &'a Members {
     }
 }
 
-/// What may be done with a repository.
+/// The operations that a repository allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RowState {
-    /// Reads and writes.
+    /// Live: reads and writes.
     Live,
-    /// Nothing: the row stays as a tombstone, so that no node that comes back can bring the repository back.
+    /// Deleted: no operation.
+    ///
+    /// The row stays as a tombstone, so that a node that comes back cannot bring the repository back.
     Deleted,
-    /// Reads only: its learners on another shard catch up, or, once `shard` is that one, the old members learn where it
-    /// went.
+    /// Moving: reads only.
+    ///
+    /// Its learners on another shard catch up, or, once `shard` is that one, the old members learn where it went.
     Moving {
-        /// Where to.
+        /// The shard to move to.
         to: ShardId,
-        /// The configuration in which the root of the family set out. What of the family was marked for an earlier
-        /// journey counts for nothing in this one.
+        /// The configuration in which the root of the family began to move.
+        ///
+        /// Marks of an earlier migration do not count in this one.
         round: Revision,
     },
-    /// Nothing yet: the store came back from a backup, and a vote was decided on that may have been committed. No node
-    /// applies it before W gates know of the decision: so it holds, should the store be restored once more.
+    /// Decided: no operation yet. The store came back from a backup, and a vote was decided on that may have been
+    /// committed.
+    ///
+    /// No node applies it before W gates know of the decision: so it holds, should the store be restored once more.
     Decided,
-    /// Nothing yet: the store came back from a backup, and what is newest is known. It opens once W voters hold it.
+    /// Recovering: no operation yet. The store came back from a backup, and the newest state is known.
+    ///
+    /// The repository opens once W voters hold that state.
     Recovering,
-    /// Reads and writes on one node only: what is committed there cannot be verified elsewhere.
+    /// Pinned: reads and writes on one node only.
+    ///
+    /// The state committed there cannot be verified elsewhere.
     Pinned {
-        /// The node.
+        /// The node that holds the newest state.
         node: NodeId,
     },
 }
 
-/// A right to the repository that other routers leave alone for a while. It decides nothing: only the fence protects.
+/// A lease: other routers leave the repository alone for a while.
+///
+/// It decides nothing: only the fence protects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lease {
-    /// The router that has it.
+    /// The router that holds the lease.
     pub holder: RouterId,
-    /// Milliseconds that another router waits, by its own clock, from when it first saw the row's fence; then two polls
-    /// more.
+    /// The length of the lease in ms.
+    ///
+    /// Another router waits as long, by its own clock, from when it first saw the row's fence; then two polls more.
     pub ms: u64,
-    /// What for.
+    /// The purpose of the lease.
     pub purpose: Purpose,
 }
 
-/// What a lease is for.
+/// The purpose of a [`Lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Purpose {
     /// A write is granted.
     Write,
-    /// No write is granted, so that a member that never catches up does.
+    /// Grants are held so that a lagging member catches up.
     CatchUp {
-        /// Copies that were overtaken before.
+        /// The number of copies that writes overtook.
         rounds: u32,
-        /// How many versions the member was behind.
+        /// The number of versions that the member lagged.
         lag: u64,
     },
 }
 
-/// The whole register of one repository, as the host's metadata store holds it.
+/// A row: the whole register of one repository, as the host's metadata store holds it.
 ///
 /// It is read and written *whole*: every change is a compare-and-set of the row that it was decided on. A commit
 /// keeps the fence and moves `newest`; every other change raises the fence. So (`fence`, `newest.version`) grows with
@@ -170,42 +185,45 @@ pub enum Purpose {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Row {
-    /// Whose row it is.
+    /// The repository that the row describes.
     pub repo: RepoId,
-    /// The fork family: the id of the repository that all of it was forked from, at any distance; its own id if none.
+    /// The id of the fork family: the repository that all of the family was forked from, or its own id if none.
     pub family: RepoId,
-    /// The shard; a family is on one.
+    /// The shard that holds the repository. A family is on one shard.
     pub shard: ShardId,
-    /// The configuration that `members` is.
+    /// The number of the configuration that `members` is.
     pub revision: Revision,
-    /// At most N voters, at least W, and any learners. A node is here twice only in two lives of its disk: as it was,
-    /// and as a learner that will take its own seat.
+    /// The members: W to N voters, and any learners.
+    ///
+    /// A node is here twice only in two lives of its disk: as it was, and as a learner that will take its own seat.
     pub members: Members,
-    /// The voters of the configuration before this one, until enough of their gates know of this one: then it is
-    /// *settled*, and the next grant or change of members clears the list.
+    /// The voters of the previous configuration, until enough of their gates know of this one.
+    ///
+    /// Then this configuration is *settled*, and the next grant or change of members clears the list.
     #[cfg_attr(feature = "serde", serde(default))]
     pub previous: Members,
     /// The newest committed state.
     pub newest: Stamp,
-    /// The version at which this lineage of the repository began: a node without it starts it empty there.
+    /// The version at which this lineage of the repository began. A node without the lineage starts it empty there.
     pub born: Version,
-    /// Who may write. Its generation is the life of the store in which the repository was created or recovered.
+    /// The fence in force, which says who may write. Its generation is the life of the store in which the repository
+    /// was created or recovered.
     pub fence: Fence,
-    /// A right that other routers leave alone for a while; a commit, and whatever ends a grant, clears it.
+    /// The lease that other routers respect, if any. A commit clears it, and so does anything else that ends a grant.
     #[cfg_attr(feature = "serde", serde(default))]
     pub lease: Option<Lease>,
-    /// What may be done.
+    /// The operations that the repository allows.
     pub state: RowState,
 }
 
 impl Row {
-    /// What this row proves to a node.
+    /// The proof that this row gives to a node.
     #[must_use]
     pub const fn proof(&self) -> Proof {
         Proof { repo: self.repo, fence: self.fence, revision: self.revision, newest: self.newest }
     }
 
-    /// The place of this state among all states of the row: larger is later.
+    /// The position of this state among all states of the row: larger is later.
     #[must_use]
     pub const fn order(&self) -> (Fence, Version) {
         (self.fence, self.newest.version)
@@ -216,24 +234,25 @@ impl Row {
         self.members.iter().filter(|member| member.role == Role::Voter)
     }
 
-    /// The member that `node` is: a voter if it is one in any life of its disk, else the learner.
+    /// The member on `node`: a voter if it is one in any life of its disk, else the learner.
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         self.voters().chain(&*self.members).find(|member| member.node == node)
     }
 
-    /// The member that `node` is in that life of its disk.
+    /// The member on `node` in that life of its disk.
     #[must_use]
     pub fn member_in(&self, node: NodeId, incarnation: Incarnation) -> Option<&Member> {
         self.members.iter().find(|member| member.node == node && member.incarnation == incarnation)
     }
 
-    /// The voters of the configuration before that are no members of this one: the row is shown to them, too.
+    /// The leaving voters: voters of the previous configuration that are not members of this one. The row is shown to
+    /// them, too.
     pub fn leavers(&self) -> impl Iterator<Item = &Member> {
         self.previous.iter().filter(|old| !self.members.iter().any(|member| member.is_same(old)))
     }
 
-    /// What the feed says about the newest state.
+    /// The feed entry of the newest state.
     pub(crate) const fn feed_entry(&self) -> FeedEntry {
         FeedEntry { stamp: self.newest, fence: self.fence }
     }
@@ -243,28 +262,29 @@ impl Row {
         Revision(self.revision.0.saturating_add(1))
     }
 
-    /// The same row in the next configuration: the members are `members`, and every grant is void. Only of a settled
-    /// row: the voters before are kept until enough of them know of it.
+    /// The row in the next configuration: the members are `members`, and every grant is void.
+    ///
+    /// Only of a settled row: the previous voters are kept until enough of them know of it.
     #[must_use]
     pub(crate) fn reconfigured(&self, members: Members) -> Self {
         let (revision, previous) = (self.next_revision(), self.voters().copied().collect());
         Self { revision, members, previous, fence: self.fence.raised(), lease: None, ..self.clone() }
     }
 
-    /// The same row with the fence raised: voids every grant.
+    /// The row with the fence raised, which voids every grant.
     #[must_use]
     pub(crate) fn raised(&self) -> Self {
         Self { fence: self.fence.raised(), lease: None, ..self.clone() }
     }
 
-    /// The same row with the fence raised for a grant: settled, so the voters before are forgotten.
+    /// The row with the fence raised for a grant: settled, so the previous voters are forgotten.
     #[must_use]
     pub(crate) fn leased(&self, lease: Lease) -> Self {
         let previous = if self.previous.is_empty() { self.previous.clone() } else { Members::default() };
         Self { previous, fence: self.fence.raised(), lease: Some(lease), ..self.clone() }
     }
 
-    /// The same row with `stamp` committed.
+    /// The row with `stamp` committed.
     #[must_use]
     pub(crate) fn committed(&self, stamp: Stamp) -> Self {
         Self { newest: stamp, lease: None, ..self.clone() }
@@ -287,13 +307,13 @@ impl Row {
     }
 }
 
-/// What a row, as somebody read it, proves: the fence and revision in force, and what is committed.
+/// A proof, read from a row: the fence and revision in force, and the newest committed state.
 ///
 /// It travels with routed reads, grants, raises and copies. A proof can be old, never wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Proof {
-    /// Whose row.
+    /// The repository of the row.
     pub repo: RepoId,
     /// The fence in force.
     pub fence: Fence,

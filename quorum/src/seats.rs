@@ -13,9 +13,10 @@ use crate::time::Timestamp;
 use crate::work::Owner;
 
 impl Router {
-    /// An operator declares that this life of a node's disk, and every one before, is lost: nothing of it will ever speak
-    /// again. A node that is only down is not lost. Where a repository waits for the gate of such a node
-    /// ([`Reason::Unsettled`]) it goes on; a node that speaks in that life is not listened to any more.
+    /// Declares a life of a node's disk lost, and every life before: no gate of it will ever speak again.
+    ///
+    /// For an operator. A node that is only down is not lost. A repository that waits for the gate of such a node
+    /// ([`Reason::Unsettled`]) goes on; a node that speaks in that life is ignored from now on.
     ///
     /// A new life of the disk, once it registers, says the same of the lives before by itself.
     pub fn lost(&mut self, now: Timestamp, node: NodeId, incarnation: Incarnation) {
@@ -50,8 +51,8 @@ impl Router {
         cell.row.previous.is_empty() || self.unsettled(cell).is_none()
     }
 
-    /// What keeps the configuration before from being settled: over its N seats, voters that know the present one, seats
-    /// that are lost and seats that were empty must be N − W + 1.
+    /// The reason why the previous configuration is not settled, if it is not: over its N seats, voters that know the
+    /// present configuration, lost seats and empty seats must add up to N − W + 1.
     pub(crate) fn unsettled(&self, cell: &Cell) -> Option<Reason> {
         let (row, quorum) = (&cell.row, self.config.quorum);
         if row.previous.is_empty() {

@@ -90,7 +90,7 @@ impl Router {
         Flow::Stay
     }
 
-    /// What the feed says about the version after the write's base.
+    /// Takes in the feed's entry for the version after the write's base.
     pub(crate) fn feed_told(&mut self, id: WriteId, entry: Option<FeedEntry>) {
         self.with_write(id, |router, write| {
             let (Phase::ReadingFeed(_, version), Some(base)) = (write.phase, write.grant) else {

@@ -1,4 +1,4 @@
-//! A face for many threads: repositories striped over many small routers, each behind its own lock.
+//! A router for many threads: repositories are striped over many small routers, each behind its own lock.
 
 use alloc::vec::Vec;
 
@@ -15,11 +15,11 @@ use crate::rng::mix;
 use crate::router::Router;
 use crate::time::Timestamp;
 
-/// Which of the small routers an effect came from, so that what becomes of it is told to the same one.
+/// The stripe that an effect came from. Tell the effect's result to the same stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stripe(u32);
 
-/// Many small [`Router`]s behind a `&self` face.
+/// A concurrent router: many small [`Router`]s behind one API that takes `&self`.
 ///
 /// A repository belongs to one stripe for good, and no call holds two locks, so decisions about one repository are
 /// linearizable, and those about different stripes are not ordered. A read that names its caller's request takes its
@@ -31,8 +31,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// `stripes` routers (at least one), each with `config`; limits hold for each of them. Some 32 stripes for each
-    /// thread are a good number: two threads meet in one of n with chance 1/n, and a stripe costs a few kilobytes.
+    /// A concurrent router of `stripes` routers (at least one), each with `config`. Limits hold for each stripe.
+    ///
+    /// Some 32 stripes for each thread are a good number: two threads meet in one of n with chance 1/n, and a stripe
+    /// costs a few kilobytes.
     #[must_use]
     pub fn new(config: &Config, stripes: u32) -> Self {
         let seeded = |stripe: u32| {
@@ -51,7 +53,7 @@ impl Shared {
         Stripe(u32::try_from(wide >> 32).unwrap_or(0))
     }
 
-    /// Does something to the router of a stripe, alone with it: tell it what became of its effects.
+    /// Locks the router of a stripe and calls `act` with it, to tell the results of its effects.
     ///
     /// `None` if this face has no such stripe.
     pub fn with<T>(&self, stripe: Stripe, act: impl FnOnce(&mut Router) -> T) -> Option<T> {
@@ -59,7 +61,7 @@ impl Shared {
         Some(act(&mut lock.lock()))
     }
 
-    /// Does something to the router of a repository, alone with it.
+    /// Locks the router of a repository and calls `act` with it.
     #[inline]
     pub fn of<T>(&self, repo: RepoId, act: impl FnOnce(&mut Router) -> T) -> T {
         let at = usize::try_from(self.stripe(repo).0).unwrap_or(0);
@@ -101,7 +103,7 @@ impl Shared {
         self.stripes.iter().filter_map(|stripe| stripe.lock().next_deadline()).min()
     }
 
-    /// The next order to the host of any router, with the stripe to tell about it. Orders of one stripe come in order.
+    /// The next effect of any stripe, with the stripe to tell its result to. Effects of one stripe come in order.
     #[must_use = "an order to the host"]
     pub fn poll_effect(&self) -> Option<(Stripe, Effect)> {
         (0..).zip(&self.stripes).find_map(|(at, stripe)| Some((Stripe(at), stripe.lock().poll_effect()?)))

@@ -1,4 +1,4 @@
-//! Snapshots: everything that decides, as versioned plain data.
+//! Snapshots: all state that decides, as versioned plain data.
 
 use crate::config::Config;
 use crate::error::RestoreError;
@@ -8,7 +8,9 @@ use crate::work::Owner;
 /// The format of [`Snapshot`].
 const FORMAT: u16 = 4;
 
-/// What a router holds, without counters and clock. Opaque; with the feature `serde` it can be stored.
+/// A snapshot of a router, without counters and clock.
+///
+/// Opaque; with the feature `serde` it can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use]

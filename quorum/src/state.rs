@@ -1,4 +1,4 @@
-//! What a router holds. Every collection has a limit in the configuration.
+//! The router's state. Every collection has a limit in the configuration.
 
 use alloc::borrow::Cow;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +15,7 @@ use crate::row::{Member, Purpose, Row, RowState};
 use crate::time::Timestamp;
 use crate::work::{Owner, Swap, Swaps, Work, Writes};
 
-/// What the router knows of one repository.
+/// The router's knowledge of one repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Cell {
@@ -165,7 +165,7 @@ impl History {
     }
 }
 
-/// What follows from the rest, or decides nothing: no part of what is compared, hashed or stored.
+/// A value derived from the rest, or one that decides nothing: it is not compared, hashed or stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Aside<T>(pub(crate) T);
 

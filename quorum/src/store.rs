@@ -1,9 +1,9 @@
-//! What the store says: with every answer, in which life it is.
+//! The store's own state: with every answer, the life that it is in.
 
 use crate::id::{Generation, RouterId};
 use crate::row::Row;
 
-/// What the store says of itself with every answer, read in the same transaction.
+/// The store's own state, read in the same transaction as each answer.
 ///
 /// A router believes only answers of the life that it was configured for ([`crate::ConfigBuilder::generation`]): a store
 /// that came back from a backup has forgotten what an older router relies on.
@@ -24,23 +24,23 @@ impl StoreMeta {
         Self { generation, note: None }
     }
 
-    /// The same with the note that stands beside the repository's row.
+    /// Sets the note that stands beside the repository's row.
     #[must_use]
     pub const fn note(self, note: Option<RouterId>) -> Self {
         Self { note, ..self }
     }
 }
 
-/// What became of a swap.
+/// The result of a swap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum SwapResult {
-    /// The row is `next` now.
+    /// Success: the row is `next` now.
     Moved,
-    /// The row was not `expect`, and nothing was changed; this is what it is (`None`: absent).
+    /// Conflict: the row was not `expect`. Nothing was changed; this is the row as it is (`None`: absent).
     Conflict(Option<Row>),
-    /// The store is in another life than the swap is for, and nothing was changed.
+    /// Another store: the store is in another life than the swap is for. Nothing was changed.
     OtherStore,
-    /// No answer came, or one that does not say: the swap may have happened, may still happen, or not.
+    /// Unknown: no answer came, or an unclear one. The swap may have happened, may still happen, or not.
     Unknown,
 }

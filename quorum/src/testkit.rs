@@ -71,42 +71,44 @@ pub const NODES: [NodeId; 6] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4), Node
 /// The repositories that the kit makes: a root, and a fork of it.
 pub const REPOS: [RepoId; 2] = [RepoId(1), RepoId(2)];
 
-/// What the store answers, with what it says of itself in the same transaction.
+/// An answer of the store, with the store's own state from the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
     /// The life of the store, and the note beside the row.
     pub store: StoreMeta,
-    /// The answer.
+    /// The value that was read, or the result.
     pub found: T,
 }
 
-/// A swap that the store is asked for.
+/// A swap that the store carries out.
 #[derive(Clone, Copy, Debug)]
 pub struct Swap<'a> {
-    /// The life of the store that it is for.
+    /// The life of the store that the swap is for.
     pub store: Generation,
-    /// Whether the note beside the row goes with it.
+    /// Whether to remove the note beside the row.
     pub clears_note: bool,
     /// The row that must be there.
     pub expect: Option<&'a Row>,
-    /// What takes its place.
+    /// The row that replaces it.
     pub next: &'a Row,
-    /// What the feed gets in the same transaction.
+    /// The feed entry to append in the same transaction, if any.
     pub feed: Option<&'a FeedEntry>,
 }
 
 /// A host's store and nodes, each behind its own transport.
 pub trait Host {
-    /// What can go wrong in the host itself.
+    /// The error of the host itself.
     type Error: Debug;
 
-    /// What the empty state of a repository hashes to.
+    /// The digest of the empty state of a repository.
     fn empty(&self, _repo: RepoId) -> Digest {
         Digest([0; 16])
     }
 
-    /// What the state hashes to that a write of `content` leads to from `base`. The same question comes again: it has
-    /// the same answer. A host whose nodes check digests makes here what is to be staged, and looks it up by the digest.
+    /// The digest of the state after a write of `content` onto `base`.
+    ///
+    /// The same arguments must give the same digest. A host whose nodes check digests makes the content to be staged
+    /// here, and looks it up by the digest.
     ///
     /// # Errors
     /// The host cannot make it.
@@ -119,131 +121,136 @@ pub trait Host {
         Ok(digest)
     }
 
-    /// The row of a repository, whole.
+    /// Reads the whole row of a repository.
     ///
     /// # Errors
     /// The store failed.
     fn row(&mut self, repo: RepoId) -> Result<Answer<Option<Row>>, Self::Error>;
 
-    /// Makes the row `next` and appends to the feed, in one transaction, if the store is in the life that the swap is for
-    /// and the row is what is expected. It never answers [`SwapResult::Unknown`]: the kit loses replies itself.
+    /// Swaps the row and appends to the feed in one transaction, if the store's life and the row are as expected.
+    ///
+    /// Never answer [`SwapResult::Unknown`]: the kit loses replies itself.
     ///
     /// # Errors
     /// The store failed.
     fn swap(&mut self, swap: Swap<'_>) -> Result<Answer<SwapResult>, Self::Error>;
 
-    /// Writes beside the row which router waits, in place of any other.
+    /// Writes beside the row which router waits, in place of any other note.
     ///
     /// # Errors
     /// The store failed.
     fn note(&mut self, repo: RepoId, router: RouterId) -> Result<(), Self::Error>;
 
-    /// One entry of the feed.
+    /// Reads one entry of the feed.
     ///
     /// # Errors
     /// The store failed.
     fn feed(&mut self, repo: RepoId, version: Version) -> Result<Answer<Option<FeedEntry>>, Self::Error>;
 
-    /// The ids of all rows of a fork family, its root's too.
+    /// Reads the ids of all rows of a fork family, its root's too.
     ///
     /// # Errors
     /// The store failed.
     fn family(&mut self, family: RepoId) -> Result<Answer<Vec<RepoId>>, Self::Error>;
 
-    /// Sets a backup of the store aside, as it is now, in place of the one before.
+    /// Takes a backup of the store as it is now, in place of the one before.
     ///
     /// # Errors
     /// The store failed.
     fn back_up(&mut self) -> Result<(), Self::Error>;
 
-    /// Loses the store, and has it come back as it was at its last backup, in the life `generation`. Nothing that is on
-    /// its way to it may find it in the life before.
+    /// Restores the store from its last backup, in the life `generation`.
+    ///
+    /// Messages that are on their way to the store must not reach it in its earlier life.
     ///
     /// # Errors
     /// The store does not come up again.
     fn restore(&mut self, generation: Generation) -> Result<(), Self::Error>;
 
-    /// Kills the store's process and starts it again. With `cut`, it dies with this swap under way: all of it has
-    /// happened, or nothing.
+    /// Kills the store's process and starts it again.
+    ///
+    /// With `cut`, it dies while this swap is under way: all of the swap has happened, or nothing.
     ///
     /// # Errors
     /// The store does not come up again.
     fn crash_store(&mut self, cut: Option<Swap<'_>>) -> Result<(), Self::Error>;
 
-    /// Has a node do something, and takes its answer once that is durable. A node in another life of its disk refuses.
+    /// Sends an order to a node, and returns its reply once that is durable. A node in another life of its disk
+    /// refuses.
     ///
     /// # Errors
     /// The node, or the way there, failed.
     fn order(&mut self, node: NodeId, life: Incarnation, order: &Order) -> Result<Reply, Self::Error>;
 
-    /// Kills a node's process and starts it again: what is not durable is gone. With `cut`, it dies with this order
-    /// under way.
+    /// Kills a node's process and starts it again: data that is not durable is gone.
+    ///
+    /// With `cut`, it dies while this order is under way.
     ///
     /// # Errors
     /// The node does not come up again.
     fn crash_node(&mut self, node: NodeId, cut: Option<(Incarnation, &Order)>) -> Result<(), Self::Error>;
 
-    /// Takes a copy of a node's disk aside, as it is now, in place of the one before.
+    /// Copies a node's disk as it is now, in place of the copy before.
     ///
     /// # Errors
     /// The disk cannot be read.
     fn keep_disk(&mut self, node: NodeId) -> Result<(), Self::Error>;
 
-    /// Kills a node's process, puts the copy of its disk that was taken last in the disk's place, and starts it again.
+    /// Kills a node's process, replaces its disk by the last copy of it, and starts it again.
     ///
     /// # Errors
     /// The node does not come up again.
     fn rewind_node(&mut self, node: NodeId) -> Result<(), Self::Error>;
 
-    /// Takes a node's disk away and gives it an empty one: its new incarnation, larger than any before.
+    /// Replaces a node's disk by an empty one, and returns its new incarnation, larger than any before.
     ///
     /// # Errors
     /// The node does not come up again.
     fn lose_disk(&mut self, node: NodeId) -> Result<Incarnation, Self::Error>;
 }
 
-/// A rule that the host broke, and how to see it again.
+/// A rule that the host broke, with what is needed to reproduce it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}, step {step}: {what}")]
 pub struct Violation {
     /// The seed of the run.
     pub seed: u64,
-    /// The step at which it showed.
+    /// The step at which the fault showed.
     pub step: usize,
-    /// What was broken.
+    /// A description of the fault.
     pub what: String,
 }
 
-/// What a run did, so that a test can see that it did something.
+/// The statistics of a run, so that a test can see that something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ran {
-    /// Writes that were committed.
+    /// The number of writes that were committed.
     pub commits: usize,
-    /// Reads that were served.
+    /// The number of reads that were served.
     pub reads: usize,
-    /// Orders that a gate refused.
+    /// The number of orders that a gate refused.
     pub refusals: usize,
-    /// Swaps that met another row.
+    /// The number of swaps that met another row.
     pub conflicts: usize,
-    /// Requests and replies that were lost, and requests that came twice.
+    /// The number of requests and replies that were lost, and of requests that came twice.
     pub mishaps: usize,
-    /// Processes that died.
+    /// The number of processes that died.
     pub crashes: usize,
-    /// Disks that were lost.
+    /// The number of disks that were lost.
     pub disks: usize,
-    /// Disks that went back in time.
+    /// The number of disks that went back in time.
     pub rewinds: usize,
-    /// Gates that were cured after that.
+    /// The number of gates that were cured after that.
     pub cures: usize,
-    /// Times that the store came back from its backup.
+    /// The number of times that the store came back from its backup.
     pub restores: usize,
-    /// Repositories that were recovered after that.
+    /// The number of repositories that were recovered after that.
     pub recoveries: usize,
-    /// Repositories that came to another shard.
+    /// The number of repositories that moved to another shard.
     pub moves: usize,
 }
 
-/// Runs `steps` random steps through a new host, then lets the world be well and sees that all ends well.
+/// Runs `steps` random steps through a new host, then stops all faults and checks that everything converges.
 ///
 /// # Errors
 /// The first rule that the host breaks.

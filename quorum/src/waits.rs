@@ -1,4 +1,4 @@
-//! What a write or a change waits for, in numbers.
+//! Waits: the condition that a write or a change waits for, in numbers.
 
 use core::fmt;
 
@@ -12,92 +12,92 @@ use crate::router::Router;
 use crate::row::{Member, Role, RowState};
 use crate::state::Cell;
 
-/// What a write or a change waits for, or waited for when its time ended.
+/// The condition that a write or a change waits for, or waited for when it timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum WaitsFor {
-    /// The store's row of the repository: [`crate::Effect::FetchRow`] is out.
+    /// The store's row of the repository ([`crate::Effect::FetchRow`]).
     Row,
-    /// The store's answer to a swap: [`crate::Effect::SwapRow`] is out.
+    /// The store's answer to a swap ([`crate::Effect::SwapRow`]).
     Swap,
-    /// An entry of the change feed: [`crate::Effect::FetchFeed`] is out.
+    /// An entry of the change feed ([`crate::Effect::FetchFeed`]).
     Feed,
-    /// Voters at the newest state that can be reached.
+    /// Enough reachable voters at the newest state.
     Voters {
-        /// Voters that can take part.
+        /// The number of voters that can take part.
         able: u32,
-        /// Voters whose report or copy is still to come.
+        /// The number of voters whose report or copy is still to come.
         pending: u32,
-        /// W.
+        /// The number of voters needed (W).
         needed: u32,
     },
-    /// The node that must be the writer is not at the newest state, or cannot be reached.
+    /// The node that must be the writer: it is not at the newest state, or cannot be reached.
     Writer {
-        /// That node.
+        /// The node that must be the writer.
         node: NodeId,
     },
     /// Votes under the grant.
     Votes {
-        /// Votes for the same state.
+        /// The number of votes for the same state.
         votes: u32,
-        /// W.
+        /// The number of votes needed (W).
         needed: u32,
     },
-    /// Gates that were raised past the grant.
+    /// Gates that are raised past the grant.
     Gates {
-        /// Gates raised.
+        /// The number of raised gates.
         raised: u32,
-        /// N − W + 1.
+        /// The number of gates needed (N − W + 1).
         needed: u32,
     },
-    /// Gates of the configuration before that know the present one.
+    /// Gates of the previous configuration that know the present one.
     Settled {
-        /// Gates that know it.
+        /// The number of gates that know it.
         known: u32,
-        /// N − W + 1.
+        /// The number of gates needed (N − W + 1).
         needed: u32,
     },
     /// A copy on the node that joins.
     Copy {
-        /// The node.
+        /// The node that joins.
         node: NodeId,
-        /// The version that it reported last, if it was heard.
+        /// The version that the node reported last, if it reported.
         at: Option<Version>,
         /// The version to reach.
         newest: Version,
     },
     /// Copies on several nodes.
     Copies {
-        /// Nodes at the newest state.
+        /// The number of nodes at the newest state.
         done: u32,
-        /// Nodes that must be.
+        /// The number of nodes needed.
         needed: u32,
     },
     /// A report of one node.
     Report {
-        /// The node.
+        /// The node that must report.
         node: NodeId,
     },
     /// Promises of the newest configuration's voters.
     Promises {
-        /// Voters that promised.
+        /// The number of voters that promised.
         promised: u32,
-        /// W.
+        /// The number of promises needed (W).
         needed: u32,
     },
-    /// The list of a fork family: [`crate::Effect::FetchFamily`] is out.
+    /// The list of a fork family ([`crate::Effect::FetchFamily`]).
     Family,
-    /// The other repositories of the family, which must be as far first.
+    /// The other repositories of the family, which must get as far first.
     Others {
-        /// Those that are.
+        /// The number of them that are ready.
         ready: u32,
-        /// All of them.
+        /// The number of all of them.
         all: u32,
     },
     /// The root of the family, which decides for its forks.
     Root {
-        /// The root.
+        /// The root of the family.
         root: RepoId,
     },
 }
@@ -132,7 +132,7 @@ fn count(n: usize) -> u32 {
 }
 
 impl Router {
-    /// What the write waits for.
+    /// The condition that the write waits for.
     pub(crate) fn write_waits_for(&self, write: &Write) -> WaitsFor {
         let needed = self.config.quorum.write();
         let cell = self.state.cells.get(&write.repo);
@@ -170,7 +170,7 @@ impl Router {
         WaitsFor::Settled { known, needed }
     }
 
-    /// What the change waits for.
+    /// The condition that the change waits for.
     pub(crate) fn change_waits_for(&self, change: &Change) -> WaitsFor {
         match change.stage {
             Stage::Fetching(_) => WaitsFor::Row,

@@ -1,4 +1,4 @@
-//! What is under way, and what belongs to what.
+//! Work under way, and the repository that each part belongs to.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -92,7 +92,7 @@ impl Writes {
     }
 }
 
-/// What is under way in one repository: seldom more than one write.
+/// The work under way in one repository: seldom more than one write.
 pub(crate) type Owners = SmallVec<[Owner; 2]>;
 
 /// The writes and changes of each repository, in the order they began; at most one write of each is unanswered.

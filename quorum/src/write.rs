@@ -1,4 +1,4 @@
-//! Writes: a grant that carries the fence, votes, one compare-and-set, one of three outcomes.
+//! Writes: a grant that carries the fence, votes, one compare-and-set, and one of three outcomes.
 
 use core::fmt;
 
@@ -8,70 +8,76 @@ use crate::reason::Reason;
 use crate::row::{Proof, Row};
 use crate::waits::WaitsFor;
 
-/// A write to be granted.
+/// A request to grant a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct WriteRequest {
-    /// To which repository.
+    /// The repository to write.
     pub repo: RepoId,
-    /// The caller's name for it; the grant and the answer carry it.
+    /// The caller's id of the request. The grant and the answer carry it.
     pub request: RequestId,
     /// The node that must be the writer; any node at the newest state if `None`.
     pub writer: Option<NodeId>,
 }
 
 impl WriteRequest {
-    /// A write through whichever node is best.
+    /// A request for a write through any node that qualifies.
     #[must_use]
     pub const fn new(repo: RepoId, request: RequestId) -> Self {
         Self { repo, request, writer: None }
     }
 
-    /// The same write through `node` and no other.
+    /// Makes `node` the writer, and no other.
     #[must_use]
     pub const fn through(self, node: NodeId) -> Self {
         Self { writer: Some(node), ..self }
     }
 }
 
-/// The right to write once, given to one node. A plain token: the fence protects, not the type.
+/// A grant: the right to write once, given to one node.
+///
+/// A plain token: the fence protects, not the type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use = "a grant is an order to the writer's node"]
 pub struct Grant {
-    /// Of which write.
+    /// The write that is granted.
     pub write: WriteId,
-    /// The caller's name for it.
+    /// The caller's id of the request.
     pub request: RequestId,
-    /// Who writes.
+    /// The node that writes.
     pub writer: NodeId,
-    /// In which life of its disk.
+    /// The life of that node's disk.
     pub incarnation: Incarnation,
-    /// The row: the fence of this grant, the state that the write goes on from, and who is to stage the write: every
-    /// member, the writer too. Only voters' votes count.
+    /// The row that granted the write: its fence, the state that the write builds on, and the members that stage the
+    /// write.
+    ///
+    /// Every member stages it, the writer too. Only voters' votes count.
     pub base: Row,
-    /// Milliseconds from when the grant was *sent* in which votes count.
+    /// The length of the lease in ms, from when the grant was *sent*. Votes count until then.
     pub lease_ms: u64,
 }
 
 impl Grant {
-    /// The order to stage, for every member: the state after the write hashes to `digest`.
+    /// The order to stage, for every member. The state after the write has this digest.
     #[must_use]
     pub fn stage(&self, digest: Digest) -> StageOrder {
         StageOrder { base: self.base.clone(), digest }
     }
 }
 
-/// How a write ended.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Outcome {
-    /// Committed, for ever.
+    /// Applied: committed, for ever.
     Applied(Stamp),
-    /// Not committed, and no vote for it can be rolled forward.
+    /// Not applied: not committed, and no vote for it can be rolled forward.
     NotApplied,
-    /// Not known by the deadline. The router goes on; once it knows, it answers this write a second and last time.
+    /// Unknown at the deadline.
+    ///
+    /// The router goes on; once it knows, it answers this write a second and last time.
     Unknown,
 }
 
@@ -85,7 +91,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What the host claims when it gives a write up.
+/// The host's claim when it gives a write up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum GiveUp {
@@ -95,45 +101,45 @@ pub enum GiveUp {
     PerhapsStaged,
 }
 
-/// Where a write stands.
+/// The phase of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum WritePhase {
     /// The row is being fetched.
     Locating,
-    /// Waiting to hear from W voters that can take part.
+    /// The router waits for reports of W voters that can take part.
     Gathering,
     /// The fence is being raised in the row.
     Raising,
-    /// Granted; votes are coming in.
+    /// The write is granted; votes are coming in.
     Voting,
-    /// The row is being moved.
+    /// The commit is under way: the row is being swapped.
     Committing,
-    /// The store's answer was lost, or another router moved the row: the row is read again.
+    /// The outcome is unclear: the store's answer was lost, or another router changed the row. The row is read again.
     Resolving,
-    /// The feed is read: which fence committed the version after the base?
+    /// The feed is read, to see which fence committed the version after the base.
     ReadingFeed,
-    /// It will not commit: the fence is raised in the row, so that it cannot.
+    /// The write fails: the fence is raised in the row, so that it cannot commit.
     Closing,
-    /// It cannot commit: N − W + 1 gates are raised, so that no vote for it can be rolled forward.
+    /// The write has failed in the row: N − W + 1 gates are raised, so that no vote for it can be rolled forward.
     Fencing,
 }
 
-/// A write, seen from outside.
+/// The view of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WriteView {
-    /// Of which repository.
+    /// The repository that is written.
     pub repo: RepoId,
-    /// The caller's name for it.
+    /// The caller's id of the request.
     pub request: RequestId,
-    /// Where it stands.
+    /// The phase of the write.
     pub phase: WritePhase,
-    /// What it waits for.
+    /// The condition that the write waits for.
     pub waits_for: WaitsFor,
     /// The fence and base of its grant, once there is one.
     pub grant: Option<Proof>,
     /// Whether its first answer was `Unknown`.
     pub answered: bool,
-    /// Why it is not going to commit, if it is not.
+    /// The reason why the write will not commit, if it will not.
     pub failing: Option<Reason>,
 }

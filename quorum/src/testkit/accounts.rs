@@ -1,4 +1,4 @@
-//! What the host is held against: each swap, each order, each crash.
+//! Checks of the host: each swap, each order, each crash.
 
 use alloc::collections::BTreeMap;
 use alloc::format;

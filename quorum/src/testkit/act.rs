@@ -1,4 +1,4 @@
-//! What routers order, done on the host, and told.
+//! Carrying out the effects of routers on the host, and telling the results.
 
 use alloc::format;
 use alloc::string::String;

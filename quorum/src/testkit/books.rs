@@ -1,4 +1,4 @@
-//! The store's accounts: what it must hold of each repository, now and in its backup, and what was ever committed.
+//! The model of the store: each repository's row and feed, now and in its backup, and every commit ever made.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -7,7 +7,7 @@ use alloc::string::String;
 use crate::id::{Fence, RepoId, RouterId, Version};
 use crate::row::{FeedEntry, Row, RowState};
 
-/// What the store holds of one repository.
+/// The store's expected content for one repository.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Book {
     pub(super) row: Option<Row>,
@@ -29,7 +29,7 @@ impl Book {
 pub(super) struct Books {
     open: BTreeMap<RepoId, Book>,
     backup: Option<BTreeMap<RepoId, Book>>,
-    /// What was ever committed, whatever a backup has forgotten.
+    /// Every commit ever made, even those that a backup has forgotten.
     history: BTreeMap<(RepoId, Version), FeedEntry>,
 }
 

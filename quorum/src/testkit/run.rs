@@ -1,4 +1,4 @@
-//! One run: routers, what is under way, and the accounts that the host is held against.
+//! One run: routers, work under way, and the model that the host is checked against.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -28,7 +28,7 @@ pub(super) struct Run<'a, H> {
     pub(super) config: Config,
     pub(super) now: Timestamp,
     pub(super) routers: [Router; 2],
-    /// What is under way, and for which router.
+    /// The jobs under way, each with its router.
     pub(super) jobs: Vec<(usize, Job)>,
     pub(super) books: Books,
     pub(super) nodes: BTreeMap<(NodeId, RepoId), Shadow>,

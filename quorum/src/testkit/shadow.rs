@@ -1,4 +1,4 @@
-//! What a node must hold, by what it said and by the crate's own gate.
+//! The model of a node: its expected gate and content.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,7 +20,7 @@ pub(super) struct Shadow {
     pub(super) serial: u64,
 }
 
-/// What an order may lead to.
+/// The states that an order may lead to.
 pub(super) struct Outcomes {
     /// What was passed on the way: a node that refuses, or dies on the way, may be left in any of these.
     pub(super) way: Vec<Shadow>,

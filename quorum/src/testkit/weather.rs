@@ -1,4 +1,4 @@
-//! What befalls the host, and what an operator does about it.
+//! Faults of the host, and an operator's reactions.
 
 use alloc::format;
 use alloc::string::String;
