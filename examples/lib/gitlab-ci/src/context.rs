@@ -152,11 +152,13 @@ impl Context {
             ("CI_REGISTRY", format!("registry.{host}")),
             ("CI_REGISTRY_IMAGE", format!("registry.{host}/{}", project.to_lowercase())),
             ("CI_SERVER", "yes".to_owned()),
+            ("CI_SERVER_FQDN", host.clone()),
             ("CI_SERVER_HOST", host.clone()),
             ("CI_SERVER_NAME", "GitLab".to_owned()),
             ("CI_SERVER_PORT", "443".to_owned()),
             ("CI_SERVER_PROTOCOL", "https".to_owned()),
             ("CI_SERVER_URL", format!("https://{host}")),
+            ("CI_TEMPLATE_REGISTRY_HOST", format!("registry.{host}")),
         ];
         match &self.reference {
             Reference::Branch(name) => all.push(("CI_COMMIT_BRANCH", name.clone())),
