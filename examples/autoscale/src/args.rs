@@ -36,7 +36,7 @@ pub(crate) struct Compare {
     /// Compare the autoscalers of this name
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// One more to compare: the first file with this change, such as spec.metrics[0].resource.target.averageUtilization=60
+    /// One more to compare: the first file with this change, such as `spec.metrics[0].resource.target.averageUtilization=60`
     #[arg(long, value_name = "PATH=VALUE")]
     pub(crate) set: Vec<String>,
     #[command(flatten)]

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn schedules_are_refused_in_the_librarys_words() {
+    fn schedules_are_refused_in_the_words_of_the_library() {
         for (text, expected) in [
             ("07:00", "expected exactly 5 fields, found 1: [07:00]"),
             ("0 7 * *", "expected exactly 5 fields, found 4: [0 7 * *]"),

@@ -1,7 +1,7 @@
 //! What would my autoscaler have done? A Kubernetes HPA or a KEDA `ScaledObject`, and a recorded day, played as a closed loop.
 //!
 //! Decisions are `tenon-scaler`'s; this program reads manifests ([`manifest`]) and traces ([`trace`]), makes the world that they
-//! meet ([`rehearse`]), and shows what came out ([`output`]).
+//! meet ([`mod@rehearse`]), and shows what came out ([`output`]).
 
 mod args;
 mod condition;

@@ -3,6 +3,7 @@
 mod binding;
 mod controller;
 mod fleet;
+mod guess;
 mod keda;
 mod sums;
 mod world;
