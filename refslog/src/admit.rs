@@ -1,4 +1,4 @@
-//! Would Git let this transaction happen, and what would it change?
+//! Admission: would Git let this transaction happen, and what would it change?
 
 mod conflict;
 mod source;
@@ -19,7 +19,7 @@ use crate::verdict::{Admitted, Reason, Refused, Verdict};
 pub(crate) use source::{Around, Source};
 
 impl Refs {
-    /// Asks what a transaction would do, by the rules of `git update-ref`. Changes nothing.
+    /// Admits or refuses a transaction by the rules of `git update-ref`. Changes nothing.
     ///
     /// The same rules, in Git's order: names; symbolic refs are resolved; no ref twice, also through a symbolic ref;
     /// old values; no directory where a file is. Every name that a command touches or points to, directly or through a
@@ -79,10 +79,10 @@ struct Admission<'a, S> {
     touched: Vec<(RefName, usize)>,
 }
 
-/// What becomes of a name that a transaction touches.
+/// The use that a transaction makes of a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
-    /// It is only read, passed through or deleted.
+    /// The name is only read, passed through or deleted.
     Touched,
     /// A ref of this name is made or written, or a symbolic ref is made to point to it.
     Written,
@@ -178,7 +178,8 @@ impl<'a, S: Source> Admission<'a, S> {
         }))
     }
 
-    /// A folder whose `HEAD` is gone, or names anything but a ref below `refs/`, is no repository to Git.
+    /// Refuses a `HEAD` that is deleted or names anything but a ref below `refs/`: Git takes such a folder for no
+    /// repository.
     fn check_head(&self, step: &Step<'_>) -> Result<(), Reason> {
         if !step.name.is_head() {
             return Ok(());

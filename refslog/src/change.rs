@@ -1,4 +1,4 @@
-//! What a ref holds, held, and comes to hold.
+//! Values of refs, and changes of one ref from an old value to a new one.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -7,18 +7,18 @@ use core::hash::{Hash, Hasher};
 use crate::name::RefName;
 use crate::oid::{ObjectFormat, ObjectId};
 
-/// What a ref holds.
+/// The value of a ref.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Value {
-    /// An object.
+    /// An object id (a direct ref).
     Direct(Target),
-    /// Another ref, which need not exist.
+    /// The name of another ref, which need not exist (a symbolic ref).
     Symbolic(RefName),
 }
 
 impl Value {
-    /// The object of a direct ref.
+    /// The object id of a direct ref; `None` for a symbolic one.
     #[must_use]
     pub const fn id(&self) -> Option<ObjectId> {
         match self {
@@ -34,7 +34,7 @@ impl Value {
         }
     }
 
-    /// The ref that a symbolic ref names.
+    /// The ref that a symbolic ref names; `None` for a direct one.
     #[must_use]
     pub const fn target_name(&self) -> Option<&RefName> {
         match self {
@@ -85,18 +85,18 @@ impl fmt::Display for Value {
     }
 }
 
-/// What is known of the object at the end of a chain of tags.
+/// The known peel of an object: the object at the end of its chain of tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peel {
-    /// Nobody has looked whether the object is an annotated tag: so it is where an id came with a push.
+    /// Unknown: nobody has looked whether the object is an annotated tag. An id that came with a push starts so.
     Unknown,
-    /// The object is no annotated tag.
+    /// Not a tag: the object is no annotated tag.
     NotATag,
-    /// It is one, and leads to this object.
+    /// An annotated tag whose chain ends at this object.
     To(ObjectId),
 }
 
-/// An object and, for an annotated tag, the object at the end of its chain of tags, if known.
+/// An object id and, if known, its peeled id: the object at the end of its chain of annotated tags.
 ///
 /// What an object peels to is derived from it, so it counts neither for equality nor for the checksum. It can be told later:
 /// [`Refs::handle_peeled`](crate::Refs::handle_peeled).
@@ -110,7 +110,7 @@ pub struct Target {
     peeled: Option<Box<ObjectId>>,
 }
 
-/// Whether it is known what kind of object an id names.
+/// Whether the object of an id was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LookedAt {
     No,
@@ -124,7 +124,7 @@ impl Target {
         Self { id, looked_at: LookedAt::Yes, peeled: None }
     }
 
-    /// What is known of what the object peels to.
+    /// The known peel of the object.
     #[must_use]
     pub fn peel(&self) -> Peel {
         match (&self.peeled, self.looked_at) {
@@ -145,13 +145,13 @@ impl Target {
         Ok(Self { id, looked_at: LookedAt::Yes, peeled: Some(Box::new(peeled)) })
     }
 
-    /// The object.
+    /// The id of the object.
     #[must_use]
     pub const fn id(&self) -> ObjectId {
         self.id
     }
 
-    /// What the object peels to, where that is known and another object.
+    /// The peeled id, if it is known and differs from the id.
     #[must_use]
     pub fn peeled(&self) -> Option<ObjectId> {
         self.peeled.as_deref().copied()
@@ -187,7 +187,7 @@ impl Hash for Target {
 struct TargetParts {
     id: ObjectId,
     peeled: Option<ObjectId>,
-    /// Of an object without a peeled id: it is known to be no tag.
+    /// Whether an object without a peeled id is known to be no tag.
     #[serde(default)]
     not_a_tag: bool,
 }
@@ -212,20 +212,20 @@ impl TryFrom<TargetParts> for Target {
     }
 }
 
-/// SHA-1 and SHA-256 ids stand in one place.
+/// SHA-1 and SHA-256 ids are mixed in one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("SHA-1 and SHA-256 ids cannot be mixed")]
 pub struct MixedFormats;
 
-/// What a ref held before: as a command expects it, or as a change remembers it.
+/// The old value of a ref: expected by a command, or remembered by a change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Old {
-    /// Whatever it was: no expectation in a command, no memory in a forward-only change.
+    /// Any value or none: a command expects nothing, a forward-only change remembers nothing.
     Any,
     /// The ref did not exist.
     Absent,
-    /// The ref held this.
+    /// The ref held this value.
     Is(Value),
 }
 
@@ -236,7 +236,7 @@ impl Old {
         value.map_or(Self::Absent, Self::Is)
     }
 
-    /// The value, where there was one and it is known.
+    /// The old value, if there was one and it is known.
     #[must_use]
     pub const fn value(&self) -> Option<&Value> {
         match self {
@@ -245,7 +245,7 @@ impl Old {
         }
     }
 
-    /// Whether a ref that now holds `current` is what was expected.
+    /// Whether a ref whose current value is `current` meets the expectation.
     #[must_use]
     pub fn matches(&self, current: Option<&Value>) -> bool {
         match self {
@@ -256,7 +256,7 @@ impl Old {
     }
 }
 
-/// One ref's physical change: what it held and what it holds now. Symbolic refs are resolved before.
+/// A physical change of one ref, from its old value to its new one. Symbolic refs are resolved before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(from = "ChangeParts"))]
 pub struct Change {
@@ -266,7 +266,9 @@ pub struct Change {
 }
 
 impl Change {
-    /// A change of `name` from `old` to `new` (`None` deletes). A peeled id in `old` is dropped: nothing needs it.
+    /// A change of `name` from `old` to `new` (`None` deletes).
+    ///
+    /// A peeled id in `old` is dropped: nothing needs it.
     #[must_use]
     pub fn new(name: RefName, old: Old, new: Option<Value>) -> Self {
         let old = match old {
@@ -276,19 +278,19 @@ impl Change {
         Self { name, old, new }
     }
 
-    /// The ref.
+    /// The name of the ref.
     #[must_use]
     pub const fn name(&self) -> &RefName {
         &self.name
     }
 
-    /// What it held before.
+    /// The value before the change.
     #[must_use]
     pub const fn old(&self) -> &Old {
         &self.old
     }
 
-    /// What it holds after; `None` where it is gone.
+    /// The value after the change; `None` if the ref is deleted.
     #[must_use]
     pub const fn new_value(&self) -> Option<&Value> {
         self.new.as_ref()
@@ -301,7 +303,7 @@ impl Change {
         }
     }
 
-    /// Whether the ref is known to hold after what it held before.
+    /// Whether the change is known to leave the ref as it was.
     #[must_use]
     pub fn is_no_op(&self) -> bool {
         self.old != Old::Any && self.old.matches(self.new.as_ref())

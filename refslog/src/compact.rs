@@ -1,4 +1,4 @@
-//! Folding a stretch of the log into one segment.
+//! Compaction: folding a stretch of the log into one segment.
 
 mod merge;
 
@@ -9,18 +9,21 @@ use crate::id::{LineageId, Point, Version};
 use crate::name::RefName;
 use crate::record::{Form, MalformedChanges, Record, check_changes, strip_old};
 
-/// What a segment keeps, and so where it may be replayed.
+/// The mode of a segment: which changes it keeps, and so where it may be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Mode {
-    /// Every name that was touched, even where it ends as it began, with tombstones: valid for a replica at any version
-    /// from base to end.
+    /// Cover: every touched ref is kept, even one that ends as it began, and deletions stay as tombstones.
+    ///
+    /// Valid for a replica at any version from base to end.
     Cover,
-    /// Net changes only (`a → e → a` is dropped): smaller, valid at base alone.
+    /// Exact: only net changes are kept (`a → e → a` is dropped).
+    ///
+    /// Smaller, but valid at the base alone.
     Exact,
 }
 
-/// A stretch of the log, folded: each touched ref once, with what it held at base and what it holds at end.
+/// A segment: a stretch of the log, folded. Each touched ref stands once, with its value at the base and at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "SegmentParts"))]
 #[must_use]
@@ -40,43 +43,43 @@ pub enum CompactError {
     /// The stretches are of different logs.
     #[error("log {found} cannot follow log {have}")]
     LineageMismatch {
-        /// Log so far.
+        /// The log of the first stretch.
         have: LineageId,
-        /// Log of what should follow.
+        /// The log of the second stretch.
         found: LineageId,
     },
-    /// The second does not start where the first ends.
-    #[error("what ends at version {end} cannot be followed by what starts at {base}")]
+    /// The second stretch does not start where the first ends.
+    #[error("a stretch that ends at version {end} cannot be followed by one that starts at {base}")]
     NotAdjacent {
-        /// Where the first ends.
+        /// The version where the first ends.
         end: Version,
-        /// Where the second starts.
+        /// The version where the second starts.
         base: Version,
     },
-    /// The second starts at the same version as the first ends, but from other refs.
-    #[error("both meet at version {at}, but not in the same refs")]
+    /// The stretches meet at one version, but their refs differ there.
+    #[error("the stretches meet at version {at}, but their refs differ there")]
     Diverged {
-        /// Where they meet.
+        /// The version where they meet.
         at: Version,
     },
-    /// The second replaces another value than the first left.
-    #[error("'{name}' is left with one value and taken up with another")]
+    /// The second stretch replaces another value than the first left.
+    #[error("'{name}' ends the first stretch with one value and starts the second with another")]
     Broken {
-        /// The ref.
+        /// The name of the ref.
         name: RefName,
     },
-    /// Exact mode needs old values to tell what ends as it began.
+    /// Exact mode needs old values to tell which refs end as they began, and some were dropped.
     #[error("exact compaction needs old values, and some were dropped")]
     NeedsOldValues,
-    /// The two hold ids of different object formats.
+    /// The stretches hold ids of different object formats.
     #[error("'{name}' has an id of another object format")]
     MixedFormats {
-        /// The ref.
+        /// The name of the ref.
         name: RefName,
     },
 }
 
-/// Why parts make no segment.
+/// Why the parts do not make a segment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -87,9 +90,9 @@ pub enum SegmentError {
     /// The end is not after the base, or, for an empty segment, not at it.
     #[error("a segment cannot go from version {base} to {end}")]
     Versions {
-        /// The base.
+        /// The base version.
         base: Version,
-        /// The end.
+        /// The end version.
         end: Version,
     },
     /// The changes break an invariant.
@@ -118,7 +121,7 @@ impl TryFrom<SegmentParts> for Segment {
 }
 
 impl Segment {
-    /// The segment of no record at a point: what every other composes with.
+    /// An empty segment at a point. Composing it with another segment changes nothing.
     pub const fn empty(at: Point, mode: Mode) -> Self {
         Self { base: at, end: at, mode, form: Form::Invertible, changes: Vec::new() }
     }
@@ -159,25 +162,25 @@ impl Segment {
         Ok(Self { base, end, mode, form, changes })
     }
 
-    /// Where the segment starts.
+    /// The point where the segment starts.
     #[must_use]
     pub const fn base(&self) -> Point {
         self.base
     }
 
-    /// Where the segment ends.
+    /// The point where the segment ends.
     #[must_use]
     pub const fn end(&self) -> Point {
         self.end
     }
 
-    /// What the segment keeps.
+    /// The mode: which changes the segment keeps.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether old values are kept.
+    /// The form: whether the segment keeps old values.
     #[must_use]
     pub const fn form(&self) -> Form {
         self.form
@@ -189,15 +192,16 @@ impl Segment {
         &self.changes
     }
 
-    /// The same segment without old values.
+    /// The segment without old values.
     pub fn forward_only(&self) -> Self {
         Self { form: Form::ForwardOnly, changes: strip_old(&self.changes), ..*self }
     }
 
-    /// The same segment without what ends as it began.
+    /// The segment without refs that end as they began.
     ///
     /// # Errors
-    /// [`CompactError::NeedsOldValues`] for a forward-only segment that covers.
+    ///
+    /// [`CompactError::NeedsOldValues`] for a forward-only segment in [`Mode::Cover`].
     pub fn exact(mut self) -> Result<Self, CompactError> {
         if self.mode == Mode::Cover {
             if self.form == Form::ForwardOnly {
@@ -209,7 +213,9 @@ impl Segment {
         Ok(self)
     }
 
-    /// This segment and the one that follows it, as one. Associative: how a stretch is cut does not show in the result.
+    /// Joins this segment and the one that follows it.
+    ///
+    /// Associative: the result does not depend on how a stretch is cut.
     ///
     /// Cover and Cover make Cover; anything with Exact makes Exact. Without the old values of one, those of the other
     /// are dropped too.

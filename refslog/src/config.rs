@@ -1,30 +1,32 @@
-//! What a repository's refs are held to.
+//! Configuration: the rules that a repository's refs are held to.
 
 use crate::digest::ChecksumKey;
 use crate::name::RefName;
 use crate::oid::ObjectFormat;
 
-/// When `a` and `a/b` stand in each other's way (a directory and a file, where refs are files).
+/// The policy for conflicts between `a` and `a/b` (a directory and a file, where refs are files).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum DfPolicy {
-    /// As Git: a new name conflicts with every ref there is and with every other name of the transaction, so "delete
-    /// `a`, create `a/b`" takes two transactions.
+    /// As Git: a new name conflicts with every existing ref and with every other name of the transaction.
+    ///
+    /// So "delete `a`, create `a/b`" takes two transactions.
     #[default]
     GitCompat,
-    /// Only the refs that there are after the transaction must not conflict.
+    /// Only the refs that exist after the transaction must not conflict.
     FinalState,
 }
 
-/// Which names outside of `refs/` a transaction may touch.
+/// The names outside of `refs/` that a transaction may touch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RootRefs {
-    /// `HEAD` alone: the one root ref that a served repository needs.
+    /// `HEAD` alone: the only root ref that a served repository needs.
     #[default]
     HeadOnly,
-    /// Every name that Git both makes and deletes there: capitals and underscores, such as `ORIG_HEAD`. Git also makes
-    /// `foo/bar` or `lower`, which it then cannot delete; those are refused.
+    /// Every root ref that Git both makes and deletes: capitals and underscores, such as `ORIG_HEAD`.
+    ///
+    /// Git also makes `foo/bar` or `lower`, which it then cannot delete; those are refused.
     Any,
 }
 
@@ -32,14 +34,14 @@ pub enum RootRefs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum HeadDeletion {
-    /// A repository without `HEAD` is none to Git: refused.
+    /// Refuse: Git takes a folder without `HEAD` for no repository.
     #[default]
     Refuse,
-    /// As `git update-ref --no-deref -d HEAD`.
+    /// Allow, as `git update-ref --no-deref -d HEAD` does.
     Allow,
 }
 
-/// The rules of one repository's refs. Built by [`Config::builder`]; cannot be invalid.
+/// The rules of one repository's refs. Built by [`Config::builder`], which checks them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub(crate) format: ObjectFormat,
@@ -53,29 +55,29 @@ pub struct Config {
     pub(crate) max_symref_depth: usize,
 }
 
-/// Why a configuration was refused.
+/// Why a configuration is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// No transaction could pass.
-    #[error("max_commands is 0")]
+    /// The maximum of commands is 0: no transaction could pass.
+    #[error("max_commands is 0; it must be at least 1")]
     NoCommands,
-    /// No name, or more than can be represented.
+    /// The maximum length of a name is 0, or more than can be represented.
     #[error("max_name_len {given} is not within 1..={}", RefName::MAX_LEN)]
     NameLen {
-        /// What was asked for.
+        /// The given maximum, in bytes.
         given: usize,
     },
-    /// No component, or more than a name has.
+    /// The maximum length of a component is 0, or more than a name has.
     #[error("max_component_len {given} is not within 1..={}", RefName::MAX_LEN)]
     ComponentLen {
-        /// What was asked for.
+        /// The given maximum, in bytes.
         given: usize,
     },
 }
 
 impl Config {
-    /// Git's rules for a repository of this object format, with the secret key of its checksums.
+    /// A builder with Git's rules for a repository of this object format, and the secret key of its checksums.
     pub const fn builder(format: ObjectFormat, key: ChecksumKey) -> ConfigBuilder {
         ConfigBuilder(Self {
             format,
@@ -96,65 +98,68 @@ impl Config {
         self.format
     }
 
-    /// The key of its checksums.
+    /// The secret key of the repository's checksums.
     #[must_use]
     pub const fn key(&self) -> &ChecksumKey {
         &self.key
     }
 }
 
-/// Collects the fields of a [`Config`].
+/// A builder of a [`Config`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ConfigBuilder(Config);
 
 impl ConfigBuilder {
-    /// How `a` and `a/b` exclude each other. Default: as Git.
+    /// Sets the policy for conflicts between `a` and `a/b`. Default: as Git.
     pub const fn df(mut self, df: DfPolicy) -> Self {
         self.0.df = df;
         self
     }
 
-    /// Which names outside of `refs/` may be touched. Default: `HEAD`.
+    /// Sets which names outside of `refs/` may be touched. Default: `HEAD`.
     pub const fn root_refs(mut self, root_refs: RootRefs) -> Self {
         self.0.root_refs = root_refs;
         self
     }
 
-    /// Whether `HEAD` may be deleted. Default: no.
+    /// Sets whether `HEAD` may be deleted. Default: no.
     pub const fn head_deletion(mut self, head_deletion: HeadDeletion) -> Self {
         self.0.head_deletion = head_deletion;
         self
     }
 
-    /// Most commands of one transaction. Default: 1,000,000.
+    /// Sets the maximum number of commands of one transaction. Default: 1,000,000.
     pub const fn max_commands(mut self, max_commands: usize) -> Self {
         self.0.max_commands = max_commands;
         self
     }
 
-    /// Longest name of a new ref, or of what a symbolic ref names, in bytes. Default: 3,072, which leaves a quarter of a
-    /// path on Linux to the folder of the repository.
+    /// Sets the maximum length of a new name or of a symbolic ref's target, in bytes. Default: 3,072.
+    ///
+    /// The default leaves a quarter of a path on Linux to the folder of the repository.
     pub const fn max_name_len(mut self, max_name_len: usize) -> Self {
         self.0.max_name_len = max_name_len;
         self
     }
 
-    /// Longest part of such a name between slashes, in bytes. Default: 250, since Git makes a file of that name with
-    /// `.lock` behind it, and file systems take 255.
+    /// Sets the maximum length of a component (a part between slashes), in bytes. Default: 250.
+    ///
+    /// Git makes a file of that name with `.lock` appended, and file systems take 255 bytes.
     pub const fn max_component_len(mut self, max_component_len: usize) -> Self {
         self.0.max_component_len = max_component_len;
         self
     }
 
-    /// Most symbolic refs in a chain that a command may go through. Default: 4, as many as Git reads through; Git itself
-    /// updates through longer ones, which it then cannot read.
+    /// Sets the maximum number of symbolic refs in a chain that a command may go through. Default: 4.
+    ///
+    /// Git reads through as many; it updates through longer chains, which it then cannot read.
     pub const fn max_symref_depth(mut self, max_symref_depth: usize) -> Self {
         self.0.max_symref_depth = max_symref_depth;
         self
     }
 
-    /// The configuration.
+    /// Builds the configuration, if it is valid.
     ///
     /// # Errors
     /// A limit that lets nothing through, or that cannot be represented.

@@ -1,4 +1,4 @@
-//! The checksum of all refs, kept up to date change by change.
+//! The checksum of all refs, updated change by change.
 
 use core::fmt;
 
@@ -83,8 +83,9 @@ impl fmt::Debug for Checksum {
     }
 }
 
-/// The secret of a host's checksums: 32 random bytes, the same on all replicas of a repository, kept with the host's
-/// other secrets, never sent to users.
+/// The secret key of a host's checksums: 32 random bytes, the same on all replicas of a repository.
+///
+/// Keep it with the host's other secrets, and never send it to users.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChecksumKey([u8; 32]);
 
@@ -98,7 +99,9 @@ impl ChecksumKey {
         Self(bytes)
     }
 
-    /// What one ref adds to the checksum of the set that holds it. A peeled id adds nothing: it is derived.
+    /// The checksum of one ref, to be added to the sum.
+    ///
+    /// A peeled id adds nothing: it is derived.
     #[must_use]
     pub fn entry(&self, name: &RefName, value: &Value) -> Checksum {
         let (kind, payload): (u8, &[u8]) = match value {

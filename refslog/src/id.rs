@@ -1,10 +1,10 @@
-//! Where a state or a record stands: which log, which version, which checksum.
+//! Positions: the log, version and checksum of a state or a record.
 
 use core::fmt;
 
 use crate::digest::Checksum;
 
-/// Which log a version belongs to: a number that the host draws at random when it starts a repository's log anew.
+/// The id of a log: a number that the host draws at random when it starts a repository's log anew.
 ///
 /// Versions of different lineages cannot be compared: a repository that was restored from an old backup, or whose log
 /// was lost, starts a new one.
@@ -18,13 +18,15 @@ impl fmt::Display for LineageId {
     }
 }
 
-/// How many records of the log a state has seen. Dense: the record after version `v` makes version `v + 1`.
+/// The number of records that a state has seen.
+///
+/// Versions are dense: the record after version `v` makes version `v + 1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Version(pub u64);
 
 impl Version {
-    /// Before the first record.
+    /// Version 0: the state before the first record.
     pub const GENESIS: Self = Self(0);
 
     /// The version that the next record makes; `None` past the last number.
@@ -53,15 +55,17 @@ impl fmt::Display for Version {
     }
 }
 
-/// A place in a log and the checksum of all refs there. Two replicas at equal points hold equal refs.
+/// A point: a position in a log, with the checksum of all refs there.
+///
+/// Two replicas at equal points hold equal refs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Point {
-    /// Which log.
+    /// The id of the log.
     pub lineage: LineageId,
-    /// How far along it.
+    /// The version in that log.
     pub version: Version,
-    /// Of all refs at that version.
+    /// The checksum of all refs at that version.
     pub checksum: Checksum,
 }
 

@@ -1,4 +1,4 @@
-//! A repository's log: a snapshot, folded segments, the newest records, and who still needs what.
+//! The log of one repository: a snapshot, folded segments, the newest records, and the versions that are still needed.
 
 mod config;
 mod error;
@@ -23,49 +23,52 @@ pub use needs::{PinId, ReplicaId, Standing};
 pub use piece::Piece;
 pub use undo::{Kept, KeptReason, Undo};
 
-/// Whether the log took what it was told.
+/// Whether the log accepted a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Taken {
-    /// It did.
+    /// Accepted: the log has changed.
     Taken,
-    /// It was late, repeated or unknown, and changed nothing.
+    /// Unchanged: the fact was late, repeated or unknown.
     Unchanged,
 }
 
-/// What a fold did, in numbers.
+/// The result of a fold, with its statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Folded {
-    /// The segment: make it durable, then tell [`Log::handle_folded`].
+    /// The folded segment: make it durable, then tell [`Log::handle_folded`].
     pub segment: Segment,
-    /// The pieces that went into it: base, end, changes.
+    /// The pieces that were folded: base, end, number of changes.
     pub inputs: Vec<(Version, Version, usize)>,
-    /// Changes that a later one of the same ref replaced, and so are gone.
+    /// The number of changes that a later change of the same ref replaced.
     pub superseded: usize,
 }
 
-/// What merging into the snapshot did, in numbers.
+/// The result of a merge into the snapshot, with its statistics.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Absorbed {
     /// The later snapshot: make it durable, then tell [`Log::handle_absorbed`].
     pub snapshot: Snapshot,
-    /// The pieces that went into it: base, end, changes. None of the versions that they made can be told apart any more.
+    /// The pieces that were merged: base, end, number of changes.
+    ///
+    /// Their versions can no longer be told apart.
     pub inputs: Vec<(Version, Version, usize)>,
-    /// Changes that a later one of the same ref replaced.
+    /// The number of changes that a later change of the same ref replaced.
     pub superseded: usize,
-    /// Refs that the snapshot before did not hold and this one does.
+    /// The number of refs that are new in the snapshot.
     pub added: usize,
-    /// Refs that both hold, with another value.
+    /// The number of refs whose value changed.
     pub replaced: usize,
-    /// Refs that the snapshot before held and this one does not.
+    /// The number of refs that are gone from the snapshot.
     pub removed: usize,
-    /// Deletions that nobody needs any more, and that are remembered nowhere from now on.
+    /// The number of tombstones dropped: deletions that no replica needs any more.
     pub tombstones: usize,
 }
 
-/// The log of one repository as a host keeps it: a snapshot, the pieces after it, and who still needs which versions.
+/// The log of one repository as a host keeps it: a snapshot, the pieces after it, and the versions that are still
+/// needed.
 ///
 /// Ask, do, tell: [`Log::append`] a record that is durable; ask [`Log::plan`] what to fold, do it with [`Log::fold`] or
 /// [`Log::absorb`], make the result durable, tell [`Log::handle_folded`] or [`Log::handle_absorbed`], and only then
@@ -87,12 +90,12 @@ impl Log {
         Self { config, snapshot, pieces: Vec::new(), replicas: BTreeMap::new(), pins: BTreeMap::new() }
     }
 
-    /// Where the log starts: its snapshot.
+    /// The snapshot that the log starts with.
     pub const fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// Where the log ends.
+    /// The point where the log ends.
     #[must_use]
     pub fn end(&self) -> Point {
         self.pieces.last().map_or(self.snapshot.point(), |(piece, _)| piece.end())
@@ -103,7 +106,7 @@ impl Log {
         self.pieces.iter().map(|(piece, _)| piece)
     }
 
-    /// Tells that a record is durable. One that the log has already changes nothing.
+    /// Tells that a record is durable. Changes nothing if the log has the record already.
     ///
     /// # Errors
     /// It is of another log, does not follow the newest version, or is another record than the one of its version.
@@ -162,7 +165,8 @@ impl Log {
         if point != end || differ { Err(LogError::OtherRecord { version: end.version }) } else { Ok(()) }
     }
 
-    /// The pieces that a replica at `version` has to replay, oldest first; the first may reach back before it.
+    /// Lists the pieces that a replica at `version` has to replay, oldest first. The first may reach back before
+    /// `version`.
     ///
     /// # Errors
     /// The version is before the snapshot, so that it must be taken whole, or after the end.
@@ -179,8 +183,10 @@ impl Log {
         if asked > newest { Err(LogError::Future { asked, newest }) } else { Ok(()) }
     }
 
-    /// What to do next about the log's length. `budget` is in bytes read at once: a large fold is done in steps, each
-    /// planned anew, so that nothing is lost if the host stops in between.
+    /// Plans the next step that shortens the log.
+    ///
+    /// `budget` is the number of bytes to read at once: a large fold is done in steps, each planned anew, so that
+    /// nothing is lost if the host stops in between.
     pub fn plan(&self, budget: u64) -> Plan {
         let extents: Vec<Extent> = self
             .pieces
@@ -208,8 +214,9 @@ impl Log {
         (first <= last).then_some(first..=last)
     }
 
-    /// Folds what [`Plan::Fold`] or [`Plan::Absorb`] names. Changes nothing here: tell [`Log::handle_folded`] when it is
-    /// durable.
+    /// Folds the pieces that [`Plan::Fold`] or [`Plan::Absorb`] names.
+    ///
+    /// Changes nothing here: tell [`Log::handle_folded`] when the segment is durable.
     ///
     /// # Errors
     /// The pieces are not those of the plan any more, or contradict each other.
@@ -235,7 +242,7 @@ impl Log {
         crate::compact::fold(base, Mode::Cover, &legs)
     }
 
-    /// Tells that a folded segment is durable; once it is taken, the pieces that it replaces may be deleted.
+    /// Tells that a folded segment is durable. Once it is accepted, the pieces that it replaces may be deleted.
     ///
     /// It is folded again to see that it is what its pieces make, with or without old values. [`Taken::Unchanged`] where it
     /// is not, or where it would swallow a version that is retained, or was pinned since: keep the pieces then, and delete the segment.
@@ -257,8 +264,9 @@ impl Log {
         Taken::Taken
     }
 
-    /// Merges what [`Plan::Absorb`] names into the snapshot; its tombstones go there. Changes nothing here: tell
-    /// [`Log::handle_absorbed`] when it is durable.
+    /// Merges the pieces that [`Plan::Absorb`] names into the snapshot, and drops their tombstones.
+    ///
+    /// Changes nothing here: tell [`Log::handle_absorbed`] when the snapshot is durable.
     ///
     /// # Errors
     /// The pieces are not those of the plan any more, or do not fit the snapshot.
@@ -270,8 +278,10 @@ impl Log {
         Ok(Absorbed { snapshot, inputs, superseded, added, replaced, removed, tombstones })
     }
 
-    /// Tells that a later snapshot of this log is durable; once it is taken, the pieces up to it and the older snapshot may
-    /// be deleted. One beyond the horizon changes nothing: somebody still needs what it replaces.
+    /// Tells that a later snapshot of this log is durable.
+    ///
+    /// Once it is accepted, the pieces up to it and the older snapshot may be deleted. A snapshot beyond the horizon
+    /// changes nothing: the pieces that it replaces are still needed.
     pub fn handle_absorbed(&mut self, snapshot: Snapshot) -> Taken {
         let point = snapshot.point();
         let behind = self.pieces.iter().position(|(piece, _)| piece.end() == point);

@@ -22,12 +22,12 @@ enum Repr {
     Shared(Arc<[u8]>),
 }
 
-/// What is wrong with a ref name.
+/// The rule that a ref name breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum NameError {
-    /// The name has no byte.
+    /// The name is empty.
     #[error("the name is empty")]
     Empty,
     /// The name is longer than [`RefName::MAX_LEN`].
@@ -39,7 +39,7 @@ pub enum NameError {
     /// A component starts with a dot.
     #[error("a component starts with '.'")]
     LeadingDot,
-    /// Two dots in a row.
+    /// The name contains two dots in a row.
     #[error("the name contains '..'")]
     DoubleDot,
     /// The name ends with a dot.
@@ -54,15 +54,15 @@ pub enum NameError {
     /// The name contains `@{`.
     #[error("the name contains '@{{'")]
     AtBrace,
-    /// A control character, a space, or one of `~ ^ : ? * [ \`, at this offset.
+    /// The name contains a control character, a space, or one of `~ ^ : ? * [ \`.
     #[error("byte {byte:#04x} at offset {at} is not allowed in a name")]
     ForbiddenByte {
-        /// Offset of the byte in the name.
+        /// The offset of the byte in the name.
         at: usize,
-        /// The byte.
+        /// The forbidden byte.
         byte: u8,
     },
-    /// One level only (no slash), where that is not allowed.
+    /// The name has one level only (no slash), where more are required.
     #[error("the name has one level only")]
     OneLevel,
     /// The name could point outside of `refs/`, so it cannot even be represented.
@@ -74,10 +74,10 @@ pub enum NameError {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum OneLevel {
-    /// As plain `git check-ref-format`: a slash is needed.
+    /// Refuse, as plain `git check-ref-format`: a slash is required.
     #[default]
     Refuse,
-    /// As `git check-ref-format --allow-onelevel`.
+    /// Allow, as `git check-ref-format --allow-onelevel`.
     Allow,
 }
 
@@ -85,7 +85,7 @@ impl RefName {
     /// The longest name that can be represented, in bytes.
     pub const MAX_LEN: usize = 65_535;
 
-    /// A well-formed name; one level is enough here (`HEAD`), and admission has a rule of its own for those.
+    /// A well-formed name. One level is enough here (`HEAD`); admission has a rule of its own for those.
     ///
     /// # Errors
     /// The first rule of `git check-ref-format --allow-onelevel` that the name breaks.
@@ -95,8 +95,10 @@ impl RefName {
         Ok(Self::store(name))
     }
 
-    /// A name that Git would not create but that is safe to name: below `refs/` without `.`, `..` and empty
-    /// components and without a NUL byte, or capitals and underscores only. Well-formed names pass too.
+    /// A name that Git would not create, but that is safe to name.
+    ///
+    /// It is below `refs/` without `.`, `..` and empty components and without a NUL byte, or consists of capitals and
+    /// underscores only. Well-formed names pass too.
     ///
     /// # Errors
     /// [`NameError::Unsafe`], or an empty or overlong name.
@@ -110,7 +112,7 @@ impl RefName {
         Err(NameError::Unsafe)
     }
 
-    /// `git check-ref-format`'s rules, without building a name.
+    /// Checks a name by the rules of `git check-ref-format`, without building it.
     ///
     /// # Errors
     /// The first rule that the name breaks.
@@ -165,8 +167,8 @@ impl RefName {
         self.as_bytes() == b"HEAD"
     }
 
-    /// Whether the name is one of the refs beside `refs/` that Git both makes and deletes: capitals and underscores only
-    /// (`HEAD`, `ORIG_HEAD`).
+    /// Whether the name is a root ref that Git both makes and deletes: capitals and underscores only (`HEAD`,
+    /// `ORIG_HEAD`).
     #[must_use]
     pub fn is_root(&self) -> bool {
         is_root(self.as_bytes())

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-/// Which hash a repository names its objects by.
+/// The hash that a repository names its objects by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ObjectFormat {
@@ -15,7 +15,7 @@ pub enum ObjectFormat {
 }
 
 impl ObjectFormat {
-    /// Bytes of an id in this format.
+    /// The length of an id in this format, in bytes.
     #[must_use]
     pub const fn len(self) -> usize {
         match self {
@@ -24,13 +24,13 @@ impl ObjectFormat {
         }
     }
 
-    /// Never: ids have bytes.
+    /// Always `false`: ids have bytes.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         false
     }
 
-    /// Hexadecimal digits of an id in this format.
+    /// The number of hexadecimal digits of an id in this format.
     #[must_use]
     pub const fn hex_len(self) -> usize {
         self.len() * 2
@@ -56,7 +56,9 @@ impl fmt::Display for ObjectFormat {
     }
 }
 
-/// The id of an object. Never the null id: "no object" is an `Option` here, and zeros only in Git's text formats.
+/// The id of an object. Never the null id.
+///
+/// "No object" is an `Option` here; the null id appears only in Git's text formats.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(Repr);
 
@@ -71,19 +73,19 @@ enum Repr {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum OidError {
-    /// Neither 20 nor 32 bytes, or not as many as the format has.
-    #[error("an object id of {len} bytes or digits")]
+    /// The length is wrong: neither 20 nor 32 bytes, or not that of the format.
+    #[error("an object id cannot have {len} bytes or digits")]
     Length {
-        /// What was given: bytes for [`ObjectId::from_bytes`], digits for text.
+        /// The given length: bytes for [`ObjectId::from_bytes`], digits for text.
         len: usize,
     },
-    /// A character that is no hexadecimal digit.
-    #[error("no hexadecimal digit at offset {at}")]
+    /// A character is not a hexadecimal digit.
+    #[error("the character at offset {at} is not a hexadecimal digit")]
     Digit {
-        /// Offset of the character.
+        /// The offset of the character.
         at: usize,
     },
-    /// The null id, where an object is needed.
+    /// The id is the null id, where an object is needed.
     #[error("the null id names no object")]
     Null,
 }
@@ -113,10 +115,11 @@ impl ObjectId {
         Self::from_hex_or_null(hex)?.ok_or(OidError::Null)
     }
 
-    /// As [`ObjectId::from_hex`], with Git's null id read as `None`.
+    /// An id from 40 or 64 hexadecimal digits; `None` for Git's null id.
     ///
     /// # Errors
-    /// Another length or another character.
+    ///
+    /// The text has another length or another character.
     pub fn from_hex_or_null(hex: impl AsRef<[u8]>) -> Result<Option<Self>, OidError> {
         let hex = hex.as_ref();
         let mut bytes = [0_u8; 32];
@@ -144,7 +147,7 @@ impl ObjectId {
         }
     }
 
-    /// Which hash made the id.
+    /// The format of the id.
     #[must_use]
     pub const fn format(&self) -> ObjectFormat {
         match self.0 {

@@ -1,63 +1,67 @@
-//! What to fold next: a pure question over the sizes of pieces.
+//! Planning: which pieces to fold next, from their sizes alone. Pure.
 
 use alloc::vec::Vec;
 
 use crate::id::Version;
 
-/// What planning looks at: a stretch of the log and its size.
+/// The extent of a piece: a stretch of the log and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Extent {
-    /// Where the piece starts.
+    /// The version where the piece starts.
     pub base: Version,
-    /// Where it ends.
+    /// The version where the piece ends.
     pub end: Version,
-    /// Its size in bytes.
+    /// The size of the piece in bytes.
     pub bytes: u64,
-    /// Whether it is a record or was folded before.
+    /// Whether the piece is a record or a segment.
     pub kind: PieceKind,
 }
 
-/// Whether a piece was folded before.
+/// The kind of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PieceKind {
-    /// One record, as appended.
+    /// A record, as appended.
     Record,
-    /// Records folded into a segment.
+    /// A segment, folded from records.
     Segment,
 }
 
-/// What to do next about the length of the log, and why.
+/// The next step that shortens the log, with the reason for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use]
 pub enum Plan {
-    /// Nothing: every piece is at least `factor` times as large as what follows it.
+    /// Nothing to do: every piece is at least `factor` times as large as the piece after it.
     Nothing,
-    /// Fold the pieces between two versions into one segment.
+    /// Fold these pieces into one segment.
     Fold(Stretch),
-    /// Merge what is before the horizon into the snapshot; only there do tombstones go.
+    /// Merge these pieces, which are before the horizon, into the snapshot. Only there are tombstones dropped.
     Absorb(Stretch),
-    /// The next step reads more than the budget allows.
+    /// The next step would read more than the budget allows.
     OverBudget(Stretch),
 }
 
-/// The pieces that a plan is about, and the numbers that led to it.
+/// The pieces of a plan, with the numbers that led to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Stretch {
-    /// Where the first piece starts.
+    /// The version where the first piece starts.
     pub base: Version,
-    /// Where the last piece ends.
+    /// The version where the last piece ends.
     pub end: Version,
-    /// How many pieces.
+    /// The number of pieces.
     pub pieces: usize,
-    /// Their bytes: what the step reads, and at most what it writes (plus the snapshot, for [`Plan::Absorb`]).
+    /// The size of the pieces in bytes.
+    ///
+    /// The step reads as much, and writes at most as much (plus the snapshot, for [`Plan::Absorb`]).
     pub bytes: u64,
-    /// Bytes of the oldest piece (for [`Plan::Absorb`], of the snapshot).
+    /// The size of the oldest piece (for [`Plan::Absorb`], of the snapshot), in bytes.
     pub oldest: u64,
-    /// Bytes of the pieces after the oldest (for [`Plan::Absorb`], of all): `oldest < factor × rest` is why.
+    /// The size of the pieces after the oldest (for [`Plan::Absorb`], of all), in bytes.
+    ///
+    /// The reason for the step is `oldest < factor × rest`.
     pub rest: u64,
 }
 
@@ -69,7 +73,7 @@ pub(crate) struct Rule {
     pub(crate) budget: u64,
 }
 
-/// What a plan must leave as it is.
+/// The versions that a plan must not fold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits<'a> {
     /// From this version on, each one stays readable: nothing is folded.

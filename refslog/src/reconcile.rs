@@ -1,4 +1,4 @@
-//! What two states differ in, and where two logs part.
+//! Reconciliation: the difference of two states, and the version where two logs part.
 
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -7,8 +7,9 @@ use crate::change::{Change, Old};
 use crate::id::Version;
 use crate::refs::Refs;
 
-/// The changes that lead from the refs of `from` to those of `to`, in the order of names. Equal checksums under one key
-/// are answered without a look at the refs.
+/// The changes that lead from the refs of `from` to those of `to`, in the order of names.
+///
+/// If both checksums are equal under one key, the refs are not compared.
 #[must_use]
 pub fn diff(from: &Refs, to: &Refs) -> Vec<Change> {
     if from.config.key == to.config.key && from.checksum() == to.checksum() {
@@ -37,18 +38,20 @@ pub fn diff(from: &Refs, to: &Refs) -> Vec<Change> {
     }
 }
 
-/// Whether two logs have the same checksum at a version.
+/// The result of comparing two logs at a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Agreement {
-    /// They have.
+    /// The checksums are equal.
     Equal,
-    /// They have not.
+    /// The checksums differ.
     Different,
 }
 
-/// The search for the version at which two logs part, by asking for checksums: for `n` versions about `log2 n` probes, at
-/// most 64, and two more for each folded stretch that a probe falls into.
+/// The search for the version at which two logs part, by comparing checksums.
+///
+/// For `n` versions it takes about `log2 n` probes, at most 64, and two more for each folded stretch that a probe falls
+/// into.
 ///
 /// Ask [`Bisection::probe`], compare the checksums of both logs there, tell [`Bisection::handle_answer`]; where one of the
 /// logs has folded that version, tell [`Bisection::handle_folded`] between which two it can. What is found is a version at
@@ -74,7 +77,7 @@ pub enum Agreement {
 pub struct Bisection {
     equal: Version,
     different: Version,
-    /// Between these two, no version can be compared.
+    /// The folded stretch between whose ends no version can be compared.
     folded: Option<(Version, Version)>,
 }
 
@@ -99,7 +102,9 @@ impl TryFrom<BisectionParts> for Bisection {
 }
 
 impl Bisection {
-    /// Two logs that agree at `equal` and differ at the later version `different`; `None` where that is not later.
+    /// A search between `equal`, where the logs agree, and the later version `different`, where they differ.
+    ///
+    /// `None` if `different` is not later.
     #[must_use]
     pub fn new(equal: Version, different: Version) -> Option<Self> {
         (equal < different).then_some(Self { equal, different, folded: None })
@@ -117,7 +122,7 @@ impl Bisection {
         }
     }
 
-    /// Tells what the comparison at a version gave. One that was not asked for is late or unknown: it changes nothing.
+    /// Tells the result of the comparison at a version. A version that was not asked for changes nothing.
     pub fn handle_answer(&mut self, version: Version, answer: Agreement) {
         if self.probe() != Some(version) {
             return;
@@ -128,9 +133,10 @@ impl Bisection {
         }
     }
 
-    /// Tells that the version that was asked for was folded in one of the logs, between `base` and `end`
-    /// ([`LogError::VersionCompacted`](crate::LogError::VersionCompacted) has both). One that was not asked for, or is not
-    /// between them, changes nothing.
+    /// Tells that the probed version was folded in one of the logs, between `base` and `end`.
+    ///
+    /// [`LogError::VersionCompacted`](crate::LogError::VersionCompacted) has both. A version that was not asked for, or
+    /// is not between them, changes nothing.
     pub fn handle_folded(&mut self, version: Version, base: Version, end: Version) {
         if self.probe() != Some(version) || version <= base || end <= version {
             return;
@@ -142,14 +148,15 @@ impl Bisection {
         });
     }
 
-    /// A version at which the logs agree, and a later one at which they differ: as close as the search has come.
+    /// The closest bounds so far: a version at which the logs agree, and a later one at which they differ.
     #[must_use]
     pub const fn bounds(&self) -> (Version, Version) {
         (self.equal, self.different)
     }
 
-    /// The last version at which the logs are known to agree, once the search is over. The record after it is the first
-    /// that differs, unless that went into a fold: [`Bisection::bounds`] tells up to where.
+    /// The last version at which the logs are known to agree, once the search is over.
+    ///
+    /// The record after it is the first that differs, unless that was folded: [`Bisection::bounds`] tells up to where.
     #[must_use]
     pub fn parting(&self) -> Option<Version> {
         self.probe().is_none().then_some(self.equal)

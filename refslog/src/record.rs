@@ -1,21 +1,23 @@
-//! Records: what one admitted transaction did, as the log keeps it.
+//! Records: the changes of one admitted transaction, as the log keeps them.
 
 use alloc::vec::Vec;
 
 use crate::change::{Change, Old};
 use crate::id::{LineageId, Point, Version};
 
-/// Whether changes remember what was there before.
+/// The form of changes: whether they keep old values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Form {
-    /// Old values are kept: the changes can be checked one by one, undone, and compacted in [`Mode::Exact`](crate::Mode).
+    /// Invertible: old values are kept.
+    ///
+    /// The changes can be checked one by one, undone, and compacted in [`Mode::Exact`](crate::Mode).
     Invertible,
-    /// Old values are dropped: smaller by an id a change.
+    /// Forward-only: old values are dropped, which saves one id per change.
     ForwardOnly,
 }
 
-/// One record of the log: the physical changes of one admitted transaction, and where they lead.
+/// A record of the log: the physical changes of one admitted transaction, and the point that they lead to.
 ///
 /// The changes are sorted by name, no name stands twice, and none is a no-op.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,45 +32,45 @@ pub struct Record {
 
 /// The payload is longer than [`Record::MAX_PAYLOAD`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a payload of {len} bytes, {} are allowed", Record::MAX_PAYLOAD)]
+#[error("the payload has {len} bytes, {} are allowed", Record::MAX_PAYLOAD)]
 pub struct PayloadTooLong {
-    /// Bytes of the payload.
+    /// The length of the payload in bytes.
     pub len: usize,
 }
 
-/// Why changes make no record or segment.
+/// Why changes do not make a record or a segment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum MalformedChanges {
-    /// No change at all, where at least one is needed.
-    #[error("no change")]
+    /// There is no change, where at least one is needed.
+    #[error("there is no change")]
     Empty,
-    /// Version 0 is the state before the first record.
+    /// The version is 0, which is the state before the first record.
     #[error("no record makes version 0")]
     Genesis,
     /// A name stands twice or out of order.
     #[error("change {at} is not in the order of names, or its name stands twice")]
     Order {
-        /// Index of the change.
+        /// The index of the change.
         at: usize,
     },
     /// A change leaves its ref as it was, where that is not allowed.
     #[error("change {at} changes nothing")]
     NoOp {
-        /// Index of the change.
+        /// The index of the change.
         at: usize,
     },
     /// Old values are known for some changes and not for others.
     #[error("change {at} does not keep its old value as the others do")]
     Form {
-        /// Index of the change.
+        /// The index of the change.
         at: usize,
     },
-    /// SHA-1 and SHA-256 ids stand in one set of changes.
+    /// SHA-1 and SHA-256 ids are mixed.
     #[error("change {at} has an id of another object format")]
     MixedFormats {
-        /// Index of the change.
+        /// The index of the change.
         at: usize,
     },
 }
@@ -125,9 +127,10 @@ impl Record {
     /// The longest payload in bytes: 64 KiB.
     pub const MAX_PAYLOAD: usize = 65_536;
 
-    /// The record with bytes of the host's own beside its changes: who made the change, when, by which push. Empty takes
-    /// them away. The crate never looks into them; they are encoded with the record, under its frame's CRC32C, and count
-    /// neither for the checksum of the refs nor for what is replayed.
+    /// Sets the payload: bytes of the host's own, such as who made the change, when, by which push. Empty removes it.
+    ///
+    /// The crate never looks into the payload. It is encoded with the record, under its frame's CRC32C, and counts
+    /// neither for the checksum of the refs nor for a replay.
     ///
     /// Payloads live as long as their record: a fold keeps changes, not payloads.
     /// [`LogConfigBuilder::retain_versions`](crate::LogConfigBuilder::retain_versions) says how many records stay as they are.
@@ -143,13 +146,13 @@ impl Record {
         Ok(self)
     }
 
-    /// The host's own bytes beside the changes; empty where there are none.
+    /// The payload: the host's own bytes; empty if there are none.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// Which log the record belongs to.
+    /// The log that the record belongs to.
     #[must_use]
     pub const fn lineage(&self) -> LineageId {
         self.after.lineage
@@ -161,20 +164,20 @@ impl Record {
         self.after.version
     }
 
-    /// The version that the record applies to: the one before.
+    /// The version that the record applies to, one less than its own.
     #[must_use]
     pub fn base_version(&self) -> Version {
         // A record never makes version 0.
         self.after.version.previous().unwrap_or_default()
     }
 
-    /// Where the log stands after the record.
+    /// The point of the log after the record.
     #[must_use]
     pub const fn after(&self) -> Point {
         self.after
     }
 
-    /// Whether old values are kept.
+    /// The form: whether the record keeps old values.
     #[must_use]
     pub const fn form(&self) -> Form {
         self.form
@@ -198,7 +201,7 @@ impl Record {
             && self.changes.iter().zip(&other.changes).all(same)
     }
 
-    /// The same record without old values.
+    /// The record without old values.
     pub fn forward_only(&self) -> Self {
         let changes = strip_old(&self.changes);
         Self { after: self.after, form: Form::ForwardOnly, changes, payload: self.payload.clone() }

@@ -23,7 +23,7 @@ pub struct Refs {
     pub(crate) map: Store,
 }
 
-/// Why a set of refs cannot be taken as a state.
+/// Why a set of refs is not a valid state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -31,21 +31,21 @@ pub enum RefsError {
     /// A name stands twice.
     #[error("'{name}' stands twice")]
     Duplicate {
-        /// The name.
+        /// The name that stands twice.
         name: RefName,
     },
     /// An id is not of the repository's object format.
     #[error("the id of '{name}' is not of the repository's object format")]
     Format {
-        /// The name.
+        /// The name of the ref.
         name: RefName,
     },
-    /// The refs are not those that the checksum was taken of, or the key is another.
+    /// The refs do not have the claimed checksum, or the key is another.
     #[error("the refs have checksum {found}, not {want}")]
     Checksum {
-        /// What the source claims.
+        /// The claimed checksum.
         want: Checksum,
-        /// What the refs have under this key.
+        /// The checksum of the refs under this key.
         found: Checksum,
     },
 }
@@ -58,7 +58,7 @@ impl Refs {
         Self { config, point: Point::genesis(lineage), map }
     }
 
-    /// The refs of a repository that exists already, as a host reads them from Git, at a version of its log.
+    /// The refs of an existing repository, as a host reads them from Git, at a version of its log.
     ///
     /// # Errors
     /// A name stands twice, or an id is of another object format.
@@ -93,19 +93,19 @@ impl Refs {
         &self.config
     }
 
-    /// Where the refs stand.
+    /// The point of the log that the refs are at.
     #[must_use]
     pub const fn point(&self) -> Point {
         self.point
     }
 
-    /// How many records the refs have seen.
+    /// The version: the number of records that the refs have seen.
     #[must_use]
     pub const fn version(&self) -> Version {
         self.point.version
     }
 
-    /// Which log they follow.
+    /// The log that the refs follow.
     #[must_use]
     pub const fn lineage(&self) -> LineageId {
         self.point.lineage
@@ -117,19 +117,19 @@ impl Refs {
         self.point.checksum
     }
 
-    /// How many refs there are, symbolic ones included.
+    /// The number of refs, symbolic ones included.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no refs.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.map.len() == 0
     }
 
-    /// What a ref holds; symbolic refs are not followed.
+    /// The value of a ref. Symbolic refs are not followed.
     #[must_use]
     pub fn get(&self, name: &RefName) -> Option<Value> {
         self.map.get(name.as_bytes())
@@ -145,8 +145,9 @@ impl Refs {
         self.map.iter_from(self.map.seek(prefix)).take_while(move |(name, _)| name.as_bytes().starts_with(prefix))
     }
 
-    /// The ref at the end of the chain of symbolic refs that starts at `name`, which need not exist; `None` where the
-    /// chain loops or is longer than [`Refs::READ_DEPTH`].
+    /// The ref at the end of the chain of symbolic refs that starts at `name`; it need not exist.
+    ///
+    /// `None` if the chain loops or is longer than [`Refs::READ_DEPTH`].
     #[must_use]
     pub fn resolve(&self, name: &RefName) -> Option<RefName> {
         let mut at = name.clone();
@@ -159,8 +160,9 @@ impl Refs {
         None
     }
 
-    /// The record that makes these refs what `wanted` holds, at the next version; `None` where they hold the same, or no
-    /// version is left.
+    /// The record that turns these refs into those of `wanted`, at the next version.
+    ///
+    /// `None` if they are equal, or no version is left.
     ///
     /// For a log that follows what somebody else has decided, such as Git behind a `post-receive` hook: take `wanted` from a
     /// listing of Git's ([`Refs::from_entries`]), and nothing can be refused, whatever order the hooks ran in.
@@ -179,8 +181,10 @@ impl Refs {
         Ok(Some(Record::from_admission(Point { version, checksum, ..self.point }, changes)))
     }
 
-    /// Tells what a ref's object peels to, `None` if it is no annotated tag: what whoever has the objects found out after a
-    /// push. Changes neither checksum nor version; a ref that does not hold `id` any more stays as it is.
+    /// Tells the peeled id of a ref's object, `None` if the object is no annotated tag.
+    ///
+    /// A host that has the objects finds it out after a push. Changes neither checksum nor version; a ref that no
+    /// longer holds `id` stays as it is.
     ///
     /// # Errors
     /// The peeled id is of another object format.
@@ -203,10 +207,10 @@ impl Refs {
         }
     }
 
-    /// Most symbolic refs in a chain that Git reads through.
+    /// The maximum length of a chain of symbolic refs that Git reads through.
     pub const READ_DEPTH: usize = 4;
 
-    /// Takes a record's changes. The checksum is computed first: an error leaves the refs as they were.
+    /// Applies a record's changes. An error leaves the refs as they were: the checksum is computed first.
     ///
     /// # Errors
     /// See [`ReplayError`](crate::ReplayError); nothing is changed.

@@ -1,4 +1,4 @@
-//! Bringing a state forward along its log.
+//! Replay: bringing a state forward along its log.
 
 use alloc::vec::Vec;
 use core::convert::Infallible;
@@ -12,13 +12,13 @@ use crate::name::RefName;
 use crate::record::Record;
 use crate::refs::Refs;
 
-/// What replaying did.
+/// The result of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Replayed {
-    /// The refs now stand at the end of what was replayed.
+    /// Applied: the refs are now at the end of the record or segment.
     Applied,
-    /// The refs had seen all of it: nothing was changed.
+    /// Already applied: the refs had seen all of it, and nothing was changed.
     AlreadyApplied,
 }
 
@@ -27,54 +27,55 @@ pub enum Replayed {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// Records between the refs and what was given are missing: fetch those after `have` first.
-    #[error("the refs are at version {have}, what was given starts at {need}")]
+    /// Records are missing between the refs and the record or segment: fetch those after `have` first.
+    #[error("the refs are at version {have}, the record or segment starts at {need}")]
     Gap {
-        /// Version of the refs.
+        /// The version of the refs.
         have: Version,
-        /// Version that is needed.
+        /// The version that the replay starts at.
         need: Version,
     },
-    /// An exact segment applies at its base only, and is taken back at its end only.
+    /// An exact segment applies at its base only, and is rolled back at its end only.
     #[error("the refs are at version {have}, and must be at {need}")]
     NotAtBase {
-        /// Version of the refs.
+        /// The version of the refs.
         have: Version,
-        /// Version that is needed.
+        /// The version needed.
         need: Version,
     },
     /// The refs follow another log: resynchronise from a snapshot of this one.
-    #[error("the refs follow log {have}, what was given is of log {found}")]
+    #[error("the refs follow log {have}, the record or segment is of log {found}")]
     LineageMismatch {
-        /// Log of the refs.
+        /// The log of the refs.
         have: LineageId,
-        /// Log of what was given.
+        /// The log of the record or segment.
         found: LineageId,
     },
-    /// A ref does not hold what the change replaces: the replica has diverged.
+    /// A ref does not hold the value that the change replaces: the replica has diverged.
     #[error("'{name}' does not hold what the change replaces")]
     OldMismatch {
-        /// The ref.
+        /// The name of the ref.
         name: RefName,
     },
-    /// The result would not have the checksum that it must have, or the refs are at this version and are others: the
-    /// replica has diverged, or the key is another.
+    /// The result would have another checksum than the log says: the replica has diverged, or the key is another.
+    ///
+    /// Also returned if the refs are at this version already, but are others.
     #[error("version {version} would have checksum {found}, not {want}")]
     ChecksumMismatch {
-        /// The version.
+        /// The version of the result.
         version: Version,
-        /// The checksum that it must have.
+        /// The checksum that the log says.
         want: Checksum,
-        /// The checksum that it would have.
+        /// The checksum that the result would have.
         found: Checksum,
     },
-    /// Without old values, nothing can be taken back.
-    #[error("the old values were dropped")]
+    /// The old values were dropped, so the segment cannot be rolled back.
+    #[error("the old values were dropped, so the segment cannot be rolled back")]
     NeedsOldValues,
     /// An id is not of the repository's object format.
     #[error("the id of '{name}' is not of the repository's object format")]
     Format {
-        /// The ref.
+        /// The name of the ref.
         name: RefName,
     },
 }
@@ -122,8 +123,7 @@ impl<'a> Part<'a> {
 }
 
 impl Refs {
-    /// Takes a compacted stretch of the log. The result's checksum is computed first: an error leaves the refs as they
-    /// were.
+    /// Applies a segment of the log. An error leaves the refs as they were: the checksum is computed first.
     ///
     /// # Errors
     /// See [`ReplayError`]; nothing is changed.
@@ -131,10 +131,12 @@ impl Refs {
         self.take(&Part::of_segment(segment))
     }
 
-    /// What [`Refs::replay`] would change here, each with what it replaces: for a replica that replays into a store of its
-    /// own, such as Git. Empty where all was seen already.
+    /// The changes that [`Refs::replay`] would make here, each with its old value. Empty if all was seen already.
+    ///
+    /// For a replica that replays into a store of its own, such as Git.
     ///
     /// # Errors
+    ///
     /// As [`Refs::replay`].
     pub fn pending(&self, segment: &Segment) -> Result<Vec<Change>, ReplayError> {
         let part = Part::of_segment(segment);
@@ -150,8 +152,9 @@ impl Refs {
         Ok(net.collect())
     }
 
-    /// Takes a stretch back by its old values: for a replica that went ahead of the log, or along a fork of it. The refs
-    /// must stand at the segment's end, in its very state. A record is taken back as [`Segment::of_record`].
+    /// Rolls a segment back by its old values: for a replica that went ahead of the log, or along a fork of it.
+    ///
+    /// The refs must be at the segment's end, in its very state. A record is rolled back as [`Segment::of_record`].
     ///
     /// # Errors
     /// See [`ReplayError`]; nothing is changed.
@@ -243,7 +246,7 @@ pub(crate) fn check<E>(
     Ok(Err(ReplayError::ChecksumMismatch { version, want, found }))
 }
 
-/// What follows from versions alone: nothing where the stretch starts here, or may be taken here.
+/// Judges a stretch by versions alone: `None` if it starts here, or may be taken here.
 fn place(point: Point, part: &Part<'_>) -> Result<Option<Replayed>, ReplayError> {
     let have = point.version;
     let mismatch = |want| ReplayError::ChecksumMismatch { version: have, want, found: point.checksum };

@@ -1,4 +1,4 @@
-//! Finding what two sets of refs differ in, without a common log: by sending about as much as they differ.
+//! Sketches: finding the difference of two sets of refs without a common log, by sending about as much as they differ.
 //!
 //! Rateless invertible Bloom look-up tables (Yang, Gilad and Alizadeh, "Practical rateless set reconciliation", SIGCOMM
 //! 2024): one side sends an endless row of [`Cell`]s, the other takes its own refs out of each and stops as soon as what is
@@ -16,7 +16,7 @@ use crate::codec::error::DecodeError;
 use crate::name::RefName;
 use crate::refs::Refs;
 
-/// A ref and its value, hashed with the hosts' common key.
+/// The hash of a ref and its value under the hosts' common key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct EntryId(pub u128);
@@ -40,7 +40,7 @@ const fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// One cell of a sketch: the sum of the entries that fall into it, and that of their checks. 24 bytes.
+/// A cell of a sketch, in 24 bytes: the sum of its entries, and the sum of their checks.
 ///
 /// The original keeps a count of the entries besides, which says of a lone one on which side it is. Here sums wrap, and what
 /// is taken out of a cell that it is not in leaves its negative: that says the same. That a sum of several passes for a lone
@@ -52,7 +52,7 @@ pub struct Cell {
     check: u64,
 }
 
-/// Who has an entry that the other does not.
+/// The side that has an entry which the other lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Here,
@@ -86,7 +86,7 @@ impl Cell {
         }
     }
 
-    /// Appends the cell's bytes.
+    /// Appends the cell's bytes to `out`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.sum.to_le_bytes());
         out.extend_from_slice(&self.check.to_le_bytes());
@@ -154,7 +154,7 @@ impl Window {
     }
 }
 
-/// The sending side: an endless row of cells of one set of refs.
+/// A sketch, the sending side: an endless row of cells of one set of refs.
 ///
 /// Send nothing where the checksums are equal; else send cells until the other side says that it is done.
 #[derive(Clone, Debug)]
@@ -184,13 +184,13 @@ impl Sketch {
     }
 }
 
-/// The entries on one side only.
+/// The entries that only one side has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Difference {
-    /// On the receiving side only.
+    /// Entries that only the receiving side has.
     pub here: Vec<EntryId>,
-    /// On the sending side only: ask it for them ([`Refs::entries_of`]).
+    /// Entries that only the sending side has: ask it for them ([`Refs::entries_of`]).
     pub there: Vec<EntryId>,
 }
 
@@ -198,18 +198,18 @@ pub struct Difference {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum SketchError {
-    /// No row of cells of a set has this sum: the other side uses another key, or sends something else.
+    /// The cells are not those of a set of refs: the other side uses another key, or sends other data.
     #[error("the cells are not those of a set of refs under this key")]
     Inconsistent,
-    /// As many cells as were allowed did not do: take a snapshot instead.
-    #[error("{max} cells did not do")]
+    /// The difference was not found within the maximum of cells: take a snapshot instead.
+    #[error("the difference was not found within {max} cells")]
     TooManyCells {
-        /// How many were allowed.
+        /// The maximum number of cells.
         max: usize,
     },
 }
 
-/// The receiving side: takes its own refs out of each cell, and resolves what is left.
+/// A reconciler, the receiving side: removes its own refs from each cell, and resolves the rest.
 #[derive(Clone, Debug)]
 pub struct Reconciler {
     own: Window,
@@ -222,7 +222,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Reconciles these refs with what sends the cells; gives up after `max_cells`.
+    /// A reconciler of these refs with the sender's cells. It gives up after `max_cells`.
     #[must_use]
     pub fn new(refs: &Refs, max_cells: usize) -> Self {
         Self {
@@ -236,7 +236,7 @@ impl Reconciler {
         }
     }
 
-    /// Tells the next cell; answers with the difference once it is known. Further cells change nothing then.
+    /// Takes in the next cell, and returns the difference once it is known. Further cells change nothing then.
     ///
     /// # Errors
     /// The cells cannot be resolved, or too many were needed.
@@ -293,7 +293,7 @@ impl Reconciler {
 }
 
 impl Refs {
-    /// The refs behind entry ids, in the order of names: what the other side of a reconciliation asked for.
+    /// The refs of these entry ids, in the order of names: the answer to the other side of a reconciliation.
     #[must_use]
     pub fn entries_of(&self, ids: &[EntryId]) -> Vec<(RefName, Value)> {
         let wanted: BTreeSet<EntryId> = ids.iter().copied().collect();

@@ -1,4 +1,4 @@
-//! All refs at one version, in bytes that can be read in place.
+//! Snapshots: all refs at one version, in bytes that can be read in place.
 
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
@@ -28,7 +28,7 @@ const TAG: u8 = 0x20;
 const PEELS: u8 = 2;
 const META: usize = 48;
 
-/// All refs of a repository at one version, as bytes: written by [`Refs::snapshot`], read in place.
+/// A snapshot: all refs of a repository at one version, as bytes. Written by [`Refs::snapshot`], read in place.
 ///
 /// Opening reads the footer only. A look-up reads a block per level of the index and checks each block's CRC32C.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens a snapshot; shares `bytes` and reads its footer.
+    /// Opens a snapshot: shares `bytes` and reads the footer.
     ///
     /// # Errors
     /// The footer is not one of a snapshot, or is damaged.
@@ -60,7 +60,7 @@ impl Snapshot {
         self.table.bytes()
     }
 
-    /// Where in its log the snapshot was taken.
+    /// The point of the log that the snapshot was taken at.
     #[must_use]
     pub const fn point(&self) -> Point {
         self.point
@@ -72,21 +72,22 @@ impl Snapshot {
         self.table.format
     }
 
-    /// How many refs it holds.
+    /// The number of refs.
     #[must_use]
     pub const fn len(&self) -> u64 {
         self.table.count()
     }
 
-    /// Whether it holds none.
+    /// Whether there are no refs.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What a ref holds; symbolic refs are not followed.
+    /// The value of a ref. Symbolic refs are not followed.
     ///
     /// # Errors
+    ///
     /// A block on the way is damaged.
     pub fn get(&self, name: &RefName) -> Result<Option<Value>, DecodeError> {
         self.get_bytes(name.as_bytes())
@@ -129,8 +130,9 @@ impl Snapshot {
         self.table.blocks_read()
     }
 
-    /// Hands every ref to `each` as it stands in the bytes, in the order of names, and checks every block. Nothing is
-    /// copied but the name that is shared with the one before; [`Snapshot::for_each`] makes values of them.
+    /// Passes every ref to `each` as raw bytes, in the order of names, and checks every block.
+    ///
+    /// Nothing is copied but the name that is shared with the one before; [`Snapshot::for_each`] makes values of them.
     ///
     /// # Errors
     /// The first fault. What was handed out before it is good.
@@ -148,7 +150,7 @@ impl Snapshot {
         })
     }
 
-    /// Hands every ref to `each`, in the order of names, and checks every block, name and id.
+    /// Passes every ref to `each`, in the order of names, and checks every block, name and id.
     ///
     /// # Errors
     /// The first fault. What was handed out before it is good.
@@ -172,14 +174,14 @@ impl Snapshot {
     }
 }
 
-/// What a ref holds, as it stands in a snapshot's bytes.
+/// The value of a ref as raw bytes of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueRef<'a> {
-    /// An object's id in bytes and, for an annotated tag, that of the object at the end of its chain, if known.
+    /// An object id and, for an annotated tag, its peeled id if known.
     Direct {
-        /// The id.
+        /// The bytes of the id.
         id: &'a [u8],
-        /// What it peels to.
+        /// The bytes of the peeled id.
         peeled: Option<&'a [u8]>,
     },
     /// The name of another ref.
@@ -214,8 +216,10 @@ pub enum RestoreError {
 }
 
 impl Refs {
-    /// All refs as bytes. Equal refs at equal points give equal bytes on every replica that knows the same of them: peeled
-    /// ids are kept, count for no equality, and may be known on one replica only.
+    /// All refs as bytes.
+    ///
+    /// Equal refs at equal points give equal bytes on every replica with the same knowledge of peeled ids. Those are
+    /// kept, count for no equality, and may be known on one replica only.
     pub fn snapshot(&self) -> Snapshot {
         let mut writer = Writer::new(self.config().format(), self.len() * 32 + 256);
         for (name, value) in self.iter() {
@@ -224,7 +228,7 @@ impl Refs {
         writer.finish(self.point())
     }
 
-    /// The refs that a snapshot holds. Every block, every name and the checksum of the whole are checked.
+    /// Restores the refs of a snapshot. Every block, every name and the checksum of the whole are checked.
     ///
     /// # Errors
     /// The snapshot is damaged, or is not of a repository with this configuration.
@@ -254,25 +258,26 @@ pub enum InstallError {
     /// The snapshot is older than the refs: it would take them back.
     #[error("the refs are at version {have}, the snapshot is of {found}")]
     Older {
-        /// Version of the refs.
+        /// The version of the refs.
         have: Version,
-        /// Version of the snapshot.
+        /// The version of the snapshot.
         found: Version,
     },
-    /// The snapshot is of another log: [`Refs::restore`] starts over with it.
+    /// The snapshot is of another log. [`Refs::restore`] starts over with it.
     #[error("the refs follow log {have}, the snapshot is of log {found}")]
     LineageMismatch {
-        /// Log of the refs.
+        /// The log of the refs.
         have: LineageId,
-        /// Log of the snapshot.
+        /// The log of the snapshot.
         found: LineageId,
     },
 }
 
 impl Refs {
-    /// Becomes what a snapshot holds, as a replica does that is too far behind to replay, or that has diverged. One of the
-    /// same version and checksum changes nothing; one of the same version and another checksum is taken: the refs had
-    /// diverged from their log.
+    /// Replaces the refs by those of a snapshot, for a replica that is too far behind to replay, or that has diverged.
+    ///
+    /// A snapshot of the same version and checksum changes nothing. One of the same version and another checksum is
+    /// installed: the refs had diverged from their log.
     ///
     /// # Errors
     /// The snapshot is older than the refs, of another log, or cannot be restored; nothing is changed.
@@ -299,24 +304,24 @@ pub enum MergeError {
     /// The snapshot is damaged.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The segment does not start where the snapshot stands.
+    /// The segment does not start at the snapshot's point.
     #[error("the snapshot is at version {have}, the segment starts at {need}, or in other refs")]
     NotAtBase {
-        /// Version of the snapshot.
+        /// The version of the snapshot.
         have: Version,
-        /// Version at which the segment starts.
+        /// The version at which the segment starts.
         need: Version,
     },
-    /// A ref does not hold what the change replaces.
+    /// A ref does not hold the value that the change replaces.
     #[error("'{name}' does not hold what the change replaces")]
     OldMismatch {
-        /// The ref.
+        /// The name of the ref.
         name: RefName,
     },
     /// An id is of another object format.
     #[error("the id of '{name}' is of another object format")]
     ObjectFormat {
-        /// The ref.
+        /// The name of the ref.
         name: RefName,
     },
 }
@@ -326,11 +331,11 @@ struct Writer {
     table: TableBuilder,
     format: ObjectFormat,
     block: Vec<(RefName, Value)>,
-    /// Of the ids so far.
+    /// The known peels of the ids so far.
     peels: Peels,
 }
 
-/// Whether it is known what ids peel to.
+/// Whether the peels of the ids are known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Peels {
     NoId,
@@ -383,7 +388,9 @@ impl Writer {
 }
 
 impl Snapshot {
-    /// The snapshot at the end of a segment that starts at this one. Tombstones go: nothing is before a snapshot.
+    /// The snapshot at the end of a segment that starts at this one.
+    ///
+    /// Tombstones are dropped: nothing is before a snapshot.
     ///
     /// Needs no key: old values are compared one by one where they are known, and the checksum is the segment's.
     ///
@@ -393,7 +400,7 @@ impl Snapshot {
         Ok(self.merge_counted(segment)?.0)
     }
 
-    /// As [`Snapshot::merge`], and what that did.
+    /// The merged snapshot ([`Snapshot::merge`]), with the statistics of the merge.
     pub(crate) fn merge_counted(&self, segment: &Segment) -> Result<(Self, Merged), MergeError> {
         if segment.base() != self.point {
             return Err(MergeError::NotAtBase { have: self.point.version, need: segment.base().version });
@@ -450,7 +457,7 @@ impl Snapshot {
     }
 }
 
-/// What a merge did to the refs.
+/// The statistics of a merge.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Merged {
     pub(crate) added: usize,

@@ -26,7 +26,7 @@ pub(crate) struct Store {
     firsts: Vec<RefName>,
     leaves: Vec<Leaf>,
     len: usize,
-    /// What few refs have: the targets of symbolic ones, and peeled ids.
+    /// Symbolic refs by name, which few refs are. Peeled ids stand apart likewise.
     symbolic: BTreeMap<RefName, RefName>,
     peeled: BTreeMap<RefName, ObjectId>,
 }

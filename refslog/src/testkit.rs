@@ -20,57 +20,60 @@ use crate::{
     Segment, Snapshot, Transaction, Version, compact,
 };
 
-/// What an append found.
+/// The result of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// The version was free; the bytes are durable now.
     Durable,
-    /// Another record of this version is there; nothing was changed.
+    /// The version is taken by another record; nothing was changed.
     Taken,
 }
 
 /// A host's store of one repository's log.
 pub trait LogStore {
-    /// What can go wrong in the store itself.
+    /// The error of the store itself.
     type Error: Debug;
 
-    /// Keeps a record's bytes under a version, durably, if that version is free (compare-and-set).
+    /// Appends a record's bytes under a version, durably, if that version is free (compare-and-set).
     ///
     /// # Errors
     /// The store failed. Whether the record was kept may then be unknown.
     fn append(&mut self, version: Version, record: &[u8]) -> Result<Appended, Self::Error>;
 
-    /// The records after a version, in order, as they were appended; those that a segment replaced may be missing.
+    /// Reads the records after a version, in order, as they were appended. Records that a segment replaced may be
+    /// missing.
     ///
     /// # Errors
     /// The store failed.
     fn records_after(&mut self, version: Version) -> Result<Vec<Bytes>, Self::Error>;
 
-    /// Keeps a snapshot, durably, and only then forgets older snapshots, and records and segments up to it.
+    /// Stores a snapshot durably; only then deletes older snapshots, and records and segments up to it.
     ///
     /// # Errors
     /// The store failed.
     fn put_snapshot(&mut self, at: Version, snapshot: &[u8]) -> Result<(), Self::Error>;
 
-    /// The newest snapshot, if there is one.
+    /// Reads the newest snapshot, if there is one.
     ///
     /// # Errors
     /// The store failed.
     fn snapshot(&mut self) -> Result<Option<Bytes>, Self::Error>;
 
-    /// Keeps a segment, durably, and only then forgets the records that it covers.
+    /// Stores a segment durably; only then deletes the records that it covers.
     ///
     /// # Errors
     /// The store failed.
     fn put_segment(&mut self, base: Version, end: Version, segment: &[u8]) -> Result<(), Self::Error>;
 
-    /// All segments that no snapshot replaced, in order.
+    /// Reads all segments that no snapshot replaced, in order.
     ///
     /// # Errors
     /// The store failed.
     fn segments(&mut self) -> Result<Vec<Bytes>, Self::Error>;
 
-    /// Keeps a pin, durably; `None` removes it. Only a host that pins versions implements this and [`LogStore::pins`].
+    /// Stores a pin durably; `None` removes it.
+    ///
+    /// Only a host that pins versions implements this and [`LogStore::pins`].
     ///
     /// # Errors
     /// The store failed.
@@ -78,7 +81,9 @@ pub trait LogStore {
         Ok(())
     }
 
-    /// All pins that are kept, in the order of their numbers; `None`, which is the default, says that the host pins nothing.
+    /// Reads all pins, in the order of their numbers.
+    ///
+    /// `None`, the default, means that the host pins nothing.
     ///
     /// # Errors
     /// The store failed.
@@ -86,42 +91,43 @@ pub trait LogStore {
         Ok(None)
     }
 
-    /// Kills the process and starts it again: what is not durable is gone. With `torn`, as many bytes of the next record,
-    /// which was never acknowledged, had reached the medium.
+    /// Kills the process and starts it again: data that is not durable is gone.
+    ///
+    /// With `torn`, as many bytes of the next record, which was never acknowledged, had reached the medium.
     ///
     /// # Errors
     /// The store does not come up again.
     fn crash(&mut self, torn: Option<&[u8]>) -> Result<(), Self::Error>;
 }
 
-/// A rule that the store broke, and how to see it again.
+/// A rule that the store broke, with what is needed to reproduce it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}, step {step}: {what}")]
 pub struct Violation {
     /// The seed of the run.
     pub seed: u64,
-    /// The step at which it showed.
+    /// The step at which the fault showed.
     pub step: usize,
-    /// What was broken.
+    /// A description of the fault.
     pub what: String,
 }
 
-/// What a run did, so that a test can see that it did something.
+/// The statistics of a run, so that a test can see that something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Records acknowledged.
+    /// The number of records acknowledged.
     pub records: usize,
-    /// Appends repeated or in conflict.
+    /// The number of appends that were repeated or in conflict.
     pub conflicts: usize,
-    /// Crashes, and those of them that left part of a record behind.
+    /// The number of crashes.
     pub crashes: usize,
-    /// Crashes that left part of a record behind.
+    /// The number of crashes that left part of a record behind.
     pub torn: usize,
-    /// Segments kept.
+    /// The number of segments stored.
     pub segments: usize,
-    /// Snapshots kept.
+    /// The number of snapshots stored.
     pub snapshots: usize,
-    /// Versions pinned.
+    /// The number of versions pinned.
     pub pins: usize,
 }
 
@@ -146,7 +152,7 @@ struct Run<'a, S> {
     store: &'a mut S,
     config: Config,
     chance: Chance,
-    /// What was acknowledged.
+    /// The refs after all acknowledged records.
     refs: Refs,
     /// A replica that now and then catches up.
     stale: Refs,

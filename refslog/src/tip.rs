@@ -1,4 +1,4 @@
-//! The newest refs without all of them in memory: a snapshot, read in place, and what came after it.
+//! The newest refs without all of them in memory: a snapshot, read in place, and the changes since.
 
 use alloc::collections::BTreeMap;
 use core::ops::{Bound, ControlFlow};
@@ -18,8 +18,9 @@ use crate::snapshot::{RestoreError, Snapshot};
 use crate::transaction::Transaction;
 use crate::verdict::{Admitted, Refused};
 
-/// The refs at the newest version of a log, as a snapshot and the changes since: opened in microseconds however many refs
-/// there are, in memory only as far as they changed.
+/// The refs at the newest version of a log, as a snapshot read in place and the changes since.
+///
+/// It opens in microseconds, whatever the number of refs, and keeps only changed refs in memory.
 ///
 /// It admits transactions as [`Refs`] does, verdict by verdict, and reads the blocks of the snapshot that the transaction's
 /// names are in: about one for each ref. Refs that a transaction creates cost a few look-ups more, for their parents and what
@@ -44,7 +45,7 @@ pub struct Tip {
     config: Config,
     snapshot: Snapshot,
     point: Point,
-    /// What refs hold since the snapshot; `None` where they are gone.
+    /// The changed refs: their value since the snapshot; `None` if deleted.
     changed: BTreeMap<RefName, Option<Value>>,
 }
 
@@ -52,16 +53,16 @@ pub struct Tip {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdmitError {
-    /// It is refused, with a reason for each command that is.
+    /// The transaction is refused, with a reason for each refused command.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The snapshot cannot be read where it has to be: nothing is known of the transaction.
+    /// The snapshot could not be read, so the transaction was not judged.
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }
 
 impl Tip {
-    /// The refs of a snapshot. Reads none of them.
+    /// The refs of a snapshot, none of which is read yet.
     ///
     /// # Errors
     /// The snapshot is of another object format.
@@ -72,28 +73,30 @@ impl Tip {
         Ok(Self { config, point: snapshot.point(), snapshot, changed: BTreeMap::new() })
     }
 
-    /// Where the refs stand.
+    /// The point of the log that the refs are at.
     #[must_use]
     pub const fn point(&self) -> Point {
         self.point
     }
 
-    /// How many refs changed since the snapshot: as many are in memory.
+    /// The number of refs that changed since the snapshot. As many are in memory.
     #[must_use]
     pub fn changed(&self) -> usize {
         self.changed.len()
     }
 
-    /// What a ref holds; symbolic refs are not followed.
+    /// The value of a ref. Symbolic refs are not followed.
     ///
     /// # Errors
+    ///
     /// A block on the way is damaged.
     pub fn get(&self, name: &RefName) -> Result<Option<Value>, DecodeError> {
         self.look_up(name.as_bytes())
     }
 
-    /// The ref at the end of the chain of symbolic refs that starts at `name`, which need not exist; `None` where the
-    /// chain loops or is longer than [`Refs::READ_DEPTH`].
+    /// The ref at the end of the chain of symbolic refs that starts at `name`; it need not exist.
+    ///
+    /// `None` if the chain loops or is longer than [`Refs::READ_DEPTH`].
     ///
     /// # Errors
     /// A block on the way is damaged.
@@ -101,7 +104,7 @@ impl Tip {
         Source::resolve(self, name)
     }
 
-    /// Asks what a transaction would do, as [`Refs::admit`] does. Changes nothing.
+    /// Admits or refuses a transaction, as [`Refs::admit`] does. Changes nothing.
     ///
     /// # Errors
     /// It is refused, or the snapshot cannot be read.
@@ -109,7 +112,7 @@ impl Tip {
         Ok(admit::admit(self, transaction)??)
     }
 
-    /// Takes a record's changes. The checksum is computed first: an error leaves the refs as they were.
+    /// Applies a record's changes. An error leaves the refs as they were: the checksum is computed first.
     ///
     /// # Errors
     /// As [`Refs::apply`], or the snapshot cannot be read; nothing is changed.
@@ -117,7 +120,7 @@ impl Tip {
         self.take(&Part::of_record(record))
     }
 
-    /// Takes a compacted stretch of the log.
+    /// Applies a segment of the log.
     ///
     /// # Errors
     /// As [`Refs::replay`], or the snapshot cannot be read; nothing is changed.

@@ -1,4 +1,4 @@
-//! What a host asks to change: commands, all or nothing.
+//! Transactions: commands that a host asks for, all or nothing.
 
 use alloc::vec::Vec;
 
@@ -6,30 +6,33 @@ use crate::change::{Old, Value};
 use crate::name::RefName;
 use crate::oid::ObjectId;
 
-/// What a command does to its ref.
+/// The action of a command on its ref.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Action {
-    /// Makes it hold a value.
+    /// Set the ref to this value.
     Set(Value),
-    /// Makes it go. A ref that does not exist is gone already, unless an old value was expected.
+    /// Delete the ref.
+    ///
+    /// A ref that does not exist counts as deleted, unless an old value was expected.
     Delete,
-    /// Only checks the old value; [`Old::Any`] expects the ref not to exist, as Git's `verify` does.
+    /// Only verify the old value. [`Old::Any`] expects the ref not to exist, as Git's `verify` does.
     Verify,
 }
 
-/// Whether a command on a symbolic ref acts on the ref that it names.
+/// Whether a command follows a symbolic ref.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Deref {
-    /// It does, as Git's commands do by default: "update `HEAD`" moves the branch.
+    /// Follow: act on the ref that the symbolic ref names, as Git's commands do by default. "Update `HEAD`" moves the
+    /// branch.
     #[default]
     Follow,
-    /// It acts on the symbolic ref itself, as with `--no-deref`.
+    /// Never follow: act on the symbolic ref itself, as with `--no-deref`.
     Never,
 }
 
-/// One ref's part of a transaction: what it should hold, provided that it now holds what is expected.
+/// A command on one ref: its new value, provided that the ref now has the expected old value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Command {
@@ -40,25 +43,25 @@ pub struct Command {
 }
 
 impl Command {
-    /// Makes a ref that must not exist yet.
+    /// Creates a ref, which must not exist yet.
     #[must_use]
     pub fn create(name: RefName, new: impl Into<Value>) -> Self {
         Self::with(name, Old::Absent, Action::Set(new.into()))
     }
 
-    /// Makes a ref hold `new`, whatever it holds now; [`Command::expecting`] says otherwise.
+    /// Sets a ref to `new`, whatever its value. [`Command::expecting`] sets an expected value.
     #[must_use]
     pub fn update(name: RefName, new: impl Into<Value>) -> Self {
         Self::with(name, Old::Any, Action::Set(new.into()))
     }
 
-    /// Makes a ref go, whatever it holds now; [`Command::expecting`] says otherwise.
+    /// Deletes a ref, whatever its value. [`Command::expecting`] sets an expected value.
     #[must_use]
     pub fn delete(name: RefName) -> Self {
         Self::with(name, Old::Any, Action::Delete)
     }
 
-    /// Checks that a ref holds what `old` says, and changes nothing.
+    /// Verifies that a ref has the value `old`, and changes nothing.
     #[must_use]
     pub fn verify(name: RefName, old: Old) -> Self {
         Self::with(name, old, Action::Verify)
@@ -79,29 +82,31 @@ impl Command {
         Self::with(name, Old::known(old.map(Value::from)), action)
     }
 
-    /// The same command, provided that the ref holds `old`.
+    /// Sets the expected old value.
     #[must_use]
     pub fn expecting(mut self, old: Old) -> Self {
         self.old = old;
         self
     }
 
-    /// The same command on the ref itself, even where that is symbolic.
+    /// Makes the command act on the ref itself, even where that is symbolic.
     #[must_use]
     pub fn no_deref(mut self) -> Self {
         self.deref = Deref::Never;
         self
     }
 
-    /// The same command on the ref at the end of the chain of symbolic refs. Git's plain `symref-update` does that:
-    /// on a `HEAD` that names `main`, it makes `main` symbolic, which is rarely what was meant.
+    /// Makes the command act on the ref at the end of the chain of symbolic refs.
+    ///
+    /// Git's plain `symref-update` does that: on a `HEAD` that names `main`, it makes `main` symbolic, which is rarely
+    /// what was meant.
     #[must_use]
     pub fn follow(mut self) -> Self {
         self.deref = Deref::Follow;
         self
     }
 
-    /// What makes a ref symbolic acts on that ref itself, unless [`Command::follow`] says otherwise.
+    /// A command. One that makes a ref symbolic acts on that ref itself, unless [`Command::follow`] says otherwise.
     fn with(name: RefName, old: Old, action: Action) -> Self {
         let deref = match action {
             Action::Set(Value::Symbolic(_)) => Deref::Never,
@@ -116,26 +121,26 @@ impl Command {
         &self.name
     }
 
-    /// What the ref must hold for the command to pass.
+    /// The expected old value.
     #[must_use]
     pub const fn old(&self) -> &Old {
         &self.old
     }
 
-    /// What the command does.
+    /// The action of the command.
     #[must_use]
     pub const fn action(&self) -> &Action {
         &self.action
     }
 
-    /// Whether it acts on the ref that a symbolic ref names.
+    /// Whether the command follows a symbolic ref.
     #[must_use]
     pub const fn deref(&self) -> Deref {
         self.deref
     }
 }
 
-/// Commands that happen together or not at all.
+/// A transaction: commands that take effect together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct Transaction {
@@ -143,18 +148,18 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// A transaction of no command.
+    /// An empty transaction.
     #[must_use]
     pub const fn new() -> Self {
         Self { commands: Vec::new() }
     }
 
-    /// Adds a command; the order of commands makes no difference to what is admitted.
+    /// Adds a command. The order of commands makes no difference to admission.
     pub fn push(&mut self, command: Command) {
         self.commands.push(command);
     }
 
-    /// The commands, in the order in which they came.
+    /// The commands, in the order in which they were added.
     #[must_use]
     pub fn commands(&self) -> &[Command] {
         &self.commands

@@ -1,4 +1,4 @@
-//! What admission answers: a verdict for each command, and a reason with each refusal.
+//! The result of admission: a verdict for each command, and a reason with each refusal.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -9,32 +9,32 @@ use crate::name::{NameError, RefName};
 use crate::oid::ObjectFormat;
 use crate::record::Record;
 
-/// Why a command was refused.
+/// The reason why a command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reason {
-    /// The name of a ref to be made breaks Git's rules.
+    /// The name of a ref to be created breaks Git's rules.
     #[error("the name is not allowed: {0}")]
     BadName(NameError),
-    /// The name of a ref to be made is longer than the configuration allows.
+    /// The name of a ref to be created is longer than the configuration allows.
     #[error("the name has {len} bytes, {max} are allowed")]
     NameTooLong {
-        /// Bytes of the name.
+        /// The length of the name in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// The maximum in bytes.
         max: usize,
     },
-    /// The name is outside of `refs/`, and not `HEAD`.
+    /// The name is outside of `refs/`, and is not a root ref that the configuration allows.
     #[error("refs outside of 'refs/' are not served")]
     OutsideRefs,
     /// The name is a file of Git's own that is no ref (`FETCH_HEAD`, `MERGE_HEAD`).
-    #[error("a pseudo ref is no ref")]
+    #[error("the name is a file of Git's own, not a ref")]
     PseudoRef,
     /// The ref belongs to one worktree (`refs/bisect/…`, `refs/worktree/…`, `refs/rewritten/…`).
     #[error("the ref belongs to one worktree and is not shared")]
     PerWorktree,
-    /// The value's id is of another object format.
+    /// The new id is of another object format than the repository.
     #[error("the id is not {want}, the repository's object format")]
     ObjectFormat {
         /// The repository's format.
@@ -43,75 +43,76 @@ pub enum Reason {
     /// Another command touches the same ref, perhaps through a symbolic ref.
     #[error("'{name}' is touched by command {other} too")]
     Duplicate {
-        /// The ref.
+        /// The name of the ref.
         name: RefName,
-        /// Index of the other command.
+        /// The index of the other command.
         other: usize,
     },
-    /// The ref should not exist and does.
+    /// The ref exists, but the command expected that it does not.
     #[error("the ref exists already, with {actual}")]
     Exists {
-        /// What it holds.
+        /// The value of the ref.
         actual: Value,
     },
-    /// The ref should hold a value and does not exist.
+    /// The ref does not exist, but the command expected a value.
     #[error("the ref does not exist, {expected} was expected")]
     Missing {
-        /// What it should hold.
+        /// The expected value.
         expected: Value,
     },
-    /// The ref holds another value than was expected.
+    /// The ref holds another value than the command expected.
     #[error("the ref holds {actual}, {expected} was expected")]
     Stale {
-        /// What it should hold.
+        /// The expected value.
         expected: Value,
-        /// What it holds.
+        /// The value of the ref.
         actual: Value,
     },
-    /// A ref cannot be both a directory and a file: the other one exists.
+    /// The name conflicts with an existing ref: a ref cannot be both a directory and a file.
     #[error("conflicts with '{with}', which exists")]
     Conflict {
         /// The ref that exists.
         with: RefName,
     },
-    /// A ref cannot be both a directory and a file: the other one is in this transaction.
+    /// The name conflicts with another of this transaction: a ref cannot be both a directory and a file.
     #[error("conflicts with '{with}' in the same transaction")]
     ConflictWithin {
-        /// The other ref.
+        /// The other name.
         with: RefName,
     },
-    /// Symbolic refs that name each other in a circle, or a chain longer than the configuration allows.
-    #[error("a chain of symbolic refs has no end within {max}")]
+    /// The chain of symbolic refs loops, or is longer than the configuration allows.
+    #[error("the chain of symbolic refs loops or is longer than {max}")]
     SymrefLoop {
-        /// Longest chain followed.
+        /// The maximum length of a chain.
         max: usize,
     },
-    /// `HEAD` itself would be deleted.
+    /// The command would delete `HEAD` itself.
     #[error("HEAD cannot be deleted")]
     HeadDeletion,
     /// The transaction has more commands than the configuration allows.
-    #[error("{count} commands, {max} are allowed")]
+    #[error("the transaction has {count} commands, {max} are allowed")]
     TooManyCommands {
-        /// Commands of the transaction.
+        /// The number of commands.
         count: usize,
-        /// Commands allowed.
+        /// The maximum number of commands.
         max: usize,
     },
-    /// `HEAD` would name what is no ref below `refs/`: such a folder is no repository to Git.
+    /// `HEAD` would name something other than a ref below `refs/`, so that Git would not take the folder for a
+    /// repository.
     #[error("HEAD can only name a ref below 'refs/'")]
     HeadTarget,
-    /// A part of the name between slashes is longer than the configuration allows.
+    /// A component of the name (a part between slashes) is longer than the configuration allows.
     #[error("a component of the name has {len} bytes, {max} are allowed")]
     ComponentTooLong {
-        /// Bytes of the longest component.
+        /// The length of the longest component in bytes.
         len: usize,
-        /// Bytes allowed.
+        /// The maximum in bytes.
         max: usize,
     },
 }
 
 impl Reason {
-    /// A number for the reason that never changes its meaning.
+    /// The stable number of this reason.
     #[must_use]
     pub const fn code(&self) -> u16 {
         match self {
@@ -136,20 +137,22 @@ impl Reason {
     }
 }
 
-/// What admission says of one command.
+/// The verdict on one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verdict {
-    /// It passes and changes its ref.
+    /// Passes, and changes its ref.
     Changes,
-    /// It passes and leaves its ref as it is.
+    /// Passes, and leaves its ref as it is.
     Unchanged,
-    /// It does not pass, and so neither does its transaction. Boxed: few are refused, and there is one verdict per command.
+    /// Refused, and so is its transaction.
+    ///
+    /// Boxed: few are refused, and there is one verdict per command.
     Refused(Box<Reason>),
 }
 
 impl Verdict {
-    /// Why the command was refused, if it was.
+    /// The reason why the command was refused, if it was.
     #[must_use]
     pub const fn reason(&self) -> Option<&Reason> {
         match self {
@@ -159,7 +162,7 @@ impl Verdict {
     }
 }
 
-/// A transaction that may happen: append its record to the log, then [`Refs::apply`](crate::Refs::apply) it.
+/// An admitted transaction. Append its record to the log, then [`Refs::apply`](crate::Refs::apply) it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Admitted {
@@ -168,13 +171,13 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// What to append to the log; `None` where the transaction changes nothing, and so makes no version.
+    /// The record to append to the log; `None` if the transaction changes nothing, and so makes no version.
     #[must_use]
     pub const fn record(&self) -> Option<&Record> {
         self.record.as_ref()
     }
 
-    /// As [`Admitted::record`], by value.
+    /// The record ([`Admitted::record`]), by value.
     #[must_use]
     pub fn into_record(self) -> Option<Record> {
         self.record
@@ -187,7 +190,7 @@ impl Admitted {
     }
 }
 
-/// A transaction that may not happen. Nothing of it does.
+/// A refused transaction. None of its commands takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Refused {
@@ -195,7 +198,9 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// One verdict per command, in their order. What passes by itself is not refused here, but does not happen either.
+    /// One verdict per command, in their order.
+    ///
+    /// A command that passes by itself is not refused here, but does not take effect either.
     #[must_use]
     pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts

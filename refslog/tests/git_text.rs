@@ -114,7 +114,7 @@ fn a_listing_is_whole_or_none() {
     assert_eq!((first.name.as_slice(), first.reason), (&b"refs/heads/b"[..], UnreadReason::Broken));
     assert_eq!((rest[0].name.as_slice(), rest[0].reason), (&b"refs/heads/c..d"[..], UnreadReason::BadName));
     let other = listed(b"warning: something else\n").unwrap_err();
-    assert_eq!(other.to_string(), "Git said while it listed refs: warning: something else");
+    assert_eq!(other.to_string(), "Git printed while it listed refs: warning: something else");
 }
 
 fn header(refs: &Refs) -> String {

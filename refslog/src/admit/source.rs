@@ -10,7 +10,7 @@ use crate::name::RefName;
 use crate::refs::Refs;
 use crate::store::Place;
 
-/// What is known of a name's place in the order of names.
+/// The neighbourhood of a name in the order of names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Around {
     /// A ref of this name exists.
@@ -28,7 +28,7 @@ pub(crate) trait Source {
 
     fn point(&self) -> Point;
 
-    /// What a ref holds; symbolic refs are not followed.
+    /// The value of a ref. Symbolic refs are not followed.
     fn look_up(&self, name: &[u8]) -> Result<Option<Value>, Self::Error>;
 
     fn contains(&self, name: &[u8]) -> Result<bool, Self::Error>;

@@ -10,19 +10,21 @@ use super::run::{Entry, RESTART, Restarts};
 use crate::change::Value;
 use crate::oid::ObjectFormat;
 
-/// So many entries are sure to fill a block.
+/// The maximum number of entries in a block.
 pub(crate) const MOST_ENTRIES: usize = 128;
 const FULL_BYTES: usize = 8_192;
-/// What an id counts for, of either format.
+/// The weight of an id, of either format.
 const ID_WEIGHT: usize = 32;
 
-/// What decides where a block ends: how many entries it has, and what their names and values weigh. A block ends as soon
-/// as it is full, so the cut is a function of the entries.
+/// The fill of a block, which decides where it ends: the number of its entries, and the weight of their names and
+/// values.
+///
+/// A block ends as soon as it is full, so the cut is a function of the entries.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Fill {
     entries: usize,
     weight: usize,
-    /// Of that, the last entry's.
+    /// The part of `weight` that is the last entry's.
     last: usize,
 }
 

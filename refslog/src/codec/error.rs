@@ -1,11 +1,11 @@
-//! Why bytes are not what they should be, and where.
+//! Decoding errors: why bytes are not what they should be, and where.
 
 use crate::compact::SegmentError;
 use crate::name::NameError;
 use crate::oid::OidError;
 use crate::record::MalformedChanges;
 
-/// Bytes that are no record, segment or snapshot: what is wrong, and at which offset of the input.
+/// Why bytes are not a record, segment or snapshot, and at which offset of the input.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at byte {offset}: {kind}")]
 pub struct DecodeError {
@@ -18,37 +18,38 @@ impl DecodeError {
         Self { offset, kind }
     }
 
-    /// Offset in the input at which the fault shows.
+    /// The offset in the input at which the fault shows.
     #[must_use]
     pub const fn offset(&self) -> usize {
         self.offset
     }
 
-    /// What is wrong.
+    /// The kind of the fault.
     #[must_use]
     pub const fn kind(&self) -> &DecodeErrorKind {
         &self.kind
     }
 
-    /// Whether this is a last frame that was not written whole: what stands before it is good, and the log may be cut
-    /// at [`DecodeError::offset`] and continued.
+    /// Whether the last frame was not written whole.
+    ///
+    /// The frames before it are good: the log may be cut at [`DecodeError::offset`] and continued.
     #[must_use]
     pub const fn is_torn(&self) -> bool {
         matches!(self.kind, DecodeErrorKind::Torn)
     }
 }
 
-/// What is wrong with bytes.
+/// The kind of a fault in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
     /// The last frame is incomplete: a write was cut short.
     #[error("the last frame is incomplete")]
     Torn,
-    /// A checksum does not fit its bytes: something was altered.
-    #[error("the bytes do not fit their checksum")]
+    /// A checksum does not match its bytes: some of them were altered.
+    #[error("the bytes do not match their checksum")]
     Corrupt,
-    /// A format of a later release, or none of ours.
+    /// The format is of a later release, or not of this crate.
     #[error("the format is unknown (tag {tag:#04x})")]
     Unsupported {
         /// The first byte that is not known.
@@ -60,25 +61,25 @@ pub enum DecodeErrorKind {
     /// A number is not in its shortest form, or too large.
     #[error("a number is not in its shortest form")]
     Overlong,
-    /// The same value has another, canonical form.
+    /// The value is not in its canonical form.
     #[error("the value is not in its canonical form")]
     NotCanonical,
-    /// Bytes follow where the value ends.
+    /// Bytes follow after the end of the value.
     #[error("bytes follow the end")]
     TrailingBytes,
     /// A field has a value that has no meaning.
-    #[error("a field has no meaning")]
+    #[error("a field has a value without a meaning")]
     Field,
-    /// A name that cannot be one.
-    #[error("a name is not one: {0}")]
+    /// A ref name is not valid.
+    #[error("a ref name is not valid: {0}")]
     Name(NameError),
-    /// An id that cannot be one.
-    #[error("an id is not one: {0}")]
+    /// An object id is not valid.
+    #[error("an object id is not valid: {0}")]
     Oid(OidError),
-    /// Changes that make no record.
+    /// The changes do not make a record.
     #[error("the changes make no record: {0}")]
     Changes(MalformedChanges),
-    /// Parts that make no segment.
+    /// The parts do not make a segment.
     #[error("the parts make no segment: {0}")]
     Segment(SegmentError),
 }

@@ -42,7 +42,7 @@ pub(crate) fn take_frame(bytes: &[u8], base: usize) -> Result<(&[u8], usize), De
     Ok((body, bytes.len() - reader.left()))
 }
 
-/// The records of a log file or of several rows put end to end, one after another.
+/// The records of a log file, or of several rows put end to end, one after another.
 ///
 /// Yields each record until the bytes end. After an error it yields nothing more: [`DecodeError::is_torn`] tells a
 /// write that was cut short (cut the file at the error's offset and go on) from damage before good records (do not).
@@ -66,7 +66,7 @@ impl Records {
         Self { bytes: bytes.into(), at: 0, failed: Failed::No }
     }
 
-    /// Offset of the next record: after a torn write, where to cut.
+    /// The offset of the next record: after a torn write, where to cut.
     #[must_use]
     pub const fn offset(&self) -> usize {
         self.at
@@ -101,7 +101,7 @@ impl Iterator for Records {
 
 /// The longest length with its checksum.
 const HEAD: usize = 14;
-/// As many zeros at the end are not met in what was written whole.
+/// The number of zero bytes at the end that mark bytes as not written: data that was written whole does not end so.
 const UNWRITTEN: usize = 8;
 
 /// Whether the bytes of a bad frame end in zeros, as a file system leaves what was allocated and not written: all of them, or

@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
         self.end - self.rest.len()
     }
 
-    /// What is left to read.
+    /// The bytes that are left to read.
     #[inline]
     pub(crate) const fn rest(&self) -> &'a [u8] {
         self.rest

@@ -30,7 +30,7 @@ impl RawValue<'_> {
     }
 }
 
-/// What an entry says of the old value.
+/// The old value that an entry states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RawOld<'a> {
     Any,
@@ -62,7 +62,7 @@ impl<'a> RawEntry<'a> {
     }
 }
 
-/// What an entry adds to the bytes of the name before it.
+/// The bytes that an entry adds to the name before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suffix<'a> {
     bytes: &'a [u8],

@@ -27,7 +27,7 @@ impl NameBuffer {
         buffer
     }
 
-    /// As far as a name may go: what is put in place there is never too long.
+    /// Makes room up to the longest name that is put in place here.
     fn make_room(&mut self) {
         self.bytes.resize((self.len + 4 * ROOM).min(RefName::MAX_LEN).max(self.len), 0);
     }

@@ -19,7 +19,7 @@ use crate::id::{LineageId, Point};
 use crate::oid::ObjectFormat;
 use crate::record::Record;
 
-/// What a record without changes would take: tag, lineage, version, checksum, count, prefix, layout, one head byte.
+/// The size of a record's body without changes: tag, lineage, version, checksum, count, prefix, layout, one head byte.
 const MIN_BODY: usize = 46;
 
 const TAG: u8 = 0x10;
@@ -61,7 +61,7 @@ pub(crate) fn settle_peels(changes: &mut [Change], known: bool) -> bool {
 }
 
 impl Record {
-    /// The record as one frame, to append to a file or to keep in a row. [`Record::decode`] reads it back.
+    /// Encodes the record as one frame, to append to a file or to keep in a row. [`Record::decode`] reads it back.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::new();
@@ -90,8 +90,9 @@ impl Record {
         frame::put_frame(out, &body);
     }
 
-    /// Reads a record that [`Record::encode`] wrote: one whole frame and nothing else. [`Records`](crate::Records) reads
-    /// several.
+    /// Decodes a record that [`Record::encode`] wrote: one whole frame and nothing else.
+    ///
+    /// [`Records`](crate::Records) reads several.
     ///
     /// # Errors
     /// What is wrong with the bytes, and where.

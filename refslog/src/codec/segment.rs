@@ -25,7 +25,7 @@ const META: usize = 89;
 const PEELS: u8 = 4;
 
 impl Segment {
-    /// The segment as bytes, for a file or an object store. [`Segment::decode`] reads it back.
+    /// Encodes the segment as bytes, for a file or an object store. [`Segment::decode`] reads it back.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let changes = self.changes();
@@ -45,7 +45,7 @@ impl Segment {
         table.finish(&meta)
     }
 
-    /// Reads a segment that [`Segment::encode`] wrote.
+    /// Decodes a segment that [`Segment::encode`] wrote.
     ///
     /// # Errors
     /// What is wrong with the bytes, and where.

@@ -111,10 +111,10 @@ impl<'a> Group<'a> {
 
 struct Merged<'a> {
     form: Form,
-    /// That of all ids.
+    /// The object format of all ids.
     format: Option<ObjectFormat>,
     changes: Vec<Change>,
-    /// What was taken last.
+    /// The group of changes that was taken last.
     group: Option<Group<'a>>,
 }
 

@@ -9,29 +9,30 @@ use crate::name::RefName;
 use crate::oid::ObjectFormat;
 use crate::refs::Refs;
 
-/// What to pass as `git for-each-ref --format`: id, peeled id, symbolic target and name, separated by spaces.
+/// The argument for `git for-each-ref --format`: id, peeled id, symbolic target and name, separated by spaces.
 ///
 /// `--include-root-refs` (Git 2.45) adds `HEAD`; before that, `git symbolic-ref HEAD` has it. An unborn `HEAD` is in
 /// neither output of `for-each-ref`.
 pub const FOR_EACH_REF_FORMAT: &str = "%(objectname) %(*objectname) %(symref) %(refname)";
 
-/// A ref that Git passed over, because it cannot read it.
+/// A ref that Git passed over because it cannot read it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnreadRef {
-    /// The name as Git printed it: it may be none that [`RefName`] takes.
+    /// The name as Git printed it. It may be one that [`RefName`] refuses.
     pub name: Vec<u8>,
-    /// What is wrong with it.
+    /// The reason why Git cannot read the ref.
     pub reason: UnreadReason,
 }
 
-/// Why Git passed over a ref.
+/// The reason why Git passed over a ref.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnreadReason {
-    /// What it holds is neither an id nor the name of a ref: a power loss leaves such files. No command of Git writes or
-    /// deletes it; its file in the repository has to be removed.
+    /// Broken: its content is neither an id nor the name of a ref, as a power loss leaves it.
+    ///
+    /// No command of Git writes or deletes such a ref; its file in the repository has to be removed.
     Broken,
-    /// Its name breaks Git's rules. `git update-ref -d` deletes it.
+    /// Bad name: its name breaks Git's rules. `git update-ref -d` deletes it.
     BadName,
 }
 
@@ -45,25 +46,25 @@ impl fmt::Display for UnreadRef {
     }
 }
 
-/// Why what `git for-each-ref` printed cannot be taken as all refs of a repository.
+/// Why the output of `git for-each-ref` is not a complete list of refs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListingError {
     /// A line of standard output is not what Git prints.
     #[error("the listing cannot be read: {0}")]
     Parse(#[from] ParseError),
-    /// Git passed over refs. They are there: that they are not listed does not mean that they were deleted.
+    /// Git passed over refs. They exist: that they are not listed does not mean that they were deleted.
     #[error("Git cannot read {}{}", .first, More(.rest.len()))]
     Unread {
-        /// The first of them.
+        /// The first ref passed over.
         first: UnreadRef,
-        /// All others.
+        /// All further refs passed over.
         rest: Vec<UnreadRef>,
     },
-    /// Git said something else on standard error, so the listing may lack anything.
-    #[error("Git said while it listed refs: {}", .line.escape_ascii())]
+    /// Git printed another message on standard error, so the list may be incomplete.
+    #[error("Git printed while it listed refs: {}", .line.escape_ascii())]
     Said {
-        /// The first such line.
+        /// The first line of the message.
         line: Vec<u8>,
     },
 }
@@ -76,7 +77,7 @@ impl fmt::Display for More {
     }
 }
 
-/// The refs that `git for-each-ref` printed with [`FOR_EACH_REF_FORMAT`], in the order of the output, if those are all.
+/// Parses the output of `git for-each-ref` with [`FOR_EACH_REF_FORMAT`], in the order of the output, if it is complete.
 ///
 /// Git passes over what it cannot read, says so on standard error only, and ends with status 0. So both texts of the
 /// process are needed, printed in English (`LC_ALL=C`), and whoever runs it has seen that its status was 0. Git does
@@ -135,7 +136,7 @@ fn parse_listing(text: &[u8], format: ObjectFormat) -> Result<Vec<(RefName, Valu
     Ok(refs)
 }
 
-/// What `git for-each-ref` would print of these refs with [`FOR_EACH_REF_FORMAT`], `HEAD` included.
+/// Writes these refs as `git for-each-ref` with [`FOR_EACH_REF_FORMAT`] would print them, `HEAD` included.
 ///
 /// Like Git, it names the end of a chain of symbolic refs, and prints no symbolic ref that leads nowhere.
 ///

@@ -15,16 +15,16 @@ use crate::transaction::{Command, Transaction};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct HookLine {
-    /// What the ref held; `None` for the null id.
+    /// The old value; `None` for the null id.
     pub old: Option<Value>,
-    /// What it is to hold; `None` for the null id.
+    /// The new value; `None` for the null id.
     pub new: Option<Value>,
-    /// The ref.
+    /// The name of the ref.
     pub name: RefName,
 }
 
 impl HookLine {
-    /// The line as a command that expects the old value (a null id expects no ref): what a push means by it.
+    /// Converts the line to a command that expects the old value (a null id expects no ref), as a push means it.
     #[must_use]
     pub fn into_command(self) -> Command {
         let command = match self.new {

@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use crate::name::{NameError, RefName};
 use crate::oid::{ObjectFormat, ObjectId, OidError};
 
-/// Why text is not what Git would have written, and on which line (counted from 1; for `-z` formats, on which field).
+/// Why text is not what Git would have written, and on which line (for `-z` formats, in which field).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {kind}")]
 pub struct ParseError {
@@ -40,27 +40,27 @@ impl ParseError {
         self.line
     }
 
-    /// What is wrong.
+    /// The kind of the fault.
     #[must_use]
     pub const fn kind(&self) -> &ParseErrorKind {
         &self.kind
     }
 }
 
-/// What is wrong with text.
+/// The kind of a fault in text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseErrorKind {
-    /// A field is missing, or one too many.
-    #[error("not as many fields as there should be")]
+    /// The line has a wrong number of fields.
+    #[error("the line has a wrong number of fields")]
     Fields,
     /// The text ends within a line.
     #[error("the text ends within a line")]
     Unterminated,
-    /// A name is not one.
+    /// A ref name is not valid.
     #[error("{0}")]
     Name(NameError),
-    /// An id is not one.
+    /// An object id is not valid.
     #[error("{0}")]
     Oid(OidError),
     /// An id is of another object format than the repository.
@@ -69,28 +69,28 @@ pub enum ParseErrorKind {
         /// The repository's format.
         want: ObjectFormat,
     },
-    /// A peeled id without a ref before it.
-    #[error("a peeled id without a ref")]
+    /// A peeled id stands without a ref before it.
+    #[error("a peeled id stands without a ref before it")]
     StrayPeeled,
-    /// A word that no command or option is called.
-    #[error("no such command or option")]
+    /// A word is neither a command nor an option.
+    #[error("the word is neither a command nor an option")]
     Unknown,
-    /// A command that only steers `update-ref`'s own transaction stands where none can.
+    /// A command that only steers `update-ref`'s own transaction is out of place.
     #[error("a command is out of place")]
     OutOfPlace,
-    /// A number is not one.
-    #[error("a number is not one")]
+    /// A number is not valid.
+    #[error("a number is not valid")]
     Number,
     /// A transaction was begun and not committed when the text ended: Git aborts it.
     #[error("the text ends before 'commit', so Git aborts the transaction")]
     Unfinished,
 }
 
-/// A name that cannot stand in a line-based format, because it contains a line feed.
+/// A name contains a line feed, so it cannot be written in a line-based format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{name}' contains a line feed and cannot stand in a line")]
 pub struct UnwritableName {
-    /// The name.
+    /// The name of the ref.
     pub name: RefName,
 }
 

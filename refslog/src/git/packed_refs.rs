@@ -10,7 +10,7 @@ use crate::oid::ObjectFormat;
 const HEADER: &[u8] = b"# pack-refs with:";
 const TAGS: &[u8] = b"refs/tags/";
 
-/// Of which refs a file says everything about what they peel to.
+/// The refs whose peeled ids a file states completely.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Peeled {
     Perhaps,
@@ -35,7 +35,9 @@ impl Peeled {
     }
 }
 
-/// The refs in a `packed-refs` file, in the file's order. What the header says of peeled ids is believed, as Git does.
+/// Parses a `packed-refs` file, in the file's order.
+///
+/// The header's statement about peeled ids is believed, as Git does.
 ///
 /// # Errors
 /// The first line that Git would not have written.
@@ -70,22 +72,22 @@ pub fn parse_packed_refs(text: &[u8], format: ObjectFormat) -> Result<Vec<(RefNa
     Ok(refs)
 }
 
-/// Why refs make no `packed-refs` file.
+/// Why refs do not make a `packed-refs` file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackedRefsError {
-    /// A name cannot stand in a line.
+    /// A name contains a line feed.
     #[error(transparent)]
     Unwritable(#[from] UnwritableName),
     /// A name stands twice.
     #[error("'{name}' stands twice")]
     Duplicate {
-        /// The name.
+        /// The name that stands twice.
         name: RefName,
     },
 }
 
-/// A `packed-refs` file of these refs, which may come in any order.
+/// Writes a `packed-refs` file of these refs, which may come in any order.
 ///
 /// Symbolic refs and refs outside of `refs/` are left out: Git keeps them as files of their own. The header claims what holds
 /// for every entry, and no more: `sorted`, since they are; `peeled` and `fully-peeled` where it is known of every tag, or of

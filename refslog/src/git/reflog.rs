@@ -9,17 +9,17 @@ use crate::oid::{ObjectFormat, ObjectId};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ReflogLine {
-    /// What the ref held; `None` for the null id.
+    /// The old id; `None` for the null id.
     pub old: Option<ObjectId>,
-    /// What it holds since; `None` for the null id.
+    /// The new id; `None` for the null id.
     pub new: Option<ObjectId>,
-    /// Who: `Name <mail>`, bytes as they are.
+    /// The committer as `Name <mail>`, bytes as they are.
     pub committer: Vec<u8>,
-    /// When: seconds since 1970, UTC.
+    /// The time in seconds since 1970, UTC.
     pub seconds: u64,
-    /// The committer's zone in minutes east of UTC, as its digits say (`+0530` is 330).
+    /// The committer's time zone in minutes east of UTC, as its digits say (`+0530` is 330).
     pub zone_minutes: i16,
-    /// Why; without line feeds.
+    /// The message, without line feeds.
     pub message: Vec<u8>,
 }
 
@@ -74,7 +74,9 @@ fn parse_zone(zone: &[u8]) -> Option<i16> {
     }
 }
 
-/// Writes one line, with its line feed. A line feed or tab within committer or message becomes a space, as in Git.
+/// Writes one line, with its line feed.
+///
+/// A line feed or tab within committer or message becomes a space, as in Git.
 pub fn write_reflog_line(out: &mut Vec<u8>, line: &ReflogLine, format: ObjectFormat) {
     let clean = |bytes: &[u8]| -> Vec<u8> {
         bytes.iter().map(|byte| if matches!(byte, b'\n' | b'\t') { b' ' } else { *byte }).collect()

@@ -1,4 +1,4 @@
-//! What `git update-ref --stdin -z` reads.
+//! The input of `git update-ref --stdin -z`.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,9 @@ use crate::name::RefName;
 use crate::oid::{ObjectFormat, ObjectId};
 use crate::transaction::{Action, Command, Deref, Transaction};
 
-/// Changes as texts for `git update-ref --stdin -z`, to be run in this order, each as a transaction of its own:
-/// deletions, then everything else, then `HEAD`; those with nothing to do are left out.
+/// Writes changes as texts for `git update-ref --stdin -z`, to be run in this order, each as a transaction of its own.
+///
+/// Deletions come first, then everything else, then `HEAD`; texts without a command are left out.
 ///
 /// Git refuses a new name beside the deletion of one that it conflicts with (`a` and `a/b`), and `HEAD` beside the branch
 /// that it names: hence several. Symbolic refs are not followed: the changes are physical. Each change expects its old id
@@ -39,7 +40,7 @@ pub fn write_changes<'a>(changes: impl IntoIterator<Item = &'a Change>, format: 
     [deletions, rest, head].into_iter().filter(|text| !text.is_empty()).collect()
 }
 
-/// A transaction as commands for `git update-ref --stdin -z`, without `start` and `commit` around them.
+/// Writes a transaction as commands for `git update-ref --stdin -z`, without `start` and `commit` around them.
 ///
 /// # Errors
 /// A command that Git has no words for: an id in place of an expected symbolic value ("detach `HEAD` if it names `main`").
@@ -56,13 +57,13 @@ pub fn write_transaction(transaction: &Transaction, format: ObjectFormat) -> Res
     Ok(out)
 }
 
-/// A command that `git update-ref` has no words for: it replaces an expected symbolic value by an id.
+/// A command that `git update-ref` cannot express: it replaces an expected symbolic value by an id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("command {at}: git update-ref cannot replace what is expected to be symbolic, '{name}', by an id")]
+#[error("command {at}: git update-ref cannot replace '{name}', expected to be symbolic, by an id")]
 pub struct UnwritableCommand {
-    /// Index of the command.
+    /// The index of the command.
     pub at: usize,
-    /// Its ref.
+    /// The name of its ref.
     pub name: RefName,
 }
 
@@ -140,7 +141,7 @@ fn put_word(out: &mut Vec<u8>, word: &str, name: &RefName) {
 /// How far Git's own transaction is, while it reads commands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nobody asked for a transaction: the end of the input commits.
+    /// No transaction was asked for: the end of the input commits.
     Open,
     /// `start` was read: the end of the input aborts.
     Started,
@@ -161,7 +162,7 @@ impl Stage {
     }
 }
 
-/// Parses what would be fed to `git update-ref --stdin -z` as one transaction, which Git would commit if it admits it.
+/// Parses input for `git update-ref --stdin -z` as one transaction, which Git would commit if it admits it.
 ///
 /// `start`, `prepare` and `commit` may stand around the commands, as Git has them; `abort` is refused, and so are anything
 /// after `commit` and anything but `commit` after `prepare`. Where Git's transaction was begun, the input has to end with

@@ -1,6 +1,6 @@
-//! How a log is kept short, and for whom.
+//! Configuration of a log: how it is kept short, and for how long replicas are waited for.
 
-/// How a log is kept short. Built by [`LogConfig::builder`]; cannot be invalid.
+/// The configuration of a log. Built by [`LogConfig::builder`], which checks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     pub(super) factor: u64,
@@ -11,32 +11,34 @@ pub struct LogConfig {
     pub(super) max_needs: usize,
 }
 
-/// Collects the fields of a [`LogConfig`].
+/// A builder of a [`LogConfig`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct LogConfigBuilder(LogConfig);
 
-/// Why a log's configuration was refused.
+/// Why a log's configuration is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogConfigError {
-    /// Below 2, pieces do not grow.
-    #[error("a factor of {given}: pieces grow from 2 on")]
+    /// The factor is below 2, so pieces would not grow.
+    #[error("factor is {given}; it must be at least 2")]
     Factor {
-        /// What was asked for.
+        /// The given factor.
         given: u64,
     },
-    /// A segment needs at least two records.
-    #[error("min_records is {given}, two are needed to fold")]
+    /// The minimum of records is below 2, which a segment needs at least.
+    #[error("min_records is {given}; it must be at least 2")]
     MinRecords {
-        /// What was asked for.
+        /// The given minimum.
         given: usize,
     },
 }
 
 impl LogConfig {
-    /// The defaults: factor 2, folds from 64 records on, 1,000 versions kept readable, replicas followed up to 1,000,000
-    /// versions or 1 GiB behind, 1,024 of them.
+    /// A builder that starts from the defaults.
+    ///
+    /// Factor 2, folds from 64 records on, 1,000 versions kept readable, replicas followed up to 1,000,000 versions or
+    /// 1 GiB behind, 1,024 of them.
     pub const fn builder() -> LogConfigBuilder {
         LogConfigBuilder(Self {
             factor: 2,
@@ -50,44 +52,47 @@ impl LogConfig {
 }
 
 impl LogConfigBuilder {
-    /// How many times larger a piece is than what follows it: more pieces and fewer rewrites with a smaller one.
+    /// Sets the factor by which a piece is larger than the piece after it.
+    ///
+    /// A smaller factor gives more pieces and fewer rewrites.
     pub const fn factor(mut self, factor: u64) -> Self {
         self.0.factor = factor;
         self
     }
 
-    /// How many records gather before they are folded.
+    /// Sets the number of records that gather before they are folded.
     pub const fn min_records(mut self, min_records: usize) -> Self {
         self.0.min_records = min_records;
         self
     }
 
-    /// How many versions before the newest can still be read, one by one, even if nobody needs them. Their records are not
-    /// folded, so this many of them are kept.
+    /// Sets the number of versions before the newest that stay readable one by one, even if no replica needs them.
+    ///
+    /// Their records are not folded, so this many of them are kept.
     pub const fn retain_versions(mut self, versions: u64) -> Self {
         self.0.retain_versions = versions;
         self
     }
 
-    /// How many versions a replica or pin may be behind before the log stops waiting for it.
+    /// Sets the maximum number of versions that a replica or pin may be behind before the log stops waiting for it.
     pub const fn max_lag_versions(mut self, versions: u64) -> Self {
         self.0.max_lag_versions = versions;
         self
     }
 
-    /// How many bytes of log a replica or pin may hold back before the log stops waiting for it.
+    /// Sets the maximum size of log, in bytes, that a replica or pin may hold back before the log stops waiting for it.
     pub const fn max_lag_bytes(mut self, bytes: u64) -> Self {
         self.0.max_lag_bytes = bytes;
         self
     }
 
-    /// How many replicas, and how many pins, are followed at most.
+    /// Sets the maximum number of replicas, and of pins.
     pub const fn max_needs(mut self, needs: usize) -> Self {
         self.0.max_needs = needs;
         self
     }
 
-    /// The configuration.
+    /// Builds the configuration, if it is valid.
     ///
     /// # Errors
     /// A field that cannot work.

@@ -1,4 +1,4 @@
-//! Why a log refuses.
+//! Errors of a log.
 
 use crate::codec::error::DecodeError;
 use crate::compact::CompactError;
@@ -6,75 +6,76 @@ use crate::id::{LineageId, Version};
 use crate::replay::ReplayError;
 use crate::snapshot::{MergeError, RestoreError};
 
-/// Why the log cannot be asked about a version, or cannot take what was given.
+/// Why the log refuses a question about a version, or a fact.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// The version went into a fold: only `base` and `end` can be told apart now.
-    #[error("version {asked} was compacted: {base} and {end} can be told, not what is between")]
+    /// The version was folded: only `base` and `end` can be told apart now.
+    #[error("version {asked} was folded: only versions {base} and {end} can be told apart")]
     VersionCompacted {
-        /// What was asked for.
+        /// The version asked for.
         asked: Version,
-        /// The last version before it that can be told.
+        /// The last version before it that can be told apart.
         base: Version,
-        /// The first version after it that can be told.
+        /// The first version after it that can be told apart.
         end: Version,
     },
-    /// The version is before the log's snapshot: resynchronise from that.
+    /// The version is before the log's snapshot: resynchronise from the snapshot.
     #[error("version {asked} is before the snapshot at {base}")]
     BeforeSnapshot {
-        /// What was asked for.
+        /// The version asked for.
         asked: Version,
-        /// Version of the snapshot.
+        /// The version of the snapshot.
         base: Version,
     },
     /// The version is not written yet.
     #[error("version {asked} is not there yet, the newest is {newest}")]
     Future {
-        /// What was asked for.
+        /// The version asked for.
         asked: Version,
         /// The newest version.
         newest: Version,
     },
     /// The record is of another log.
-    #[error("the log is {have}, the record is of {found}")]
+    #[error("the log is {have}, the record is of log {found}")]
     LineageMismatch {
-        /// This log.
+        /// The id of this log.
         have: LineageId,
-        /// The record's log.
+        /// The id of the record's log.
         found: LineageId,
     },
-    /// An exact segment serves replicas at its base only, so a log keeps none.
+    /// The segment is exact. A log keeps only segments that cover, because an exact one serves replicas at its base
+    /// only.
     #[error("a log keeps segments that cover, not exact ones")]
     NeedsCover,
     /// Another record of this version is in the log already: two writers appended, or the replica follows a fork.
-    #[error("version {version} is another record in this log")]
+    #[error("the log holds another record of version {version}")]
     OtherRecord {
-        /// The version.
+        /// The version of the record.
         version: Version,
     },
-    /// The version is further behind than the log waits for, so that a pin on it would hold nothing.
+    /// The version is further behind than the log waits for, so a pin on it would hold nothing.
     #[error("version {asked} is {versions} versions and {bytes} bytes behind, more than the log waits for")]
     BeyondLimits {
-        /// What was asked for.
+        /// The version asked for.
         asked: Version,
-        /// Versions after it.
+        /// The number of versions after it.
         versions: u64,
-        /// Bytes of the pieces after it.
+        /// The size of the pieces after it, in bytes.
         bytes: u64,
     },
     /// The refs are not those at the log's end.
     #[error("the refs are at version {have}, the log ends at {newest}, or they differ")]
     NotAtEnd {
-        /// Version of the refs.
+        /// The version of the refs.
         have: Version,
         /// The newest version.
         newest: Version,
     },
-    /// More replicas or pins than the configuration allows.
+    /// The maximum of replicas or pins is reached.
     #[error("{max} replicas or pins are followed already")]
     TooManyNeeds {
-        /// How many are allowed.
+        /// The maximum.
         max: usize,
     },
     /// The snapshot is damaged.
@@ -83,7 +84,7 @@ pub enum LogError {
     /// The snapshot cannot be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// The pieces do not lead where they say.
+    /// The pieces do not lead to the state that they claim.
     #[error(transparent)]
     Replay(#[from] ReplayError),
     /// The pieces do not fit together.

@@ -1,4 +1,4 @@
-//! What was at an earlier version of a log.
+//! History: values and checksums at earlier versions of a log.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -13,20 +13,21 @@ use crate::id::{Point, Version};
 use crate::name::RefName;
 use crate::refs::Refs;
 
-/// A ref that two versions differ in, and when it was last touched on the way.
+/// A ref that differs between two versions, and when it was last touched on the way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Touched {
-    /// What it held at the first version, and what it holds at the second.
+    /// The change from the first version to the second.
     pub change: Change,
-    /// It was last touched after this version …
+    /// The version after which the ref was last touched.
     pub after: Version,
-    /// … and not after this one: the next, unless both went into one fold.
+    /// The version by which the ref was last touched: the one after `after`, unless both were folded into one.
     pub by: Version,
 }
 
 impl Log {
-    /// What a version and a later one differ in, in the order of names, each ref with the version that touched it last.
+    /// The refs that differ between a version and a later one, in the order of names, each with the version that
+    /// touched it last.
     ///
     /// # Errors
     /// A version is not in the log or was folded away, the second is before the first, or old values were dropped.
@@ -49,7 +50,9 @@ impl Log {
         Ok(touched.collect())
     }
 
-    /// What a ref held at a version. Within a folded stretch, refs that it did not touch are still known.
+    /// The value of a ref at a version.
+    ///
+    /// Within a folded stretch, refs that it did not touch are still known.
     ///
     /// # Errors
     /// The version is not in the log, or was folded away for this ref.
@@ -66,8 +69,9 @@ impl Log {
         Ok(self.snapshot.get(name)?)
     }
 
-    /// The versions between which a ref was last touched: after the first and up to the second; `None` if not since the
-    /// snapshot.
+    /// The versions between which a ref was last touched: after the first and up to the second.
+    ///
+    /// `None` if it was not touched since the snapshot.
     #[must_use]
     pub fn last_touched(&self, name: &RefName) -> Option<(Version, Version)> {
         let piece = self.pieces().filter(|piece| piece.change_of(name).is_some()).last()?;

@@ -1,44 +1,47 @@
-//! Who still needs which versions of a log, and how far behind one may be.
+//! Needs: which replicas and pins still need which versions, and how far behind one may be.
 
 use super::{Log, LogError, Taken};
 use crate::id::Version;
 
-/// A replica that follows the log; the host picks the number.
+/// The id of a replica that follows the log. The host picks the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct ReplicaId(pub u64);
 
-/// Somebody who needs one version to stay readable, such as a backup; the host picks the number.
+/// The id of a pin, which keeps one version readable, for a backup say. The host picks the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct PinId(pub u64);
 
-/// What a replica that follows the log should do.
+/// The progress of a replica that follows the log, and so its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use]
 pub enum Standing {
-    /// It has seen everything.
+    /// Current: the replica has seen everything.
     Current,
-    /// It may replay what [`Log::since`] gives.
+    /// Behind: the replica may replay the pieces from [`Log::since`].
     Behind {
-        /// Versions it lacks.
+        /// The number of versions that it lacks.
         versions: u64,
-        /// Bytes of the pieces it lacks.
+        /// The size of the pieces that it lacks, in bytes.
         bytes: u64,
     },
-    /// It is too far behind for the log to wait: it should take a snapshot, and what it would need may be gone.
+    /// Resync: the replica is too far behind for the log to wait, and should take a snapshot.
+    ///
+    /// The pieces that it would need may be gone.
     Resync {
-        /// Versions it lacks.
+        /// The number of versions that it lacks.
         versions: u64,
-        /// Bytes of the pieces it lacks.
+        /// The size of the pieces that it lacks, in bytes.
         bytes: u64,
     },
 }
 
 impl Log {
-    /// Tells how far a replica has come; from now on the log waits for it, within its limits. A version that is not newer
-    /// than the one already told, or not there yet, changes nothing.
+    /// Tells the progress of a replica. From now on the log waits for it, within its limits.
+    ///
+    /// A version that is not newer than the one already told, or not there yet, changes nothing.
     ///
     /// # Errors
     /// As many replicas as allowed are followed already.
@@ -55,14 +58,16 @@ impl Log {
         Ok(Taken::Taken)
     }
 
-    /// The replicas that are followed, each with the version that it has come to: make these durable, and tell them again
-    /// when the log is read back, before it is compacted.
+    /// Lists the replicas that are followed, each with its version.
+    ///
+    /// Make these durable, and tell them again when the log is read back, before it is compacted.
     pub fn replicas(&self) -> impl Iterator<Item = (ReplicaId, Version)> {
         self.replicas.iter().map(|(replica, version)| (*replica, *version))
     }
 
-    /// The versions that are pinned: make these durable, and pin them again when the log is read back, before it is
-    /// compacted.
+    /// Lists the pinned versions.
+    ///
+    /// Make these durable, and pin them again when the log is read back, before it is compacted.
     pub fn pins(&self) -> impl Iterator<Item = (PinId, Version)> {
         self.pins.iter().map(|(pin, version)| (*pin, *version))
     }
@@ -72,8 +77,9 @@ impl Log {
         if self.replicas.remove(&replica).is_some() { Taken::Taken } else { Taken::Unchanged }
     }
 
-    /// Keeps one version readable until it is unpinned or falls behind the log's limits ([`Log::standing`] tells). Every
-    /// later fact respects it: a fold that would swallow the version is not taken, even if it was begun before.
+    /// Keeps one version readable until it is unpinned or falls behind the log's limits ([`Log::standing`] tells).
+    ///
+    /// Every later fact respects it: a fold that would swallow the version is refused, even if it was begun before.
     ///
     /// # Errors
     /// The version is not there, was folded away, is beyond the limits already, or too many are pinned.
@@ -91,12 +97,12 @@ impl Log {
         Ok(())
     }
 
-    /// Lets a pinned version go.
+    /// Removes a pin.
     pub fn unpin(&mut self, pin: PinId) -> Taken {
         if self.pins.remove(&pin).is_some() { Taken::Taken } else { Taken::Unchanged }
     }
 
-    /// What a replica at this version should do.
+    /// The progress of a replica at this version.
     pub fn standing(&self, version: Version) -> Standing {
         let end = self.end().version;
         let versions = end.0.saturating_sub(version.0);
@@ -116,8 +122,10 @@ impl Log {
         after.fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 
-    /// The lowest version that somebody within the limits still needs, or that is retained anyway. A deletion at the
-    /// horizon is still delivered: what makes a later version than the horizon stays in the log.
+    /// The horizon: the lowest version that a replica or pin within the limits still needs, or that is retained anyway.
+    ///
+    /// A deletion at the horizon is still delivered: the pieces that make later versions than the horizon stay in the
+    /// log.
     #[must_use]
     pub fn horizon(&self) -> Version {
         let readable = self.readable_from();
@@ -130,8 +138,9 @@ impl Log {
         needs.copied().filter(|version| !matches!(self.standing(*version), Standing::Resync { .. })).min()
     }
 
-    /// The oldest of the newest versions that stay readable whether or not somebody needs them: from here on, nothing is
-    /// folded.
+    /// The oldest of the newest versions that stay readable even if no replica needs them.
+    ///
+    /// From here on, nothing is folded.
     #[must_use]
     pub fn readable_from(&self) -> Version {
         Version(self.end().version.0.saturating_sub(self.config.retain_versions))

@@ -1,4 +1,4 @@
-//! What a log is made of.
+//! Pieces: the records and segments that a log is made of.
 
 use alloc::vec::Vec;
 
@@ -10,12 +10,12 @@ use crate::record::Record;
 use crate::refs::Refs;
 use crate::replay::ReplayError;
 
-/// A stretch of the log as it is kept.
+/// A piece: a stretch of the log as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     /// A record, as appended.
     Record(Record),
-    /// Records folded; always [`Mode::Cover`](crate::Mode) in a log.
+    /// A segment of folded records, always in [`Mode::Cover`](crate::Mode).
     Segment(Segment),
 }
 

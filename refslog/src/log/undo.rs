@@ -1,4 +1,4 @@
-//! Giving back what records changed: the old values of a version, of a push, of an actor.
+//! Undo: restoring the values that a version, a push or an actor replaced.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -13,47 +13,49 @@ use crate::refs::Refs;
 use crate::transaction::{Command, Transaction};
 use crate::verdict::Reason;
 
-/// What gives back the old values of some records, and what cannot be given back.
+/// An undo: the transaction that restores old values, and the changes that it cannot undo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Undo {
-    /// To be admitted like any other, now: each command expects what the record left. Empty where nothing can be given back.
+    /// The transaction that restores the old values. Empty if none can be restored.
+    ///
+    /// Admit it like any other, now: each command expects the value that the record left.
     pub transaction: Transaction,
-    /// The versions that were chosen, oldest first.
+    /// The chosen versions, oldest first.
     pub versions: Vec<Version>,
-    /// What stays as it is, in the order of versions and names.
+    /// The changes that are not undone, in the order of versions and names.
     pub kept: Vec<Kept>,
     /// Folded stretches, in which no record can be chosen any more: base and end of each.
     pub folded: Vec<(Version, Version)>,
 }
 
-/// A change that is not given back.
+/// A change that is not undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The ref.
+    /// The name of the ref.
     pub name: RefName,
     /// The version that changed it.
     pub version: Version,
-    /// Why it stays.
+    /// The reason why the change stays.
     pub reason: KeptReason,
 }
 
-/// Why a change is not given back.
+/// The reason why a change is not undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeptReason {
-    /// Another record has moved the ref since: this version, or one that was folded up to it.
+    /// Another record has moved the ref since: the record of this version, or one that was folded up to it.
     MovedSince {
-        /// The version.
+        /// The version that moved the ref.
         by: Version,
     },
-    /// What the ref held before was dropped with the old values of its record, and went into a fold.
+    /// The old value is unknown: it was dropped with the old values of its record, and that record was folded.
     OldUnknown,
-    /// The change back would not be admitted beside the others.
+    /// Undoing the change would not be admitted beside the other commands.
     Refused(Box<Reason>),
 }
 
-/// What has become of a ref, looked at from the end of the log back.
+/// The last mover of a ref, as seen from the end of the log backwards.
 enum Seen {
     /// Chosen records moved it last: from here back to the value that the oldest of them found.
     Ours {
@@ -67,8 +69,10 @@ enum Seen {
 }
 
 impl Log {
-    /// The transaction that gives back what the `chosen` records changed, where nobody has moved the ref since, and what it
-    /// cannot give back. `refs` are those at the log's end; nothing is changed.
+    /// The transaction that undoes the `chosen` records where no other record has moved the ref since, and the changes
+    /// that it cannot undo.
+    ///
+    /// `refs` are those at the log's end; nothing is changed.
     ///
     /// Records that moved a ref one after the other are given back together. Only records can be chosen, not what was
     /// folded: see [`Undo::folded`].

@@ -6,7 +6,7 @@ use crate::name::RefName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Nobody has looked what the id names.
+    /// An id of which nobody has looked whether it names a tag.
     Id,
     NotATag,
     Peeled,
