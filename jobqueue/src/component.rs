@@ -8,111 +8,111 @@ use crate::event::Act;
 use crate::job::{Entry, Outcome};
 use crate::time::Timestamp;
 
-/// How far a component has come.
+/// The phase of a component.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Phase {
-    /// Nothing was done.
+    /// Nothing was done yet.
     #[default]
     New,
-    /// Its environment is being made.
+    /// The environment is being made.
     Init,
-    /// It runs.
+    /// The job runs.
     Run,
-    /// It waits for a callback; the resource is free.
+    /// The job waits for a callback. The resource is free.
     Await,
-    /// It waits to ask for an external result; the resource is free.
+    /// The job waits to ask for an external result. The resource is free.
     Poll,
-    /// It asks for the result.
+    /// The worker asks for the external result.
     Query,
-    /// It hands over what it made.
+    /// The worker uploads what the job made.
     Upload,
-    /// It is being stopped.
+    /// The job is being stopped.
     Stop,
-    /// It has reported.
+    /// The worker has reported the end.
     Done,
 }
 
-/// What happened to a component.
+/// An event at a component's worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Happened {
     /// The job was delivered, and its ack answered.
     Delivered(Entry),
-    /// Its environment is made.
+    /// The environment is made.
     Initialised,
-    /// It has run, or what it found out has come to an end.
+    /// The run has ended, or the external result shows the end.
     Ended(Outcome),
-    /// It has run and waits for a callback, at most until this time.
+    /// The run has ended, and the job waits for a callback, at most until this time.
     Awaits(Timestamp),
-    /// Its result is elsewhere, and is to be asked for at this time.
+    /// The run has ended, and the external result is to be asked for at this time.
     Elsewhere(Timestamp),
-    /// It is time to ask.
+    /// The time to ask for the external result has come.
     PollDue,
-    /// What it made is handed over.
+    /// The upload is complete.
     Uploaded,
-    /// It shall stop.
+    /// The engine asked to stop the job.
     AbortAsked,
-    /// It has stopped.
+    /// The job has stopped.
     Stopped,
-    /// What was being done went wrong, with this code.
+    /// The step under way failed, with this code.
     Broke(i32),
 }
 
-/// What the worker does next.
+/// The next step of a worker.
 #[must_use = "a step that is not done leaves the component where it is"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Step {
     /// Make the environment.
     Init,
-    /// Run.
+    /// Run the job.
     Run,
-    /// Ask for the result.
+    /// Ask for the external result.
     Query,
-    /// Hand over what was made.
+    /// Upload what the job made.
     Upload,
     /// Stop whatever runs.
     Stop,
-    /// Say this to the engine.
+    /// Send this message to the engine.
     Say(Act),
-    /// Nothing, until something happens.
+    /// Do nothing until the next event.
     Wait,
 }
 
-/// What happened cannot happen now; nothing was changed.
+/// An event that is impossible in the present phase. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("{happened:?} cannot happen in phase {phase:?}")]
+#[error("{happened:?} is impossible in phase {phase:?}")]
 pub struct OutOfPhase {
-    /// How far the component has come.
+    /// The phase of the component.
     pub phase: Phase,
-    /// What was said to have happened.
+    /// The event that is impossible.
     pub happened: Happened,
 }
 
-/// One job at its worker.
+/// The state of one job at its worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lifecycle {
     phase: Phase,
-    /// What will be reported.
+    /// The outcome to report.
     outcome: Option<Outcome>,
-    /// When what it waits for is due.
+    /// The time when the awaited event is due.
     until: Timestamp,
 }
 
 impl Lifecycle {
-    /// How far it has come.
+    /// The phase of the component.
     #[must_use]
     pub const fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// What it becomes, and what is to be done then. Persist the first, then do the second.
+    /// The next state, with the step to take then. Persist the state first, then take the step.
     ///
     /// # Errors
     ///
-    /// [`OutOfPhase`] if that cannot happen now; late and repeated events are such, and may be ignored.
+    /// [`OutOfPhase`] if the event is impossible now. Late and repeated events are such, and may be ignored.
     pub fn advance(self, happened: Happened) -> Result<(Self, Step), OutOfPhase> {
         use Happened as H;
         use Phase as P;
@@ -145,8 +145,10 @@ impl Lifecycle {
         Self { phase, outcome: Some(outcome), ..self }
     }
 
-    /// What a restarted worker does with a component that it finds in its store. What was under way is done again,
-    /// except what was said to be finished; a result that was being waited for is asked for.
+    /// The step of a restarted worker for a component that it finds in its store.
+    ///
+    /// A step that was under way is done again, except one that was reported finished; an external result that was
+    /// awaited is asked for.
     pub const fn resume(self) -> Step {
         match (self.phase, self.outcome) {
             (Phase::New | Phase::Await, _) | (Phase::Done, None) => Step::Wait,
@@ -160,5 +162,5 @@ impl Lifecycle {
     }
 }
 
-/// What a stopped component reports; the engine has its own word for it.
+/// The outcome that a stopped component reports. The engine records its own reason.
 const STOPPED: Outcome = Outcome::FailedForGood { code: -1 };

@@ -1,42 +1,43 @@
-//! What an engine is told once. A configuration that exists is valid.
+//! Configuration of an engine: told once, and valid once it is built.
 
 use alloc::vec::Vec;
 
 use crate::id::{Class, Component, Incarnation, PoolId, Tag};
 use crate::rate::Rate;
 
-/// How much an engine may hold. Each limit refuses with [`Refused::Full`](crate::Refused::Full), and none drops.
+/// The limits of an engine. At each, a command is refused with [`Refused::Full`](crate::Refused::Full); nothing is
+/// dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Limits {
-    /// Jobs that have not ended.
+    /// Maximum number of jobs that have not ended.
     pub jobs: u32,
-    /// Jobs of one tag that have not ended.
+    /// Maximum number of jobs of one tag that have not ended.
     pub jobs_per_tag: u32,
-    /// Jobs of one pipeline; never more than 65,535.
+    /// Maximum number of jobs of one pipeline; never more than 65,535.
     pub jobs_per_pipeline: u32,
-    /// Jobs that one job may name as what it needs.
+    /// Maximum number of jobs that one job may need.
     pub needs_per_job: u32,
-    /// Pipelines that are open.
+    /// Maximum number of open pipelines.
     pub pipelines: u32,
-    /// Commands not yet answered, parked pulls among them.
+    /// Maximum number of commands not yet answered, parked pulls included.
     pub calls: u32,
-    /// Effects not yet drained, beyond which no command is taken.
+    /// Maximum number of effects not yet drained; beyond it no command is accepted.
     pub effects: u32,
-    /// Pools.
+    /// Maximum number of pools.
     pub pools: u32,
-    /// Tags that ever had a job here.
+    /// Maximum number of tags that ever had a job here.
     pub tags: u32,
-    /// Tags of one pool.
+    /// Maximum number of tags of one pool.
     pub tags_per_pool: u32,
-    /// Jobs that one pull may ask for.
+    /// Maximum number of jobs that one pull may ask for.
     pub pull: u32,
-    /// Keys that are remembered when no job here has them.
+    /// Maximum number of keys that are remembered when no job here has them.
     pub keys: u32,
-    /// Components that are off and windows that hold.
+    /// Maximum number of switched-off components and hold windows together.
     pub filters: u32,
-    /// Results that are remembered for reuse.
+    /// Maximum number of results that are remembered for reuse.
     pub results: u32,
 }
 
@@ -61,22 +62,22 @@ impl Default for Limits {
     }
 }
 
-/// Why a configuration cannot be.
+/// Why a configuration is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A limit is 0.
     #[error("every limit must be 1 or more")]
     ZeroLimit,
-    /// No retry after a conflict.
+    /// The number of tries is 0.
     #[error("a request must be tried at least once")]
     ZeroTries,
-    /// A heartbeat would never be written.
-    #[error("heartbeats must be written before the lease is over: 1 to 99 percent")]
+    /// The heartbeat share is not within 1 to 99 percent, so a heartbeat would never be written in time.
+    #[error("heartbeat_percent must be 1 to 99, so that heartbeats are written before the lease ends")]
     HeartbeatShare,
 }
 
-/// What an engine is told once.
+/// The configuration of an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Config {
@@ -93,8 +94,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// A configuration for this life of an engine. **No two lives, on any host, may share an incarnation**: write ids
-    /// are made from it. Draw it at random, or count it in the database.
+    /// A builder for one life of an engine.
+    ///
+    /// **No two lives, on any host, may share an incarnation**: write ids are made from it. Draw it at random, or count
+    /// it in the database.
     #[must_use]
     pub fn builder(engine: Incarnation) -> ConfigBuilder {
         ConfigBuilder(Self {
@@ -111,8 +114,8 @@ impl Config {
         })
     }
 
-    /// The tag of a job: the first that was declared of (component, class), (component, other), (other, class); else
-    /// (other, other).
+    /// The tag of a job: the first declared of (component, class), (component, other), (other, class); else (other,
+    /// other).
     #[must_use]
     pub fn tag(&self, component: Component, class: Class) -> Tag {
         let exact = Tag { component, class };
@@ -129,12 +132,12 @@ impl Config {
     }
 }
 
-/// Makes a [`Config`].
+/// A builder of a [`Config`].
 #[derive(Clone, Debug)]
 pub struct ConfigBuilder(Config);
 
 impl ConfigBuilder {
-    /// Where chance starts: rotations and jitter.
+    /// Sets the seed of the random number generator, which rotations and jitter use.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.0.seed = seed;
@@ -148,7 +151,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Lets waiting outweigh priority: this many milliseconds are worth one step of it.
+    /// Sets ageing: each such number of milliseconds of waiting outweighs one step of priority.
     ///
     /// A job then waits behind no job that came more than `(255 - its priority) × ageing_ms` after it. Without ageing
     /// priority is strict, and the lower may starve.
@@ -158,50 +161,54 @@ impl ConfigBuilder {
         self
     }
 
-    /// How often a request is tried when the row changes under it; then it is `Contended`.
+    /// Sets the maximum number of tries of a request whose row keeps changing. Then it is refused as `Contended`.
     #[must_use]
     pub const fn tries(mut self, tries: u32) -> Self {
         self.0.tries = tries;
         self
     }
 
-    /// After how much of a lease, in percent, a heartbeat is written to the row; earlier ones are only answered.
+    /// Sets the share of a lease, in percent, after which a heartbeat is written to the row. Earlier ones are only
+    /// answered.
     #[must_use]
     pub const fn heartbeat_percent(mut self, percent: u32) -> Self {
         self.0.heartbeat_percent = percent;
         self
     }
 
-    /// How many deadlines one call of `handle_timeout` acts on.
+    /// Sets the maximum number of deadlines that one call of `handle_timeout` acts on.
     #[must_use]
     pub const fn budget(mut self, deadlines: u32) -> Self {
         self.0.budget = deadlines;
         self
     }
 
-    /// How old a row must be, in milliseconds, before compensation looks at it.
+    /// Sets the age of a row, in ms, from which compensation looks at it.
     #[must_use]
     pub const fn settling_ms(mut self, ms: u64) -> Self {
         self.0.settling_ms = ms;
         self
     }
 
-    /// How often, in milliseconds, the engine looks for what other engines on its database did: it reads a page of what is
-    /// open, and the keys that jobs here wait for. 2,000 unless it is said; 0 never looks, for an engine that is alone.
+    /// Sets the interval, in ms, at which the engine looks for changes by other engines on its database. Default:
+    /// 2,000.
+    ///
+    /// It reads a page of open pipelines and jobs, and the keys that jobs here wait for. 0 never looks, for an engine
+    /// that is alone.
     #[must_use]
     pub const fn recheck_ms(mut self, ms: u32) -> Self {
         self.0.recheck_ms = ms;
         self
     }
 
-    /// The limits.
+    /// Sets the limits.
     #[must_use]
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
         self
     }
 
-    /// The configuration.
+    /// Builds the configuration, if it is valid.
     ///
     /// # Errors
     ///
@@ -227,79 +234,82 @@ impl ConfigBuilder {
     }
 }
 
-/// How a pool comes by its resources.
+/// The kind of a pool: how it gets its resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PoolKind {
-    /// Scaled ahead of demand, shared.
+    /// Preset: scaled ahead of demand, and shared.
     #[default]
     Preset,
-    /// Made for the job.
+    /// On demand: a resource is made for each job.
     OnDemand,
-    /// Another platform, which throttles itself by how much it pulls.
+    /// External: another platform, which throttles itself by how much it pulls.
     External,
 }
 
-/// Whether a pool or a tag takes part.
+/// Whether a pool or a tag gives out jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Service {
-    /// It does.
+    /// Open: new jobs are delivered.
     #[default]
     Open,
-    /// Nothing new is given out; what is given out goes on.
+    /// Closed: no new job is delivered. Delivered jobs go on.
     Closed,
 }
 
-/// What becomes of a component's jobs as they open.
+/// The treatment of a component's jobs as they open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ComponentMode {
-    /// They run.
+    /// The jobs run.
     #[default]
     Runs,
-    /// They are skipped, and what waits for them goes on.
+    /// The jobs are skipped, and jobs that wait for them go on.
     Skipped,
 }
 
-/// Which of its tags a pool takes the next job from.
+/// The scheduling of a pool: which of its tags supplies the next job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Turns {
-    /// Each pull goes round the tags that have something, one job from each, from a random one: no tag waits for
-    /// another, however deep that one's queue is.
+    /// Round robin: each pull takes one job in turn from each tag that has some, starting at a random tag.
+    ///
+    /// No tag waits for another, however deep that one's queue is.
     #[default]
     Rotation,
-    /// The best job of all tags: larger priority, then older, then the smaller sequence number; with
-    /// [`ageing`](ConfigBuilder::ageing_ms), by what has aged most.
+    /// Strict priority over all tags: larger priority first, then older, then the smaller sequence number.
+    ///
+    /// With [`ageing`](ConfigBuilder::ageing_ms), by what has aged most.
     Priority,
-    /// By weight ([`Engine::set_weight`](crate::Engine::set_weight)): of two tags that both have something, neither is
-    /// ever ahead of its share by more than one job of each.
+    /// Weighted fair: tags share by weight ([`Engine::set_weight`](crate::Engine::set_weight)).
+    ///
+    /// Of two tags that both have jobs, neither is ever ahead of its share by more than one job of each.
     Fair,
 }
 
-/// A pool, as an operator declares it.
+/// The declaration of a pool, by an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PoolSpec {
-    /// The pool.
+    /// The id of the pool.
     pub id: PoolId,
-    /// How it comes by its resources.
+    /// The kind of the pool: how it gets its resources.
     pub kind: PoolKind,
-    /// The tags it serves.
+    /// The tags that the pool serves.
     pub tags: Vec<Tag>,
-    /// How many jobs its workers may hold together.
+    /// Maximum number of jobs that the pool's workers may hold together.
     pub max_leases: u32,
-    /// Whether it is drained.
+    /// Whether the pool gives out jobs, or is drained.
     pub service: Service,
-    /// Which of its tags is next.
+    /// The scheduling: which tag supplies the next job.
     pub turns: Turns,
-    /// How often it may be given a job; without one, as often as it pulls.
+    /// The maximum rate of deliveries; without one, as often as workers pull.
     pub rate: Option<Rate>,
 }
 
 impl Default for PoolSpec {
-    /// Pool 0: open, for no tags yet, without limits.
+    /// Pool 0: open, without tags and without limits.
     fn default() -> Self {
         Self {
             id: PoolId::new(0),

@@ -1,4 +1,4 @@
-//! Which jobs of a pipeline may run now. Pure functions over the pipeline's rows.
+//! Decisions: which jobs of a pipeline may run now. Pure functions over the pipeline's rows.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -14,13 +14,14 @@ use crate::reason::Reason;
 use crate::time::Timestamp;
 use crate::transition::{Stamp, revive, step};
 
-/// How many jobs one write opens, skips, revives or stops; the next goes on with the rest.
+/// The maximum number of jobs that one write opens, skips, revives or stops; the next write goes on with the rest.
 pub(crate) const PAID: usize = 64;
 
-/// Decides one pipeline. With a plan, each job is opened or skipped that waits for nothing any more, and each is revived
-/// that was skipped because of what has changed; without one, the next batch is opened if nothing is in progress. If the
-/// pipeline was aborted, its jobs are stopped. At most 64 jobs are decided at a time: while the row says
-/// [`owes`](Pipeline::owes), decide again.
+/// Decides one pipeline: opens, skips, revives or stops its jobs, at most 64 at a time.
+///
+/// With a plan, each job that no longer waits is opened or skipped, and each that was skipped because of a job that has
+/// changed is revived. Without a plan, the next batch is opened if no job is in progress. If the pipeline was aborted,
+/// its jobs are stopped. While the row says [`owes`](Pipeline::owes), decide again.
 ///
 /// `jobs` are the latest attempts of the pipeline's jobs: those that have not ended, and with a plan also those that were
 /// skipped. Rows are changed in place, a revived job's becomes that of its next attempt; how many rows were changed is
@@ -42,10 +43,10 @@ pub fn decide(
     decide_up_to(PAID, now, pipeline, graph.as_ref(), jobs, &judge, stamp)
 }
 
-/// What is to be done with a job that waits for nothing any more.
+/// The judgement on a job that no longer waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Judged {
-    /// This.
+    /// This event applies.
     So(Event),
     /// The host must be asked first.
     Ask,
@@ -152,7 +153,7 @@ pub(crate) fn next_order(jobs: &[Job]) -> Option<u32> {
     jobs.iter().filter(|job| job.state == State::Unstart).map(|job| job.spec.order).min()
 }
 
-/// What paying came to.
+/// The result of paying.
 #[derive(Debug, Default)]
 pub(crate) struct Paid {
     /// Rows as they become; one of version 1 is to be inserted.

@@ -1,4 +1,4 @@
-//! What a host is asked to do, and what it is told.
+//! Effects: what a host is asked to do, and the rows and answers that it is told.
 
 use crate::id::{
     AskId, CallId, Incarnation, JobId, JobKey, Key, LeaseToken, PipelineId, PoolId, Ticket, Version, Worker, WriteId,
@@ -21,9 +21,9 @@ pub enum Row {
     Pipeline(Pipeline),
     /// A key that jobs share.
     Key(KeyRow),
-    /// What the jobs of a pipeline wait for; written once.
+    /// The plan of a pipeline: which jobs its jobs wait for. Written once.
     Plan(Plan),
-    /// A pool's limit, and how much of it each engine may use.
+    /// The limit of a pool, and the share of each engine in it.
     Pool(PoolRow),
     /// One life of an engine.
     Life(LifeRow),
@@ -61,7 +61,7 @@ impl Row {
         }
     }
 
-    /// How often the row was written.
+    /// The version: how often the row was written.
     #[must_use]
     pub const fn version(&self) -> Version {
         match self {
@@ -74,7 +74,7 @@ impl Row {
         }
     }
 
-    /// Who wrote the row last.
+    /// The write id of the row's last write.
     #[must_use]
     pub const fn write(&self) -> WriteId {
         match self {
@@ -87,7 +87,7 @@ impl Row {
         }
     }
 
-    /// The row as it is told: a pool's says what the database's clock said when it was read.
+    /// The row as a store tells it: a pool's row carries the time of the database's clock at the read.
     #[must_use]
     pub fn read_at(mut self, clock: Timestamp) -> Self {
         if let Self::Pool(row) = &mut self {
@@ -114,7 +114,7 @@ impl Row {
         if let Self::Key(row) = self { Some(row) } else { None }
     }
 
-    /// The pool's limits, if it is them.
+    /// The pool's row, if it is one.
     #[must_use]
     pub const fn as_pool(&self) -> Option<&PoolRow> {
         if let Self::Pool(row) = self { Some(row) } else { None }
@@ -126,7 +126,7 @@ impl Row {
         if let Self::Life(row) = self { Some(row) } else { None }
     }
 
-    /// Whether the row is a job that has not ended, or a pipeline that is open. Databases index these.
+    /// Whether the row is an unfinished job or an open pipeline. Databases index these.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         match self {
@@ -137,70 +137,75 @@ impl Row {
     }
 }
 
-/// One row of a write.
+/// A change of one row in a write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Change {
-    /// The version that the row must have; without one there must be no such row.
+    /// The version that the row must have; `None` if there must be no such row.
     pub expect: Option<Version>,
-    /// What it becomes. A row whose version is the expected one is a guard: it must be so, and stays as it is.
+    /// The new row.
+    ///
+    /// A row whose version is the expected one is a guard: it must have that version, and stays as it is.
     pub row: Row,
 }
 
-/// Which rows are wanted.
+/// The rows that a read asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Want {
-    /// The job's latest attempt, its pipeline's row and plan, and its key's row if it has one.
+    /// A job's latest attempt, its pipeline's row and plan, and its key's row if it has one.
     Job(JobId),
-    /// The pipeline's row and plan, and the latest attempt of each of its jobs.
+    /// A pipeline's row and plan, and the latest attempt of each of its jobs.
     Pipeline(PipelineId),
-    /// The key's row; then, read after it, the latest attempt of each job that it names ([`KeyRow::names`]), and every
-    /// job that holds it ([`Job::held_key`]). A job is told once.
+    /// A key's row, and then the latest attempt of each job that it names or that holds it.
+    ///
+    /// The jobs are read after the row: those that it names ([`KeyRow::names`]) and those that hold it
+    /// ([`Job::held_key`]). A job is told once.
     Key(Key),
-    /// The rows that [`Engine::changes`](crate::Engine::changes) shows for this ticket, as they are.
+    /// The present rows that the write of this ticket changes ([`Engine::changes`](crate::Engine::changes)).
     Written(Ticket),
-    /// A page: of the open pipelines whose id is `from` or larger, the first `limit` by id, with their plans and
-    /// with all their jobs that have not ended.
+    /// A page of open pipelines: the first `limit` by id whose id is `from` or larger, with their plans and unfinished
+    /// jobs.
     Open {
-        /// The smallest id.
+        /// The smallest id of the page.
         from: PipelineId,
-        /// How many pipelines.
+        /// Maximum number of pipelines.
         limit: u32,
     },
-    /// At most `limit` open pipelines whose row says [`Pipeline::owes`], with their plans and with all their jobs that
-    /// have not ended.
+    /// At most `limit` open pipelines whose row says [`Pipeline::owes`], with their plans and unfinished jobs.
     Owing {
-        /// How many pipelines.
+        /// Maximum number of pipelines.
         limit: u32,
     },
-    /// The pool's row, and the row of each life that has a share in it.
+    /// A pool's row, and the row of each life that has a share in it.
     Pool(PoolId),
-    /// The row of this life; then, read after it, every job that is charged to it in this pool ([`Job::charged`]).
+    /// The row of a life, and then every job that is charged to it in a pool ([`Job::charged`]).
+    ///
+    /// The jobs are read after the row.
     Charged {
-        /// The pool.
+        /// The id of the pool.
         pool: PoolId,
-        /// The life.
+        /// The id of the life.
         life: Incarnation,
     },
 }
 
-/// A job for a worker.
+/// A job assigned to a worker.
 #[must_use = "a job that is not handed over comes back only when its acknowledgement is overdue"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Assignment {
-    /// What the worker names the job by from now on.
+    /// The token that the worker names the job by from now on.
     pub token: LeaseToken,
     /// The job's pipeline.
     pub pipeline: PipelineId,
     /// The worker.
     pub worker: Worker,
-    /// The pool it pulled for.
+    /// The pool that the worker pulled for.
     pub pool: PoolId,
-    /// What is asked of the worker.
+    /// The entry that the worker starts the job at.
     pub entry: Entry,
-    /// Until when it must acknowledge.
+    /// The time by which the worker must acknowledge.
     pub ack_by: Timestamp,
 }
 
@@ -209,90 +214,92 @@ pub struct Assignment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Answer {
-    /// The pipeline is there.
+    /// The pipeline is written.
     Submitted,
-    /// It is so, and written.
+    /// The event is written.
     Done {
-        /// Where the job stands now. A worker that reads `Aborting` stops.
+        /// The state of the job now. A worker that reads `Aborting` stops.
         state: State,
         /// The state's deadline, such as the end of the lease.
         until: Timestamp,
     },
     /// The pipeline is marked as aborted; its jobs follow.
     Aborting,
-    /// There are new attempts.
+    /// New attempts are written.
     Retried {
-        /// How many.
+        /// The number of new attempts.
         jobs: u32,
-        /// The first of them.
+        /// The first new attempt.
         first: JobKey,
     },
-    /// The pull is over; its jobs were told before this.
+    /// The pull is over; its jobs were assigned before this.
     Pulled {
-        /// How many.
+        /// The number of jobs assigned.
         jobs: u32,
     },
-    /// It was refused, and nothing was changed.
+    /// The command was refused, and nothing was changed.
     Refused(Refused),
 }
 
-/// What a host must do.
+/// An effect: an order to the host.
 #[must_use = "an effect that nobody acts on is a change that never happens"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Effect {
-    /// Write [`Engine::changes`](crate::Engine::changes) of this ticket, all or nothing, then tell `handle_committed`,
-    /// `handle_conflicted` or `handle_unknown`.
+    /// Persist [`Engine::changes`](crate::Engine::changes) of this ticket, all or nothing.
+    ///
+    /// Then tell `handle_committed`, `handle_conflicted` or `handle_unknown`.
     Persist {
-        /// The write.
+        /// The ticket of the write.
         ticket: Ticket,
     },
     /// Read rows afresh, then tell `handle_rows`.
     Fetch {
-        /// The read.
+        /// The id of the read.
         ask: AskId,
-        /// What to read.
+        /// The rows to read.
         want: Want,
     },
     /// Give a job to the worker whose pull this answers.
     Assign {
-        /// The pull.
+        /// The id of the pull.
         call: CallId,
-        /// The job.
+        /// The assigned job.
         assignment: Assignment,
     },
     /// Tell a worker to stop a job.
     Abort {
-        /// The worker.
+        /// The worker that holds the job.
         worker: Worker,
-        /// The job.
+        /// The token of the delivery.
         token: LeaseToken,
     },
     /// Ask for the external result of a job, then report it, or when to ask again.
     Poll {
-        /// The job.
+        /// The token of the delivery.
         token: LeaseToken,
     },
-    /// Judge a job whose batch is about to open, by your own filters or by the user's condition, then tell
-    /// `handle_judged`.
+    /// Judge a job whose batch is about to open, then tell `handle_judged`.
+    ///
+    /// Apply your own filters, or the user's condition.
     Judge {
-        /// The job.
+        /// The job to judge.
         job: JobKey,
-        /// Its pipeline.
+        /// The job's pipeline.
         pipeline: PipelineId,
     },
     /// Answer a command.
     Answer {
-        /// The command.
+        /// The id of the command.
         call: CallId,
-        /// The answer.
+        /// The answer to it.
         answer: Answer,
     },
-    /// A pipeline has ended.
+    /// Note that a pipeline has ended.
     Closed {
-        /// The pipeline.
+        /// The pipeline that ended.
         pipeline: PipelineId,
-        /// How.
+        /// The state that it ended in.
         state: PipelineState,
     },
 }

@@ -1,105 +1,105 @@
-//! What can happen to a job.
+//! Events: everything that can happen to a job.
 
 use crate::id::{CallId, JobId, LeaseToken, PoolId, Worker};
 use crate::job::Outcome;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// What a decision says about a job whose batch opens. Each is recorded in the row with its reason.
+/// The decision about a job whose batch opens. Each is recorded in the row with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verdict {
-    /// To the queue.
+    /// Enqueue the job now.
     Enqueue(Reason),
-    /// To the queue, but not before this time.
+    /// Enqueue the job, but not before this time.
     Delay(Timestamp, Reason),
-    /// Until somebody approves it or releases it, or the time has come.
+    /// Hold the job until it is approved or released, or the time has come.
     Await(Timestamp, Reason),
-    /// Not in this run.
+    /// Skip the job in this run.
     Skip(Reason),
-    /// An earlier result stands for it.
+    /// Reuse an earlier result in place of the job.
     Reuse(Reason),
 }
 
-/// What a worker says about a job that it holds.
+/// A worker's message about a job that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Act {
-    /// It has the job; it starts only when this is answered.
+    /// Acknowledge: the worker has the job. It starts the job only when this is answered.
     Ack,
-    /// It gives the job back; no attempt is spent.
+    /// Give back: the worker returns the job. No attempt is spent.
     Nack,
-    /// It is alive; the lease is extended.
+    /// Heartbeat: the worker is alive. The lease is extended.
     Heartbeat,
-    /// It will be silent until this time; its time limit stands still meanwhile.
+    /// Pause: the worker will be silent until this time. The job's time limit stands still meanwhile.
     Pause(Timestamp),
-    /// It goes on before the pause is over.
+    /// Resume: the worker goes on before the pause is over.
     Resume,
-    /// It wants the job again at this time; no attempt is spent.
+    /// Snooze: the worker wants the job again at this time. No attempt is spent.
     Snooze(Timestamp),
-    /// The job waits for a callback with this token, at most until this time; the worker is free.
+    /// Suspend: the job waits for a callback with this token, at most until this time. The worker is free.
     Suspend(Timestamp),
-    /// The result is to be asked for at this time; the worker is free.
+    /// Poll: the external result is to be asked for at this time. The worker is free.
     Poll(Timestamp),
-    /// The job has ended.
+    /// Report: the job has ended.
     Report(Outcome),
 }
 
-/// Who wants a job stopped.
+/// The source of a request to stop a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Stopper {
-    /// Somebody asked for this job.
+    /// A request for this job.
     User,
-    /// Its pipeline is being aborted.
+    /// The abort of its pipeline.
     Pipeline,
 }
 
-/// What happened to a job.
+/// An event of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Event {
-    /// A decision was made about it.
+    /// A decision was made about the job.
     Decide(Verdict),
-    /// A worker pulled it.
+    /// A worker pulled the job.
     Deliver {
-        /// The worker.
+        /// The worker that pulled.
         worker: Worker,
-        /// The pool it pulls for.
+        /// The pool that the worker pulls for.
         pool: PoolId,
-        /// The pull.
+        /// The id of the pull.
         pull: CallId,
     },
-    /// The worker that holds it said something.
+    /// The worker that holds the job sent a message.
     Work {
-        /// The worker.
+        /// The worker that sent it.
         worker: Worker,
-        /// The delivery's token.
+        /// The token of the delivery.
         token: LeaseToken,
-        /// What it said.
+        /// The message.
         act: Act,
     },
-    /// The callback that it waited for came.
+    /// The callback that the job waited for came.
     Callback {
-        /// The token of the delivery that suspended it.
+        /// The token of the delivery that suspended the job.
         token: LeaseToken,
     },
-    /// Somebody approved it.
+    /// The job was approved.
     Approve,
-    /// Newer work takes its place.
+    /// A newer job supersedes this one.
     Supersede {
-        /// That job.
+        /// The newer job.
         by: JobId,
     },
-    /// Its deadline passed.
+    /// The job's deadline passed.
     Expire,
-    /// It shall stop.
+    /// The job is to be stopped.
     Abort(Stopper),
-    /// Somebody wants a new attempt.
+    /// A new attempt was requested.
     Retry,
-    /// The worker that holds it is dead.
+    /// The worker that holds the job is dead.
     Gone {
-        /// The worker.
+        /// The worker that died.
         worker: Worker,
     },
 }

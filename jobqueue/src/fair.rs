@@ -1,12 +1,14 @@
-//! Shares by weight: start-time fair queueing (Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996), where
-//! each tag of a pool is a flow and each job costs one.
+//! Weighted fair scheduling: start-time fair queueing.
+//!
+//! After Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996: each tag of a pool is a flow, and each job
+//! costs one.
 
 use core::num::NonZeroU16;
 
-/// What one job costs a tag of weight 1: so much that any two weights differ.
+/// The cost of one job for a tag of weight 1: large enough that any two weights differ.
 const COST: u128 = 1 << 32;
 
-/// What lies so far back that it no longer matters.
+/// The lag, in virtual time, beyond which more lag no longer matters.
 const FORGOTTEN: u64 = 1 << 33;
 
 /// A tag's account in one pool.
@@ -31,7 +33,7 @@ impl Flow {
         self.base + cost
     }
 
-    /// It has work again. What it did not use while it was idle is lost.
+    /// Starts the flow again after it was idle. The share that it did not use meanwhile is lost.
     pub(crate) fn arrive(&mut self, clock: u128, weight: NonZeroU16) {
         if self.start(weight) < clock {
             *self = Self::new(clock);

@@ -1,4 +1,4 @@
-//! The chain of filters that a job passes when its batch opens: the system's first, then the user's.
+//! Filters: the chain that a job passes when its batch opens, the system's filters first, then the user's.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,48 +9,50 @@ use crate::pipeline::Pipeline;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// A window in which matching jobs are held back.
+/// A window in which matching jobs are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Hold {
-    /// Its number, which the reasons of held jobs carry.
+    /// The number of the filter, which the reasons of held jobs carry.
     pub filter: u32,
-    /// Only pipelines of this class.
+    /// The class of the pipelines to hold; `None` for any.
     pub class: Option<Class>,
-    /// Only jobs of this component.
+    /// The component of the jobs to hold; `None` for any.
     pub component: Option<Component>,
-    /// When it begins.
+    /// The time when the window begins.
     pub from: Timestamp,
-    /// When it ends; what was held then goes to its queue.
+    /// The time when the window ends. Held jobs then go to their queues.
     pub until: Timestamp,
 }
 
-/// What a host's own filter, or the user's condition, says about a job.
+/// The judgement of a host's own filter, or of the user's condition, on a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Judgement {
-    /// Nothing against it.
+    /// Pass: there is no objection.
     Pass,
-    /// Not in this run.
+    /// Skip the job in this run.
     Skip {
-        /// The filter's number.
+        /// The number of the filter.
         filter: u32,
     },
-    /// This job's result stands for it.
+    /// Reuse the result of another job in place of this one.
     Reuse {
-        /// The job.
+        /// The job whose result is reused.
         result_of: JobId,
     },
-    /// Not before this time.
+    /// Hold the job until this time.
     Hold {
-        /// The filter's number.
+        /// The number of the filter.
         filter: u32,
-        /// When.
+        /// The time when the hold ends.
         until: Timestamp,
     },
 }
 
-/// The filters and what they know. An engine owns one; a host that decides by itself keeps its own.
+/// The declared filters, and the results known for reuse.
+///
+/// An engine owns one; a host that decides by itself keeps its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Filters {
@@ -63,7 +65,7 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Switches a component off, or on again: while it is off, its jobs are skipped.
+    /// Switches a component off: while it is off, its jobs are skipped. Returns whether that changed anything.
     pub fn degrade(&mut self, component: Component) -> bool {
         self.degraded.insert(component)
     }
@@ -73,29 +75,29 @@ impl Filters {
         self.degraded.remove(&component)
     }
 
-    /// Declares a window, anew or again.
+    /// Declares a window, or replaces one with the same number.
     pub fn hold(&mut self, hold: Hold) {
         self.holds.insert(hold.filter, hold);
     }
 
-    /// Takes a window back. What it held stays so until its end, or until it is released.
+    /// Removes a window. Jobs that it holds stay held until its end, or until they are released.
     pub fn unhold(&mut self, filter: u32) -> bool {
         self.holds.remove(&filter).is_some()
     }
 
-    /// How many components are off and windows declared.
+    /// The number of switched-off components and declared windows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.degraded.len() + self.holds.len()
     }
 
-    /// Whether no component is off and no window declared.
+    /// Whether no component is switched off and no window is declared.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Remembers that `job` succeeded with these inputs; of more than `limit` results the oldest is forgotten.
+    /// Remembers that `job` succeeded with these inputs. Of more than `limit` results the oldest is forgotten.
     pub fn remember(&mut self, key: ResultKey, job: JobId, limit: u32) {
         if self.results.insert(key, job).is_none() {
             self.ages.push_back(key);
@@ -106,20 +108,21 @@ impl Filters {
         }
     }
 
-    /// Takes the host's word about a job.
+    /// Takes in the host's judgement on a job.
     pub fn tell(&mut self, job: JobId, judgement: Judgement) {
         self.judgements.insert(job, judgement);
     }
 
-    /// Forgets the host's word about a job that was decided.
+    /// Forgets the host's judgement on a job that was decided.
     pub fn forget(&mut self, job: JobId) {
         if !self.judgements.is_empty() {
             self.judgements.remove(&job);
         }
     }
 
-    /// What the chain says about a job whose batch opens; `None` if the host must be asked first. `unwanted` says that
-    /// what it waits for does not want it, and why.
+    /// The verdict of the chain on a job whose batch opens; `None` if the host must be asked first.
+    ///
+    /// `unwanted` is the reason why the jobs that it waits for do not want it, if so.
     ///
     /// The system's filters come first: degraded, held, unchanged. Then the user's: what it waits for, the condition, the
     /// start.

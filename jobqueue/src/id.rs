@@ -1,4 +1,6 @@
-//! What things are called. Text that a host knows them by is mapped once, at the host's edge.
+//! Ids of jobs, pipelines, pools and the rest.
+//!
+//! The names that a host knows them by are mapped to numbers once, at the host's edge.
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident($inner:ty);)*) => {$(
@@ -8,13 +10,13 @@ macro_rules! ids {
         pub struct $name($inner);
 
         impl $name {
-            /// The name for this number.
+            /// The id with this number.
             #[must_use]
             pub const fn new(number: $inner) -> Self {
                 Self(number)
             }
 
-            /// The number behind the name.
+            /// The number of the id.
             #[must_use]
             pub const fn get(self) -> $inner {
                 self.0
@@ -30,39 +32,40 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A job, the same over all its attempts.
+    /// The id of a job, the same over all its attempts.
     JobId(u64);
-    /// A pipeline: one run of an orchestration.
+    /// The id of a pipeline: one run of an orchestration.
     PipelineId(u64);
     /// A reusable operation (build, scan, deploy); 0 is `other`.
     Component(u32);
-    /// A kind of pipeline, for isolation between businesses; 0 is `other`.
+    /// A class of pipelines, which isolates businesses from each other; 0 is `other`.
     Class(u32);
-    /// A pool of resources whose workers pull.
+    /// The id of a pool of resources whose workers pull.
     PoolId(u32);
-    /// What jobs share that must not run at the same time: an environment, a lock, a branch.
+    /// A key: a resource that jobs share and that only so many may hold at a time, such as an environment, a lock or a
+    /// branch.
     Key(u64);
-    /// A worker's lasting name.
+    /// The lasting name of a worker.
     WorkerName(u64);
-    /// One life of a worker or of an engine: a restart is a new one.
+    /// One life of a worker or of an engine. A restart starts a new one.
     Incarnation(u64);
-    /// Which try of a job a row is, from 1.
+    /// The number of an attempt of a job, from 1.
     Attempt(u32);
-    /// How often a row was written; 1 when it was inserted.
+    /// The version of a row: how often it was written, 1 when it was inserted.
     Version(u32);
-    /// One proposed change of an engine's life.
+    /// The number of a proposed write within an engine's life.
     Ticket(u64);
-    /// One command of an engine's life that is answered later.
+    /// The number of a command, within an engine's life, that is answered later.
     CallId(u64);
-    /// One read of rows that an engine asked for.
+    /// The number of a read of rows that an engine asked for.
     AskId(u64);
 }
 
 impl Attempt {
-    /// The first try.
+    /// The first attempt.
     pub const FIRST: Self = Self(1);
 
-    /// The try after this one.
+    /// The next attempt.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -73,14 +76,14 @@ impl Version {
     /// The version of a row that was just inserted.
     pub const FIRST: Self = Self(1);
 
-    /// The version after this one.
+    /// The next version.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
-/// Who wrote a row last: an engine's life and its ticket.
+/// The id of a row's last write: an engine's life and its ticket.
 ///
 /// Versions of two proposals from the same base coincide; write ids never do, so only they tell whose write it was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,11 +91,11 @@ impl Version {
 pub struct WriteId {
     /// The engine's life.
     pub engine: Incarnation,
-    /// Its ticket.
+    /// The ticket of the write.
     pub ticket: Ticket,
 }
 
-/// A worker in one of its lives: a restarted worker does not own what its dead self held.
+/// A worker in one of its lives. A restarted worker does not own the jobs of its earlier life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Worker {
@@ -102,13 +105,13 @@ pub struct Worker {
     pub incarnation: Incarnation,
 }
 
-/// Which row of a job: the job and the attempt are the row's primary key.
+/// The primary key of a job's row: the job and the attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct JobKey {
     /// The job.
     pub job: JobId,
-    /// The attempt.
+    /// The number of the attempt.
     pub attempt: Attempt,
 }
 
@@ -120,26 +123,26 @@ pub struct JobKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LeaseToken {
-    /// The row that was delivered.
+    /// The key of the row that was delivered.
     pub key: JobKey,
     /// The row's version at the delivery.
     pub version: Version,
-    /// The write that delivered it.
+    /// The id of the write that delivered it.
     pub write: WriteId,
 }
 
-/// What a job needs and whom it belongs to; jobs with one tag wait in one queue.
+/// The tag of a job: what it needs and which business it belongs to. Jobs with one tag wait in one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tag {
-    /// What machine or environment the job needs; 0 is `other`.
+    /// The machine or environment that the job needs; 0 is `other`.
     pub component: Component,
-    /// Which business it belongs to; 0 is `other`.
+    /// The business that the job belongs to; 0 is `other`.
     pub class: Class,
 }
 
 impl Tag {
-    /// The tag of what has no tag of its own.
+    /// The tag of jobs without a declared tag of their own.
     pub const OTHER: Self = Self { component: Component::new(0), class: Class::new(0) };
 
     /// The tag with this component and class.

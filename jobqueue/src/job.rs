@@ -7,7 +7,7 @@ use crate::id::{
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
@@ -19,7 +19,7 @@ pub enum State {
     Pending = 1,
     /// Given to a worker that has not acknowledged it.
     Scheduled = 2,
-    /// A worker runs it.
+    /// Run by a worker.
     Running = 3,
     /// Waits for a callback or an approval, or is held; holds no resource.
     Suspended = 4,
@@ -27,23 +27,23 @@ pub enum State {
     Delayed = 5,
     /// Waits for an external result that is polled; holds no resource.
     Polling = 6,
-    /// The worker was told to stop and has not confirmed.
+    /// Told to stop; the worker has not confirmed yet.
     Aborting = 7,
-    /// Done.
+    /// Ended with success.
     Succeeded = 8,
-    /// Done badly.
+    /// Ended with a failure.
     Failed = 9,
     /// Stopped on request.
     Aborted = 10,
     /// Ran, or waited for an answer, for too long.
     TimedOut = 11,
-    /// Not wanted in this run.
+    /// Skipped: not wanted in this run.
     Skipped = 12,
-    /// An earlier result stands for it.
+    /// Not run: an earlier result is reused.
     Reused = 13,
-    /// Newer work took its place.
+    /// Not run: a newer job took its place.
     Superseded = 14,
-    /// Given up: it may crash its workers, or none wants it.
+    /// Given up: it may crash its workers, or no worker acknowledges it.
     Dead = 15,
 }
 
@@ -68,7 +68,7 @@ impl State {
         Self::Dead,
     ];
 
-    /// Whether nothing can follow.
+    /// Whether the state is final.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         self as u8 >= Self::Succeeded as u8
@@ -80,7 +80,7 @@ impl State {
         matches!(self, Self::Scheduled | Self::Running | Self::Aborting)
     }
 
-    /// The state's stable number, as databases keep it.
+    /// The stable number of the state, as databases keep it.
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
@@ -93,40 +93,40 @@ impl State {
     }
 }
 
-/// How a job may end up failing its pipeline.
+/// The effect of a job's failure on its pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum OnFailure {
-    /// The pipeline fails with it.
+    /// The pipeline fails with the job.
     #[default]
     Fails,
-    /// The pipeline goes on as if it had succeeded; if the job is manual, nobody waits for it.
+    /// The pipeline goes on as if the job had succeeded. If the job is manual, the pipeline does not wait for it.
     Allowed,
 }
 
-/// In which weather a job is wanted, by the failures so far of required jobs in its pipeline.
+/// The condition on earlier results under which a job is wanted: the failures so far of required jobs in its pipeline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum When {
-    /// Only when nothing has failed.
+    /// Only if no required job has failed.
     #[default]
     OnSuccess,
-    /// Only when something has failed.
+    /// Only if a required job has failed.
     OnFailure,
-    /// Always.
+    /// In any case.
     Always,
 }
 
-/// What starts a job once its batch is open.
+/// The start condition of a job once its batch is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Start {
-    /// Nothing more.
+    /// Automatic: the job starts at once.
     #[default]
     Auto,
-    /// An approval.
+    /// Manual: the job waits for an approval.
     Manual,
-    /// This many milliseconds.
+    /// Delayed: the job starts after this many milliseconds.
     After(u32),
 }
 
@@ -135,32 +135,33 @@ pub enum Start {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct ResultKey(pub u64);
 
-/// What a waiting job does when a newer one with its key waits too.
+/// The policy for a waiting job when a newer one with its key waits too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum OnNewer {
-    /// It keeps its turn.
+    /// The job keeps its turn.
     #[default]
     Waits,
-    /// It is superseded by a newer one that gives way, too: only the newest is worth running.
+    /// The job is superseded by a newer one that gives way, too: only the newest is worth running.
     GivesWay,
-    /// It stays, and a newer one that does not simply wait is superseded by it: from its opening to its end its key is
-    /// unique, on however many engines.
+    /// The job stays, and supersedes newer ones, unless they simply wait.
+    ///
+    /// From its opening to its end its key is unique, on any number of engines.
     KeepsOut,
 }
 
-/// Whether the host has a word to say before a job runs.
+/// Whether the host is asked before a job runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Condition {
-    /// No.
+    /// The host is not asked.
     #[default]
     None,
-    /// It is asked when the job's batch is about to open: its own filters, or the user's condition.
+    /// The host is asked when the job's batch is about to open: its own filters, or the user's condition.
     Ask,
 }
 
-/// What becomes of a job that no worker took in time.
+/// The policy for a job that no worker took in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Late {
@@ -171,38 +172,42 @@ pub enum Late {
     IsSkipped,
 }
 
-/// How long things may take and how often they are tried. Times in milliseconds.
+/// The time limits and the numbers of tries of a job. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
-    /// From delivery to acknowledgement.
+    /// Time from delivery to acknowledgement, in ms.
     pub ack_ms: u32,
-    /// From one heartbeat to the loss of the lease.
+    /// Time from one heartbeat to the loss of the lease, in ms.
     pub lease_ms: u32,
-    /// From acknowledgement to result, external result included; 0 is no limit.
+    /// Time from acknowledgement to result, external result included, in ms; 0 is no limit.
     pub timeout_ms: u32,
-    /// From the order to stop to its confirmation.
+    /// Time from the order to stop to its confirmation, in ms.
     pub abort_ms: u32,
-    /// The least first back-off, after a failed attempt or a nack; each further one doubles it. 0 is none.
+    /// Base back-off after a failed attempt or a nack, in ms. Each further one doubles it. 0 is none.
     pub backoff_ms: u32,
-    /// What doubling ends at. Each back-off is longer by up to a half, by chance.
+    /// Maximum of the doubled back-off, in ms. Each back-off is longer by a random part of up to a half.
     pub backoff_cap_ms: u32,
-    /// How many attempts may fail or run over their time, 1 or more. Lost leases are not counted here.
+    /// Maximum number of attempts that fail or run over their time, 1 or more. Lost leases are not counted here.
     pub max_attempts: u16,
-    /// At how many leases lost after the acknowledgement the job is `Dead`, 1 or more; until then each is followed by
-    /// another attempt.
+    /// Number of leases lost after the acknowledgement at which the job is `Dead`, 1 or more.
+    ///
+    /// Until then each is followed by another attempt.
     pub max_crashes: u16,
-    /// At how many nacks the job is `Dead`, 1 or more.
+    /// Number of nacks at which the job is `Dead`, 1 or more.
     pub max_nacks: u16,
-    /// How long an attempt may wait for a worker's acknowledgement from when it could first be taken; 0 is no limit. Back-offs
-    /// and deliveries that nobody acknowledged do not extend it.
+    /// Time in which a worker must acknowledge an attempt, from when it could first be taken, in ms; 0 is no limit.
+    ///
+    /// Back-offs and deliveries that were not acknowledged do not extend it.
     pub start_by_ms: u32,
-    /// What becomes of a job that no worker took within `start_by_ms`.
+    /// The policy for a job that no worker took within `start_by_ms`.
     pub late: Late,
-    /// How long the job may take from when it could first be taken to its end, with all attempts, back-offs and waits; 0 is
-    /// no limit. What has not ended by then is stopped and is `TimedOut`, without a further attempt.
+    /// Time in which the job must end, from when it could first be taken, in ms; 0 is no limit.
+    ///
+    /// All attempts, back-offs and waits count. A job that has not ended by then is stopped and is `TimedOut`, without
+    /// a further attempt.
     pub finish_by_ms: u32,
-    /// At how many deliveries that were never acknowledged the job is `Dead`, 1 or more.
+    /// Number of deliveries without acknowledgement at which the job is `Dead`, 1 or more.
     pub max_unacked: u16,
 }
 
@@ -226,33 +231,33 @@ impl Default for Policy {
     }
 }
 
-/// What never changes about a job.
+/// The specification of a job, which never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct JobSpec {
-    /// Its place in the orchestration: equal numbers run in parallel, smaller ones before.
+    /// The job's place in the orchestration: equal numbers run in parallel, smaller ones before.
     pub order: u32,
-    /// The operation it runs.
+    /// The operation that the job runs.
     pub component: Component,
-    /// When it is wanted.
+    /// The condition on earlier results under which the job is wanted.
     pub when: When,
-    /// What starts it.
+    /// The start condition.
     pub start: Start,
-    /// What its failure means.
+    /// The effect of the job's failure.
     pub on_failure: OnFailure,
-    /// Its inputs, if a success with the same inputs stands for it.
+    /// The job's inputs, if an earlier success with the same inputs may be reused.
     pub unchanged: Option<ResultKey>,
-    /// Whether the host is asked before it runs.
+    /// Whether the host is asked before the job runs.
     pub condition: Condition,
-    /// What at most `key_limit` jobs may hold at a time.
+    /// The key that the job holds while it runs, if any.
     pub key: Option<Key>,
-    /// How much of its key may be held at a time, by all jobs together, for this job to join them; 1 or more.
+    /// Maximum weight of the key that all jobs may hold together for this job to join them, 1 or more.
     pub key_limit: u32,
-    /// How much of its key it holds; from 1 to `key_limit`.
+    /// The weight of the key that the job holds, from 1 to `key_limit`.
     pub key_weight: u32,
-    /// What it does when a newer job with its key waits too.
+    /// The policy for when a newer job with the same key waits too.
     pub on_newer: OnNewer,
-    /// Times and tries.
+    /// The time limits and the numbers of tries.
     pub policy: Policy,
 }
 
@@ -276,32 +281,32 @@ impl Default for JobSpec {
     }
 }
 
-/// What the next delivery asks of the worker.
+/// The entry that the next delivery starts the job at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Entry {
-    /// Begin.
+    /// Run from the beginning.
     #[default]
     Run,
-    /// The callback, or the approval, that a running job waited for has come.
+    /// Go on after a callback or an approval that the running job waited for.
     Callback,
     /// Go on after a snooze.
     Resume,
 }
 
-/// Who holds a job, and by which delivery.
+/// The delivery of a job to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Delivery {
-    /// The worker.
+    /// The worker that got the job.
     pub worker: Worker,
-    /// The pool it pulled for.
+    /// The pool that the worker pulled for.
     pub pool: PoolId,
-    /// The pull that was answered with it.
+    /// The pull that was answered with the job.
     pub pull: CallId,
     /// The row's version at the delivery.
     pub version: Version,
-    /// The write that delivered it.
+    /// The id of the write that delivered it.
     pub write: WriteId,
 }
 
@@ -312,32 +317,32 @@ impl Delivery {
     }
 }
 
-/// What has gone wrong so far.
+/// The counts of what went wrong with a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tally {
-    /// Deliveries that were never acknowledged; they say nothing about the job.
+    /// Deliveries that were never acknowledged. They say nothing about the job.
     pub unacked: u16,
-    /// Attempts that failed or ran over their time, this one's end included.
+    /// Attempts that failed or ran over their time, this one included.
     pub failures: u16,
-    /// Leases lost after the acknowledgement, over all attempts: the job may crash its workers.
+    /// Leases lost after the acknowledgement, over all attempts. The job may crash its workers.
     pub crashes: u16,
     /// Deliveries that a worker gave back.
     pub nacks: u16,
 }
 
-/// What a worker says of its job's end.
+/// A worker's report of its job's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Outcome {
-    /// It worked.
+    /// The job succeeded.
     Succeeded,
-    /// It failed, and may be tried again as its policy says.
+    /// The job failed, and may be tried again as its policy says.
     Failed {
         /// The worker's own code, such as an exit status.
         code: i32,
     },
-    /// It failed, and trying again is of no use.
+    /// The job failed, and trying again is of no use.
     FailedForGood {
         /// The worker's own code, such as an exit status.
         code: i32,
@@ -353,42 +358,45 @@ pub enum Outcome {
 pub struct Job {
     /// The row's primary key.
     pub key: JobKey,
-    /// The pipeline it is part of.
+    /// The pipeline that the job is part of.
     pub pipeline: PipelineId,
-    /// How often the row was written.
+    /// The version: how often the row was written.
     pub version: Version,
-    /// Who wrote it last.
+    /// The id of the row's last write.
     pub write: WriteId,
-    /// What never changes.
+    /// The specification of the job, which never changes.
     pub spec: JobSpec,
-    /// The queue it waits in.
+    /// The tag, and so the queue that the job waits in.
     pub tag: Tag,
-    /// Larger goes first.
+    /// The priority; larger goes first.
     pub priority: u8,
-    /// Where it stands.
+    /// The state of the job.
     pub state: State,
-    /// Why it stands there.
+    /// The reason for the state.
     pub reason: Reason,
-    /// Since when it stands there.
+    /// The time when the job came into the state.
     pub since: Timestamp,
-    /// The state's own deadline: ack, lease, back-off, poll, wait or abort; [`Timestamp::MAX`] is none.
+    /// The deadline of the state: ack, lease, back-off, poll, wait or abort; [`Timestamp::MAX`] is none.
     pub until: Timestamp,
-    /// When running and polling must have ended; [`Timestamp::MAX`] is no limit.
+    /// The time by which running and polling must have ended; [`Timestamp::MAX`] is no limit.
     pub timeout_at: Timestamp,
-    /// Its number among the jobs that its engine took in; the last word in the order of a queue but for the id.
+    /// The number of the job among those that its engine took in: the last tie-breaker in a queue before the id.
     pub sequence: u64,
-    /// Who holds it; in `Suspended`, who last did.
+    /// The present delivery; in `Suspended`, the last one.
     pub delivery: Option<Delivery>,
-    /// What the next delivery asks of the worker.
+    /// The entry that the next delivery starts the job at.
     pub entry: Entry,
-    /// What has gone wrong so far.
+    /// The counts of what went wrong so far.
     pub tally: Tally,
-    /// The worker's last word about the end, applied or only recorded.
+    /// The worker's last report of the end, applied or only recorded.
     pub outcome: Option<Outcome>,
-    /// By when a worker must have acknowledged it; [`Timestamp::MAX`] before it could be taken, once it has been, and
-    /// without a limit.
+    /// The time by which a worker must have acknowledged the job.
+    ///
+    /// [`Timestamp::MAX`] before the job could be taken, once it has been, and without a limit.
     pub start_by: Timestamp,
-    /// By when it must have ended, over all attempts; [`Timestamp::MAX`] before it could be taken, and without a limit.
+    /// The time by which the job must have ended, over all attempts.
+    ///
+    /// [`Timestamp::MAX`] before the job could be taken, and without a limit.
     pub finish_by: Timestamp,
 }
 
@@ -399,19 +407,19 @@ impl Job {
         self.key.job
     }
 
-    /// The attempt this row is.
+    /// The number of the attempt that the row is.
     #[must_use]
     pub const fn attempt(&self) -> Attempt {
         self.key.attempt
     }
 
-    /// The key that it holds now: from its delivery until its worker, or the external system, is done with it.
+    /// The key that the job holds now: from its delivery until its worker, or the external system, is done with it.
     #[must_use]
     pub const fn held_key(&self) -> Option<Key> {
         if self.state.is_leased() || matches!(self.state, State::Polling) { self.spec.key } else { None }
     }
 
-    /// The pool and the engine's life whose share it takes up: from its delivery until its worker is done with it.
+    /// The pool and the engine's life that the job is charged to: from its delivery until its worker is done with it.
     #[must_use]
     pub fn charged(&self) -> Option<(PoolId, Incarnation)> {
         let delivery = self.delivery.filter(|_| self.state.is_leased())?;
@@ -445,7 +453,7 @@ impl Job {
         (due != Timestamp::MAX).then_some(due)
     }
 
-    /// Whether the row can be true: numbered from 1, and held by a worker exactly where a state needs one.
+    /// Whether the row is consistent: numbered from 1, and held by a worker exactly where a state needs one.
     #[must_use]
     pub fn check(&self) -> bool {
         let held = self.state.is_leased() || self.state == State::Polling;

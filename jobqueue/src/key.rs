@@ -1,4 +1,4 @@
-//! A key's row: which jobs hold what only so many may hold, and which job is kept for its next turn.
+//! Keys: the row of a key, which says which jobs hold it and which job is kept for its next turn.
 
 use crate::id::{JobId, JobKey, Key, Version, WriteId};
 use crate::rate::{Bucket, Rate};
@@ -14,32 +14,32 @@ use crate::transition::CLOCK_SKEW_MS;
 pub struct KeyRow {
     /// The row's primary key.
     pub key: Key,
-    /// How often the row was written.
+    /// The version: how often the row was written.
     pub version: Version,
-    /// Who wrote it last.
+    /// The id of the row's last write.
     pub write: WriteId,
-    /// The job that took the key last, and has not given it back.
+    /// The job that took the key last and has not given it back.
     pub holder: Option<JobKey>,
-    /// The weights of all jobs that hold the key, added up.
+    /// The sum of the weights of all jobs that hold the key.
     pub used: u32,
     /// The job that keeps newer ones out: see [`OnNewer::KeepsOut`](crate::OnNewer::KeepsOut).
     pub claim: Option<JobKey>,
     /// The newest of the jobs that give way to newer ones: see [`OnNewer::GivesWay`](crate::OnNewer::GivesWay).
     pub newest: Option<JobKey>,
-    /// The job that takes the key next: no other takes it before `next_until`.
+    /// The job that takes the key next. No other takes it before `next_until`.
     pub next: Option<JobKey>,
-    /// Until when the key is kept for `next` once it is free; [`Timestamp::MAX`] while it is held.
+    /// The time until which the key is kept for `next` once it is free; [`Timestamp::MAX`] while it is held.
     pub next_until: Timestamp,
-    /// Deliveries that were taken out of the key's rate and have not come back, in the bucket's own unit.
+    /// The deliveries taken out of the key's rate that have not refilled, in the bucket's own unit.
     #[cfg_attr(feature = "serde", serde(default))]
     pub missing: u64,
-    /// When that was.
+    /// The time at which `missing` was counted.
     #[cfg_attr(feature = "serde", serde(default))]
     pub filled: Timestamp,
 }
 
 impl KeyRow {
-    /// A key that nobody has used.
+    /// A key that was never used.
     #[must_use]
     pub const fn new(key: Key) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl KeyRow {
         }
     }
 
-    /// What is left of the key's rate. A time far ahead was written by a clock that was wrong: it counts as now.
+    /// The state of the key's rate. A time far ahead was written by a wrong clock: it counts as now.
     pub(crate) fn bucket(&self, now: Timestamp) -> Bucket {
         let is_wrong = self.filled.millis_since(now) > CLOCK_SKEW_MS;
         Bucket::of(self.missing, if is_wrong { now } else { self.filled })
@@ -71,7 +71,7 @@ impl KeyRow {
         (self.missing, self.filled) = bucket.parts();
     }
 
-    /// The jobs that the row names; one may be named more than once.
+    /// Lists the jobs that the row names; one may be named more than once.
     pub fn names(&self) -> impl Iterator<Item = JobId> {
         [self.holder, self.claim, self.newest, self.next].into_iter().flatten().map(|name| name.job)
     }

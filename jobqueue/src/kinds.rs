@@ -1,4 +1,4 @@
-//! What jobs share: what they are, and whose write they were last. Each such kind is kept once.
+//! Interning: the parts that many jobs have in common, each kept once.
 
 use hashbrown::HashTable;
 
@@ -7,7 +7,7 @@ use crate::id::Incarnation;
 use crate::job::{Job, JobSpec};
 use crate::slab::Slab;
 
-/// What many jobs have alike.
+/// The part of a row that many jobs have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
     pub(crate) spec: JobSpec,

@@ -161,7 +161,7 @@ pub(crate) struct Lane {
     pub(crate) held: u32,
     /// Jobs that wait.
     pub(crate) live: u32,
-    /// What its jobs weigh against other tags'.
+    /// The weight of its jobs against those of other tags.
     pub(crate) weight: NonZeroU16,
     /// How long its jobs waited.
     pub(crate) waits: Waits,

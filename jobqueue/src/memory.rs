@@ -18,19 +18,19 @@ use crate::time::Timestamp;
 /// It is also the model of what any other store must do: [`MemoryRows::write`] and [`MemoryRows::read`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MemoryRows {
-    /// Every attempt of every job.
+    /// All attempts of all jobs.
     pub jobs: BTreeMap<JobKey, Job>,
-    /// Every pipeline.
+    /// All pipelines.
     pub pipelines: BTreeMap<PipelineId, Pipeline>,
-    /// Every key.
+    /// All keys.
     pub keys: BTreeMap<Key, KeyRow>,
     /// The plans of pipelines that have one.
     pub plans: BTreeMap<PipelineId, Plan>,
-    /// Every pool whose limit is shared.
+    /// All pools whose limit is shared.
     pub pools: BTreeMap<PoolId, PoolRow>,
-    /// Every life of an engine.
+    /// All lives of engines.
     pub lives: BTreeMap<Incarnation, LifeRow>,
-    /// What the store's clock says.
+    /// The time of the store's clock.
     pub clock: Timestamp,
     /// The jobs of each pipeline.
     of: BTreeSet<(PipelineId, JobId)>,
@@ -53,7 +53,7 @@ impl MemoryRows {
         }
     }
 
-    /// The version of the row with this primary key.
+    /// The version of the row with this primary key, if there is one.
     #[must_use]
     pub fn version(&self, key: RowKey) -> Option<Version> {
         match key {
@@ -72,7 +72,7 @@ impl MemoryRows {
         changes.iter().all(|change| self.version(change.row.key()) == change.expect)
     }
 
-    /// Makes a write, all of it or nothing: `false` says that a row had another version.
+    /// Makes a write, all of it or nothing. Returns `false` if a row had another version.
     #[must_use = "a write that conflicts was not made"]
     pub fn write(&mut self, changes: &[Change]) -> bool {
         let allowed = self.allows(changes);
@@ -82,7 +82,7 @@ impl MemoryRows {
         allowed
     }
 
-    /// Puts a row in its place, whatever its version.
+    /// Stores a row, whatever the version in its place.
     pub fn put(&mut self, row: Row) {
         match row {
             Row::Job(row) => {
@@ -110,7 +110,7 @@ impl MemoryRows {
         self.of.range(all).filter_map(|(_, job)| self.latest(*job))
     }
 
-    /// What is wanted; `written` are the changes that [`Want::Written`] asks about.
+    /// Reads the wanted rows. `written` are the changes that [`Want::Written`] asks about.
     #[must_use]
     pub fn read(&self, want: Want, written: &[Change]) -> Vec<Row> {
         match want {
@@ -167,7 +167,7 @@ impl MemoryRows {
         rows
     }
 
-    /// Every pipeline that is open, its plan, and every job that has not ended: what a new life of an engine loads.
+    /// All open pipelines with their plans, and all unfinished jobs: the rows that a new life of an engine loads.
     #[must_use]
     pub fn open(&self) -> Vec<Row> {
         let open = |row: &&Pipeline| row.state() == PipelineState::Open;

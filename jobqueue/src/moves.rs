@@ -1,4 +1,4 @@
-//! What each event does to a job's row, once it is admitted.
+//! Moves: the effect of each event on a job's row, once it is admitted.
 
 use crate::event::{Act, Stopper, Verdict};
 use crate::id::{CallId, PoolId, Worker};

@@ -1,29 +1,29 @@
-//! Where each job of a pipeline stands, in four bits a job.
+//! Outcomes: the class of each job of a pipeline, in four bits a job.
 
 use alloc::boxed::Box;
 
 use crate::job::{Job, OnFailure, Start, State};
 use crate::reason::Reason;
 
-/// Where a job stands, as far as those that wait for it are concerned.
+/// The class of a job: its state as far as the jobs that wait for it are concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum JobClass {
-    /// No decision was made about it.
+    /// Undecided: no decision was made about the job.
     #[default]
     Undecided = 0,
-    /// It is in progress, or waits for an approval that the pipeline waits for.
+    /// Active: the job is in progress, or waits for an approval that the pipeline waits for.
     Active = 1,
-    /// It waits for an approval that nobody waits for.
+    /// Ignored: the job waits for an approval that the pipeline does not wait for.
     Ignored = 2,
-    /// It succeeded, stands for an earlier result, was skipped by a filter, or failed and may.
+    /// Good: the job succeeded, reuses an earlier result, was skipped by a filter, or failed and may fail.
     Good = 3,
-    /// It failed and may not.
+    /// Failed: the job failed and may not fail.
     Failed = 4,
-    /// It was skipped because of what it waits for.
+    /// Skipped: the job was skipped because of the jobs that it waits for.
     Skipped = 5,
-    /// It was stopped or superseded, and may not be.
+    /// Stopped: the job was stopped or superseded, and may not be.
     Stopped = 6,
 }
 
@@ -62,7 +62,7 @@ impl JobClass {
         }
     }
 
-    /// Every class, by number.
+    /// All classes, by number.
     pub const ALL: [Self; 7] =
         [Self::Undecided, Self::Active, Self::Ignored, Self::Good, Self::Failed, Self::Skipped, Self::Stopped];
 }
@@ -73,25 +73,25 @@ impl JobClass {
 pub struct Outcomes(Box<[u8]>);
 
 impl Outcomes {
-    /// As many jobs, all undecided.
+    /// Outcomes of this many jobs, all undecided.
     #[must_use]
     pub fn new(jobs: usize) -> Self {
         Self(alloc::vec![0; jobs.div_ceil(2)].into())
     }
 
-    /// The vector with these bytes, two jobs a byte, the first in the lower bits.
+    /// The outcomes with these bytes: two jobs a byte, the first in the lower bits.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(bytes.into())
     }
 
-    /// Its bytes.
+    /// The bytes of the outcomes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether nothing is in it: the pipeline has no plan.
+    /// Whether there are no outcomes: the pipeline has no plan.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -105,7 +105,7 @@ impl Outcomes {
         JobClass::ALL.get(usize::from(code)).copied().unwrap_or_default()
     }
 
-    /// Gives the job at this place a class; nothing happens beyond the end.
+    /// Sets the class of the job at this place. Does nothing beyond the end.
     pub fn set(&mut self, place: usize, class: JobClass) {
         if let Some(byte) = self.0.get_mut(place / 2) {
             let code = class as u8;

@@ -1,4 +1,4 @@
-//! A pipeline's row, which counts what its jobs are up to, and the orders of its jobs.
+//! Pipelines: the row that counts the states of a pipeline's jobs, and the orders of the jobs.
 
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -10,17 +10,17 @@ use crate::outcome::{JobClass, Outcomes};
 use crate::plan::Plan;
 use crate::time::Timestamp;
 
-/// Where a pipeline stands; it follows from the counts in its row.
+/// The state of a pipeline, computed from the counts in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PipelineState {
-    /// Some job is undecided, in progress or owed a write.
+    /// Open: some job is undecided, in progress or owed a write.
     Open,
-    /// Every required job is done.
+    /// Succeeded: every required job is done.
     Succeeded,
-    /// A required job failed.
+    /// Failed: a required job failed.
     Failed,
-    /// It was stopped, or a required job was.
+    /// Aborted: the pipeline was stopped, or a required job was.
     Aborted,
 }
 
@@ -33,37 +33,38 @@ pub enum PipelineState {
 pub struct Pipeline {
     /// The row's primary key.
     pub id: PipelineId,
-    /// How often the row was written.
+    /// The version: how often the row was written.
     pub version: Version,
-    /// Who wrote it last.
+    /// The id of the row's last write.
     pub write: WriteId,
-    /// What kind of pipeline it is.
+    /// The class of the pipeline.
     pub class: Class,
-    /// The weight of its jobs; larger goes first.
+    /// The priority of its jobs; larger goes first.
     pub priority: u8,
-    /// When it was submitted.
+    /// The time when it was submitted.
     pub created: Timestamp,
     /// The order of the batch opened last; 0 before the first.
     pub order: u32,
-    /// Jobs that no decision was made about.
+    /// The number of jobs that no decision was made about.
     pub unstarted: u32,
-    /// Jobs in progress that the pipeline waits for: its open batch's, and approved manual ones.
+    /// The number of jobs in progress that the pipeline waits for: its open batch's, and approved manual ones.
     pub remaining: u32,
-    /// Required jobs that failed.
+    /// The number of required jobs that failed.
     pub failed: u32,
-    /// Required jobs that were stopped or superseded.
+    /// The number of required jobs that were stopped or superseded.
     pub stopped: u32,
-    /// When somebody aborted it.
+    /// The time when the pipeline was aborted, if it was.
     pub aborted_at: Option<Timestamp>,
     /// Whether some job is owed a write that did not fit into the last one: to be opened, skipped, revived or stopped.
+    ///
     /// Any engine may go on with it; databases index these.
     pub owes: bool,
-    /// Where each job stands that has a place in the pipeline's [`Plan`](crate::Plan); empty without a plan.
+    /// The class of each job that has a place in the pipeline's [`Plan`](crate::Plan); empty without a plan.
     pub outcomes: Outcomes,
 }
 
 impl Pipeline {
-    /// Where it stands.
+    /// The state of the pipeline.
     #[must_use]
     pub const fn state(&self) -> PipelineState {
         if self.unstarted > 0 || self.remaining > 0 || self.owes {
@@ -79,8 +80,9 @@ impl Pipeline {
         }
     }
 
-    /// Takes the change of one job into the counts, and into the outcomes if it has a place in the plan: `old` no longer
-    /// counts, `new` does. An attempt that is followed by another is the `old` of that one.
+    /// Counts the change of one job, in the counts and in the outcomes if it has a place in the plan.
+    ///
+    /// `old` no longer counts, `new` does. An attempt that is followed by another is the `old` of that one.
     pub fn absorb(&mut self, plan: Option<&Plan>, old: Option<&Job>, new: Option<&Job>) {
         let place = plan.zip(new.or(old)).and_then(|(plan, job)| plan.place(job.id()));
         self.trade(place, old.map(JobClass::of), new.map(JobClass::of));
@@ -124,54 +126,57 @@ impl Pipeline {
     }
 }
 
-/// A job to be made.
+/// A job to be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NewJob {
-    /// Its id, never used before.
+    /// The id of the job, never used before.
     pub id: JobId,
-    /// What it is.
+    /// The specification of the job.
     pub spec: JobSpec,
-    /// The queue it waits in; without one, what [`Config::tag`](crate::Config::tag) says.
+    /// The tag of the job; without one, the tag that [`Config::tag`](crate::Config::tag) gives.
     pub tag: Option<Tag>,
 }
 
-/// A pipeline to be made, with all its jobs.
+/// A pipeline to be created, with all its jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Submission<'a> {
-    /// Its id, never used before.
+    /// The id of the pipeline, never used before.
     pub id: PipelineId,
-    /// What kind of pipeline it is.
+    /// The class of the pipeline.
     pub class: Class,
-    /// The weight of its jobs; larger goes first.
+    /// The priority of its jobs; larger goes first.
     pub priority: u8,
-    /// Its jobs, in the order in which equals shall run.
+    /// The jobs. Those of equal order run in this order.
     pub jobs: &'a [NewJob],
-    /// The jobs that name what they need, each with those jobs: it starts once they have ended, whatever else its order
-    /// does, and is judged by them alone; with an empty list it starts at once. A job that is not listed waits for all
-    /// jobs of smaller orders. What a job needs must not have a larger order than it.
+    /// The needs: jobs that name the jobs they need.
+    ///
+    /// Such a job starts once the named jobs have ended, whatever else its order does, and is judged by them alone;
+    /// with an empty list it starts at once. A job that is not listed waits for all jobs of smaller orders. A needed
+    /// job must not have a larger order than the job that needs it.
     pub needs: &'a [(JobId, &'a [JobId])],
 }
 
-/// A run that cannot be ordered.
+/// Why the needs of jobs give no run order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NeedsError {
-    /// Each of these needs the next, and the last the first.
+    /// The jobs need each other in a circle: each needs the next, and the last the first.
     #[error("jobs need each other in a circle: {0:?}")]
     Cycle(Vec<JobId>),
-    /// The first needs the second, which is not there.
-    #[error("job {0} needs job {1}, which is not there")]
+    /// The first job needs the second, which does not exist.
+    #[error("job {0} needs job {1}, which does not exist")]
     Missing(JobId, JobId),
-    /// The first needs the second, which has a larger order.
+    /// The first job needs the second, which has a larger order.
     #[error("job {0} needs job {1}, which comes later")]
     Later(JobId, JobId),
-    /// A job is there twice.
-    #[error("job {0} is there twice")]
+    /// A job is listed twice.
+    #[error("job {0} is listed twice")]
     Twice(JobId),
 }
 
-/// Run orders from needs: each job's order is one more than the largest among the jobs it needs, and at least 1.
-/// The result is in the order of `jobs`, each given with what it needs.
+/// Computes run orders from needs, in the order of `jobs`, each given with the jobs that it needs.
+///
+/// A job's order is one more than the largest among the jobs it needs, and at least 1.
 ///
 /// # Errors
 ///

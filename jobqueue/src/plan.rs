@@ -1,4 +1,4 @@
-//! What the jobs of a pipeline wait for: the needs that they name, or all jobs of earlier orders.
+//! Plans: which jobs each job of a pipeline waits for, by name or as all jobs of earlier orders.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -8,20 +8,20 @@ use crate::job::{OnNewer, When};
 use crate::outcome::{JobClass, Outcomes};
 use crate::pipeline::{NeedsError, Pipeline, Submission, circle_of};
 
-/// What the jobs of a pipeline wait for: a row that is written once, with the pipeline, and never changes.
+/// The plan of a pipeline: which jobs each job waits for. A row that is written once, with the pipeline.
 ///
-/// Only a pipeline in which some job waits for another has one. A job's place in it is its place in
+/// Only a pipeline in which some job waits for another has a plan. A job's place in it is its place in
 /// [`Pipeline::outcomes`](crate::Pipeline::outcomes).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Plan {
     /// The row's primary key.
     pub pipeline: PipelineId,
-    /// How often the row was written.
+    /// The version: how often the row was written.
     pub version: Version,
-    /// Who wrote it.
+    /// The id of the row's write.
     pub write: WriteId,
-    /// The jobs, by order; equals as they were submitted.
+    /// The jobs, by order; those of equal order as they were submitted.
     pub jobs: Vec<PlannedJob>,
 }
 
@@ -29,35 +29,35 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PlannedJob {
-    /// The job.
+    /// The id of the job.
     pub job: JobId,
-    /// Its order.
+    /// The order of the job.
     pub order: u32,
-    /// When it is wanted.
+    /// The condition on earlier results under which the job is wanted.
     pub when: When,
-    /// The places of the jobs that it needs, ascending; without a list it waits for all jobs of smaller orders.
+    /// The places of the jobs that it needs, ascending; `None` if it waits for all jobs of smaller orders.
     pub needs: Option<Vec<u16>>,
 }
 
-/// What the jobs that a job waits for say about it.
+/// The verdict on a job by the jobs that it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NeedsVerdict {
-    /// Some of them have not ended.
+    /// Wait: some of them have not ended.
     Wait,
-    /// It runs.
+    /// Run: the job is wanted.
     Run,
-    /// It is skipped.
+    /// Skip: the job is not wanted.
     Skip {
-        /// How many of them failed or were stopped.
+        /// The number of them that failed or were stopped.
         failed: u32,
-        /// How many of them were skipped, or are manual jobs that nobody has approved.
+        /// The number of them that were skipped, or are manual jobs without an approval.
         skipped: u32,
     },
 }
 
 impl Plan {
-    /// The plan of a submission; `None` if none of its jobs waits for another, and all may be opened together.
+    /// The plan of a submission; `None` if no job waits for another, and all may be opened together.
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl Plan {
         ))
     }
 
-    /// The place of a job.
+    /// The place of a job in the plan.
     #[must_use]
     pub fn place(&self, job: JobId) -> Option<usize> {
         self.jobs.iter().position(|planned| planned.job == job)
@@ -142,7 +142,7 @@ impl Plan {
         self.jobs.partition_point(|job| job.order < order)
     }
 
-    /// What the jobs that the one at `place` waits for say about it, by where they stand.
+    /// The verdict on the job at `place` by the classes of the jobs that it waits for.
     #[must_use]
     pub fn verdict(&self, outcomes: &Outcomes, place: usize) -> NeedsVerdict {
         let Some(job) = self.jobs.get(place) else { return NeedsVerdict::Wait };
@@ -209,7 +209,7 @@ pub(crate) struct Graph {
     dependants: Vec<Vec<u16>>,
 }
 
-/// What a job of a pipeline is owed.
+/// The next write that a job of a pipeline is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owed {
     /// A decision: it runs, or is skipped with these numbers of failed and skipped jobs before it.
@@ -231,7 +231,7 @@ impl Graph {
         Some(usize::from(self.by_id[at].1))
     }
 
-    /// What the job at this place is owed, if anything.
+    /// The write that the job at this place is owed, if any.
     pub(crate) fn owed(&self, pipeline: &Pipeline, place: usize) -> Option<Owed> {
         let class = pipeline.outcomes.get(place);
         if pipeline.aborted_at.is_some() {

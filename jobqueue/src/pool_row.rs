@@ -1,11 +1,11 @@
-//! What engines that share a database know of each other: a pool's row, and the row of each engine's life.
+//! Shared limits: a pool's row, and the row of each engine's life, by which engines of one database know of each other.
 
 use alloc::vec::Vec;
 
 use crate::id::{Incarnation, PoolId, Version, WriteId};
 use crate::time::Timestamp;
 
-/// A pool's row: how its limit is shared out among engines, and what is left of its rate.
+/// A pool's row: the shares of engines in its limit, and the state of its rate.
 ///
 /// The shares never add up to more than the limit. An engine uses a share only once it knows that it was written, and
 /// gives one back only after it has ceased to use it.
@@ -14,44 +14,44 @@ use crate::time::Timestamp;
 pub struct PoolRow {
     /// The row's primary key.
     pub pool: PoolId,
-    /// How often the row was written.
+    /// The version: how often the row was written.
     pub version: Version,
-    /// Who wrote it last.
+    /// The id of the row's last write.
     pub write: WriteId,
-    /// How many jobs the pool's workers may hold together, over all engines.
+    /// Maximum number of jobs that the pool's workers may hold together, over all engines.
     pub limit: u32,
-    /// What each engine may use, by its life, in the order of lives.
+    /// The share of each engine's life, in the order of lives.
     pub shares: Vec<PoolShare>,
-    /// Deliveries that were taken out of the rate's bucket, in the bucket's own unit.
+    /// The deliveries taken out of the rate's bucket that have not refilled, in the bucket's own unit.
     pub missing: u64,
-    /// When that was, by the database's clock.
+    /// The time at which `missing` was counted, by the database's clock.
     pub filled: Timestamp,
-    /// What the database's clock said when the row was read. A store fills it in on each read; it is not kept.
+    /// The time of the database's clock when the row was read. A store fills it in on each read; it is not kept.
     pub clock: Timestamp,
 }
 
-/// How many of a pool's leases one life of an engine may give out.
+/// The share of one life of an engine in a pool's leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PoolShare {
-    /// The life.
+    /// The engine's life.
     pub life: Incarnation,
-    /// Leases that it may have out at a time.
+    /// Maximum number of leases that the life may have out at a time.
     pub leases: u32,
-    /// Leases that it could use and does not have; others give back what they do not use.
+    /// The number of further leases that the life could use. Others give back those that they do not use.
     pub wanted: u32,
-    /// Until when it is taken to be alive, by the database's clock.
+    /// The time until which the life is taken to be alive, by the database's clock.
     pub until: Timestamp,
 }
 
-/// One life of an engine: while this row is at the version that the life knows, the life may give out jobs.
+/// The row of one life of an engine: while it is at the version that the life knows, the life may give out jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LifeRow {
     /// The row's primary key.
     pub life: Incarnation,
-    /// How often the row was written: more than once means that another engine has ended this life.
+    /// The version. More than 1 means that another engine has ended this life.
     pub version: Version,
-    /// Who wrote it last.
+    /// The id of the row's last write.
     pub write: WriteId,
 }

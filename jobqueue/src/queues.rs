@@ -47,7 +47,7 @@ pub(crate) struct Pool {
     pub(crate) spec: PoolSpec,
     /// Its lanes that a pull could take something from, if it goes round.
     pub(crate) active: Vec<u32>,
-    /// The same, if it goes by an order.
+    /// The same lanes in order, if the pool goes by an order.
     order: BTreeSet<(Standing, u32)>,
     /// The virtual time of its fair order.
     pub(crate) clock: u128,
@@ -60,7 +60,7 @@ pub(crate) struct Pool {
     /// Jobs that its workers hold and that this engine gave out.
     pub(crate) charged: u32,
     pub(crate) bucket: Bucket,
-    /// What this engine may use of limits that it shares with others.
+    /// The engine's share of the limits, if they are shared with other engines.
     pub(crate) share: Option<Box<Share>>,
 }
 
@@ -437,7 +437,7 @@ impl Queues {
         u32::try_from(rng.below(lanes as u64)).unwrap_or(0)
     }
 
-    /// What was taken out of rates at a time that has not come was taken now.
+    /// Moves rates that were used at a time that has not come to now.
     pub(crate) fn step_back(&mut self, now: Timestamp) {
         for pool in &mut self.pools {
             pool.bucket.step_back(now);

@@ -1,16 +1,18 @@
-//! How often something may happen: a bucket of tokens that fills by the clock.
+//! Rates: how often something may happen, as a token bucket that fills by the clock.
 
 use core::num::NonZeroU32;
 
 use crate::time::Timestamp;
 
-/// So many jobs in so many milliseconds: that many at once, then one by one as time passes.
+/// A rate: this many jobs per period.
+///
+/// At most `jobs` go at once, then one by one as time passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rate {
-    /// How many jobs.
+    /// The number of jobs.
     pub jobs: NonZeroU32,
-    /// In how many milliseconds.
+    /// The period in milliseconds.
     pub per_ms: NonZeroU32,
 }
 
@@ -30,8 +32,10 @@ impl Rate {
     }
 }
 
-/// What is left of a rate. A millisecond brings as many drops as the rate has jobs, and a job takes as many as the rate
-/// has milliseconds, so that nothing is ever rounded.
+/// The state of a rate's bucket.
+///
+/// A millisecond brings as many drops as the rate has jobs, and a job takes as many as the rate has milliseconds, so
+/// that nothing is ever rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Bucket {
@@ -52,12 +56,12 @@ impl Bucket {
         Self { missing, at }
     }
 
-    /// What it lacked, and when.
+    /// The missing drops, and the time at which they were missing.
     pub(crate) const fn parts(self) -> (u64, Timestamp) {
         (self.missing, self.at)
     }
 
-    /// What was taken at a time that has not come was taken now.
+    /// Moves drops that were taken at a time that has not come to now.
     pub(crate) fn step_back(&mut self, now: Timestamp) {
         self.at = self.at.min(now);
     }
@@ -73,7 +77,7 @@ impl Bucket {
         self.take_all(now, rate, 1);
     }
 
-    /// So many jobs go.
+    /// Takes the drops of this many jobs.
     pub(crate) fn take_all(&mut self, now: Timestamp, rate: Rate, jobs: u32) {
         self.missing = self.missing(now, rate).saturating_add(rate.cost().saturating_mul(u64::from(jobs)));
         self.at = now;

@@ -1,44 +1,44 @@
-//! Why a row stands where it stands, and why a request was refused.
+//! Reasons: why a job is in its state, and why a request was refused.
 
 use crate::id::{Component, JobId};
 use crate::job::State;
 use crate::pipeline::PipelineState;
 use crate::time::Timestamp;
 
-/// Why a job stands where it stands. The numbers are those that the decision was made from.
+/// The reason why a job is in its state, with the numbers that the decision was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Reason {
-    /// It was submitted.
+    /// The job was submitted; its batch is not open yet.
     Submitted,
-    /// Its batch, the smallest order not yet begun, was opened.
+    /// The job's batch, the smallest order not yet begun, was opened.
     Batch {
-        /// The batch's order.
+        /// The order of the batch.
         order: u32,
     },
-    /// Its batch was opened and it starts later.
+    /// The job's batch was opened, and the job starts later.
     StartAt {
-        /// When.
+        /// The time when it starts.
         at: Timestamp,
     },
-    /// Its batch was opened and it waits for an approval.
+    /// The job's batch was opened, and the job waits for an approval.
     Approval,
-    /// A filter holds it.
+    /// A filter holds the job.
     Held {
-        /// The filter's number.
+        /// The number of the filter.
         filter: u32,
-        /// Until when.
+        /// The time when the hold ends.
         until: Timestamp,
     },
-    /// The window that held it was taken back.
+    /// The window that held the job was removed.
     Released {
-        /// The filter's number.
+        /// The number of the filter.
         filter: u32,
     },
-    /// This many required jobs have failed, and it is not wanted then.
+    /// This many required jobs have failed, and the job is not wanted then.
     NotWanted {
-        /// How many.
+        /// The number of failed jobs.
         failed: u32,
     },
     /// The component is switched off, system-wide.
@@ -46,113 +46,113 @@ pub enum Reason {
         /// The component.
         component: Component,
     },
-    /// The user's condition said no.
+    /// The user's condition, or a host's filter, excluded the job.
     Condition {
         /// The filter's number.
         filter: u32,
     },
     /// An earlier job with the same component, code and parameters has succeeded.
     Unchanged {
-        /// That job.
+        /// The earlier job.
         result_of: JobId,
     },
-    /// A worker pulled it.
+    /// A worker pulled the job.
     Pulled,
-    /// The worker acknowledged it.
+    /// The worker acknowledged the job.
     Acked,
-    /// A deadline that it waited for has come.
+    /// The time that the job waited for has come.
     DelayOver {
-        /// The deadline.
+        /// The time that it waited for.
         due: Timestamp,
     },
-    /// The worker did not acknowledge it in time.
+    /// The worker did not acknowledge the job in time.
     NoAck {
-        /// The deadline.
+        /// The deadline of the acknowledgement.
         due: Timestamp,
-        /// How often that has happened.
+        /// The number of deliveries without acknowledgement so far.
         unacked: u16,
     },
-    /// It was given out so many times, and no worker ever acknowledged it.
+    /// The job was delivered too many times without an acknowledgement.
     NeverAcked {
-        /// How many times.
+        /// The number of such deliveries.
         unacked: u16,
     },
-    /// The worker fell silent.
+    /// The worker's heartbeats stopped, and the lease ended.
     LeaseLost {
-        /// The deadline.
+        /// The end of the lease.
         due: Timestamp,
-        /// How often that has happened.
+        /// The number of leases lost so far.
         crashes: u16,
     },
-    /// It took too long.
+    /// The job ran longer than its time limit.
     OverTime {
-        /// The deadline.
+        /// The end of the time limit.
         due: Timestamp,
     },
     /// The worker was told to stop and did not answer in time.
     AbortUnanswered {
-        /// The deadline.
+        /// The deadline of its answer.
         due: Timestamp,
     },
-    /// The worker gave it back.
+    /// The worker gave the job back.
     Nacked {
         /// The back-off in milliseconds.
         delay_ms: u64,
-        /// How often that has happened.
+        /// The number of nacks so far.
         nacks: u16,
     },
-    /// The worker asked to go on later.
+    /// The worker snoozed the job.
     Snoozed,
-    /// The worker waits for a callback.
+    /// The job waits for a callback.
     Callback,
-    /// The worker waits for an external result.
+    /// The job waits for an external result.
     External,
     /// The callback came.
     Called,
-    /// It was approved.
+    /// The job was approved.
     Approved,
     /// The worker reported the end.
     Reported,
-    /// Somebody asked for it to stop.
+    /// A request asked to stop the job.
     AbortAsked,
-    /// Its pipeline was aborted.
+    /// The job's pipeline was aborted.
     PipelineAborted,
     /// The attempt before failed; this one starts after a back-off.
     Retry {
         /// The back-off in milliseconds.
         delay_ms: u64,
     },
-    /// Somebody asked for a new attempt.
+    /// A new attempt was requested.
     Revived,
-    /// The worker that held it is dead.
+    /// The worker that held the job is dead.
     WorkerGone {
-        /// How often a worker was lost after it had acknowledged the job, this time included if it had.
+        /// The number of workers lost after they had acknowledged the job, this one included if it had.
         crashes: u16,
     },
-    /// No worker took it in time: its policy's `start_by_ms` has passed.
+    /// No worker took the job in time: its policy's `start_by_ms` has passed.
     NotStarted {
-        /// The deadline.
+        /// The deadline that passed.
         due: Timestamp,
     },
-    /// It had not ended in time, with all its attempts: its policy's `finish_by_ms` has passed.
+    /// The job, with all its attempts, had not ended in time: its policy's `finish_by_ms` has passed.
     NotFinished {
-        /// The deadline.
+        /// The deadline that passed.
         due: Timestamp,
     },
     /// None of the jobs that it waits for failed, but this many of them did not run.
     NeedNotRun {
-        /// How many.
+        /// The number of jobs that did not run.
         skipped: u32,
     },
-    /// Other work with the same key stands for it.
+    /// Another job with the same key superseded this one.
     Superseded {
-        /// That job.
+        /// The other job.
         by: JobId,
     },
 }
 
 impl Reason {
-    /// The reason's stable number.
+    /// The stable number of the reason.
     #[must_use]
     pub const fn code(&self) -> u16 {
         match self {
@@ -203,71 +203,71 @@ impl core::fmt::Display for Reason {
             Self::StartAt { at } => write!(f, "starts at {} ms", at.as_millis()),
             Self::Approval => f.write_str("waits for an approval"),
             Self::Held { filter, .. } => write!(f, "held by filter {filter}"),
-            Self::Released { filter } => write!(f, "let go by filter {filter}"),
-            Self::NotWanted { failed } => write!(f, "not wanted, with {failed} failed before it"),
-            Self::NeedNotRun { skipped } => write!(f, "not wanted, as {skipped} that it needs did not run"),
+            Self::Released { filter } => write!(f, "released by filter {filter}"),
+            Self::NotWanted { failed } => write!(f, "not wanted: {failed} required jobs failed before it"),
+            Self::NeedNotRun { skipped } => write!(f, "not wanted: {skipped} jobs that it needs did not run"),
             Self::Degraded { component } => write!(f, "component {component} is off"),
-            Self::Condition { filter } => write!(f, "filter {filter} said no"),
-            Self::Unchanged { result_of } => write!(f, "the result of job {result_of} stands for it"),
+            Self::Condition { filter } => write!(f, "skipped by filter {filter}"),
+            Self::Unchanged { result_of } => write!(f, "the result of job {result_of} is reused"),
             Self::Pulled => f.write_str("given to a worker"),
-            Self::Acked => f.write_str("a worker has begun it"),
+            Self::Acked => f.write_str("acknowledged by its worker"),
             Self::DelayOver { .. } => f.write_str("its wait is over"),
             Self::NoAck { unacked, .. } => write!(f, "not acknowledged in time, {unacked} times so far"),
             Self::NeverAcked { unacked } => write!(f, "given out {unacked} times and never acknowledged"),
             Self::LeaseLost { crashes, .. } => write!(f, "its worker fell silent, {crashes} times so far"),
-            Self::OverTime { .. } => f.write_str("it took too long"),
-            Self::AbortUnanswered { .. } => f.write_str("stopped; its worker did not answer"),
+            Self::OverTime { .. } => f.write_str("its time limit passed"),
+            Self::AbortUnanswered { .. } => f.write_str("told to stop; its worker did not answer in time"),
             Self::Nacked { delay_ms, nacks } => {
                 write!(f, "given back, {nacks} times so far; back-off of {delay_ms} ms")
             }
-            Self::Snoozed => f.write_str("its worker goes on later"),
+            Self::Snoozed => f.write_str("snoozed by its worker"),
             Self::Callback => f.write_str("waits for a callback"),
             Self::External => f.write_str("waits for an external result"),
-            Self::Called => f.write_str("the callback came"),
+            Self::Called => f.write_str("its callback came"),
             Self::Approved => f.write_str("approved"),
             Self::Reported => f.write_str("reported by its worker"),
-            Self::AbortAsked => f.write_str("somebody stopped it"),
-            Self::PipelineAborted => f.write_str("its pipeline was stopped"),
+            Self::AbortAsked => f.write_str("stopped on request"),
+            Self::PipelineAborted => f.write_str("its pipeline was aborted"),
             Self::Retry { delay_ms } => write!(f, "tried again, {delay_ms} ms after the failure"),
             Self::Revived => f.write_str("tried again on request"),
-            Self::WorkerGone { crashes } => write!(f, "its worker is dead; {crashes} were lost with it so far"),
+            Self::WorkerGone { crashes } => write!(f, "its worker is dead; {crashes} workers lost so far"),
             Self::NotStarted { .. } => f.write_str("no worker took it in time"),
-            Self::NotFinished { .. } => f.write_str("it had not ended in time"),
-            Self::Superseded { by } => write!(f, "job {by} took its place"),
+            Self::NotFinished { .. } => f.write_str("not finished in time"),
+            Self::Superseded { by } => write!(f, "superseded by job {by}"),
         }
     }
 }
 
-/// Which rule refused a request. A refusal changes nothing.
+/// The rule that refused a request. A refusal changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Refused {
-    /// The job was delivered again, or taken back, since this token was made.
+    /// The token is no longer valid: the job was delivered again, or taken back, since it was made.
     #[error("the lease is no longer valid")]
     StaleLease,
     /// The job has ended.
     #[error("the job has ended: {0:?}")]
     Terminal(State),
-    /// The lease is another worker's, or another life's of the same worker.
+    /// The lease belongs to another worker, or to another life of the same worker.
     #[error("the lease belongs to another worker")]
     NotOwner,
     /// There is no such row.
-    #[error("no such job or pipeline")]
+    #[error("the job or pipeline does not exist")]
     Unknown,
-    /// A limit is reached: {used} of {limit}.
-    #[error("full: {used} of {limit}")]
+    /// A limit is reached.
+    #[error("a limit is reached: {used} of {limit}")]
     Full {
-        /// How much there is.
+        /// The number in use.
         used: u64,
-        /// How much there may be.
+        /// The limit.
         limit: u64,
     },
     /// The pool is drained or unknown.
     #[error("the pool takes no pulls")]
     Disabled,
-    /// The event means nothing in this state.
-    #[error("not possible in state {0:?}")]
+    /// The event is impossible in this state.
+    #[error("the event is not possible in state {0:?}")]
     WrongState(State),
     /// No deadline has passed.
     #[error("no deadline has passed")]
@@ -275,36 +275,38 @@ pub enum Refused {
     /// The old attempt may still run.
     #[error("the job is still open: {0:?}")]
     StillOpen(State),
-    /// The row is not at the version that the caller expects; an answer of the row layer only.
+    /// The row is not at the version that the caller expects. An answer of the row layer only.
     #[error("the row has another version")]
     StaleVersion,
-    /// A row with this id is there already.
+    /// A row with this id exists.
     #[error("the id is taken")]
     Exists,
     /// The request contradicts itself: no jobs, one job twice, or a policy that allows nothing.
-    #[error("the request cannot be meant")]
+    #[error("the request contradicts itself")]
     Invalid,
-    /// A job cannot need another: that one is not there, comes later, or the two need each other in a circle.
-    #[error("job {job} cannot need job {need}: it is not there, comes later, or they need each other in a circle")]
+    /// A job cannot need another: that one does not exist, comes later, or the two need each other in a circle.
+    #[error(
+        "job {job} cannot need job {need}: that job does not exist, comes later, or they need each other in a circle"
+    )]
     Needs {
-        /// The job.
+        /// The job that has the need.
         job: JobId,
-        /// What it needs.
+        /// The job that it needs.
         need: JobId,
     },
-    /// The row changed under the request again and again; it may be asked again.
-    #[error("too many conflicts")]
+    /// The row changed under the request again and again. The request may be repeated.
+    #[error("too many conflicts: the row changed in each attempt")]
     Contended,
     /// The pipeline has ended.
     #[error("the pipeline has ended: {0:?}")]
     Closed(PipelineState),
     /// No job of the pipeline can be tried again.
-    #[error("nothing to do")]
+    #[error("no job of the pipeline can be retried")]
     Nothing,
 }
 
 impl Refused {
-    /// The rule's stable number.
+    /// The stable number of the rule.
     #[must_use]
     pub const fn code(&self) -> u16 {
         match self {

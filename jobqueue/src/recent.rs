@@ -22,7 +22,7 @@ pub(crate) struct Recent<K, T> {
     /// A power of two of places; what was in a free one is used again.
     ring: Vec<Place<T>>,
     old: Map<K, T>,
-    /// What was last forgotten of the old.
+    /// The youngest number that was forgotten.
     gone: T,
     used: usize,
 }

@@ -43,22 +43,22 @@ const HORIZON_DAYS: u64 = 9 * 366;
 /// How many missed firings are counted one by one: what is older than these is passed over in one step.
 const COUNTED: u32 = 100_000;
 
-/// What becomes of firings that nobody was there for.
+/// The policy for missed firings: those that no engine was running for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Missed {
-    /// They are left out, unless the last of them is not older than [`Schedule::LATE_MS`].
+    /// Missed firings are skipped, unless the last is not older than [`Schedule::LATE_MS`].
     #[default]
     Skip = 0,
-    /// The last of them stands for all.
+    /// The last missed firing is made up for, in place of all.
     Once = 1,
-    /// Each is made up for, the oldest first.
+    /// All missed firings are made up for, the oldest first.
     All = 2,
 }
 
 impl Missed {
-    /// The value's stable number, as databases keep it.
+    /// The stable number of the value, as databases keep it.
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
@@ -80,37 +80,39 @@ impl Missed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Schedule {
-    /// What becomes of firings that nobody was there for.
+    /// The policy for missed firings.
     pub missed: Missed,
-    /// The last firing that was decided about, made or not; before the first, when the schedule was made.
+    /// The last firing that was decided about, made or not. Before the first, the time when the schedule was made.
     pub last: Timestamp,
-    /// The next firing; none if the schedule names no minute of the coming nine years.
+    /// The next firing; `None` if the schedule names no minute of the coming nine years.
     pub next: Option<Timestamp>,
 }
 
-/// What is to be done about a schedule that is due.
+/// The decision about a schedule that is due.
 #[must_use = "a decision that is not written is made again"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Decision {
-    /// The minute to start a pipeline for, in the write that moves the schedule; none: the schedule moves alone.
+    /// The minute to start a pipeline for, in the write that moves the schedule; `None` if the schedule moves alone.
     pub fire: Option<Timestamp>,
-    /// How many firings are left out by this decision, up to 100,000.
+    /// The number of firings that this decision leaves out, up to 100,000.
     pub missed: u32,
     /// The schedule as it is to be written.
     pub schedule: Schedule,
 }
 
 impl Schedule {
-    /// A firing that is so late, in milliseconds, is not taken for missed.
+    /// The maximum delay of a firing, in milliseconds, before it counts as missed.
     pub const LATE_MS: u64 = 60_000;
 
-    /// A new schedule, whose first firing is after `now`. `clocks` says what the clocks of its zone show at a moment.
+    /// A new schedule, whose first firing is after `now`.
+    ///
+    /// `clocks` converts a time to what the clocks of its zone show.
     #[must_use]
     pub fn new(cron: &Cron, missed: Missed, now: Timestamp, clocks: impl Fn(Timestamp) -> Civil) -> Self {
         Self { missed, last: now, next: next_after(cron, now, &clocks) }
     }
 
-    /// What is to be done now; nothing if the next firing is yet to come.
+    /// The decision to carry out now; `None` if the next firing is yet to come.
     #[must_use]
     pub fn decide(&self, cron: &Cron, now: Timestamp, clocks: impl Fn(Timestamp) -> Civil) -> Option<Decision> {
         let first = self.next.filter(|next| *next <= now)?;
@@ -134,7 +136,8 @@ impl Schedule {
     }
 }
 
-/// The first minute after `after` that the schedule names, by the clocks of a zone; none in the coming nine years.
+/// The first minute after `after` that the schedule names, by the clocks of a zone; `None` if none in the coming nine
+/// years.
 ///
 /// A schedule whose hour is fixed fires once a day that it names, as `cron` does: what the clocks skip fires with the
 /// first minute after the gap, and what they show twice fires the first time. One whose hour is `*` fires as time passes.
@@ -168,7 +171,7 @@ struct Scan {
     shown: Civil,
     /// How many of the coming minutes, this one included, the clocks show for the second time.
     again: u64,
-    /// What the clocks left out just before this minute: from here on, so many.
+    /// The minutes that the clocks skipped just before this one: their start, and their number.
     skipped: Option<(Civil, u64)>,
 }
 

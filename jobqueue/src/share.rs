@@ -11,7 +11,7 @@ use crate::pool_row::{PoolRow, PoolShare};
 use crate::rate::{Bucket, Rate};
 use crate::time::Timestamp;
 
-/// What one engine knows of its share in a pool.
+/// One engine's knowledge of its share in a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Share {
@@ -59,7 +59,7 @@ impl Share {
     }
 }
 
-/// What an engine wants of a pool.
+/// An engine's demand on a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
     /// The engine's life.
@@ -85,7 +85,7 @@ pub(crate) struct Bounds {
     pub(crate) term_ms: u64,
 }
 
-/// What became of a wish.
+/// The result of settling a wish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     /// The row to write, if it changes. Its version and its author are the writer's to fill in.
@@ -115,7 +115,7 @@ impl PoolRow {
         }
     }
 
-    /// What a life may use.
+    /// The share of a life, if it has one.
     #[must_use]
     pub fn share(&self, life: Incarnation) -> Option<&PoolShare> {
         self.shares.iter().find(|share| share.life == life)
@@ -131,8 +131,9 @@ impl PoolRow {
     }
 }
 
-/// What an engine may have while others wait. What cannot be divided goes to the oldest lives, unless there is less than
-/// one for each: then everybody has a turn.
+/// The fair part of an engine while others wait.
+///
+/// A remainder goes to the oldest lives, unless there is less than one for each: then they take turns.
 fn fair_part(leases: u32, others: impl Iterator<Item = Incarnation> + Clone, own: Incarnation) -> u32 {
     let count = cut(1 + others.clone().count() as u64);
     let older = cut(others.filter(|life| *life < own).count() as u64);
@@ -144,7 +145,7 @@ fn cut(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// What the engine with this wish writes into the row. `is_gone` names lives that the host knows to be dead.
+/// The change that the engine with this wish makes to the row. `is_gone` names lives that the host knows to be dead.
 pub(crate) fn settle(old: &PoolRow, bounds: Bounds, wish: Wish, is_gone: impl Fn(Incarnation) -> bool) -> Settled {
     let now = old.clock;
     if old.version == Version::new(0) {

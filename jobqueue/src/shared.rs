@@ -1,4 +1,4 @@
-//! A face for many threads: pipelines striped over many small engines, each behind its own lock.
+//! An engine for many threads: pipelines are striped over many small engines, each behind its own lock.
 
 mod sync;
 
@@ -14,23 +14,23 @@ use crate::rng::mix;
 use crate::time::Timestamp;
 use sync::{Counter, Mutex};
 
-/// Which of the small engines: what becomes of its effects is told to the same one.
+/// The stripe that an effect came from. Tell the effect's result to the same stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stripe(u32);
 
-/// A pull that waits for work in any stripe.
+/// The id of a pull that waits for work in any stripe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Waiter(u64);
 
-/// What became of a pull.
+/// The result of a pull.
 #[must_use = "a pull that nobody follows gives its jobs back only when their acknowledgement is overdue"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pulled {
-    /// An engine serves it: its jobs come as [`Effect::Assign`] of this stripe, then [`Effect::Answer`].
+    /// An engine serves the pull: its jobs come as [`Effect::Assign`] of this stripe, then [`Effect::Answer`].
     By(Stripe, CallId),
-    /// There is nothing; it waits, and [`Shared::poll_woken`] tells its end once.
+    /// There is no job now. The pull waits, and [`Shared::poll_woken`] tells its end once.
     Waits(Waiter),
-    /// There is nothing, and it does not wait.
+    /// There is no job now, and the pull does not wait.
     Nothing,
 }
 
@@ -38,9 +38,9 @@ pub enum Pulled {
 #[must_use = "a worker waits for it"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Woken {
-    /// The wait.
+    /// The id of the wait.
     pub waiter: Waiter,
-    /// What became of it: an engine's call, nothing when its patience has ended, or the rule that refuses it.
+    /// The result of the pull: an engine's call, `Nothing` when its patience has ended, or the rule that refuses it.
     pub pulled: Result<Pulled, Refused>,
 }
 
@@ -87,7 +87,8 @@ struct Padded(Mutex<Engine>);
 
 const DOORS: u64 = 16;
 
-/// Many small [`Engine`]s behind a `&self` face, so that pools on many threads pull at once.
+/// A concurrent engine: many small [`Engine`]s behind one API that takes `&self`, so that pools on many threads pull at
+/// once.
 ///
 /// A pipeline and its jobs belong to one stripe for good, and no call holds two locks: an engine's lock is given back
 /// before another's, or a hall's, is taken, since none is reachable from inside another. Changes of one pipeline are
@@ -105,8 +106,9 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A face with a stripe for each of these lives; `config`'s own life is not used. `None` without lives, or if two
-    /// are the same: write ids are made from them.
+    /// A concurrent engine with a stripe for each of these lives; `config`'s own life is not used.
+    ///
+    /// `None` without lives, or if two are the same: write ids are made from them.
     #[must_use]
     pub fn new(config: &Config, lives: &[Incarnation]) -> Option<Self> {
         let mut sorted = lives.to_vec();
@@ -125,7 +127,7 @@ impl Shared {
         Some(Self { stripes: lives.iter().map(engine).collect(), doors, waiters: Counter::default() })
     }
 
-    /// Every stripe.
+    /// Lists all stripes.
     pub fn stripes(&self) -> impl Iterator<Item = Stripe> {
         (0..u32::try_from(self.stripes.len()).unwrap_or(u32::MAX)).map(Stripe)
     }
@@ -139,8 +141,9 @@ impl Shared {
         Stripe(u32::try_from(wide >> 32).unwrap_or(0))
     }
 
-    /// Does something to the engine of a stripe, alone with it, then wakes who waited for what that brought. Submit, tell
-    /// facts and say what workers say by it; `act` must not call this face again.
+    /// Locks the engine of a stripe, calls `act` with it, then wakes the pulls that waited for the jobs that came.
+    ///
+    /// Submit, tell facts and pass on workers' messages by it. `act` must not call this engine again.
     ///
     /// `None` if there is no such stripe.
     pub fn with<T>(&self, stripe: Stripe, act: impl FnOnce(&mut Engine) -> T) -> Option<T> {
@@ -154,7 +157,7 @@ impl Shared {
         Some(done)
     }
 
-    /// Does something to the engine of a pipeline, as [`Shared::with`] does.
+    /// Locks the engine of a pipeline and calls `act` with it, as [`Shared::with`] does.
     pub fn of<T>(&self, pipeline: PipelineId, act: impl FnOnce(&mut Engine) -> T) -> Option<T> {
         self.with(self.stripe(pipeline), act)
     }
@@ -190,7 +193,7 @@ impl Shared {
         }
     }
 
-    /// The earliest deadline of all engines and waits.
+    /// The earliest deadline of all stripes and waits.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let engines = self.stripes.iter().filter_map(|stripe| stripe.0.with(|engine| engine.next_deadline())).min();
@@ -199,7 +202,7 @@ impl Shared {
         [engines, waits.min()].into_iter().flatten().min()
     }
 
-    /// The next order to the host of any engine, with the stripe to tell about it. Orders of one stripe come in order.
+    /// The next effect of any stripe, with the stripe to tell its result to. Effects of one stripe come in order.
     #[must_use = "an order to the host"]
     pub fn poll_effect(&self) -> Option<(Stripe, Effect)> {
         self.stripes().find_map(|stripe| {
@@ -213,9 +216,11 @@ impl Shared {
         self.doors.iter().find_map(|door| door.hall.with(|hall| hall.told.pop_front()))
     }
 
-    /// A worker wants jobs. `chance` says which stripe is looked into first: a hash of the caller's request, so that a
-    /// pull is decided alike whichever threads run beside it. A `previous` pull is only known to the stripe that served
-    /// it: ask that one again by [`Shared::with`].
+    /// Asks for jobs for a worker, in all stripes.
+    ///
+    /// `chance` says which stripe is looked into first: a hash of the caller's request, so that a pull is decided alike
+    /// whichever threads run beside it. A `previous` pull is only known to the stripe that served it: ask that one
+    /// again by [`Shared::with`].
     ///
     /// # Errors
     ///
@@ -226,7 +231,7 @@ impl Shared {
         self.seek(now, waiter, Parked { request: *request, until, chance })
     }
 
-    /// The host no longer waits. Returns whether the wait was still on; if not, its end is told.
+    /// Ends a wait because the host no longer waits. Returns whether the wait was still on; if not, its end is told.
     pub fn cancel(&self, pool: PoolId, waiter: Waiter) -> bool {
         self.door(pool).leave(pool, waiter)
     }

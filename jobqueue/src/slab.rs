@@ -114,7 +114,7 @@ impl<T> Slab<T> {
         })
     }
 
-    /// What a place takes.
+    /// The size of a place in bytes.
     #[cfg(test)]
     pub(crate) const fn bytes_a_place() -> usize {
         size_of::<Place<T>>()

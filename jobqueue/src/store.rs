@@ -132,7 +132,7 @@ impl Store {
         })
     }
 
-    /// What never changes about the job.
+    /// The specification of the job, which never changes.
     pub(crate) fn spec(&self, at: u32) -> Option<&JobSpec> {
         let slot = self.jobs.get(at)?;
         let rest = self.rests.get(slot.rest()).map(|rest| &rest.row.spec);
@@ -258,7 +258,7 @@ impl Store {
         }
     }
 
-    /// What a job's deadline is cleared by, if that was watched; it no longer is.
+    /// Takes the alarm of a job's deadline, if it was watched; it no longer is.
     pub(crate) fn take_alarm(&mut self, rest: u32) -> Option<Alarm> {
         self.rests.get_mut(rest)?.alarm.take()
     }

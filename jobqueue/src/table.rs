@@ -10,7 +10,7 @@ use alloc::string::String;
 use crate::event::EventKind;
 use crate::job::State;
 
-/// Why a cell of the table refuses.
+/// The rule by which a cell of the table refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// The state is terminal.
@@ -25,18 +25,18 @@ pub enum Rule {
     StillOpen,
 }
 
-/// What an event does in a state.
+/// The effect of an event in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cell {
-    /// It moves the job to one of these states; the state itself among them is a change of the row only, or none.
+    /// The job moves to one of these states. The state itself among them is a change of the row only, or none.
     To(&'static [State]),
     /// The row stays as it is, and a new row for the next attempt is made.
     New,
-    /// It is refused.
+    /// The event is refused.
     No(Rule),
 }
 
-/// What `event` does to a job in `state`.
+/// The effect of `event` on a job in `state`.
 #[must_use]
 pub const fn cell(state: State, event: EventKind) -> Cell {
     CELLS[state as usize][event as usize]

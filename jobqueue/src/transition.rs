@@ -1,4 +1,4 @@
-//! One job, one event: what the row becomes. A total, pure function.
+//! Transitions: what one event makes of one job's row. A total, pure function.
 
 use crate::event::Event;
 use crate::id::{LeaseToken, Version, Worker, WriteId};
@@ -9,25 +9,25 @@ use crate::rng::mix;
 use crate::table::{Cell, Rule, cell};
 use crate::time::Timestamp;
 
-/// How far the clocks of engines, or two readings of one clock, may be apart, in milliseconds.
+/// The maximum difference, in milliseconds, between the clocks of engines, or between two readings of one clock.
 ///
 /// A reading that is behind the last one by no more is lifted to it. One further behind says that a clock was wrong: what
 /// was set by a time that has not come counts from the new reading on.
 pub const CLOCK_SKEW_MS: u64 = 5_000;
 
-/// What a change is signed with.
+/// The stamp of a change: its write id, and randomness for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// The change's write id, unique for ever.
     pub write: WriteId,
-    /// Chance for jitter, from a seed.
+    /// The random number for jitter, drawn from a seed.
     pub chance: u64,
 }
 
-/// What must be done once a change is committed, and not before.
+/// The action to take once a change is committed, and not before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Nothing more than the row says.
+    /// No action.
     None,
     /// Give the job to the worker that the row names.
     Assign,
@@ -37,15 +37,15 @@ pub enum Action {
     Poll,
 }
 
-/// A change of a job that may be proposed: write both rows, or neither, if the job's row still has its old version.
+/// A proposed change of a job: write both rows, or neither, if the job's row still has its old version.
 #[must_use = "a transition happens only once it is persisted"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Transition {
-    /// The row as it becomes; equal to the old one, version included, if nothing changes.
+    /// The job's new row; equal to the old one, version included, if nothing changes.
     pub row: Job,
     /// The next attempt's row, to be inserted.
     pub next: Option<Job>,
-    /// What follows the commit.
+    /// The action to take after the commit.
     pub action: Action,
 }
 
@@ -57,7 +57,7 @@ impl Transition {
     }
 }
 
-/// What `event` makes of `job` at `now`.
+/// Computes the transition of `job` by `event` at `now`.
 ///
 /// The result's row has the next version and `stamp`'s write id. Whether the job's pipeline still allows it is not
 /// asked here: see [`Pipeline::absorb`](crate::Pipeline::absorb), whose row goes into the same write.
@@ -81,7 +81,7 @@ pub(crate) struct Next {
     pub(crate) reason: Reason,
 }
 
-/// What an event did to a row in place.
+/// The effect of an event on a row in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     /// Whether the row itself was written.
@@ -136,7 +136,7 @@ pub(crate) fn step(now: Timestamp, row: &mut Job, event: &Event, stamp: &Stamp) 
     Ok(step)
 }
 
-/// What the table allows and the row's own numbers do not.
+/// Refuses events that the table allows and the row's own numbers do not.
 fn refuse_early(now: Timestamp, row: &Job, event: &Event) -> Result<(), Refused> {
     let refused = match event {
         // A row of a time that has not come was written by a clock that was wrong: whoever watches it decides.
@@ -245,8 +245,9 @@ pub fn revive(now: Timestamp, job: &Job, stamp: &Stamp) -> Result<Job, Refused> 
     Ok(row)
 }
 
-/// The `count`-th back-off in milliseconds: doubled each time, capped, and longer by up to a half, which is left to chance
-/// (a third of it, as "equal jitter" leaves a half: Brooker, "Exponential Backoff And Jitter", 2015).
+/// The `count`-th back-off in milliseconds: doubled each time, capped, then longer by a random part of up to a half.
+///
+/// A third of the result is random, as "equal jitter" leaves a half (Brooker, "Exponential Backoff And Jitter", 2015).
 #[must_use]
 pub fn backoff(policy: &Policy, count: u16, chance: u64) -> u64 {
     let doublings = u32::from(count.saturating_sub(1)).min(31);

@@ -1,40 +1,42 @@
-//! Which events start which pipelines: pure matching. The host delivers the events, and starts what matches.
+//! Triggers: which events start which pipelines. Pure matching: the host delivers the events, and starts the pipelines.
 
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// What a rule starts: the host's number for an orchestration.
+/// The host's number for an orchestration, which a rule starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct TemplateId(pub u64);
 
-/// Why a pattern cannot be.
+/// Why a pattern is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatternError {
-    /// It is longer than [`Glob::MAX_BYTES`].
-    #[error("pattern of {0} bytes: too long")]
+    /// The pattern is longer than [`Glob::MAX_BYTES`].
+    #[error("the pattern has {0} bytes, more than the maximum")]
     TooLong(usize),
-    /// A cron line has five fields.
+    /// The cron line does not have five fields.
     #[error("a schedule has five fields: minute hour day month weekday; this one has {0}")]
     Fields(usize),
-    /// A field says something else than `*`, `a`, `a-b`, `*/n`, `a-b/n`, or a list of these, within its bounds.
+    /// A field of the cron line is not `*`, `a`, `a-b`, `*/n`, `a-b/n`, or a list of these, within its bounds.
     #[error("field {field}: {text:?} is none of *, a, a-b, */n, a-b/n within {least} to {most}")]
     Field {
-        /// Which field, from 1.
+        /// The number of the field, from 1.
         field: usize,
-        /// What it says.
+        /// The text of the field.
         text: String,
-        /// The smallest number it may name.
+        /// The smallest number allowed.
         least: u32,
-        /// The largest.
+        /// The largest number allowed.
         most: u32,
     },
 }
 
-/// A pattern for branches, tags and paths: `?` is one character but `/`, `*` any number of them, `**` any with `/`.
-/// `**/` also stands for nothing, so that `**/x` finds `x` itself.
+/// A pattern for branches, tags and paths.
+///
+/// `?` is one character but `/`, `*` any number of them, `**` any with `/`. `**/` also stands for nothing, so that
+/// `**/x` finds `x` itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Glob(Vec<Token>);
 
@@ -48,10 +50,10 @@ enum Token {
 }
 
 impl Glob {
-    /// The longest pattern.
+    /// The maximum length of a pattern in bytes.
     pub const MAX_BYTES: usize = 1_024;
 
-    /// The pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
     ///
@@ -76,7 +78,7 @@ impl Glob {
         Ok(Self(tokens))
     }
 
-    /// Whether the whole of `text` fits. Takes time in proportion to the two lengths multiplied, and no more.
+    /// Whether the whole of `text` matches. Takes time in proportion to the two lengths multiplied, and no more.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         // fits[i]: the tokens so far fit the first i characters.
@@ -106,19 +108,21 @@ impl Glob {
 /// A minute as a wall clock in some zone shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Civil {
-    /// 0 to 59.
+    /// The minute, 0 to 59.
     pub minute: u8,
-    /// 0 to 23.
+    /// The hour, 0 to 23.
     pub hour: u8,
-    /// 1 to 31.
+    /// The day of the month, 1 to 31.
     pub day: u8,
-    /// 1 to 12.
+    /// The month, 1 to 12.
     pub month: u8,
-    /// 0 to 6, from Sunday.
+    /// The day of the week, 0 to 6, from Sunday.
     pub weekday: u8,
 }
 
-/// A schedule as `cron` has it: minute, hour, day, month, weekday. If both day and weekday are given, either suffices.
+/// A schedule as `cron` has it: minute, hour, day, month, weekday.
+///
+/// If both day and weekday are given, either suffices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cron {
     fields: [u64; 5],
@@ -127,7 +131,7 @@ pub struct Cron {
 }
 
 impl Cron {
-    /// The schedule. Weekday 7 is Sunday too.
+    /// Parses a schedule. Weekday 7 is Sunday too.
     ///
     /// # Errors
     ///
@@ -194,61 +198,63 @@ fn cron_item(item: &str, least: u32, most: u32) -> Option<u64> {
     good.then(|| (from..=to).step_by(step).fold(0, |field, number| field | 1 << number))
 }
 
-/// Something that may start pipelines.
+/// An event that may start pipelines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happening<'a> {
     /// A branch was pushed.
     Push {
-        /// The branch.
+        /// The name of the branch.
         branch: &'a str,
         /// The paths that changed.
         paths: &'a [&'a str],
     },
-    /// A merge request was opened or renewed.
+    /// A merge request was opened or updated.
     MergeRequest {
-        /// The branch that it goes to.
+        /// The target branch.
         target: &'a str,
         /// The paths that it changes.
         paths: &'a [&'a str],
     },
     /// A tag was pushed.
     Tag {
-        /// The tag.
+        /// The name of the tag.
         name: &'a str,
     },
-    /// Somebody asked by the API.
+    /// A start was requested by the API.
     Api,
-    /// A minute has begun. Told once a minute for each zone that a rule names, with that zone's time: a host's zone data
-    /// knows what its clocks skip and repeat.
+    /// A minute has begun.
+    ///
+    /// Told once a minute for each zone that a rule names, with that zone's time: a host's zone data knows what its
+    /// clocks skip and repeat.
     Minute {
-        /// The zone.
+        /// The name of the zone.
         zone: &'a str,
-        /// Its time.
+        /// The time in that zone.
         at: Civil,
     },
 }
 
-/// What a rule waits for. An empty list is anything.
+/// The event that a rule waits for. An empty list matches anything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum On {
     /// A push to one of these branches that changes one of these paths.
     Push {
-        /// The branches.
+        /// The patterns of the branches.
         branches: Vec<Glob>,
-        /// The paths.
+        /// The patterns of the paths.
         paths: Vec<Glob>,
     },
     /// A merge request to one of these branches that changes one of these paths.
     MergeRequest {
-        /// The branches.
+        /// The patterns of the target branches.
         targets: Vec<Glob>,
-        /// The paths.
+        /// The patterns of the paths.
         paths: Vec<Glob>,
     },
-    /// One of these tags.
+    /// A push of one of these tags.
     Tag {
-        /// The tags.
+        /// The patterns of the tags.
         names: Vec<Glob>,
     },
     /// A call of the API.
@@ -257,22 +263,22 @@ pub enum On {
     Schedule {
         /// The schedule.
         cron: Cron,
-        /// The zone.
+        /// The name of the zone.
         zone: String,
     },
 }
 
-/// A rule: what it waits for and what it starts.
+/// A rule: the event that it waits for, and the orchestration that it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// What it waits for.
+    /// The event that the rule waits for.
     pub on: On,
-    /// What it starts.
+    /// The orchestration that the rule starts.
     pub template: TemplateId,
 }
 
 impl Rule {
-    /// Whether the rule waits for this.
+    /// Whether the event matches the rule.
     #[must_use]
     pub fn matches(&self, happening: &Happening<'_>) -> bool {
         match (&self.on, happening) {
@@ -289,7 +295,7 @@ impl Rule {
     }
 }
 
-/// What an event starts, in the order of the rules; each template once.
+/// Lists the orchestrations that an event starts, in the order of the rules, each once.
 #[must_use]
 pub fn triggered(rules: &[Rule], happening: &Happening<'_>) -> Vec<TemplateId> {
     let mut started = Vec::new();

@@ -1,4 +1,4 @@
-//! How long jobs waited: a histogram that forgets.
+//! Wait times: a histogram that forgets.
 
 use alloc::vec::Vec;
 

@@ -92,7 +92,7 @@ fn what_is_late_is_skipped_and_what_takes_too_long_is_stopped() {
     output(here, &["run"]);
     let list = output(here, &["list"]);
     assert!(list.contains("job 1, attempt 1: Skipped (no worker took it in time)"), "{list}");
-    assert!(list.contains("job 2, attempt 1: TimedOut (it had not ended in time)"), "{list}");
+    assert!(list.contains("job 2, attempt 1: TimedOut (not finished in time)"), "{list}");
     assert!(!here.join("late").exists());
 }
 

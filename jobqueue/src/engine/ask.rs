@@ -1,4 +1,4 @@
-//! Commands: what the host asks for.
+//! Commands: the requests of the host.
 
 use core::cell::RefCell;
 use core::num::NonZeroU16;
@@ -24,7 +24,9 @@ use crate::store::NONE;
 use crate::time::Timestamp;
 
 impl Engine {
-    /// Declares a pool, anew or again. Pools are an operator's configuration, told again after a restart.
+    /// Declares a pool, or changes its declaration.
+    ///
+    /// Pools are an operator's configuration, told again after a restart.
     ///
     /// # Errors
     ///
@@ -45,8 +47,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Pauses or resumes a tag: while it is closed its jobs wait, and no other tag's do. It may be told before the tag has
-    /// any job. Like pools, it is an operator's configuration, told again after a restart and before the rows.
+    /// Pauses or resumes a tag: while it is closed its jobs wait, and no other tag's do.
+    ///
+    /// It may be told before the tag has any job. Like pools, it is an operator's configuration, told again after a
+    /// restart and before the rows.
     ///
     /// # Errors
     ///
@@ -66,8 +70,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Says what a tag weighs in pools that go by [`Turns::Fair`](crate::Turns); 1 until it is said. It acts with the
-    /// next job that is given out. Like pools, weights are an operator's configuration, told again after a restart.
+    /// Sets the weight of a tag in pools that go by [`Turns::Fair`](crate::Turns). Default: 1.
+    ///
+    /// It acts with the next job that is given out. Like pools, weights are an operator's configuration, told again
+    /// after a restart.
     ///
     /// # Errors
     ///
@@ -84,8 +90,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Says what becomes of a component's jobs, system-wide, as they open: they run, or they are skipped. Like pools, it is
-    /// an operator's configuration, told again after a restart and before the rows.
+    /// Sets the treatment of a component's jobs, system-wide, as they open: they run, or they are skipped.
+    ///
+    /// Like pools, it is an operator's configuration, told again after a restart and before the rows.
     ///
     /// # Errors
     ///
@@ -105,8 +112,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Declares a window in which matching jobs are held as their batches open. Like pools, windows are an operator's
-    /// configuration, told again after a restart; what is held is in the rows.
+    /// Declares a window in which matching jobs are held as their batches open.
+    ///
+    /// Like pools, windows are an operator's configuration, told again after a restart. Which jobs are held is in the
+    /// rows.
     ///
     /// # Errors
     ///
@@ -119,7 +128,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a window back and sends what it held to the queues.
+    /// Removes a window and sends the jobs that it held to the queues.
     pub fn release(&mut self, now: Timestamp, filter: u32) {
         self.lift(now);
         self.filters.unhold(filter);
@@ -127,15 +136,17 @@ impl Engine {
         self.pump();
     }
 
-    /// Says that `job`, of an earlier run, succeeded with these inputs. What succeeds under this engine is remembered
-    /// without being told.
+    /// Remembers that `job`, of an earlier run, succeeded with these inputs, for reuse.
+    ///
+    /// Successes under this engine are remembered without being told.
     pub fn remember(&mut self, now: Timestamp, key: ResultKey, job: JobId) {
         self.lift(now);
         self.filters.remember(key, job, self.config.limits().results);
         self.pump();
     }
 
-    /// Makes a pipeline and all its jobs. Answered with [`Answer::Submitted`](crate::Answer::Submitted) once they are written.
+    /// Submits a pipeline with all its jobs. Answered with [`Answer::Submitted`](crate::Answer::Submitted) once they
+    /// are written.
     ///
     /// # Errors
     ///
@@ -268,8 +279,10 @@ impl Engine {
         job.tag.unwrap_or_else(|| self.config.tag(job.spec.component, class))
     }
 
-    /// A worker wants jobs. Each comes as [`Effect::Assign`](crate::Effect::Assign); then the pull is answered with [`Answer::Pulled`](crate::Answer::Pulled). If
-    /// there is nothing, the pull is parked until something comes or its patience ends.
+    /// Asks for jobs for a worker. Each comes as [`Effect::Assign`](crate::Effect::Assign).
+    ///
+    /// Then the pull is answered with [`Answer::Pulled`](crate::Answer::Pulled). If there is no job, the pull is parked
+    /// until one comes or its patience ends.
     ///
     /// # Errors
     ///
@@ -299,8 +312,10 @@ impl Engine {
         Ok(call)
     }
 
-    /// The host no longer waits for a pull, for instance because the worker hung up. It is not answered; jobs already
-    /// on their way to it come back when their acknowledgement is overdue, or to a pull that names this one.
+    /// Cancels a pull that the host no longer waits for, for instance because the worker hung up.
+    ///
+    /// The pull is not answered. Jobs already on their way to it come back when their acknowledgement is overdue, or to
+    /// a pull that names this one.
     pub fn cancel_pull(&mut self, now: Timestamp, call: CallId) {
         self.lift(now);
         if matches!(self.calls.get(call), Some(Call { work: Work::Pull(_), .. })) {
@@ -312,8 +327,10 @@ impl Engine {
         self.pump();
     }
 
-    /// A worker says something about a job that it holds. Answered with [`Answer::Done`](crate::Answer::Done) once it is written; a worker
-    /// starts a job only when its [`Act::Ack`] is answered so.
+    /// Tells a worker's message about a job that it holds.
+    ///
+    /// Answered with [`Answer::Done`](crate::Answer::Done) once it is written. A worker starts a job only when its
+    /// [`Act::Ack`] is answered so.
     ///
     /// # Errors
     ///
@@ -323,7 +340,7 @@ impl Engine {
         self.event(now, token.key.job, Event::Work { worker, token, act })
     }
 
-    /// The callback that a suspended job waits for has come. Answered like [`Engine::work`].
+    /// Tells that the callback came that a suspended job waits for. Answered like [`Engine::work`].
     ///
     /// # Errors
     ///
@@ -332,7 +349,7 @@ impl Engine {
         self.event(now, token.key.job, Event::Callback { token })
     }
 
-    /// Somebody approves a manual job, or releases a held one. Answered with [`Answer::Done`](crate::Answer::Done).
+    /// Approves a manual job, or releases a held one. Answered with [`Answer::Done`](crate::Answer::Done).
     ///
     /// # Errors
     ///
@@ -341,7 +358,7 @@ impl Engine {
         self.event(now, job, Event::Approve)
     }
 
-    /// Somebody wants a job stopped. Answered with [`Answer::Done`](crate::Answer::Done); a running job is then `Aborting`.
+    /// Stops a job. Answered with [`Answer::Done`](crate::Answer::Done); a running job is then `Aborting`.
     ///
     /// # Errors
     ///
@@ -350,7 +367,7 @@ impl Engine {
         self.event(now, job, Event::Abort(Stopper::User))
     }
 
-    /// Somebody wants a new attempt of an ended job, at once. Answered with [`Answer::Retried`](crate::Answer::Retried).
+    /// Starts a new attempt of an ended job at once. Answered with [`Answer::Retried`](crate::Answer::Retried).
     ///
     /// # Errors
     ///
@@ -359,8 +376,9 @@ impl Engine {
         self.event(now, job, Event::Retry)
     }
 
-    /// Somebody wants a whole pipeline stopped. Answered with [`Answer::Aborting`](crate::Answer::Aborting) once it is marked: from then on no
-    /// job of it begins, and all of them are stopped.
+    /// Aborts a whole pipeline. Answered with [`Answer::Aborting`](crate::Answer::Aborting) once it is marked.
+    ///
+    /// From then on no job of it begins, and all of them are stopped.
     ///
     /// # Errors
     ///
@@ -369,7 +387,9 @@ impl Engine {
         self.command(now, Work::AbortPipeline(pipeline))
     }
 
-    /// Somebody wants what failed, was stopped, or was skipped for it, tried again; results that are there are kept.
+    /// Retries the jobs of a pipeline that failed, were stopped, or were skipped because of those. Results of others
+    /// are kept.
+    ///
     /// Answered with [`Answer::Retried`](crate::Answer::Retried).
     ///
     /// # Errors
@@ -402,9 +422,11 @@ impl Engine {
         Ok(self.call(work, false))
     }
 
-    /// Says how often a job of this key may be given out, or that it is not limited. Its jobs wait aside meanwhile, and
-    /// block neither their queue nor any other key. Like pools, such rates are an operator's configuration, told again
-    /// after a restart. What is taken out of them stands in the key's row: they hold over all engines that are told them.
+    /// Sets the maximum rate at which jobs of a key are given out; `None` is no limit.
+    ///
+    /// Its jobs wait aside meanwhile, and block neither their queue nor any other key. Like pools, such rates are an
+    /// operator's configuration, told again after a restart. Used rate is kept in the key's row: the rate holds over
+    /// all engines that are told it.
     ///
     /// # Errors
     ///

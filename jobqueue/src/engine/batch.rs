@@ -35,7 +35,7 @@ impl Engine {
         self.decide_with(id, &[]);
     }
 
-    /// The same; `rows` are those just read of the pipeline, if any.
+    /// Decides a pipeline from `rows`, those just read of it, if any.
     pub(super) fn decide_with(&mut self, id: PipelineId, rows: &[Row]) {
         let Some(at) = self.store.find_pipe(id) else { return };
         let Some(slot) = self.store.pipes.get(at) else { return };
@@ -92,7 +92,7 @@ impl Engine {
         self.batch = batch;
     }
 
-    /// What is to be done with a job that waits for nothing any more: its filters speak, then its key.
+    /// Judges a job that no longer waits: first its filters, then its key.
     pub(super) fn judge(&self, row: &Pipeline, job: &Job, unwanted: Option<Reason>, later: &RefCell<Later>) -> Judged {
         let Some(verdict) = self.filters.judge(self.now, row, job, unwanted) else { return Judged::Ask };
         if matches!(verdict, Verdict::Skip(_) | Verdict::Reuse(_)) {

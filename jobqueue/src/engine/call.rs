@@ -54,7 +54,7 @@ impl Call {
     }
 }
 
-/// What a command wants.
+/// The work of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Work {
@@ -79,13 +79,13 @@ pub(crate) struct Call {
 }
 
 impl Default for Call {
-    /// What no call is under way for.
+    /// An empty call, for no command.
     fn default() -> Self {
         Self { work: Work::Submit(PipelineId::default()), tries: 0, fresh: false, silent: true }
     }
 }
 
-/// What must be known of a job's row once an event has changed it in place.
+/// The knowledge of a job's row that is needed once an event has changed it in place.
 pub(super) struct Before {
     pub(super) expect: Version,
     pub(super) class: JobClass,

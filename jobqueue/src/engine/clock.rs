@@ -10,7 +10,7 @@ use crate::store::{JobSlot, NONE};
 use crate::time::Timestamp;
 use crate::timer::Timers;
 
-/// What an engine's clock says. It is part of a snapshot and of no comparison: the host's next reading replaces it.
+/// The time of an engine's clock. It is part of a snapshot and of no comparison: the host's next reading replaces it.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub(super) struct Clock(pub(super) Timestamp);

@@ -15,7 +15,7 @@ use crate::reason::Refused;
 use crate::store::{Lock, NONE};
 use crate::transition::step;
 
-/// What a write was proposed for.
+/// The origin of a proposed write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(super) enum Origin {
@@ -28,9 +28,9 @@ pub(super) enum Origin {
     /// A decision.
     #[default]
     Decide,
-    /// What this engine wants of a pool's limits, by the pool's place.
+    /// This engine's demand on a pool's limits, by the pool's place.
     Share(u32),
-    /// What was taken back in a pool from a life that has ended.
+    /// Shares reclaimed in a pool from a life that has ended.
     Reclaim(u32),
     /// The end of another life, which has leases in a pool.
     EndLife(u32, Incarnation),
@@ -66,7 +66,7 @@ impl Flight {
         self.changes.push(Change { expect, row });
     }
 
-    /// The same for a job's, which is large.
+    /// Takes in a job's row, which is large, that is kept at this place.
     pub(super) fn add_job(&mut self, expect: Option<Version>, job: &Job, at: u32) {
         self.note(at);
         self.changes.push(Change { expect, row: Row::Job(*job) });
@@ -241,7 +241,7 @@ impl Engine {
         }
     }
 
-    /// What a command is told once its write is made.
+    /// The answer to a command once its write is made.
     fn written(&self, call: CallId, changes: &[Change]) -> Answer {
         let inserted = || {
             let new = changes.iter().filter(|change| change.expect.is_none());

@@ -19,7 +19,7 @@ use crate::rate::Rate;
 use crate::store::{Hangs, NONE};
 use crate::time::Timestamp;
 
-/// What is known about a key.
+/// The knowledge of a key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySlot {
     pub(super) row: Option<KeyRow>,
@@ -39,8 +39,9 @@ pub(super) struct KeySlot {
     jobs: u32,
     /// How often one of its jobs may be given out.
     pub(super) rate: Option<Rate>,
-    /// What was just read of the jobs that the row names: whether the claim, and whether the newest, still count. Only
-    /// while the answer to that reading is acted on.
+    /// Whether the claim and the newest that the key's row names still count, from the jobs just read.
+    ///
+    /// Set only while the answer to that reading is acted on.
     fresh: Option<Named>,
     /// The newest job that was found not to count any more.
     void_newest: Option<JobKey>,
@@ -56,7 +57,7 @@ struct Named {
 /// Whether a job may be opened as far as its key goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opening {
-    /// It may.
+    /// The job may be opened.
     Free,
     /// Another job keeps it out.
     KeptOut(JobId),
@@ -91,7 +92,7 @@ impl KeySlot {
         Some(bucket.ready_at(now, rate))
     }
 
-    /// What a snapshot keeps of the newest that does not count.
+    /// The newest job that was found not to count, for a snapshot.
     pub(super) const fn void_newest(&self) -> Option<JobKey> {
         self.void_newest
     }
@@ -345,7 +346,7 @@ impl Engine {
         }
     }
 
-    /// What could not be done to the key's holders while the key was unknown or locked.
+    /// Acts on the key's holders, which could not be done while the key was unknown or locked.
     #[cold]
     fn stir_holders(&mut self, key: Key) {
         let Some(slot) = self.keys.get(&key) else { return };

@@ -1,4 +1,4 @@
-//! The face: ask it, do what its effects say, tell it what happened.
+//! The engine's public API: ask it, carry out its effects, tell it what happened.
 
 mod ask;
 mod batch;
@@ -47,18 +47,18 @@ use keys::KeySlot;
 use pools::OwnLife;
 use sweep::Sweep;
 
-/// A worker's wish for jobs.
+/// A worker's request for jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PullRequest {
-    /// The pool it works for.
+    /// The pool that the worker works for.
     pub pool: PoolId,
-    /// The worker.
+    /// The worker that asks.
     pub worker: Worker,
-    /// How many jobs it wants, 1 or more.
+    /// Maximum number of jobs, 1 or more.
     pub want: u32,
-    /// How long it waits for the first, in milliseconds.
+    /// Maximum wait for the first job, in milliseconds.
     pub wait_ms: u64,
-    /// Its pull before this one, if it never saw that one's answer: what was assigned by it is assigned again.
+    /// The worker's pull before this one, if it never saw that one's answer. Jobs assigned by it are assigned again.
     pub previous: Option<CallId>,
 }
 
@@ -68,7 +68,7 @@ pub struct PullRequest {
 enum Purpose {
     /// A command would be refused by what is in memory, or nothing is.
     Call(CallId),
-    /// Nobody knows whether this write was made.
+    /// An unknown write, to find out whether it was made.
     Resolve(Ticket),
     /// A pipeline's row, or its jobs, are not in memory.
     Pipeline(PipelineId),
@@ -82,11 +82,11 @@ enum Purpose {
     Owing,
     /// How a pool's limits are shared, by its place.
     Pool(u32),
-    /// What is charged to a life in a pool, by the pool's place.
+    /// The jobs charged to a life in a pool, by the pool's place.
     Charged(u32, Incarnation),
 }
 
-/// What is looked at again at a time.
+/// Something that is looked at again at a set time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum Sleeper {
@@ -100,8 +100,9 @@ enum Sleeper {
     Pipeline(PipelineId),
 }
 
-/// The engine: an index over rows that live in a database. It never owns the truth, and can be made from the rows at
-/// any time.
+/// The engine: an index over rows that live in a database.
+///
+/// It never owns the truth, and can be made from the rows at any time.
 ///
 /// See the [crate's page](crate) for the loop around it.
 #[derive(Clone, Debug)]
@@ -153,7 +154,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with no rows and no pools.
+    /// An engine without rows and pools.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -193,12 +194,12 @@ impl Engine {
 
     // ---- views ----------------------------------------------------------------------------------------------------
 
-    /// The next thing to do, if any.
+    /// The next effect, if any.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
-    /// When [`Engine::handle_timeout`] is to be called next, unless something else happens before.
+    /// The latest time to call [`Engine::handle_timeout`], unless something else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let timer = self.timers.first().map(Timestamp::from_millis);
@@ -208,7 +209,7 @@ impl Engine {
         [timer, patience, sleeper, sweep].into_iter().flatten().min()
     }
 
-    /// The rows of a write that is under way: all are to be written, or none. Empty once it is settled.
+    /// The changes of a write that is under way: all are to be written, or none. Empty once the write is settled.
     #[must_use]
     pub fn changes(&self, ticket: Ticket) -> &[Change] {
         self.flights.get(ticket).and_then(Option::as_ref).map_or(&[], |flight| &flight.changes)
@@ -234,7 +235,7 @@ impl Engine {
         WriteId { engine: self.config.engine, ticket }
     }
 
-    /// What the write with this ticket is signed with.
+    /// The stamp of the write with this ticket.
     const fn stamp(&self, ticket: Ticket) -> Stamp {
         // Whoever needs chance mixes it: see `backoff`.
         Stamp { write: self.write_id(ticket), chance: self.config.seed.wrapping_add(ticket.get()) }

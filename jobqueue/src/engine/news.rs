@@ -1,4 +1,4 @@
-//! What a face over many engines must know of one.
+//! News for a concurrent engine: what it must know of each of its engines.
 
 use alloc::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! What the engine shows: counters, a tag's depth, and why a job is not running.
+//! Observation: counters, a tag's depth, and why a job is not running.
 
 use alloc::vec::Vec;
 
@@ -12,174 +12,174 @@ use crate::reason::Reason;
 use crate::store::Hangs;
 use crate::time::Timestamp;
 
-/// What has happened in this engine's life. Not part of its state.
+/// Counters of an engine's life. Not part of its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Counters {
-    /// Writes proposed.
+    /// The number of writes proposed.
     pub proposed: u64,
-    /// Writes made.
+    /// The number of writes made.
     pub committed: u64,
-    /// Writes that met another.
+    /// The number of writes that conflicted with another.
     pub conflicted: u64,
-    /// Commands refused after the rows were read.
+    /// The number of commands refused after the rows were read.
     pub refused: u64,
-    /// Facts that were late, repeated or unknown.
+    /// The number of facts that were late, repeated or unknown.
     pub ignored: u64,
 }
 
-/// One tag's queue at a glance.
+/// A summary of one tag's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct QueueView {
-    /// The tag.
+    /// The tag of the queue.
     pub tag: Tag,
-    /// Whether it is paused.
+    /// Whether the tag is open or paused.
     pub service: Service,
-    /// Jobs that wait in it.
+    /// The number of jobs that wait in the queue.
     pub depth: u32,
-    /// Since when the oldest of them waits.
+    /// The time since when the oldest of them waits.
     pub oldest: Option<Timestamp>,
-    /// Jobs that workers hold.
+    /// The number of jobs that workers hold.
     pub leased: u32,
-    /// Jobs that came into it in this engine's life, those that came back among them.
+    /// The number of jobs that entered the queue in this engine's life, those that came back included.
     pub arrived: u64,
-    /// Jobs of it that were given to workers in this engine's life.
+    /// The number of its jobs that were given to workers in this engine's life.
     pub delivered: u64,
 }
 
-/// How a pool stands to a tag that it serves.
+/// The availability of a pool for a tag that it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Standing {
-    /// It is drained.
+    /// The pool is drained.
     Closed,
-    /// Its workers hold, or are being given, all they may.
+    /// The pool's workers hold, or are being given, the maximum number of jobs.
     NoRoom {
-        /// Jobs held.
+        /// The number of jobs held.
         used: u32,
-        /// Jobs allowed.
+        /// The maximum number of jobs.
         limit: u32,
     },
-    /// It has room, but other engines have it, or this one has not got it yet.
+    /// The pool has room, but other engines have it, or this engine has not got its share yet.
     NoShare {
-        /// Leases that this engine may give out.
+        /// The number of leases that this engine may give out.
         share: u32,
-        /// Leases allowed, over all engines.
+        /// The maximum number of leases over all engines.
         limit: u32,
     },
-    /// Its rate lets no job go before this time.
+    /// The pool's rate lets no job go before this time.
     Throttled {
-        /// When.
+        /// The time when the next job may go.
         until: Timestamp,
     },
-    /// It has room for this many more, and takes a job with its next pull.
+    /// The pool has room, and gives out a job with its next pull.
     Waits {
-        /// Jobs held.
+        /// The number of jobs held.
         used: u32,
-        /// Jobs allowed.
+        /// The maximum number of jobs.
         limit: u32,
     },
 }
 
-/// Why a job is not running.
+/// The reason why a job is not running.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Why {
-    /// Its batch is not open: the batch of this order still has so many jobs in progress.
+    /// The job's batch is not open: an earlier batch still has jobs in progress.
     Batch {
-        /// The open batch's order.
+        /// The order of the open batch.
         open: u32,
-        /// Its jobs in progress.
+        /// The number of its jobs in progress.
         remaining: u32,
     },
-    /// It waits for another job to end: one that it names, or one of a smaller order.
+    /// The job waits for another to end: one that it names, or one of a smaller order.
     Needs {
         /// The first such job.
         job: JobId,
-        /// How many more there are.
+        /// The number of further such jobs.
         more: u32,
     },
-    /// Its batch is about to open, and the host was asked about it.
+    /// The job's batch is about to open, and the host was asked about the job.
     Asked,
-    /// It waits aside, in nobody's way, until its key is free.
+    /// The job waits aside until its key is free. It blocks no other job meanwhile.
     Key {
-        /// The key.
+        /// The key that it waits for.
         key: Key,
-        /// The job that holds it.
+        /// The job that holds the key.
         holder: Option<JobKey>,
-        /// When the key's rate lets the next job go, if that is what keeps it.
+        /// The time when the key's rate lets the next job go, if the rate is the obstacle.
         until: Option<Timestamp>,
-        /// Jobs aside that are before it.
+        /// The number of waiting jobs before it.
         ahead: u32,
     },
-    /// It waits in its tag's queue.
+    /// The job waits in its tag's queue.
     Queue {
-        /// Jobs before it.
+        /// The number of jobs before it.
         ahead: u32,
-        /// Whether the tag is paused.
+        /// Whether the tag is open or paused.
         tag: Service,
-        /// The pools that serve the tag; none means that nobody ever will.
+        /// The pools that serve the tag; if there are none, the job will never run.
         pools: Vec<(PoolId, Standing)>,
     },
-    /// It waits for this time or for an answer, as its row's reason says.
+    /// The job waits for this time or for an answer, as its row's reason says.
     Until(Timestamp),
-    /// A change of it is being written.
+    /// A change of the job is being written.
     Writing(Ticket),
-    /// It runs.
+    /// The job runs.
     Runs,
 }
 
-/// A job's whole story as it now is.
+/// An explanation of a job's state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Explanation {
-    /// Where it stands.
+    /// The state of the job.
     pub state: State,
-    /// Why it came to stand there.
+    /// The reason for the state.
     pub reason: Reason,
-    /// Why it is not running.
+    /// The reason why the job is not running.
     pub why: Why,
-    /// The deadline that can pass next, such as the one by which a worker must have taken it.
+    /// The next deadline, such as the one by which a worker must have taken the job.
     pub due: Option<Timestamp>,
 }
 
 impl Engine {
-    /// What has happened so far.
+    /// The counters of this engine's life.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// A job's row, if it has not ended and is here.
+    /// A job's row, if the job has not ended and is here.
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<Job> {
         self.store.row(self.store.find_job(id)?)
     }
 
-    /// A pipeline's row, if it is open and here.
+    /// A pipeline's row, if the pipeline is open and here.
     #[must_use]
     pub fn pipeline(&self, id: PipelineId) -> Option<&Pipeline> {
         self.store.pipes.get(self.store.find_pipe(id)?)?.row.as_ref()
     }
 
-    /// How many jobs are here that have not ended.
+    /// The number of jobs here that have not ended.
     #[must_use]
     pub const fn jobs(&self) -> u32 {
         self.store.jobs.used
     }
 
-    /// How many jobs wait in a tag's queue.
+    /// The number of jobs that wait in a tag's queue.
     #[must_use]
     pub fn depth(&self, tag: Tag) -> u32 {
         self.queues.find(tag).map_or(0, |lane| self.queues.lanes[lane as usize].live)
     }
 
-    /// Every tag that ever had a job here.
+    /// Lists the queues of all tags that ever had a job here.
     pub fn queues(&self) -> impl Iterator<Item = QueueView> {
         self.queues.lanes.iter().map(|lane| QueueView {
             tag: lane.tag,
@@ -192,33 +192,37 @@ impl Engine {
         })
     }
 
-    /// Within how many milliseconds so many percent of a tag's jobs were given to a worker, of those of late: the newest
-    /// few thousand speak loudest. At most a quarter too large. Kept by each engine for itself, and not in its snapshot.
+    /// Wait-time percentile of a tag's jobs, in ms: from entering the queue to being given to a worker.
+    ///
+    /// Recent jobs dominate (counts halve every 8,192 samples). Overestimates by at most 25 %. Kept by each engine for
+    /// itself, and not in its snapshot.
     #[must_use]
     pub fn wait_ms(&self, tag: Tag, percent: u8) -> Option<u64> {
         self.queues.lanes[self.queues.find(tag)? as usize].waits.quantile(percent)
     }
 
-    /// The jobs of a pipeline that are here and have not ended, in no order.
+    /// Lists the jobs of a pipeline that are here and have not ended, in no order.
     pub fn jobs_of(&self, pipeline: PipelineId) -> impl Iterator<Item = Job> {
         let pipe = self.store.find_pipe(pipeline);
         let jobs = pipe.into_iter().flat_map(|pipe| self.store.jobs_of(pipe));
         jobs.filter_map(|at| self.store.row(at))
     }
 
-    /// How many pulls of a pool wait for work.
+    /// The number of a pool's pulls that wait for work.
     #[must_use]
     pub fn parked(&self, pool: PoolId) -> usize {
         self.queues.pool(pool).map_or(0, |pool| self.queues.pools[pool as usize].parked.len())
     }
 
-    /// How many jobs a pool's workers hold.
+    /// The number of jobs that a pool's workers hold.
     #[must_use]
     pub fn leased(&self, pool: PoolId) -> u32 {
         self.queues.pool(pool).map_or(0, |pool| self.queues.pools[pool as usize].leased)
     }
 
-    /// Why a job is not running. Reads its whole queue: for people, not for every turn of a loop.
+    /// Explains why a job is not running.
+    ///
+    /// Reads the job's whole queue: for people, not for every turn of a loop.
     #[must_use]
     pub fn explain(&self, id: JobId) -> Option<Explanation> {
         let at = self.store.find_job(id)?;

@@ -158,7 +158,7 @@ impl Engine {
         self.unhang(at, lane, rest, hangs);
     }
 
-    /// The same, if it is known how the job hangs.
+    /// Takes the job out of where it waits, if that is known.
     #[inline]
     pub(super) fn unhang(&mut self, at: u32, lane: u32, rest: u32, hangs: Hangs) {
         if let Some(alarm) = self.store.take_alarm(rest) {

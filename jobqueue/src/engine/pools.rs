@@ -30,9 +30,10 @@ pub(super) struct OwnLife {
 impl Engine {
     // ---- asked ------------------------------------------------------------------------------------------------------
 
-    /// Another engine of this database is dead: the host saw it die. What it may still give out of the pools' limits is
-    /// taken back by whoever needs it, at once and not only when its shares have lapsed. Safe if it is not so: an engine
-    /// that lives notices, and starts anew.
+    /// Tells that another engine of this database is dead: the host saw it die.
+    ///
+    /// The shares of pools' limits that it held are reclaimed by engines that need them, at once and not only when they
+    /// have lapsed. Safe if the engine lives after all: it notices, and starts anew.
     pub fn handle_engine_gone(&mut self, now: Timestamp, life: Incarnation) {
         self.lift(now);
         let until = self.now.after_millis(TERM_LOOKS * u64::from(self.config.recheck_ms));
@@ -48,8 +49,9 @@ impl Engine {
         self.pump();
     }
 
-    /// Another engine has given back, or waits for, something of a pool's limits: its row is read now, and not only with
-    /// the next regular look. May be told late, twice, or not at all.
+    /// Tells that another engine has given back, or waits for, a part of a pool's limits.
+    ///
+    /// The pool's row is read now, and not only with the next regular look. May be told late, twice, or not at all.
     pub fn handle_pool_news(&mut self, now: Timestamp, pool: PoolId) {
         self.lift(now);
         match self.queues.pool(pool) {
@@ -86,7 +88,7 @@ impl Engine {
         self.queues.pools.get_mut(at as usize)?.share.as_deref_mut()
     }
 
-    /// So many jobs could not be given out for want of leases or tokens.
+    /// Notes that this many jobs could not be given out for want of leases or tokens.
     pub(super) fn seek_share(&mut self, at: u32, missed: u32) {
         let (now, is_raising) = (self.now, self.life.lock.is_some());
         let Some(share) = self.share(at) else { return };
@@ -350,7 +352,7 @@ impl Engine {
         self.propose(ticket, Origin::RaiseLife);
     }
 
-    /// Nobody knows what this engine's life is: it is read.
+    /// Reads this engine's life again, since it is not known any more.
     pub(super) fn doubt_life(&mut self) {
         let life = self.config.engine;
         let first = self.queues.pools.iter().zip(0..).find(|(pool, _)| {
@@ -455,7 +457,7 @@ impl Engine {
         }
     }
 
-    /// What a write about shares was for is tried again.
+    /// Tries the purpose of a failed write about shares again.
     pub(super) fn again_share(&mut self, origin: Origin) {
         match origin {
             Origin::Share(at) | Origin::Reclaim(at) | Origin::EndLife(at, _) => self.look_at_share(at),
@@ -471,7 +473,7 @@ impl Engine {
         }
     }
 
-    /// What was to be read at a time that has not come is read when its time has come by the new clock.
+    /// Reschedules reads that were due at a time that has not come by the new clock.
     pub(super) fn step_shares_back(&mut self, now: Timestamp) {
         let soon = now.after_millis(2 * u64::from(self.config.recheck_ms));
         for share in self.queues.pools.iter_mut().filter_map(|pool| pool.share.as_mut()) {

@@ -82,7 +82,7 @@ impl Engine {
         self.doze(pull.pool);
     }
 
-    /// Whoever is parked at a pool that its rate holds back is looked at when the rate lets the next job go.
+    /// Sets the time to look at parked pulls again when the pool's rate lets the next job go.
     pub(super) fn doze(&mut self, pool: u32) {
         let slot = &self.queues.pools[pool as usize];
         if let Some(until) = slot.throttled_until(self.now).filter(|_| slot.has_work()) {

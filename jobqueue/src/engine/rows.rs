@@ -1,4 +1,4 @@
-//! Rows that come from outside: read, loaded, compensated.
+//! Rows from outside: read, loaded, compensated.
 
 use super::call::{job_row, pipeline_row};
 use super::{Engine, Purpose};
@@ -10,19 +10,19 @@ use crate::pipeline::{Pipeline, PipelineState};
 use crate::store::NONE;
 use crate::time::Timestamp;
 
-/// What a pass of compensation found.
+/// The result of a pass of compensation.
 #[must_use = "rows that did not fit must be supplied again"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Compensated {
-    /// Rows that were newer than what was known, or not known at all.
+    /// The number of rows that were newer than those known, or not known at all.
     pub taken: u32,
-    /// Rows that contradict themselves; they were left alone.
+    /// The number of rows that contradict themselves. They were left alone.
     pub broken: u32,
-    /// Rows that no limit had room for; supply them again later.
+    /// The number of rows that no limit had room for. Supply them again later.
     pub left: u32,
 }
 
-/// What became of a row from outside.
+/// The result of taking in a row from outside.
 enum Taken {
     Yes,
     Known,
@@ -31,8 +31,9 @@ enum Taken {
 }
 
 impl Engine {
-    /// Rebuilds from rows: supply every pipeline that is open and every job that has not ended, in any order and in as
-    /// many portions as you like. What is newer in memory is kept.
+    /// Loads rows: supply all open pipelines and all unfinished jobs, in any order and in any number of portions.
+    ///
+    /// A newer row in memory is kept.
     pub fn load(&mut self, now: Timestamp, rows: &[Row]) -> Compensated {
         self.lift(now);
         let told = self.take_all(rows);
@@ -40,9 +41,11 @@ impl Engine {
         told
     }
 
-    /// One pass of compensation over a page of rows: jobs that are in no queue are queued again, pipelines with nothing
-    /// in progress are decided again, deadlines are set. Rows younger than the configured settling time, and rows
-    /// whose change is under way, are left alone. A second pass over the same rows does nothing.
+    /// Compensates over a page of rows: queues jobs that are in no queue, decides idle pipelines again, and sets
+    /// deadlines.
+    ///
+    /// Rows younger than the configured settling time, and rows whose change is under way, are left alone. A second
+    /// pass over the same rows does nothing.
     pub fn compensate(&mut self, now: Timestamp, page: &[Row]) -> Compensated {
         self.lift(now);
         let mut told = Compensated::default();
@@ -189,7 +192,7 @@ impl Engine {
         Taken::Yes
     }
 
-    /// What was asked for has been read.
+    /// Acts on the rows that were read for a purpose.
     #[cold]
     pub(super) fn answered(&mut self, ask: AskId, rows: &[Row]) {
         let Some((_, purpose)) = self.asks.remove(&ask) else {

@@ -1,4 +1,4 @@
-//! The engine's state as plain data: the twin made from it answers alike for ever.
+//! Snapshots: the engine's state as plain data. A restored copy behaves identically.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -78,7 +78,9 @@ struct FlightState {
     waiters: Vec<CallId>,
 }
 
-/// An engine's state. Two are equal whatever their clocks say; counters are not in it.
+/// A snapshot of an engine.
+///
+/// Two are equal whatever their clocks say; counters are not in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Snapshot {
@@ -107,23 +109,23 @@ pub struct Snapshot {
     gone_lives: Vec<(Incarnation, Timestamp)>,
 }
 
-/// Why a snapshot was not taken.
+/// Why a snapshot was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// Another version wrote it.
-    #[error("snapshot format {0} is not known")]
+    /// The snapshot has a format of another version.
+    #[error("the snapshot has format {0}, which this version does not read")]
     Format(u32),
-    /// Another life of the engine wrote it: start a new engine and load the rows.
+    /// The snapshot is of another life of the engine: start a new engine and load the rows.
     #[error("the snapshot is of another engine's life: {0}")]
     OtherLife(Incarnation),
-    /// It contradicts itself.
+    /// The snapshot contradicts itself; the text says where.
     #[error("the snapshot contradicts itself: {0}")]
     Broken(&'static str),
 }
 
 impl Engine {
-    /// The state as plain data.
+    /// The snapshot of the engine, as plain data.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let rows = self.store.jobs.places().filter_map(|(at, _)| self.store.row(at));
@@ -191,7 +193,7 @@ impl Engine {
         }
     }
 
-    /// The engine whose snapshot this is.
+    /// Restores the engine of this snapshot.
     ///
     /// # Errors
     ///

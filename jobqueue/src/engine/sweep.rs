@@ -1,4 +1,4 @@
-//! What other engines did: looked for every while, page by page, and whenever the host brings news.
+//! Sweeps: looking for changes by other engines, page by page, and whenever the host brings news.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -44,7 +44,7 @@ impl Engine {
         }
     }
 
-    /// Another engine wrote rows of this pipeline: they are read now, and not only when a page shows them.
+    /// Tells that another engine wrote rows of this pipeline. They are read now, and not only when a page shows them.
     ///
     /// Tell this for each pipeline that a notification of the database names (`LISTEN` and `NOTIFY`, say). It may be told
     /// late, twice, or not at all: the regular pass finds everything.
@@ -138,8 +138,9 @@ impl Engine {
         }
     }
 
-    /// The rows that were asked for could not be read: they are asked for again, or with the next look at what they are
-    /// about.
+    /// Tells that the rows of a read could not be read.
+    ///
+    /// They are asked for again, or with the next look at what they are about.
     pub fn handle_unread(&mut self, now: Timestamp, ask: AskId) {
         self.lift(now);
         let Some((want, purpose)) = self.asks.remove(&ask) else {

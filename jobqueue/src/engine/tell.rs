@@ -1,4 +1,4 @@
-//! Facts: what the host tells of what has happened.
+//! Facts: the events that the host tells the engine.
 
 use alloc::vec::Vec;
 
@@ -14,22 +14,23 @@ use crate::time::Timestamp;
 const MOURNED: usize = 10_000;
 
 impl Engine {
-    /// The write was made.
+    /// Tells that the write was made.
     pub fn handle_committed(&mut self, now: Timestamp, ticket: Ticket) {
         self.lift(now);
         self.land(ticket);
         self.pump();
     }
 
-    /// The write was not made, as a row had another version. `fresh` are the write's rows as they are; those that are
-    /// not newer than what is known are ignored.
+    /// Tells that the write was not made, because a row had another version.
+    ///
+    /// `fresh` are the write's rows as they are; those that are not newer than the known ones are ignored.
     pub fn handle_conflicted(&mut self, now: Timestamp, ticket: Ticket, fresh: &[Row]) {
         self.lift(now);
         self.fail(ticket, fresh);
         self.pump();
     }
 
-    /// Nobody knows whether the write was made: its rows are read again, and their write ids tell.
+    /// Tells that the outcome of the write is unknown. Its rows are read again, and their write ids tell.
     pub fn handle_unknown(&mut self, now: Timestamp, ticket: Ticket) {
         self.lift(now);
         match self.flight(ticket) {
@@ -42,14 +43,14 @@ impl Engine {
         self.pump();
     }
 
-    /// The rows that were asked for, as far as there are any.
+    /// Tells the rows that were asked for, as far as there are any.
     pub fn handle_rows(&mut self, now: Timestamp, ask: AskId, rows: &[Row]) {
         self.lift(now);
         self.answered(ask, rows);
         self.pump();
     }
 
-    /// The host's word about a job that it was asked to judge.
+    /// Tells the host's judgement on a job that it was asked to judge.
     pub fn handle_judged(&mut self, now: Timestamp, job: JobKey, judgement: Judgement) {
         self.lift(now);
         if self.judging.remove(&job.job) {
@@ -63,7 +64,7 @@ impl Engine {
         self.pump();
     }
 
-    /// The host could not judge a job that it was asked to judge: it is asked again after 200 ms.
+    /// Tells that the host could not judge a job. It is asked again after 200 ms.
     pub fn handle_unjudged(&mut self, now: Timestamp, job: JobKey) {
         self.lift(now);
         match self.job(job.job).filter(|_| self.judging.remove(&job.job)) {
@@ -76,8 +77,10 @@ impl Engine {
         self.pump();
     }
 
-    /// A worker, in this life, is dead: the host saw it die, or sees it in another life. What it held is taken back now,
-    /// as it would be when its leases end; what another engine gave it, as soon as a pass of pages shows that.
+    /// Tells that a worker, in this life, is dead: the host saw it die, or sees it in another life.
+    ///
+    /// Its jobs are taken back now, as they would be when their leases end; those that another engine gave it, as soon
+    /// as a pass of pages shows them.
     pub fn handle_worker_gone(&mut self, now: Timestamp, worker: Worker) {
         self.lift(now);
         let held = self.store.jobs_held(worker.name).filter_map(|at| self.store.jobs.get(at));
@@ -96,8 +99,9 @@ impl Engine {
         self.pump();
     }
 
-    /// Time has passed. Due deadlines are acted on, at most so many at once; call again while
-    /// [`Engine::next_deadline`] is not later than `now`.
+    /// Advances the clock to `now` and acts on due deadlines, at most a budget of them.
+    ///
+    /// Call again while [`Engine::next_deadline`] is not later than `now`.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.lift(now);
         while let Some((until, call)) = self.patience.first().copied().filter(|(until, _)| *until <= self.now) {

@@ -1,4 +1,4 @@
-//! What is kept of a row, and where it hangs.
+//! Slots: what is kept of a row in memory, and where it hangs.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
@@ -104,12 +104,12 @@ impl JobSlot {
     }
 }
 
-/// What a job in progress has besides, and where it hangs then.
+/// The rest of a job in progress, and where it hangs then.
 #[derive(Clone, Debug)]
 pub(super) struct Rest {
     /// The whole row: what the slot says of it is the same.
     pub(super) row: Job,
-    /// What its deadline is cleared by, while that is watched.
+    /// The alarm of its deadline, while that is watched.
     pub(super) alarm: Option<Alarm>,
     /// The pool in whose leases it is counted.
     pub(super) pool: u32,

@@ -51,18 +51,18 @@ use core::fmt::Debug;
 
 use crate::{Change, Incarnation, Row, Want};
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Written {
-    /// All its rows are durable now.
+    /// Made: all its rows are durable now.
     Made,
-    /// A row had another version, or was there already; nothing was changed.
+    /// Conflict: a row had another version, or existed already. Nothing was changed.
     Conflict,
 }
 
 /// A host's tables.
 pub trait JobStore {
-    /// What can go wrong in the store itself.
+    /// The error of the store itself.
     type Error: Debug;
 
     /// Makes a write: all its rows or none, each only from the version that it expects.
@@ -71,62 +71,65 @@ pub trait JobStore {
     /// The store failed. Whether the write was made may then be unknown.
     fn write(&mut self, changes: &[Change]) -> Result<Written, Self::Error>;
 
-    /// What is wanted, as it is now; `written` are the changes that [`Want::Written`] asks about.
+    /// Reads the wanted rows as they are now. `written` are the changes that [`Want::Written`] asks about.
     ///
     /// # Errors
+    ///
     /// The store failed.
     fn read(&mut self, want: Want, written: &[Change]) -> Result<Vec<Row>, Self::Error>;
 
-    /// Every pipeline that is open and every job that has not ended; keys may be left out.
+    /// Reads all open pipelines and all unfinished jobs. Keys may be left out.
     ///
     /// # Errors
     /// The store failed.
     fn open_rows(&mut self) -> Result<Vec<Row>, Self::Error>;
 
-    /// A number that no life of an engine had before, durably.
+    /// Draws an incarnation that no life of an engine had before, durably.
     ///
     /// # Errors
     /// The store failed.
     fn next_life(&mut self) -> Result<Incarnation, Self::Error>;
 
-    /// Kills the process and starts it again: what is not durable is gone. With `cut`, it died in the middle of this
-    /// write, of which nobody was told: it is there whole afterwards, or not at all.
+    /// Kills the process and starts it again: data that is not durable is gone.
+    ///
+    /// With `cut`, it died in the middle of this write, which was never acknowledged: it is there whole afterwards, or
+    /// not at all.
     ///
     /// # Errors
     /// The store does not come up again.
     fn crash(&mut self, cut: Option<&[Change]>) -> Result<(), Self::Error>;
 }
 
-/// A rule that the store broke, and how to see it again.
+/// A rule that the store broke, with what is needed to reproduce it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}, step {step}: {what}")]
 pub struct Violation {
     /// The seed of the run.
     pub seed: u64,
-    /// The step at which it showed.
+    /// The step at which the fault showed.
     pub step: usize,
-    /// What was broken.
+    /// A description of the fault.
     pub what: String,
 }
 
-/// What a run did, so that a test can see that it did something.
+/// The statistics of a run, so that a test can see that something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Writes made.
+    /// The number of writes made.
     pub writes: u32,
-    /// Writes that met another, as they happened to.
+    /// The number of writes that conflicted with another.
     pub conflicts: u32,
-    /// Writes whose fate was told as unknown.
+    /// The number of writes whose outcome was told as unknown.
     pub unknown: u32,
-    /// Writes that reached the store after they were given up.
+    /// The number of writes that reached the store after they were given up.
     pub late: u32,
-    /// Engines that died between a write and its commit.
+    /// The number of engines that died between a write and its commit.
     pub deaths: u32,
-    /// Crashes of the whole process.
+    /// The number of crashes of the whole process.
     pub crashes: u32,
-    /// Results that were accepted.
+    /// The number of results that were accepted.
     pub results: u32,
-    /// Words of workers that were refused: late ones, and ones said twice.
+    /// The number of workers' messages that were refused: late ones, and repeated ones.
     pub refused: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What the store must hold: the same writes in memory.
+//! The oracle of the store: the same writes in memory.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -45,7 +45,7 @@ impl Truth {
         self.results.values().sum()
     }
 
-    /// What a store must answer.
+    /// The rows that a store must answer.
     pub(super) fn read(&self, want: Want, written: &[Change]) -> Vec<Row> {
         self.rows.read(want, written)
     }
