@@ -140,7 +140,7 @@ impl Engine {
             }
         }
         let slot = &mut self.slots[place];
-        slot.state = crate::state::GroupState::new(&slot.group, size);
+        slot.state = slot.state.forgetful(&slot.group, size);
         self.due[place] = Timestamp::ZERO;
     }
 

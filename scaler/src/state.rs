@@ -237,6 +237,17 @@ impl GroupState {
         self.target
     }
 
+    /// A state of this size that remembers nothing of what was before. What the group was ordered stays: a pause, an override,
+    /// the tasks of chains.
+    pub(crate) fn forgetful(&self, group: &Group, size: u32) -> Self {
+        let mut fresh = Self { paused: self.paused, by_hand: self.by_hand, ..Self::new(group, size) };
+        let tasks = self.tasks();
+        if !tasks.is_empty() {
+            fresh.more.get_or_insert_default().chain = tasks.to_vec();
+        }
+        fresh
+    }
+
     /// Whether automatic decisions are paused.
     #[must_use]
     pub fn is_paused(&self) -> bool {

@@ -6,10 +6,12 @@ mod support;
 use std::collections::VecDeque;
 
 use support::{Author, Dice, Op, START, apply, config, seeds, stopped};
+use tenon_scaler::chain::{Chain, ChainTask, Link};
 use tenon_scaler::hpa::{PodSample, Pods};
 use tenon_scaler::{
-    Effect, Engine, GroupId, MetricId, Milli, Move, Policy, PolicyError, Progress, Rehearsal, ReleaseId, Report,
-    RequestId, RequestKind, ShapeId, Skip, TenantId, Timestamp, Traffic, World,
+    Config, Effect, Engine, Grant, GroupId, IdcId, MetricId, Milli, Move, Override, Policy, PolicyError, Pool, PoolId,
+    PoolKind, Progress, Rehearsal, ReleaseId, Report, RequestId, RequestKind, ShapeId, Skip, TaskId, TenantId,
+    Timeline, Timestamp, Traffic, VersionId, Watermark, World,
 };
 
 /// Load that follows from a seed alone, and sometimes is not measured.
@@ -246,4 +248,49 @@ fn traffic(id: GroupId) -> Traffic {
 /// Groups as they could be put again.
 fn before_groups(engine: &Engine) -> Vec<Traffic> {
     engine.groups().filter_map(|id| engine.traffic(id).cloned()).collect()
+}
+
+/// A rehearsal that begins at a size of its own forgets what was, and not what was ordered: a chain's task, an override, a
+/// pause.
+#[test]
+fn orders_outlast_the_size_that_a_rehearsal_begins_with() {
+    struct Begin;
+    impl World for Begin {
+        fn measure(&mut self, _: Timestamp, _: GroupId, _: MetricId, _: u32) -> Option<Milli> {
+            None
+        }
+        fn start_size(&mut self, _: GroupId) -> Option<u32> {
+            Some(2)
+        }
+        fn needed(&mut self, _: Timestamp, _: GroupId) -> u32 {
+            0
+        }
+    }
+    let hour = |hours: u64| Timestamp::from_millis(hours * 3_600_000);
+    let group = |id| Traffic { id: GroupId(id), ..traffic(GroupId(id)) };
+    let mut engine = Engine::new(Config::builder().build().unwrap());
+    let (kind, watermark, stock) = (PoolKind::Resident, Watermark::default(), vec![(ShapeId(1), 100)]);
+    let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 1, watermark, stock };
+    engine.put_pool(Timestamp::ZERO, pool).unwrap();
+    engine.put_release(Timestamp::ZERO, ReleaseId(1), VersionId(1));
+    for id in 1..=3 {
+        engine.put_group(Timestamp::ZERO, group(id), Policy { min: 2, max: 20, ..Policy::default() }).unwrap();
+    }
+    let link = Link { group: GroupId(1), per_instance: Milli::from_units(1), limit: None };
+    let chain = Chain::new(vec![link], vec![]).unwrap();
+    let wanted = vec![(GroupId(1), 7)];
+    let task = ChainTask { id: TaskId(1), wanted, grant: Grant::Partial, from: hour(2), until: hour(3) };
+    let _ = engine.start_chain(hour(1), &chain, &task).unwrap();
+    engine.set_by_hand(hour(1), GroupId(2), Some(Override { count: 9, until: hour(9) })).unwrap();
+    engine.pause(hour(1), GroupId(3)).unwrap();
+    let run = Rehearsal {
+        from: hour(1),
+        until: hour(4),
+        sample_ms: 60_000,
+        timeline: Timeline::Rows,
+        ..Rehearsal::default()
+    };
+    let report = engine.rehearse(run, &mut Begin);
+    let most = |id| report.timeline.iter().filter(|row| row.group == GroupId(id)).map(|row| row.wanted).max();
+    assert_eq!((most(1), most(2), most(3)), (Some(7), Some(9), Some(2)));
 }

@@ -8,10 +8,11 @@ use jiff::tz::TimeZone;
 use crate::args::{Day, named_quantity};
 use crate::error::{Error, Result};
 use crate::finding::Finding;
+use crate::fleet::Fleet;
 use crate::manifest::Workload;
 use crate::policy::Autoscaler;
 use crate::quantity::words;
-use crate::rehearse::{Bind, Capacity, Mode, Outcome, Plant, Recorded, Wish, bind, rehearse};
+use crate::rehearse::{Bind, Capacity, Mode, Outcome, Plant, PoolUse, Recorded, Wish, bind, rehearse, rehearse_fleet};
 use crate::trace::{self, Column, Reading};
 
 /// A recorded day, ready to be played.
@@ -117,6 +118,23 @@ impl Stage {
         findings.sort_by_key(|finding| finding.level);
         outcome.findings = findings;
         Ok(outcome)
+    }
+}
+
+impl Stage {
+    /// Rehearses the groups of a fleet on their pools.
+    pub(crate) fn rehearse_fleet(&self, fleet: &Fleet) -> Result<(Vec<Outcome>, Vec<PoolUse>)> {
+        let (mut bindings, mut initial) = (Vec::new(), Vec::new());
+        for group in &fleet.groups {
+            let binding = bind(&group.scaler, &self.columns, None, &self.wish, &self.plant)?;
+            initial.push(self.initial.unwrap_or(group.scaler.min));
+            bindings.push(binding);
+        }
+        let (mut outcomes, pools) = rehearse_fleet(fleet, &bindings, &self.plant, &initial)?;
+        for (outcome, binding) in outcomes.iter_mut().zip(&bindings) {
+            outcome.findings.extend(binding.findings.iter().cloned());
+        }
+        Ok((outcomes, pools))
     }
 }
 

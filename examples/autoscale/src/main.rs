@@ -9,6 +9,7 @@ mod cron;
 mod day;
 mod error;
 mod finding;
+mod fleet;
 mod formula;
 mod lint;
 mod manifest;
@@ -31,6 +32,7 @@ use crate::day::{Stage, text_of};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Level};
 use crate::manifest::{Edit, Stream};
+use crate::output::Rehearsed;
 use crate::rehearse::Outcome;
 
 /// A condition holds, or a warning was found.
@@ -61,21 +63,28 @@ fn stream(files: &[String], edits: &[String], name: Option<&str>) -> Result<Stre
 fn rehearse(options: &Rehearse, out: &mut impl Write) -> Result<u8> {
     let conditions = conditions(&options.print)?;
     let stream = stream(&options.policy, &options.set, options.name.as_deref())?;
-    let stage = Stage::new(&options.day, &stream.autoscalers)?;
+    let stage = Stage::new(&options.day, &stream.kinds.autoscalers)?;
     let mut outcomes = Vec::new();
-    for autoscaler in &stream.autoscalers {
+    for autoscaler in &stream.kinds.autoscalers {
         outcomes.push(stage.rehearse(autoscaler, stream.workload_of(autoscaler))?);
     }
+    let mut pools = Vec::new();
+    for fleet in &stream.kinds.fleets {
+        let (groups, used) = stage.rehearse_fleet(fleet)?;
+        outcomes.extend(groups);
+        pools.extend(used);
+    }
     let findings = stream.findings.iter().chain(&stage.findings).cloned().collect();
-    tell(&outcomes, &stage, findings, &options.print, options.day.price, out)?;
-    judged(&conditions, &outcomes)
+    let result = Rehearsed { outcomes, pools, price: options.day.price };
+    tell(&result, &stage, findings, &options.print, out)?;
+    judged(&conditions, &result.outcomes)
 }
 
 /// Each file as it is, then the first one with each change.
 fn compare(options: &Compare, out: &mut impl Write) -> Result<u8> {
     let conditions = conditions(&options.print)?;
     let first = options.policies.first().map(std::slice::from_ref).unwrap_or_default();
-    let mut stage = Stage::new(&options.day, &stream(first, &[], options.name.as_deref())?.autoscalers)?;
+    let mut stage = Stage::new(&options.day, &stream(first, &[], options.name.as_deref())?.kinds.autoscalers)?;
     let as_is = options.policies.iter().map(|file| (file, None));
     let changed =
         options.policies.first().into_iter().flat_map(|file| options.set.iter().map(move |set| (file, Some(set))));
@@ -83,8 +92,11 @@ fn compare(options: &Compare, out: &mut impl Write) -> Result<u8> {
     for (file, set) in as_is.chain(changed) {
         let edits: Vec<String> = set.into_iter().cloned().collect();
         let stream = stream(std::slice::from_ref(file), &edits, options.name.as_deref())?;
-        let [autoscaler] = &stream.autoscalers[..] else {
-            return Err(Error::of_file(file, "has several autoscalers: choose one with --name"));
+        let [autoscaler] = &stream.kinds.autoscalers[..] else {
+            return Err(Error::of_file(
+                file,
+                "must have one HorizontalPodAutoscaler or ScaledObject to be compared: choose one with --name",
+            ));
         };
         let mut outcome = stage.rehearse(autoscaler, stream.workload_of(autoscaler))?;
         stage.measure_by(outcome.capacity);
@@ -92,15 +104,16 @@ fn compare(options: &Compare, out: &mut impl Write) -> Result<u8> {
         outcomes.push(outcome);
         findings.extend(stream.findings.into_iter().filter(|_| set.is_none()));
     }
-    tell(&outcomes, &stage, findings, &options.print, options.day.price, out)?;
-    judged(&conditions, &outcomes)
+    let result = Rehearsed { outcomes, pools: Vec::new(), price: options.day.price };
+    tell(&result, &stage, findings, &options.print, out)?;
+    judged(&conditions, &result.outcomes)
 }
 
 fn lint(options: &Lint, out: &mut impl Write) -> Result<u8> {
     let stream = stream(&options.policies, &[], options.name.as_deref())?;
     let now = Timestamp::now();
     let mut findings = stream.findings.clone();
-    findings.extend(stream.autoscalers.iter().flat_map(|autoscaler| lint::look(autoscaler, Some(now))));
+    findings.extend(stream.kinds.autoscalers.iter().flat_map(|autoscaler| lint::look(autoscaler, Some(now))));
     findings.sort_by_key(|finding| finding.level);
     let written = match options.output {
         Output::Table if findings.is_empty() => writeln!(out, "nothing to say"),
@@ -117,22 +130,21 @@ fn conditions(print: &Print) -> Result<Vec<Condition>> {
 
 /// Prints what came out, and writes the page.
 fn tell(
-    outcomes: &[Outcome],
+    result: &Rehearsed,
     stage: &Stage,
     mut findings: Vec<Finding>,
     print: &Print,
-    price: Option<f64>,
     out: &mut impl Write,
 ) -> Result<()> {
     findings.sort_by_key(|finding| finding.level);
     if let Some(file) = &print.report {
-        let page = output::page(outcomes, stage, &findings, price);
+        let page = output::page(result, stage, &findings);
         std::fs::write(file, page)
             .map_err(|error| Error::new(format!("--report {}: cannot be written: {error}", file.display())))?;
     }
     let written = match print.output {
-        Output::Table => output::table(outcomes, stage, &findings, price, out),
-        Output::Json => writeln!(out, "{:#}", output::document(outcomes, stage, &findings)),
+        Output::Table => output::table(result, stage, &findings, out),
+        Output::Json => writeln!(out, "{:#}", output::document(result, stage, &findings)),
     };
     written.map_err(unwritten)
 }

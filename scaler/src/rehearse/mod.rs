@@ -56,7 +56,7 @@ pub trait World {
     }
 
     /// With how many instances a group begins, all of them serving, and without a memory of what was before; `None` for as it
-    /// is.
+    /// is. What the group was ordered stays: a pause, an override, the tasks of chains.
     fn start_size(&mut self, group: GroupId) -> Option<u32> {
         let _ = group;
         None

@@ -71,7 +71,7 @@ impl Edit {
                 }
                 Ok(made)
             }
-            "HorizontalPodAutoscaler" | "ScaledObject" => {
+            "HorizontalPodAutoscaler" | "ScaledObject" | "Fleet" => {
                 let at = root.at;
                 self.put(root, at, &self.steps)?;
                 Ok(true)

@@ -6,6 +6,7 @@
 mod behavior;
 mod edit;
 mod field;
+mod fleet;
 mod hpa;
 mod keda;
 mod trigger;
@@ -17,6 +18,7 @@ use yaml::{Options, Schema, View};
 
 use crate::error::{Error, Result};
 use crate::finding::Finding;
+use crate::fleet::Fleet;
 use crate::policy::Autoscaler;
 
 pub(crate) use edit::Edit;
@@ -26,11 +28,24 @@ pub(crate) use workload::Workload;
 /// What a stream of manifests holds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stream {
-    pub(crate) autoscalers: Vec<Autoscaler>,
-    pub(crate) workloads: Vec<Workload>,
+    pub(crate) kinds: Kinds,
     pub(crate) findings: Vec<Finding>,
-    /// Documents of kinds that have no part in a rehearsal.
-    pub(crate) others: BTreeSet<String>,
+}
+
+/// The objects of a stream, by kind.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kinds {
+    pub(crate) autoscalers: Vec<Autoscaler>,
+    pub(crate) fleets: Vec<Fleet>,
+    workloads: Vec<Workload>,
+    /// Kinds that have no part in a rehearsal.
+    others: BTreeSet<String>,
+}
+
+impl Kinds {
+    fn is_empty(&self) -> bool {
+        self.autoscalers.is_empty() && self.fleets.is_empty()
+    }
 }
 
 /// Kinds that scale by other means.
@@ -39,32 +54,18 @@ const OTHER_MACHINES: [&str; 3] = ["ScaledJob", "HTTPScaledObject", "VerticalPod
 /// Reads the text of one file, with `edits` made in it.
 pub(crate) fn read(file: &str, text: &str, edits: &[Edit], stream: &mut Stream) -> Result<()> {
     let found = documents(text, edits).and_then(|documents| {
-        let mut reader = Reader::new(file, &mut stream.findings);
-        let mut refused = None;
+        let reader = Reader::new(file, &mut stream.findings);
+        let mut objects = Objects { reader, stream: &mut stream.kinds, refused: None };
         for document in &documents {
             for warning in &document.warnings {
-                reader.warn_at(warning.at, "", warning.message.clone());
+                objects.reader.warn_at(warning.at, "", warning.message.clone());
             }
             let root = View::of(document);
             if !root.is_null() {
-                object(
-                    &root,
-                    &mut reader,
-                    &mut stream.autoscalers,
-                    &mut stream.workloads,
-                    &mut stream.others,
-                    &mut refused,
-                )?;
+                objects.read(&root)?;
             }
         }
-        match refused {
-            Some(error) if stream.autoscalers.is_empty() => Err(error),
-            Some(error) => {
-                reader.warn_at(error.at, &error.path, error.message);
-                Ok(())
-            }
-            None => Ok(()),
-        }
+        objects.finish()
     });
     found.map_err(|error| explained(file, text, error))?;
     let mut reader = Reader::new(file, &mut stream.findings);
@@ -87,40 +88,57 @@ fn documents(text: &str, edits: &[Edit]) -> std::result::Result<Vec<yaml::Docume
     Ok(documents)
 }
 
-/// One object of the stream, or each of a list.
-fn object(
-    root: &View<'_>,
-    reader: &mut Reader<'_>,
-    autoscalers: &mut Vec<Autoscaler>,
-    workloads: &mut Vec<Workload>,
-    others: &mut BTreeSet<String>,
-    refused: &mut Option<yaml::Error>,
-) -> std::result::Result<(), yaml::Error> {
-    let kind = root.require("kind")?;
-    let version = root.require("apiVersion")?.text()?;
-    let kind_view = &kind;
-    match kind.text()? {
-        "List" => {
-            if let Some(items) = root.get("items")? {
-                for item in items.items()? {
-                    object(&item, reader, autoscalers, workloads, others, refused)?;
+/// What is found on the way through the objects of a file.
+struct Objects<'a> {
+    reader: Reader<'a>,
+    stream: &'a mut Kinds,
+    /// The first object that scales by other means.
+    refused: Option<yaml::Error>,
+}
+
+impl Objects<'_> {
+    /// One object of the stream, or each of a list.
+    fn read(&mut self, root: &View<'_>) -> std::result::Result<(), yaml::Error> {
+        let kind = root.require("kind")?;
+        let version = root.require("apiVersion")?.text()?;
+        match kind.text()? {
+            "List" => {
+                if let Some(items) = root.get("items")? {
+                    for item in items.items()? {
+                        self.read(&item)?;
+                    }
                 }
             }
+            "HorizontalPodAutoscaler" => self.stream.autoscalers.push(hpa::read(root, version, &mut self.reader)?),
+            "ScaledObject" => self.stream.autoscalers.push(keda::read(root, version, &mut self.reader)?),
+            "Fleet" if version.starts_with("tenon/") => {
+                self.stream.fleets.push(fleet::read(root, version, &mut self.reader)?);
+            }
+            "Deployment" | "StatefulSet" | "ReplicaSet" => self.stream.workloads.push(workload::read(root)?),
+            other if OTHER_MACHINES.contains(&other) => {
+                let message = format!(
+                    "{other} scales by other means and is not rehearsed: give a HorizontalPodAutoscaler or a ScaledObject"
+                );
+                self.refused.get_or_insert_with(|| kind.error(message));
+            }
+            other => {
+                self.stream.others.insert(other.to_owned());
+            }
         }
-        "HorizontalPodAutoscaler" => autoscalers.push(hpa::read(root, version, reader)?),
-        "ScaledObject" => autoscalers.push(keda::read(root, version, reader)?),
-        "Deployment" | "StatefulSet" | "ReplicaSet" => workloads.push(workload::read(root)?),
-        other if OTHER_MACHINES.contains(&other) => {
-            let message = format!(
-                "{other} scales by other means and is not rehearsed: give a HorizontalPodAutoscaler or a ScaledObject"
-            );
-            refused.get_or_insert_with(|| kind_view.error(message));
-        }
-        other => {
-            others.insert(other.to_owned());
+        Ok(())
+    }
+
+    /// Refuses a stream in which nothing but other means scales; beside something else they are told of.
+    fn finish(mut self) -> std::result::Result<(), yaml::Error> {
+        match self.refused {
+            Some(error) if self.stream.is_empty() => Err(error),
+            Some(error) => {
+                self.reader.warn_at(error.at, &error.path, error.message);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
-    Ok(())
 }
 
 fn is_template(line: &str) -> bool {
@@ -156,26 +174,28 @@ fn explained(file: &str, text: &str, error: yaml::Error) -> Error {
 impl Stream {
     /// Leaves the autoscalers of that name alone; all of them where there is no name.
     pub(crate) fn choose(&mut self, name: Option<&str>) -> Result<()> {
-        let known: Vec<String> = self.autoscalers.iter().map(|held| held.name.clone()).collect();
+        let fleets = self.kinds.fleets.iter().map(|held| held.name.clone());
+        let known: Vec<String> = self.kinds.autoscalers.iter().map(|held| held.name.clone()).chain(fleets).collect();
         if known.is_empty() {
-            let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
+            let others: Vec<&str> = self.kinds.others.iter().map(String::as_str).collect();
             let seen = if others.is_empty() { String::new() } else { format!("; there is {}", others.join(", ")) };
             return Err(Error::new(format!("no HorizontalPodAutoscaler or ScaledObject stands in the policy{seen}")));
         }
         if let Some(name) = name {
-            self.autoscalers.retain(|held| held.name == name);
-            if self.autoscalers.is_empty() {
+            self.kinds.autoscalers.retain(|held| held.name == name);
+            self.kinds.fleets.retain(|held| held.name == name);
+            if self.kinds.is_empty() {
                 return Err(Error::new(format!(
                     "--name {name}: no autoscaler has that name; there is {}",
                     known.join(", ")
                 )));
             }
         }
-        for (at, one) in self.autoscalers.iter().enumerate() {
+        for (at, one) in self.kinds.autoscalers.iter().enumerate() {
             let same = |other: &&Autoscaler| {
                 other.target == one.target && other.namespace == one.namespace && !one.target.1.is_empty()
             };
-            if let Some(other) = self.autoscalers[..at].iter().find(same) {
+            if let Some(other) = self.kinds.autoscalers[..at].iter().find(same) {
                 return Err(Error::new(format!(
                     "{} and {} both scale {} {}: Kubernetes lets them fight, and KEDA refuses it; choose one with --name",
                     other.title(),
@@ -191,7 +211,7 @@ impl Stream {
     /// The workload that an autoscaler scales, if it stands in the stream.
     pub(crate) fn workload_of(&self, autoscaler: &Autoscaler) -> Option<&Workload> {
         let (kind, name) = &autoscaler.target;
-        self.workloads.iter().find(|held| {
+        self.kinds.workloads.iter().find(|held| {
             held.name == *name
                 && (kind.is_empty() || held.kind == *kind)
                 && (held.namespace == autoscaler.namespace

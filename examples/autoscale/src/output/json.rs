@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::Rehearsed;
 use crate::day::Stage;
 use crate::finding::Finding;
 use crate::rehearse::Outcome;
@@ -12,11 +13,12 @@ pub(crate) fn instant(at: u64) -> String {
 }
 
 /// All outcomes of a stream as one document.
-pub(crate) fn document(outcomes: &[Outcome], stage: &Stage, findings: &[Finding]) -> Value {
+pub(crate) fn document(result: &Rehearsed, stage: &Stage, findings: &[Finding]) -> Value {
     json!({
         "from": instant(stage.plant.from),
         "until": instant(stage.plant.until),
-        "autoscalers": outcomes.iter().map(autoscaler).collect::<Vec<_>>(),
+        "autoscalers": result.outcomes.iter().map(autoscaler).collect::<Vec<_>>(),
+        "pools": result.pools,
         "defaults": stage.defaults,
         "findings": findings,
     })

@@ -2,9 +2,9 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::instant;
 use super::picture::Run;
 use super::table::{hours, percent, share, short, span};
+use super::{Rehearsed, instant};
 use crate::day::Stage;
 use crate::finding::{Finding, Level};
 use crate::rehearse::{Outcome, Plant};
@@ -15,7 +15,7 @@ const MAX_ROWS: usize = 5_000;
 const MAX_MARKS: usize = 1_000;
 
 /// The page of some rehearsals of one day.
-pub(crate) fn page(outcomes: &[Outcome], stage: &Stage, findings: &[Finding], price: Option<f64>) -> String {
+pub(crate) fn page(result: &Rehearsed, stage: &Stage, findings: &[Finding]) -> String {
     let (from, until) = (instant(stage.plant.from), instant(stage.plant.until));
     let page = html! {
         (DOCTYPE)
@@ -32,8 +32,12 @@ pub(crate) fn page(outcomes: &[Outcome], stage: &Stage, findings: &[Finding], pr
                 main {
                     h1 { "What the autoscaler would have done" }
                     p.soft { (from) " to " (until) }
-                    (figures(outcomes, price))
-                    @for outcome in outcomes { (of_one(outcome, &stage.plant)) }
+                    (figures(&result.outcomes, result.price))
+                    @if !result.pools.is_empty() {
+                        h3 { "Pools" }
+                        ul { @for pool in &result.pools { li { (pool.line()) } } }
+                    }
+                    @for outcome in &result.outcomes { (of_one(outcome, &stage.plant)) }
                     (list(findings, "Of the policy and the trace"))
                     @if !stage.defaults.is_empty() {
                         h2 { "Defaults that were used" }

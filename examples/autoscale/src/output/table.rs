@@ -5,7 +5,7 @@ use std::io::Write;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use super::instant;
+use super::{Rehearsed, instant};
 use crate::day::Stage;
 use crate::finding::Finding;
 use crate::rehearse::{Outcome, Sums};
@@ -15,14 +15,17 @@ const SHOWN: usize = 20;
 
 /// Prints what came out.
 pub(crate) fn table(
-    outcomes: &[Outcome],
+    result: &Rehearsed,
     stage: &Stage,
     findings: &[Finding],
-    price: Option<f64>,
     out: &mut impl Write,
 ) -> std::io::Result<()> {
+    let outcomes = &result.outcomes;
     writeln!(out, "{} to {}", instant(stage.plant.from), instant(stage.plant.until))?;
-    writeln!(out, "{}", sums(outcomes, price))?;
+    writeln!(out, "{}", sums(outcomes, result.price))?;
+    for pool in &result.pools {
+        writeln!(out, "{}", pool.line())?;
+    }
     for outcome in outcomes {
         changes(outcome, out)?;
     }

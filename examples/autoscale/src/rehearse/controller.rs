@@ -272,7 +272,7 @@ fn kind(subject: &Subject, target: Target) -> Kind {
     }
 }
 
-fn rules(rules: &Rules, plant: &Plant) -> hpa::Rules {
+pub(super) fn rules(rules: &Rules, plant: &Plant) -> hpa::Rules {
     let policy = |pace: &Pace| hpa::Policy {
         kind: match pace.unit {
             PaceUnit::Pods => hpa::PolicyKind::Pods,

@@ -3,6 +3,7 @@
 use tenon_scaler::Timestamp;
 use tenon_scaler::hpa::{Deletion, Phase, Pod, ReadyCondition, Requests};
 
+use super::sums::Lives;
 use super::{Level, Plant};
 
 /// The pods of a workload, in the order of their ids.
@@ -16,12 +17,8 @@ pub(super) struct Fleet {
     start_ms: u64,
     /// How many pods the nodes have room for, and how long a node takes.
     room: Option<(u32, u64)>,
-    /// Pods that were created, and pod-ms of those that are going, on top of what is counted while they are there.
-    pub(super) started: u64,
-    pub(super) peak: u32,
     stop_ms: u64,
-    /// When each pod that was removed is gone.
-    pub(super) going: Vec<u64>,
+    pub(super) lives: Lives,
 }
 
 /// Pods of the start have been there for a day.
@@ -37,15 +34,13 @@ impl Fleet {
             requests,
             start_ms: 0,
             room: None,
-            started: 0,
-            peak: 0,
             stop_ms: plant.stop_ms,
-            going: Vec::new(),
+            lives: Lives::default(),
         };
         let before = plant.from.saturating_sub(LONG_MS);
         fleet.resize(before, initial);
         fleet.wake(before);
-        (fleet.start_ms, fleet.started) = (plant.start_ms, 0);
+        (fleet.start_ms, fleet.lives.started) = (plant.start_ms, 0);
         fleet.room = plant.nodes.map(|(room, node_ms)| (room.max(initial), node_ms));
         fleet
     }
@@ -113,7 +108,7 @@ impl Fleet {
             self.ready_at.push(now.saturating_add(wait));
             self.next_id = self.next_id.wrapping_add(1);
             self.starting += 1;
-            self.started += 1;
+            self.lives.started += 1;
         }
         while self.size() > size {
             let starting = self.pods.iter().rposition(|pod| pod.phase == Phase::Pending);
@@ -122,9 +117,9 @@ impl Fleet {
             self.pods.remove(place);
             self.ready_at.remove(place);
             if self.stop_ms > 0 {
-                self.going.push(now.saturating_add(self.stop_ms));
+                self.lives.going.push(now.saturating_add(self.stop_ms));
             }
         }
-        self.peak = self.peak.max(self.size());
+        self.lives.peak = self.lives.peak.max(self.size());
     }
 }

@@ -6,6 +6,7 @@ mod fleet;
 mod guess;
 mod keda;
 mod sums;
+mod tenon;
 mod world;
 
 use serde::Serialize;
@@ -21,6 +22,7 @@ use fleet::Fleet;
 use keda::Shell;
 use sums::Meter;
 pub(crate) use sums::Sums;
+pub(crate) use tenon::{PoolUse, rehearse_fleet};
 use world::World;
 
 /// What a rehearsal needs besides a manifest and a trace; times in ms.
@@ -52,6 +54,8 @@ pub(crate) enum By {
     Activated,
     Deactivated,
     Paused,
+    /// An engine of `tenon-scaler`, by the rules of a group.
+    Tenon,
 }
 
 impl By {
@@ -61,6 +65,7 @@ impl By {
             Self::Activated => "activated",
             Self::Deactivated => "deactivated",
             Self::Paused => "paused",
+            Self::Tenon => "tenon",
         }
     }
 }
@@ -154,7 +159,7 @@ pub(crate) fn rehearse(autoscaler: &Autoscaler, binding: &Binding, plant: &Plant
     findings.extend(controller.findings());
     findings.extend(world.findings());
     findings.extend(shell.iter().flat_map(Shell::findings));
-    let sums = meter.finish(&stage.changes, &fleet, plant);
+    let sums = meter.finish(&stage.changes, &fleet.lives, plant);
     let cron_active = shell.as_ref().map(Shell::open_stretches).unwrap_or_default();
     Ok(Outcome {
         title: autoscaler.title(),
@@ -187,7 +192,7 @@ fn play(
         }
         world.note_ready(now, fleet.ready());
         let next = until.min(fleet.next_ready()).min(meter.next_change(now)).min(world.next_change(now)).max(now + 1);
-        meter.count(now, next, fleet);
+        meter.count(now, next, fleet.size(), fleet.ready());
         world.drain(now, next, fleet.ready());
         now = next;
     }

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::binding::{Binding, Demand, RecordedReader, RecordedSeries};
-use super::fleet::Fleet;
 use super::world::seconds;
 use super::{Change, Plant};
 use crate::quantity::float;
@@ -39,6 +38,16 @@ pub(crate) struct Fleets {
     pub(crate) pod_seconds: f64,
     pub(crate) short_seconds: f64,
     pub(crate) peak: u32,
+}
+
+/// What is known of pods besides how many there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lives {
+    /// Pods that were created.
+    pub(super) started: u64,
+    pub(super) peak: u32,
+    /// When each pod that was removed is gone.
+    pub(super) going: Vec<u64>,
 }
 
 /// Counts on the way.
@@ -98,13 +107,13 @@ impl<'a> Meter<'a> {
     }
 
     /// Counts the time from `from` to `until`, in which nothing changes.
-    pub(super) fn count(&mut self, from: u64, until: u64, fleet: &mut Fleet) {
+    pub(super) fn count(&mut self, from: u64, until: u64, size: u32, ready: u32) {
         if from < self.from {
             return;
         }
         let span = seconds(until - from);
         self.sums.seconds += span;
-        self.sums.pod_seconds += float(fleet.size()) * span;
+        self.sums.pod_seconds += float(size) * span;
         let recorded = self.recorded.as_mut().and_then(|recorded| recorded.value(from));
         if let Some(count) = recorded {
             self.of_recorded.pod_seconds += count * span;
@@ -117,7 +126,7 @@ impl<'a> Meter<'a> {
         let short = |carried: f64| (load - carried * capacity).max(0.0);
         // What is a rounding error above is not short.
         let slack = load.abs() * 1e-9;
-        let missing = short(float(fleet.ready()));
+        let missing = short(float(ready));
         if missing > slack {
             self.sums.short_seconds = self.sums.short_seconds.map(|sum| sum + span);
             self.sums.unserved = self.sums.unserved.map(|sum| sum + missing * span);
@@ -127,7 +136,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    pub(super) fn finish(mut self, changes: &[Change], fleet: &Fleet, plant: &Plant) -> Sums {
+    pub(super) fn finish(mut self, changes: &[Change], lives: &Lives, plant: &Plant) -> Sums {
         let counted = || changes.iter().filter(|change| change.at >= self.from);
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         self.sums.changes = count(counted().count());
@@ -137,8 +146,8 @@ impl<'a> Meter<'a> {
             second.at >= self.from && turned && second.at - first.at <= plant.flap_ms
         });
         self.sums.flaps = count(flips.count());
-        (self.sums.starts, self.sums.peak) = (fleet.started, fleet.peak);
-        for gone in &fleet.going {
+        (self.sums.starts, self.sums.peak) = (lives.started, lives.peak);
+        for gone in &lives.going {
             let since = gone.saturating_sub(plant.stop_ms).max(self.from);
             self.sums.pod_seconds += seconds((*gone).min(plant.until).saturating_sub(since));
         }
