@@ -185,7 +185,7 @@ pub(crate) struct ShowArgs {
     /// For people, or one JSON object a line.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,
-    /// What jobs run in. `auto` is the shell: images are told of and not used.
+    /// What jobs with an image run in: containers if docker or podman is there, always the shell, or always containers.
     #[arg(long, value_enum, default_value_t = Executor::Auto)]
     pub(crate) executor: Executor,
 }
@@ -194,6 +194,7 @@ pub(crate) struct ShowArgs {
 pub(crate) enum Executor {
     Auto,
     Shell,
+    Container,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -152,7 +152,8 @@ impl Children for Pipelines<'_> {
             Outcome::None { reason, .. } => return Err(format!("there is none: {reason}")),
         };
         plan.notes.iter().for_each(|note| parent.report.note(&note.to_string()));
-        let selected = Wanted::default().select(&plan).map_err(|why| why.to_string())?;
+        let wanted = Wanted { has_containers: parent.engine.is_some(), ..Wanted::default() };
+        let selected = wanted.select(&plan).map_err(|why| why.to_string())?;
         let folder = parent.folders.run.join("children").join(at.to_string());
         // A further attempt begins anew.
         tree::remove(&folder).and_then(|()| fs::create_dir_all(&folder)).map_err(|why| why.to_string())?;
@@ -167,6 +168,8 @@ impl Children for Pipelines<'_> {
             plan: &selected.plan,
             folders: Folders { run: folder, ..parent.folders.clone() },
             apart: parent.apart.clone(),
+            engine: parent.engine.clone(),
+            objects_seen: parent.objects_seen.clone(),
             shell: parent.shell,
             report: parent.report,
             files: parent.files,

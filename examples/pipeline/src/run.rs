@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use sandbox::{Network, Sandbox, Unavailable};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{ApartArgs, PlaceArgs, ResumeArgs, RunArgs, ShowArgs};
+use crate::cli::{ApartArgs, Executor, PlaceArgs, ResumeArgs, RunArgs, ShowArgs};
 use crate::git::Repository;
 use crate::home::{Home, Lock};
 use crate::mask::Masks;
@@ -25,6 +25,7 @@ use crate::settings::Settings;
 use crate::shell::Shell;
 use crate::snapshot::{self, OBJECTS_INSIDE, Which};
 use crate::start::Started;
+use crate::work::container::{self, Engine};
 use crate::work::{Apart, Children as _, Folders, Runner, write_new};
 use crate::{NONE, tree};
 
@@ -64,17 +65,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
             return Ok(NONE);
         }
     };
+    let engine = engine(&args.show, &args.apart, &plan)?;
     let wanted = Wanted {
         names: args.jobs.clone(),
         only: args.only,
         play: args.play.clone(),
         allow_deploy: args.allow_deploy,
         without_services: args.without_services,
-        has_containers: false,
+        has_containers: engine.is_some(),
     };
     let selected = wanted.select(&plan)?;
     let home = Home::of(&started.repository.root, args.start.place.state_dir.as_deref())?;
-    let apart = apart(&args.apart, &home)?;
+    let apart = apart_for(&args.apart, &home, &selected.plan, engine.is_some())?;
     let (number, folder) = home.new_run()?;
     let lock = Lock::take(&folder)?;
     let which = if args.start.committed { Which::Committed } else { Which::Working };
@@ -99,6 +101,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         repository: &started.repository,
         settings: &started.settings,
         started: Some(&started),
+        engine,
     };
     let ended = run.go(&saved, &selected, &apart, &args.show, &[]);
     drop(lock);
@@ -112,13 +115,18 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<u8> {
     let settings = Settings::read(args.place.variables_file.as_deref(), &repository.root)?;
     let (number, folder) = home.last_run()?;
     let Some(lock) = Lock::take(&folder)? else { bail!("run {number} is being worked at by another process") };
-    let (saved, selected) = load(&folder, &settings)?;
+    let saved = saved(&folder, &settings)?;
+    let engine = engine(&args.show, &args.apart, &saved.plan)?;
+    let selected = select_again(&saved, engine.is_some())?;
+    if let Some(engine) = &engine {
+        engine.clear(&folder);
+    }
     let mut played = Vec::new();
     for name in &args.play {
         played.extend(crate::select::named(&selected.plan, name)?);
     }
-    let apart = apart(&args.apart, &home)?;
-    let run = Run { number, folder, home: &home, repository: &repository, settings: &settings, started: None };
+    let apart = apart_for(&args.apart, &home, &selected.plan, engine.is_some())?;
+    let run = Run { number, folder, home: &home, repository: &repository, settings: &settings, started: None, engine };
     let ended = run.go(&saved, &selected, &apart, &args.show, &played);
     drop(lock);
     ended
@@ -129,7 +137,7 @@ pub(crate) fn shell(job: &str, args: &PlaceArgs, apart_args: &ApartArgs) -> Resu
     let (repository, home) = place(args)?;
     let settings = Settings::read(args.variables_file.as_deref(), &repository.root)?;
     let (number, folder) = home.last_run()?;
-    let (_, selected) = load(&folder, &settings)?;
+    let selected = select_again(&saved(&folder, &settings)?, true)?;
     let at = *crate::select::named(&selected.plan, job)?.first().context("there is no such job")?;
     let folders = folders(&folder, &home, &repository);
     let place = folders.place(at);
@@ -167,7 +175,8 @@ fn place(args: &PlaceArgs) -> Result<(Repository, Home)> {
     Ok((repository, home))
 }
 
-fn load(folder: &Path, settings: &Settings) -> Result<(Saved, Selected)> {
+/// What the last run kept of itself, with the values of the variables file as they are now.
+fn saved(folder: &Path, settings: &Settings) -> Result<Saved> {
     let bytes =
         fs::read(folder.join("run.json")).context("the last run has not begun: start it again with `pipeline run`")?;
     let mut saved: Saved =
@@ -175,16 +184,20 @@ fn load(folder: &Path, settings: &Settings) -> Result<(Saved, Selected)> {
     for job in &mut saved.plan.jobs {
         job.variables.project.clone_from(&settings.variables);
     }
+    Ok(saved)
+}
+
+fn select_again(saved: &Saved, has_containers: bool) -> Result<Selected> {
     let SavedWanted { play, allow_deploy, without_services } = &saved.wanted;
     let known = |name: &&String| saved.plan.jobs.iter().any(|job| job.name == **name || job.group == **name);
     let wanted = Wanted {
         play: play.iter().filter(known).cloned().collect(),
         allow_deploy: *allow_deploy,
         without_services: *without_services,
+        has_containers,
         ..Wanted::default()
     };
-    let selected = wanted.select(&saved.plan)?;
-    Ok((saved, selected))
+    wanted.select(&saved.plan)
 }
 
 /// A plan without the values of the variables file, which may be secret.
@@ -224,6 +237,26 @@ fn objects_for(apart: &Apart, repository: &Repository) -> PathBuf {
         Apart::Sandbox(_) => PathBuf::from(OBJECTS_INSIDE),
         Apart::No => repository.common.join("objects"),
     }
+}
+
+/// The engine that runs jobs with an image, if they are to run in containers and there is one.
+fn engine(show: &ShowArgs, args: &ApartArgs, plan: &Plan) -> Result<Option<Engine>> {
+    let names_one = plan.jobs.iter().any(|job| job.image.is_some());
+    if show.executor == Executor::Shell || !names_one {
+        return Ok(None);
+    }
+    let network = if args.no_network { container::Network::Inside } else { container::Network::Outside };
+    let found = Engine::find(network);
+    if found.is_none() && show.executor == Executor::Container {
+        bail!("neither docker nor podman answers: install one of them, or run in your shell with --executor shell");
+    }
+    Ok(found)
+}
+
+/// What jobs run in that run in the shell; a run without such jobs needs no sandbox.
+fn apart_for(args: &ApartArgs, home: &Home, plan: &Plan, has_engine: bool) -> Result<Apart> {
+    let all_in_containers = has_engine && plan.jobs.iter().all(|job| job.image.is_some());
+    if all_in_containers { Ok(Apart::No) } else { apart(args, home) }
 }
 
 /// The sandbox, if jobs are to have one. It is never dropped silently.
@@ -280,6 +313,8 @@ pub(crate) struct Run<'r> {
     settings: &'r Settings,
     /// How it was started; a run that is resumed starts no child pipelines.
     pub(crate) started: Option<&'r Started>,
+    /// What runs the jobs that name an image.
+    engine: Option<Engine>,
 }
 
 impl Run<'_> {
@@ -288,7 +323,7 @@ impl Run<'_> {
         let report = Report::new(show.log_format, masks, selected.plan.jobs.iter().map(|job| job.name.chars().count()));
         report.began(self.number, &saved.name, selected.plan.jobs.len(), &saved.what);
         saved.plan.notes.iter().for_each(|note| report.note(&note.to_string()));
-        images(&selected.plan, &report);
+        images(&selected.plan, &report, self.engine.as_ref());
         let folders = folders(&self.folder, self.home, self.repository);
         if let Apart::Sandbox(sandbox) = apart {
             sandbox.give(&folders.source).context("the snapshot cannot be given to the jobs' user")?;
@@ -318,6 +353,8 @@ impl Run<'_> {
             plan: &selected.plan,
             folders,
             apart: apart.clone(),
+            engine: self.engine.clone(),
+            objects_seen: objects_for(apart, self.repository),
             shell: find_shell(),
             report: &report,
             files: &self.settings.files,
@@ -337,6 +374,9 @@ impl Run<'_> {
             }
         }
         let (result, exit) = result(ended, &lines);
+        if let Some(engine) = self.engine.as_ref().filter(|_| ended == Ended::Interrupted) {
+            engine.clear(&self.folder);
+        }
         if ended == Ended::Interrupted {
             tree::remove(&self.folder.join("jobs"))?;
         }
@@ -354,8 +394,8 @@ impl Run<'_> {
     }
 }
 
-/// Says which images are not used.
-fn images(plan: &Plan, report: &Report) {
+/// Says which images are used by what, or not.
+fn images(plan: &Plan, report: &Report, engine: Option<&Engine>) {
     let values = |job: &Job| job.values(Variables::new(), Variables::new()).unwrap_or_default();
     let mut by_image: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for job in &plan.jobs {
@@ -364,7 +404,11 @@ fn images(plan: &Plan, report: &Report) {
         }
     }
     for (image, jobs) in by_image {
-        report.note(&format!("image {image} is not used: {} run in your shell", jobs.join(", ")));
+        let jobs = jobs.join(", ");
+        match engine {
+            Some(engine) => report.note(&format!("image {image} runs {jobs}, with {}", engine.name())),
+            None => report.note(&format!("image {image} is not used: {jobs} run in your shell")),
+        }
     }
     let uses_docker = |job: &&Job| {
         let lines = job.before_script.iter().chain(&job.script);
@@ -372,7 +416,13 @@ fn images(plan: &Plan, report: &Report) {
             .into_iter()
             .any(|line| line.split_whitespace().any(|word| matches!(word, "docker" | "podman" | "buildah")))
     };
-    let docker: Vec<&str> = plan.jobs.iter().filter(uses_docker).map(|job| job.name.as_str()).collect();
+    let docker: Vec<&str> = plan
+        .jobs
+        .iter()
+        .filter(|job| engine.is_none() || job.image.is_none())
+        .filter(uses_docker)
+        .map(|job| job.name.as_str())
+        .collect();
     if !docker.is_empty() {
         report.note(&format!(
             "{} use docker or a like, which the sandbox does not reach: --no-sandbox lets them",

@@ -72,6 +72,9 @@ impl Wanted {
                 let moved = |need: Need| Some(Need { job: place(need.job)?, ..need });
                 needs.into_iter().filter_map(moved).collect()
             });
+            if self.without_services {
+                job.services.clear();
+            }
             job.takes_from = job.takes_from.iter().filter_map(|from| place(*from)).collect();
             let held = self.holds(&job);
             let may_fail = held.is_some() || job.allow_failure == AllowFailure::Yes;
@@ -92,7 +95,8 @@ impl Wanted {
         if job.deploys() && !self.allow_deploy {
             return Some("deploy: --allow-deploy runs it");
         }
-        let needs_containers = !job.services.is_empty() && !self.without_services && !self.has_containers;
+        let has_containers = self.has_containers && job.image.is_some();
+        let needs_containers = !job.services.is_empty() && !self.without_services && !has_containers;
         needs_containers.then_some(
             "services: it needs containers beside it, which the shell has not; --without-services runs it all the same",
         )

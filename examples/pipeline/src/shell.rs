@@ -1,5 +1,6 @@
 //! The scripts that a job's shell is given.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A shell of this machine or image.
@@ -34,6 +35,18 @@ pub(crate) fn script(shell: Shell, commands: &[&str]) -> String {
         let _written = write!(script, "printf '%s\\n' {}\n{command}\n", quoted(&echo(command)));
     }
     script
+}
+
+/// A script whose shell has these variables, where none can be handed to it otherwise.
+pub(crate) fn with_environment(values: &BTreeMap<String, String>, script: &str) -> String {
+    let mut whole = String::new();
+    for (name, value) in values {
+        // Writing into a text cannot fail.
+        let _written = writeln!(whole, "export {name}={}", quoted(value));
+    }
+    // The checkout is another user's inside.
+    whole.push_str("export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'\n");
+    whole + script
 }
 
 /// What is shown of a command: its first line.

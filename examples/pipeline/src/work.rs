@@ -1,5 +1,6 @@
 //! Running the jobs of a run: what each finds, what is kept of it, and what became of it.
 
+pub(crate) mod container;
 mod keep;
 mod process;
 
@@ -84,6 +85,10 @@ pub(crate) struct Runner<'r> {
     pub(crate) plan: &'r Plan,
     pub(crate) folders: Folders,
     pub(crate) apart: Apart,
+    /// What runs the jobs that name an image.
+    pub(crate) engine: Option<container::Engine>,
+    /// Where jobs see the objects of the project's repository.
+    pub(crate) objects_seen: PathBuf,
     pub(crate) shell: Shell,
     pub(crate) report: &'r Report,
     /// Values that are handed over as files.
@@ -137,7 +142,9 @@ impl Work for Runner<'_> {
             Ok(log) => log,
             Err(why) => return self.ended(at, job, record, &Err(Failure::from(why)), is_last),
         };
-        let mut attempt = Attempt { runner: self, at, job, stop, log, place: self.folders.place(at) };
+        let place = self.folders.place(at);
+        let beside = container::Beside::default();
+        let mut attempt = Attempt { runner: self, at, job, stop, log, place, beside };
         let result = attempt.whole(&mut record);
         if let Err(failure) = &result {
             attempt.note(&format!("failed: {}", failure.reason));
@@ -245,6 +252,7 @@ struct Attempt<'r> {
     stop: &'r Stop,
     log: process::Log,
     place: PathBuf,
+    beside: container::Beside,
 }
 
 impl Attempt<'_> {
@@ -269,6 +277,9 @@ impl Attempt<'_> {
 
     /// Where the job sees its checkout.
     fn project_folder(&self) -> PathBuf {
+        if self.engine().is_some() {
+            return self.container_folder();
+        }
         match self.runner.apart {
             Apart::Sandbox(_) => PathBuf::from(sandbox::CHECKOUT),
             Apart::No => self.checkout(),
@@ -284,10 +295,13 @@ impl Attempt<'_> {
         let values = self.values("running")?;
         let has_checkout = !matches!(values.get("GIT_STRATEGY").map(String::as_str), Some("none" | "empty"));
         if has_checkout {
-            let may_overlay = self.runner.may_overlay.load(Ordering::Relaxed);
+            // An engine does not see what is mounted for this thread alone.
+            let may_overlay = self.runner.may_overlay.load(Ordering::Relaxed) && self.engine().is_none();
             let done = tree::checkout(&self.runner.folders.source, &self.place, may_overlay)?;
             if done == tree::Copying::Files {
-                self.runner.may_overlay.store(false, Ordering::Relaxed);
+                if may_overlay {
+                    self.runner.may_overlay.store(false, Ordering::Relaxed);
+                }
                 self.give(&self.checkout())?;
             }
         } else {
@@ -296,8 +310,16 @@ impl Attempt<'_> {
         }
         self.pull_caches(&values)?;
         self.take_artifacts()?;
+        self.beside = self.start_services(&values)?;
+        let result = self.scripts(&values, record);
+        self.stop_services(&self.beside);
+        result
+    }
+
+    /// Runs the job's scripts, and keeps what it keeps.
+    fn scripts(&mut self, values: &BTreeMap<String, String>, record: &mut Record) -> Result<(), Failure> {
         let commands: Vec<&str> = self.job.before_script.iter().chain(&self.job.script).map(String::as_str).collect();
-        let result = self.script("script", &commands, &values, None);
+        let result = self.script("script", &commands, values, None);
         let is_stopped = self.stop.why();
         if is_stopped.is_none() && !self.job.after_script.is_empty() {
             let commands: Vec<&str> = self.job.after_script.iter().map(String::as_str).collect();
@@ -309,8 +331,8 @@ impl Attempt<'_> {
             }
         }
         if is_stopped != Some(Why::Interrupted) {
-            self.push_caches(&values, result.is_ok());
-            self.keep_artifacts(&values, result.is_ok(), record);
+            self.push_caches(values, result.is_ok());
+            self.keep_artifacts(values, result.is_ok(), record);
             record.coverage = self.coverage();
         }
         result
@@ -406,6 +428,7 @@ impl Attempt<'_> {
             fs::create_dir_all(self.place.join("files"))?;
             fs::write(&file, text)?;
             let seen = match self.runner.apart {
+                _ if self.engine().is_some() => Self::container_file(name),
                 Apart::Sandbox(_) => PathBuf::from("/job/files").join(name),
                 Apart::No => file.clone(),
             };
@@ -429,7 +452,11 @@ impl Attempt<'_> {
             .collect();
         let mounts = self.file_values(&mut values)?;
         let file = self.place.join(name);
-        fs::write(&file, crate::shell::script(self.runner.shell, commands))?;
+        let text = match self.engine() {
+            Some(_) => crate::shell::with_environment(&values, &crate::shell::script(Shell::Sh, commands)),
+            None => crate::shell::script(self.runner.shell, commands),
+        };
+        fs::write(&file, text)?;
         let echoes: Vec<String> =
             commands.iter().map(|command| self.masks().text(&crate::shell::echo(command))).collect();
         let script = process::Script { file, values: &values, mounts: &mounts, echoes, limit };

@@ -94,7 +94,7 @@ impl Attempt<'_> {
                     !*held
                 })
             });
-            let has_sandbox = matches!(self.runner.apart, Apart::Sandbox(_));
+            let has_sandbox = matches!(self.runner.apart, Apart::Sandbox(_)) || self.engine().is_some();
             scope.spawn(move || {
                 // Waits without reaping: until then the number is the process's own.
                 while let Err(nix::errno::Errno::EINTR) =
@@ -112,6 +112,10 @@ impl Attempt<'_> {
             watch.is_some_and(|watch| watch.join().unwrap_or(false))
         });
         let status = child.wait()?;
+        if late || self.stop.why().is_some() {
+            // What the client has started goes on without it.
+            self.end_container();
+        }
         if late {
             return Err(Failure::system("it took longer than 5 minutes"));
         }
@@ -125,7 +129,16 @@ impl Attempt<'_> {
         match (status.code(), status.signal()) {
             (Some(0), _) => Ok(()),
             (Some(code), _) => {
-                Err(Failure { kind: "script_failure", code: Some(code), reason: format!("exit code {code}") })
+                // The engine's own codes: it could not start the container, or the image has no shell.
+                let reason = match (self.engine(), code) {
+                    (Some(engine), 125..=127) => {
+                        format!("exit code {code}: {} could not run the image, or a command is missing", engine.name())
+                    }
+                    _ => format!("exit code {code}"),
+                };
+                let kind =
+                    if self.engine().is_some() && code == 125 { "runner_system_failure" } else { "script_failure" };
+                Err(Failure { kind, code: Some(code), reason })
             }
             (None, signal) => Err(Failure::system(format!("killed by signal {}", signal.unwrap_or_default()))),
         }
@@ -139,6 +152,9 @@ impl Attempt<'_> {
     }
 
     fn command(&self, script: &Script<'_>, mark: &str) -> Result<Command, Failure> {
+        if let Some(engine) = self.engine() {
+            return self.container_command(engine, script);
+        }
         let shell = self.runner.shell.program();
         match &self.runner.apart {
             Apart::Sandbox(sandbox) => {
