@@ -1,4 +1,5 @@
-//! Taking over what runs already: after a start without a snapshot, or where a census finds more than the ledger knows.
+//! Adoption: taking over instances that run already, after a start without a snapshot, or where a census finds more
+//! than the ledger knows.
 
 use alloc::collections::BTreeMap;
 
@@ -11,25 +12,26 @@ use crate::error::Refused;
 use crate::id::{GroupId, IdcId, PoolId, ShapeId, VersionId};
 use crate::record::Adopted;
 
-/// Instances of a group that run.
+/// Running instances of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Running {
-    /// The group that they serve.
+    /// The group that the instances serve.
     pub group: GroupId,
-    /// The pool that they stand in.
+    /// The pool that the instances stand in.
     pub pool: PoolId,
-    /// The data centre that they stand in: that of the pool.
+    /// The data centre that the instances stand in: that of the pool.
     pub idc: IdcId,
-    /// The image that they run.
+    /// The image that the instances run.
     pub version: VersionId,
-    /// How many instances.
+    /// The number of instances.
     pub count: u32,
 }
 
 impl Engine {
-    /// Takes over instances that run already, so that they are not launched a second time: call it once the pools and groups
-    /// are put, and before the first tick. A group's target becomes what runs; its next decision says what was taken over
-    /// and goes on from there, through the group's behaviour.
+    /// Takes over instances that run already, so that they are not launched a second time.
+    ///
+    /// Call it once the pools and groups are put, and before the first tick. A group's target becomes what runs; its
+    /// next decision says what was taken over and goes on from there, through the group's behaviour.
     ///
     /// What the engine knows of already (instances that serve, and those that launches have under way) is not counted twice,
     /// so that asking again changes nothing. Returns how many instances were taken over.
@@ -81,7 +83,7 @@ impl Engine {
         Ok(all)
     }
 
-    /// What the engine knows of a group's instances in a pool: those that serve, and those of its launches.
+    /// The number of a group's instances in a pool that the engine knows: those that serve, and those of its launches.
     fn known(&self, place: usize, pool: PoolId) -> u32 {
         let slot = &self.slots[place];
         let ready = slot.holdings.iter().find(|held| held.pool == pool).map_or(0, |held| held.ready);

@@ -1,4 +1,4 @@
-//! Which pools give and which get back: tier by tier, evenly over the data centres.
+//! Allotment: which pools lend and which get back, tier by tier, evenly over the data centres.
 
 use smallvec::SmallVec;
 
@@ -7,19 +7,19 @@ use crate::group::Traffic;
 use crate::id::{IdcId, PoolId, TenantId, VersionId};
 use crate::pool::{Cause, Ledger, PoolKind};
 
-/// What a group has in one pool.
+/// The instances of a group in one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Holding {
-    /// The pool.
+    /// The id of the pool.
     pub pool: PoolId,
-    /// Instances asked for and not there yet.
+    /// Instances that were requested and do not serve yet.
     pub starting: u32,
     /// Instances that serve.
     pub ready: u32,
-    /// Instances asked to go and not gone yet: released, or cancelled while they were starting.
+    /// Instances that were asked to go and are not gone yet: released, or cancelled while they were starting.
     pub leaving: u32,
-    /// When these counts last changed: an older census says nothing about them.
+    /// The time when these counts last changed. An older census says nothing about them.
     pub since: Timestamp,
 }
 
@@ -28,64 +28,64 @@ impl Holding {
         self.starting + self.ready + self.leaving
     }
 
-    /// What counts against a quota: what is asked to go does not.
+    /// The number of instances that count against a quota: those that are leaving do not.
     pub(crate) fn wanted(&self) -> u32 {
         self.starting + self.ready
     }
 }
 
-/// How a decision's change is split over pools, and what is missing.
+/// The split of a decision's change over pools, and the shortfall.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Allotment {
-    /// The image that the new instances run; `None` where there are none, or their release group has none.
+    /// The image that the new instances run; `None` if there are none, or their release group has none.
     pub version: Option<VersionId>,
-    /// How many each pool lends.
+    /// The number of instances that each pool lends.
     pub lent: SmallVec<[(PoolId, u32); 2]>,
-    /// How many instances that serve go back to each pool.
+    /// The number of serving instances that go back to each pool.
     pub returned: SmallVec<[(PoolId, u32); 2]>,
-    /// How many instances of each pool are cancelled while they are starting: always before any that serves goes.
+    /// The number of starting instances cancelled in each pool. They go before any that serves.
     pub cancelled: SmallVec<[(PoolId, u32); 2]>,
-    /// How many instances no pool could lend.
+    /// The number of instances that no pool could lend.
     pub missing: u32,
-    /// Why not, for each pool that was asked.
+    /// The cause of the shortfall, for each pool that was asked.
     pub causes: SmallVec<[(PoolId, Cause); 2]>,
-    /// Why not, where it is not for a pool to say.
+    /// The reason for the shortfall, if it is not a pool's.
     pub refusal: Option<Refusal>,
-    /// How many instances are to go and have not been asked to: as many requests are open as the configuration allows.
+    /// The number of instances that are to go and have not been asked to, because the maximum of requests is open.
     pub waiting: u32,
 }
 
-/// Whether a part of what is asked for is better than nothing.
+/// Whether a request may be granted in part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Grant {
-    /// It is: as much as there is.
+    /// Partial: grant what is free.
     #[default]
     Partial,
-    /// It is not: all or nothing.
+    /// Atomic: grant all or none.
     Atomic,
 }
 
-/// Why a group gets nothing, whatever pools have.
+/// Why a group gets no instances, whatever pools have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Refusal {
     /// No pool that the group may use has its shape.
     NoPool,
-    /// Its release group runs no image.
+    /// The group's release group runs no image.
     NoVersion,
-    /// The quota of this tenant, its own or that of a node above it, is used up.
+    /// The quota of this tenant is used up: the group's tenant, or a node above it.
     Quota(TenantId),
-    /// As many requests are open as the configuration allows.
+    /// The maximum of open requests is reached.
     Busy,
-    /// A data centre would have more than another by over what the group's policy allows.
+    /// The maximum difference between data centres, by the group's policy, is reached.
     Spread,
 }
 
 impl Refusal {
-    /// A number that stays the same in every version.
+    /// The stable number of the refusal, the same in every version.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
@@ -102,9 +102,9 @@ impl Refusal {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     idc: IdcId,
-    /// What the group has there, in all tiers.
+    /// The number of instances that the group has there, in all tiers.
     held: u64,
-    /// What can be moved there, in this tier.
+    /// The number of instances that can be moved there, in this tier.
     room: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How fast a group may move: cool-down and stabilisation, per direction.
+//! Behaviour: how fast a group may move in each direction (cool-down, stabilisation, rate).
 
 use alloc::vec::Vec;
 
@@ -9,34 +9,35 @@ use crate::error::PolicyError;
 use crate::hpa::{Events, Policy, PolicyKind, Select, furthest};
 use crate::reason::Direction;
 
-/// How fast a group may move.
+/// The behaviour of a group: how fast it may move.
 ///
 /// `out` holds metric rules back: what a clock or an operator asks for is there at once. `inward` paces every way down,
 /// whatever has ended: see [the table](crate#what-ends-and-how-it-leaves).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Behavior {
-    /// In the growing direction.
+    /// The pace of growing.
     pub out: Pace,
-    /// In the shrinking direction.
+    /// The pace of shrinking.
     pub inward: Pace,
-    /// For how long, in ms, the highest count that was wanted holds, in both directions; 0 for not at all. A count that is
-    /// exactly this old still holds.
+    /// The window, in ms, in which the highest wanted count holds, in both directions; 0 for none.
+    ///
+    /// A count that is exactly this old still holds.
     ///
     /// This is what Kubernetes does for an autoscaler without `behavior`. It takes the place of `inward.stabilize_ms`, which
     /// must be 0 then.
     pub highest_ms: u64,
-    /// How far one decision of metric rules may grow the group; `None` for no limit.
+    /// The limit on how far one decision of metric rules may grow the group; `None` for no limit.
     pub jump: Option<Jump>,
 }
 
-/// How far one decision may grow a group: to the larger of two counts, whatever it did before.
+/// A limit on one decision's growth: the group may grow to the larger of two counts, whatever it did before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Jump {
-    /// To so many times its size.
+    /// The factor: the group may grow to this many times its size.
     pub factor: u32,
-    /// To so many instances.
+    /// The minimum: the group may always grow to this many instances.
     pub minimum: u32,
 }
 
@@ -44,28 +45,30 @@ pub struct Jump {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pace {
-    /// For how long, in ms, after a move in this direction, no further one is made.
+    /// The cool-down in ms: the time after a move in this direction in which no further one is made.
     pub cooldown_ms: u64,
-    /// For how long, in ms, every rule must have agreed: growth takes the least wanted within the window, shrinking the
-    /// most.
+    /// The stabilisation window in ms, over which all decisions must agree.
+    ///
+    /// Growth takes the least wanted within the window, shrinking the most.
     pub stabilize_ms: u64,
-    /// How much may move within a period; `None` for no limit.
+    /// The limit on how much may move within a period; `None` for no limit.
     pub rate: Option<Rate>,
 }
 
-/// Policies of one direction, each with how much may move within a period: those of `autoscaling/v2`, of which this
-/// autoscaler's are the same ones.
+/// The rate of one direction: policies that each limit the movement within a period.
+///
+/// They are those of `autoscaling/v2`, and this crate's Kubernetes autoscaler uses the same code.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rate {
-    /// Which of the policies holds.
+    /// The selection of the policy that applies.
     pub select: Select,
-    /// The policies; periods are of at most an hour.
+    /// The policies. A period is at most an hour.
     pub policies: Vec<Policy>,
 }
 
 impl Rate {
-    /// No move in this direction at all.
+    /// A pace that allows no move in this direction.
     #[must_use]
     pub const fn disabled() -> Self {
         Self { select: Select::Disabled, policies: Vec::new() }
@@ -73,17 +76,20 @@ impl Rate {
 }
 
 impl Behavior {
-    /// What Kubernetes does for an autoscaler that has no `behavior` field: growth to the larger of twice the size and 4 in
-    /// one pass; the highest count wanted in the last five minutes holds, so that what the limit cut off growth is made up
-    /// for in the next pass.
+    /// The behaviour of a Kubernetes autoscaler without a `behavior` field.
+    ///
+    /// Growth is limited to the larger of twice the size and 4 in one pass. The highest count wanted in the last five
+    /// minutes holds, so that growth that the limit cut off is made up for in the next pass.
     #[must_use]
     pub fn kubernetes_unset() -> Self {
         Self { highest_ms: 300_000, jump: Some(Jump { factor: 2, minimum: 4 }), ..Self::default() }
     }
 
-    /// What Kubernetes fills an empty `behavior` field with (not what it does without one: see
-    /// [`Behavior::kubernetes_unset`]): out by the larger of 4 instances and 100 % in 15 seconds; in by any number, once
-    /// nothing more was wanted for five minutes.
+    /// The behaviour of a Kubernetes autoscaler with an empty `behavior` field (for one without, see
+    /// [`Behavior::kubernetes_unset`]).
+    ///
+    /// Out by the larger of 4 instances and 100 % in 15 seconds; in by any number, once no more was wanted for five
+    /// minutes.
     #[must_use]
     pub fn kubernetes() -> Self {
         let policy = |kind, value| Policy { kind, value, period_ms: 15_000 };
@@ -186,15 +192,15 @@ impl Moves {
     }
 }
 
-/// One policy of a rate at work.
+/// A policy of a rate, with the moves that it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RateLine {
     /// The policy.
     pub policy: Policy,
-    /// What was added within its period.
+    /// The number of instances added within the policy's period.
     pub added: i64,
-    /// What went within its period.
+    /// The number of instances removed within the policy's period.
     pub gone: i64,
 }
 
@@ -207,11 +213,13 @@ pub(crate) fn bound(direction: Direction, size: u32, select: Select, lines: impl
     }
 }
 
-/// As many runs as one history holds.
+/// The maximum number of runs in one history.
 const MAX_RUNS: usize = 64;
 
-/// What was wanted lately, as far as it still matters for one extreme: a monotone queue (the sliding-window maximum of
-/// Lemire, "Streaming maximum-minimum filter using no more than three comparisons per element", 2006).
+/// The recent history of wanted counts, as far as it still matters for one extreme.
+///
+/// A monotone queue (the sliding-window maximum of Lemire, "Streaming maximum-minimum filter using no more than three
+/// comparisons per element", 2006).
 ///
 /// A run is a wanted count and the last instant at which it was wanted. From front to back, runs grow younger and less
 /// extreme; the front is the answer.

@@ -1,5 +1,4 @@
-//! What timed rules say at an instant: windows that hold, deltas with the share that each was given, steps that have fallen
-//! due.
+//! Timed rules at an instant: windows that hold, deltas with the share that each was given, steps that have fallen due.
 
 use crate::Timestamp;
 use crate::decide::Haste;
@@ -8,19 +7,19 @@ use crate::id::RuleId;
 use crate::record::{TimedLine, Trace};
 use crate::state::{GroupState, RuleState};
 
-/// What the clock says.
+/// The result of the timed rules at an instant.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timed {
     pub(crate) deltas: i64,
     pub(crate) floor: Option<(RuleId, u32)>,
     pub(crate) cap: Option<(RuleId, u32)>,
-    /// As much of the shares of deltas and steps as held before this decision, and still does.
+    /// The part of the shares of deltas and steps that held before this decision and still does.
     pub(crate) kept: i64,
-    /// What steps have taken from the size that metric rules start from.
+    /// The number of instances that steps took from the size that metric rules start from.
     pub(crate) taken: u32,
 }
 
-/// As many missed steps as one decision catches up with.
+/// The maximum number of missed steps that one decision catches up with.
 const MAX_CATCH_UP: usize = 100;
 
 pub(crate) fn run_clock<T: Trace>(

@@ -1,4 +1,4 @@
-//! What an engine is built with.
+//! Configuration of an engine.
 
 use crate::admit::Slots;
 use crate::error::ConfigError;
@@ -6,15 +6,17 @@ use crate::group::Limits;
 use crate::pool::BackOff;
 use crate::schedule::Zones;
 
-/// Whether an engine passes over decisions that cannot come out differently.
+/// Whether an engine skips decisions that cannot come out differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Skip {
-    /// A group is decided again when an input has changed, or [`Decision::next_change`](crate::Decision) has come. The
-    /// outcome is the same as without skipping.
+    /// Skip proven repeats: a group is decided again when an input has changed, or
+    /// [`Decision::next_change`](crate::Decision) has come.
+    ///
+    /// The outcome is the same as without skipping.
     #[default]
     Proven,
-    /// Every group is decided at every tick.
+    /// Skip nothing: every group is decided at every tick.
     Nothing,
 }
 
@@ -22,14 +24,14 @@ pub enum Skip {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Records {
-    /// One record a group.
+    /// Keep the last record of each group.
     #[default]
     Last,
-    /// None; [`Engine::explain`](crate::Engine::explain) still answers.
+    /// Keep no records. [`Engine::explain`](crate::Engine::explain) still answers.
     None,
 }
 
-/// A configuration that cannot be invalid.
+/// The configuration of an engine. Built by [`Config::builder`], which checks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub(crate) tick_ms: u64,
@@ -49,7 +51,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Starts from safe defaults.
+    /// A builder that starts from safe defaults.
     #[must_use]
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder(Self {
@@ -70,19 +72,19 @@ impl Config {
         })
     }
 
-    /// The zones that rules may name.
+    /// The time zones that rules may name.
     #[must_use]
     pub fn zones(&self) -> &Zones {
         &self.zones
     }
 
-    /// How often groups are decided, in ms.
+    /// The tick: the interval at which groups are decided, in ms.
     #[must_use]
     pub const fn tick_ms(&self) -> u64 {
         self.tick_ms
     }
 
-    /// How long a launch may take, in ms.
+    /// The launch deadline: the maximum time of a launch, in ms.
     #[must_use]
     pub const fn launch_deadline_ms(&self) -> u64 {
         self.launch_deadline_ms
@@ -96,115 +98,122 @@ impl Config {
     }
 }
 
-/// Builds a [`Config`].
+/// A builder of a [`Config`].
 #[derive(Clone, Debug)]
 pub struct ConfigBuilder(Config);
 
 impl ConfigBuilder {
-    /// How often groups are decided, in ms; 15,000 by default. Ticks fall on multiples of it.
+    /// Sets the tick, the interval at which groups are decided, in ms. Default: 15,000. Ticks fall on multiples of it.
     #[must_use]
     pub const fn tick_ms(mut self, ms: u64) -> Self {
         self.0.tick_ms = ms;
         self
     }
 
-    /// Over how long a group whose traffic is gone goes down, in ms; ten minutes by default.
+    /// Sets the time in which a group without traffic goes down to zero, in ms. Default: ten minutes.
     #[must_use]
     pub const fn drain_ms(mut self, ms: u64) -> Self {
         self.0.drain_ms = ms;
         self
     }
 
-    /// For how long a pool is left alone after a failed launch, in ms: `first_ms`, then twice that with each failure in
-    /// a row, up to `longest_ms`. Thirty seconds and ten minutes by default.
+    /// Sets the back-off of a pool after a failed launch, in ms: `first_ms`, doubled with each consecutive failure up
+    /// to `longest_ms`.
+    ///
+    /// Default: thirty seconds and ten minutes.
     #[must_use]
     pub const fn back_off_ms(mut self, first_ms: u64, longest_ms: u64) -> Self {
         self.0.back_off = BackOff { first_ms, longest_ms };
         self
     }
 
-    /// How long a launch may take, in ms; ten minutes by default. What has not come to serve by then counts as failed: it is
-    /// cancelled, its pool is left alone for a while, and its share is asked for elsewhere.
+    /// Sets the launch deadline, in ms. Default: ten minutes.
+    ///
+    /// Instances that do not serve by then count as failed: they are cancelled, their pool is left alone for a while,
+    /// and their share is requested elsewhere.
     #[must_use]
     pub const fn launch_deadline_ms(mut self, ms: u64) -> Self {
         self.0.launch_deadline_ms = ms;
         self
     }
 
-    /// How far clocks may be apart, in ms; two seconds by default. A sample may be this much later than `now`, and a tick this
-    /// much earlier than the one before.
+    /// Sets the maximum difference of clocks, in ms. Default: two seconds.
+    ///
+    /// A sample may be this much later than `now`, and a tick this much earlier than the one before.
     #[must_use]
     pub const fn clock_skew_ms(mut self, ms: u64) -> Self {
         self.0.clock_skew_ms = ms;
         self
     }
 
-    /// After how long without a tick, in ms, the next one may be a wrong reading of the clock; ten minutes by default, and at
-    /// least four ticks. Such a tick grows groups and takes nothing away; one second later the next one is due and confirms
-    /// it.
+    /// Sets the time without a tick, in ms, after which the next reading of the clock is doubted. Default: ten minutes,
+    /// and at least four ticks.
+    ///
+    /// Such a tick grows groups and takes nothing away; one second later the next one is due and confirms it.
     #[must_use]
     pub const fn leap_ms(mut self, ms: u64) -> Self {
         self.0.leap_ms = ms;
         self
     }
 
-    /// The horizon of admission: so many slots of so many ms; a day of five minutes each by default.
+    /// Sets the horizon of admission: the number of slots and the length of each in ms. Default: a day of five-minute
+    /// slots.
     #[must_use]
     pub const fn horizon(mut self, slot_ms: u64, slots: u16) -> Self {
         self.0.slots = Slots { slot_ms, count: slots };
         self
     }
 
-    /// The largest maximum of a policy, and the most rules and metrics it may have.
+    /// Sets the limits of a policy: its largest maximum, and its number of rules and metrics.
     #[must_use]
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.0.limits = limits;
         self
     }
 
-    /// The most groups; 200,000 by default.
+    /// Sets the maximum number of groups. Default: 200,000.
     #[must_use]
     pub const fn max_groups(mut self, groups: usize) -> Self {
         self.0.max_groups = groups;
         self
     }
 
-    /// The most pools; 1024 by default.
+    /// Sets the maximum number of pools. Default: 1024.
     #[must_use]
     pub const fn max_pools(mut self, pools: usize) -> Self {
         self.0.max_pools = pools;
         self
     }
 
-    /// The most launches and releases that are open at one time; a million by default.
+    /// Sets the maximum number of launches and releases that are open at one time. Default: a million.
     #[must_use]
     pub const fn max_requests(mut self, requests: usize) -> Self {
         self.0.max_requests = requests;
         self
     }
 
-    /// Whether the record of each group's last change is kept.
+    /// Sets whether the record of each group's last change is kept.
     #[must_use]
     pub const fn records(mut self, records: Records) -> Self {
         self.0.records = records;
         self
     }
 
-    /// Whether decisions that cannot come out differently are passed over.
+    /// Sets whether decisions that cannot come out differently are skipped.
     #[must_use]
     pub const fn skip(mut self, skip: Skip) -> Self {
         self.0.skip = skip;
         self
     }
 
-    /// The zones that rules may name; UTC alone by default.
+    /// Sets the time zones that rules may name. Default: UTC alone.
     #[must_use]
     pub fn zones(mut self, zones: Zones) -> Self {
         self.0.zones = zones;
         self
     }
 
-    /// Checks and builds.
+    /// Builds the configuration, if it is valid.
     ///
     /// # Errors
     /// A [`ConfigError`] that names the field.

@@ -1,5 +1,4 @@
-//! What instances cost: instance-hours by tenant and pool, at the price that each pool had then, rolled up along the
-//! service tree.
+//! Costs: instance-hours by tenant and pool, at the price that each pool had then, rolled up along the service tree.
 //!
 //! An instance counts from its launch to when it is gone: that is what a cloud bills.
 
@@ -11,33 +10,32 @@ use crate::id::{PoolId, TenantId};
 
 const HOUR_MS: u128 = 3_600_000;
 
-/// What one tenant has had of one pool.
+/// The cost of one tenant in one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cost {
-    /// The tenant; `None` for tenants that have been forgotten, together.
+    /// The tenant; `None` for the sum of tenants that have been forgotten.
     pub tenant: Option<TenantId>,
     /// The pool.
     pub pool: PoolId,
-    /// What it has now.
+    /// The number of instances that it has now.
     pub instances: u32,
-    /// Instance-milliseconds.
+    /// The instance-milliseconds used so far.
     pub instance_ms: u128,
-    /// What they cost, in thousandths of the host's currency, times the milliseconds of an hour: so that no part of one
-    /// is lost.
+    /// The cost in thousandths of the host's currency, times the milliseconds of an hour, so that no fraction is lost.
     price_ms: u128,
-    /// Up to when.
+    /// The time up to which the cost is counted.
     pub until: Timestamp,
 }
 
 impl Cost {
-    /// What it has cost, in thousandths of the host's currency.
+    /// The cost in thousandths of the host's currency.
     #[must_use]
     pub const fn cost(&self) -> u128 {
         self.price_ms / HOUR_MS
     }
 
-    /// Instance-hours, the begun one included.
+    /// The instance-hours used so far, a begun one counted in full.
     #[must_use]
     pub const fn instance_hours(&self) -> u128 {
         self.instance_ms.div_ceil(HOUR_MS)
@@ -128,7 +126,7 @@ impl Costs {
 }
 
 impl Engine {
-    /// What each tenant has had of each pool, up to `now`.
+    /// The costs of each tenant in each pool, up to `now`.
     #[must_use]
     pub fn costs(&self, now: Timestamp) -> Vec<Cost> {
         let price = |pool| self.ledger.account(pool).map_or(0, |account| account.pool.price);
@@ -139,8 +137,9 @@ impl Engine {
         lines
     }
 
-    /// What a tenant and all below it in the service tree have had of each pool, up to `now`: the tree is that of the
-    /// quotas.
+    /// The costs of a tenant and of all below it in the service tree, in each pool, up to `now`.
+    ///
+    /// The tree is that of the quotas.
     #[must_use]
     pub fn cost_of(&self, now: Timestamp, tenant: TenantId) -> Vec<Cost> {
         let mut sums = Costs::default();

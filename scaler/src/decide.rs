@@ -13,7 +13,7 @@ use crate::record::{Decision, Lines, Trace};
 use crate::settle::{Heard, settle};
 use crate::state::GroupState;
 
-/// Decides how many instances `group` gets, and tells what its state is afterwards.
+/// Decides the size of `group`, and returns its state afterwards.
 ///
 /// Calling it again with the new state and the same inputs, before [`Decision::next_change`], gives the same target.
 pub fn decide(group: &Group, state: &GroupState, inputs: &Inputs<'_>, now: Timestamp) -> (Decision, GroupState) {
@@ -43,16 +43,16 @@ pub(crate) fn decide_with(
     (decision, next)
 }
 
-/// Whether a decision may take anything away.
+/// Whether a decision may take instances away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Haste {
-    /// It may.
+    /// Usual: the decision may take instances away.
     Usual,
     /// Time has leapt, and the reading may be wrong: nothing shrinks and no step is taken until the next tick confirms it.
     Leap,
 }
 
-/// What a decision comes to, without its record.
+/// The result of a decision, without its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Brief {
     pub(crate) target: u32,

@@ -1,60 +1,62 @@
-//! What the host must do, and how it says that it did.
+//! Effects: the orders that the host carries out, and the progress that it reports.
 
 use crate::Timestamp;
 use crate::id::{GroupId, PoolId, RequestId, ShapeId, VersionId};
 
-/// Something for the host to do. Effects may be acted on in any order, several at once.
+/// An effect: an order to the host. Effects may be carried out in any order, several at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use]
 pub enum Effect {
-    /// Start `count` instances; tell how it goes with [`Engine::handle_launch`](crate::Engine::handle_launch).
+    /// Start `count` instances. Tell the progress with [`Engine::handle_launch`](crate::Engine::handle_launch).
     Launch {
-        /// The request, for the fact; asking the cloud twice under one request must start them once.
+        /// The id of the request. Asking the cloud twice under one id must start the instances once.
         request: RequestId,
-        /// For which group.
+        /// The group that the instances are for.
         group: GroupId,
-        /// From which pool.
+        /// The pool that lends the instances.
         pool: PoolId,
-        /// Of which shape.
+        /// The shape of the instances.
         shape: ShapeId,
-        /// Running which image: the one that the group's release group had at the time of the decision.
+        /// The image that the instances run: that of the group's release group at the time of the decision.
         version: VersionId,
-        /// How many.
+        /// The number of instances.
         count: u32,
     },
-    /// Keep no more than `keep` instances of a launch: those that serve already stay and count first; stop as many of the
-    /// others as are over. Tell those that are gone as [`Progress::cancelled`], and those that came to serve before they
-    /// could be stopped as [`Progress::done`].
+    /// Reduce a launch to `keep` instances.
+    ///
+    /// Those that serve already stay and count first; stop as many of the others as are in excess. Tell those that are
+    /// gone as [`Progress::cancelled`], and those that came to serve before they could be stopped as
+    /// [`Progress::done`].
     ///
     /// A later one for the same launch keeps fewer, so acting twice on one changes nothing. A host that acts on several
     /// effects at once acts on a launch before it cancels it.
     Cancel {
-        /// The launch.
+        /// The id of the launch.
         request: RequestId,
-        /// For which group.
+        /// The group of the instances.
         group: GroupId,
-        /// From which pool.
+        /// The pool of the instances.
         pool: PoolId,
-        /// How many instances of the launch are still wanted, including those that serve.
+        /// The number of instances of the launch that are still wanted, including those that serve.
         keep: u32,
     },
-    /// Stop `count` instances that serve; tell how it goes with
+    /// Stop `count` instances that serve. Tell the progress with
     /// [`Engine::handle_release`](crate::Engine::handle_release).
     Release {
-        /// The request, for the fact.
+        /// The id of the request.
         request: RequestId,
-        /// Of which group.
+        /// The group that gives the instances up.
         group: GroupId,
-        /// Back to which pool.
+        /// The pool that gets the instances back.
         pool: PoolId,
-        /// How many.
+        /// The number of instances.
         count: u32,
     },
 }
 
 impl Effect {
-    /// The request that the effect makes, or the launch that it cancels.
+    /// The id of the request that the effect makes, or of the launch that it cancels.
     #[must_use]
     pub const fn request(&self) -> RequestId {
         match self {
@@ -68,26 +70,26 @@ impl Effect {
     }
 }
 
-/// What a request has come to so far: running totals, not what is new since the last time.
+/// Progress of a request. All counts are cumulative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Progress {
     /// Instances of a launch that have come to serve; instances of a release that are gone.
     pub done: u32,
-    /// Instances of a launch that will not come because something failed: the pool is left alone for a while.
+    /// Instances of a launch that failed to start and will not come. The pool is left alone for a while.
     pub failed: u32,
     /// Instances of a launch that were stopped because of [`Effect::Cancel`] and are gone.
     pub cancelled: u32,
 }
 
 impl Progress {
-    /// `count` instances are done, and none has failed.
+    /// Progress in which `count` instances are done, and none has failed.
     #[must_use]
     pub const fn done(count: u32) -> Self {
         Self { done: count, failed: 0, cancelled: 0 }
     }
 
-    /// `count` instances have failed, and none is done.
+    /// Progress in which `count` instances have failed, and none is done.
     #[must_use]
     pub const fn failed(count: u32) -> Self {
         Self { done: 0, failed: count, cancelled: 0 }
@@ -105,34 +107,34 @@ impl Progress {
     }
 }
 
-/// A request whose end has not been told.
+/// An open request: its end has not been told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Request {
-    /// For which group.
+    /// The group of the instances.
     pub group: GroupId,
-    /// Of which pool.
+    /// The pool of the instances.
     pub pool: PoolId,
-    /// Whether it starts or stops instances.
+    /// Whether the request starts or stops instances.
     pub kind: RequestKind,
-    /// When it was asked.
+    /// The time when the request was made.
     pub at: Timestamp,
-    /// How many instances in all.
+    /// The number of instances requested.
     pub count: u32,
-    /// How many instances of a launch are still wanted, including those that serve; `count` for a release.
+    /// The number of instances of a launch that are still wanted, including those that serve; `count` for a release.
     pub keep: u32,
-    /// What it has come to.
+    /// The progress told so far.
     pub came: Progress,
 }
 
 impl Request {
-    /// How many instances are still under way, wanted or not.
+    /// The number of instances that are still under way, wanted or not.
     #[must_use]
     pub const fn open(&self) -> u32 {
         self.count - self.came.done - self.came.failed - self.came.cancelled
     }
 
-    /// How many instances of a launch are on their way and wanted.
+    /// The number of instances of a launch that are on their way and wanted.
     #[must_use]
     pub fn starting(&self) -> u32 {
         match self.kind {
@@ -141,7 +143,7 @@ impl Request {
         }
     }
 
-    /// How many instances are asked to go and are not gone yet: of a release, or of a launch that was cancelled.
+    /// The number of instances that are asked to go and are not gone yet: of a release, or of a cancelled launch.
     #[must_use]
     pub fn leaving(&self) -> u32 {
         self.open() - self.starting()
@@ -156,37 +158,37 @@ impl Request {
     }
 }
 
-/// Whether a request starts or stops instances.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RequestKind {
-    /// It starts them.
+    /// A launch: it starts instances.
     Launch,
-    /// It stops them.
+    /// A release: it stops instances.
     Release,
 }
 
-/// Facts that changed nothing, by why.
+/// Counters of facts that changed nothing, by their cause, and of ticks and decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// About a group, a metric or a request that is not there (any more).
+    /// Facts about a group, a metric or a request that does not exist, or no longer exists.
     pub unknown: u64,
-    /// Already known, or overtaken by what is.
+    /// Facts that were known already, or overtaken by newer ones.
     pub late: u64,
-    /// Before their time: about what has not been asked yet, or from the future.
+    /// Facts before their time: about a request that was not made yet, or from the future.
     pub early: u64,
-    /// Not possible: more than was asked, instances that were never lent.
+    /// Impossible facts: more instances than were requested, or instances that were never lent.
     pub impossible: u64,
-    /// Samples that were missing.
+    /// Missing samples.
     pub missing: u64,
-    /// Launches that came to their deadline with instances still starting.
+    /// Launches that reached their deadline with instances still starting.
     pub overdue: u64,
     /// Ticks whose reading of the clock was behind, and that did nothing.
     pub behind: u64,
-    /// Times that the clock went back, told by two ticks, and everything that was remembered was put right.
+    /// Times that the clock went back, as two ticks confirmed.
     pub rewinds: u64,
-    /// Ticks whose reading was far ahead of the one before, and that took nothing away.
+    /// Ticks whose reading of the clock was far ahead of the one before, and that took nothing away.
     pub leaps: u64,
     /// Groups decided, over all ticks.
     pub decided: u64,

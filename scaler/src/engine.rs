@@ -1,4 +1,4 @@
-//! The face: many groups, their pools, and one tick over all of them.
+//! The engine's public API: many groups, their pools, and one tick over all of them.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -23,7 +23,7 @@ use crate::reason::Reason;
 use crate::record::{Decision, Record};
 use crate::state::{GroupState, Override};
 
-/// Sizes many groups from shared pools: ask with a tick, do the [`Effect`]s, tell with facts.
+/// The engine: sizes many groups from shared pools. Call it at each tick, carry out the [`Effect`]s, tell the facts.
 ///
 /// A plain value: cloning it forks it, and a fork answers as the original would.
 #[derive(Clone, Debug)]
@@ -53,13 +53,13 @@ pub struct Engine {
     pub(crate) unasked_from: RequestId,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) counters: Counters,
-    /// What the last tick changed; it says nothing about what comes next, and is in no snapshot.
+    /// The targets that the last tick changed. They say nothing about what comes next, and are in no snapshot.
     pub(crate) moves: Vec<Move>,
     /// The watermarks that were crossed between the last two ticks; in no snapshot, either.
     pub(crate) crossings: Vec<Crossing>,
 }
 
-/// A target that a tick has changed.
+/// A change of a group's target by a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Move {
     /// The group.
@@ -68,7 +68,7 @@ pub struct Move {
     pub before: u32,
     /// Its target now.
     pub after: u32,
-    /// What the new target is bound by.
+    /// The reason for the new target.
     pub reason: Reason,
 }
 
@@ -98,7 +98,7 @@ impl Slot {
     }
 }
 
-/// What a group with these holdings and samples is decided by.
+/// The inputs of a decision for a group with these holdings and samples.
 pub(crate) fn inputs<'a>(holdings: &[Holding], samples: &'a [Option<Sample>], fleet: Option<&'a Fleet>) -> Inputs<'a> {
     let (mut ready, mut starting) = (0, 0);
     for holding in holdings {
@@ -109,7 +109,7 @@ pub(crate) fn inputs<'a>(holdings: &[Holding], samples: &'a [Option<Sample>], fl
 }
 
 impl Engine {
-    /// An engine without groups or pools.
+    /// An engine without groups and pools.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -157,8 +157,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Sets what a tenant may have, itself and under its parent. A quota below what is used takes nothing away: it lets
-    /// nothing be added.
+    /// Sets the quota of a tenant, and its place in the service tree.
+    ///
+    /// A quota below the present use takes nothing away: it prevents additions.
     ///
     /// # Errors
     /// [`Refused::QuotaCycle`] or [`Refused::Full`]; nothing has changed.
@@ -175,7 +176,7 @@ impl Engine {
         quotas.recount(slots.iter().map(|slot| (slot.traffic.tenant, slot.holdings.iter().map(Holding::wanted).sum())));
     }
 
-    /// What a group has is another tenant's from now on.
+    /// Charges a group's instances to another tenant from now on.
     fn move_costs(&mut self, at: usize, before: TenantId) {
         let slot = &self.slots[at];
         for holding in &slot.holdings {
@@ -186,20 +187,21 @@ impl Engine {
         self.costs.keep_to(self.config.max_groups, self.now);
     }
 
-    /// What a tenant may have, and has.
+    /// The quota of a tenant, with its present use.
     #[must_use]
     pub fn quota(&self, tenant: TenantId) -> Option<&QuotaUse> {
         self.quotas.get(tenant)
     }
 
-    /// Says which image a release group runs from now on. Instances that run keep theirs.
+    /// Sets the image that a release group runs from now on. Running instances keep theirs.
     pub fn put_release(&mut self, now: Timestamp, release: ReleaseId, version: VersionId) {
         self.lift(now);
         self.releases.insert(release, version);
     }
 
-    /// Makes the elastic group of a traffic group, or changes one that is there, without asking whether pools can carry
-    /// it: [`Engine::admit`] asks.
+    /// Adds the elastic group of a traffic group, or changes one, without asking whether pools can carry it.
+    ///
+    /// [`Engine::admit`] asks.
     ///
     /// A rule that stays the same keeps what it remembers; a delta that goes takes its share with it.
     ///
@@ -280,8 +282,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells that a traffic group is gone: its elastic group goes down to nothing over the configured time, and is
-    /// forgotten when its last instance is.
+    /// Tells that a traffic group is gone.
+    ///
+    /// Its elastic group goes down to zero over the configured time, and is forgotten when its last instance is gone.
     ///
     /// # Errors
     /// [`Refused::NoGroup`]; nothing has changed.
@@ -296,7 +299,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Sets a group's size by hand until an instant, or hands it back to its rules.
+    /// Sets an operator's override of a group's size until an instant, or removes it.
     ///
     /// # Errors
     /// [`Refused::NoGroup`]; nothing has changed.
@@ -308,7 +311,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Holds a group's target as it is.
+    /// Pauses decisions for a group: its target stays as it is.
     ///
     /// # Errors
     /// [`Refused::NoGroup`]; nothing has changed.
@@ -332,7 +335,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The next thing for the host to do.
+    /// The next effect for the host.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effect = self.effects.pop_front()?;
         if effect.is_request() {
@@ -341,13 +344,13 @@ impl Engine {
         Some(effect)
     }
 
-    /// When to call [`Engine::handle_timeout`] next; `None` while there is no group.
+    /// The latest time to call [`Engine::handle_timeout`]; `None` while there is no group.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
         (!self.slots.is_empty()).then_some(self.next_tick)
     }
 
-    /// What a tick would decide for a group now, and why; nothing changes.
+    /// The decision that a tick would make for a group now, with its reasons. Nothing changes.
     #[must_use]
     pub fn explain(&self, now: Timestamp, group: GroupId) -> Option<Decision> {
         let slot = self.place(group).ok().map(|at| &self.slots[at])?;
@@ -359,18 +362,18 @@ impl Engine {
         Some(decide(&slot.group, &state, &slot.inputs(), if ahead { now } else { now.max(self.now) }).0)
     }
 
-    /// The record of a group's last change, where [`Records::Last`] is kept.
+    /// The record of a group's last change, if [`Records::Last`] is configured.
     #[must_use]
     pub fn record(&self, group: GroupId) -> Option<&Record> {
         self.place(group).ok().and_then(|at| self.slots[at].record.as_deref())
     }
 
-    /// The groups, in the order of their ids.
+    /// Lists the groups, in the order of their ids.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> {
         self.slots.iter().map(Slot::id)
     }
 
-    /// A group's state.
+    /// The state of a group.
     #[must_use]
     pub fn state(&self, group: GroupId) -> Option<&GroupState> {
         self.place(group).ok().map(|at| &self.slots[at].state)
@@ -388,30 +391,31 @@ impl Engine {
         self.place(group).ok().map(|at| self.slots[at].group.policy())
     }
 
-    /// What a group has in each pool.
+    /// The instances of a group in each pool.
     #[must_use]
     pub fn holdings(&self, group: GroupId) -> &[Holding] {
         self.place(group).ok().map_or(&[], |at| &self.slots[at].holdings)
     }
 
-    /// What a pool has of a shape.
+    /// The stock of a shape in a pool.
     #[must_use]
     pub fn stock(&self, pool: PoolId, shape: ShapeId) -> Option<&Stock> {
         self.ledger.account(pool)?.stock.iter().find(|stock| stock.shape == shape)
     }
 
-    /// The pools, in the order of their ids.
+    /// Lists the pools, in the order of their ids.
     pub fn pools(&self) -> impl Iterator<Item = &Pool> {
         self.ledger.accounts.iter().map(|account| &account.pool)
     }
 
-    /// The requests whose end has not been told: what a host asks its cloud about. [`Engine::catch_up`] asks about all of
-    /// them and tells the answers.
+    /// Lists the open requests: a host asks its cloud about these.
+    ///
+    /// [`Engine::catch_up`] asks about all of them and tells the answers.
     pub fn requests(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.requests.iter().map(|(id, request)| (*id, request))
     }
 
-    /// A request whose end has not been told.
+    /// An open request by its id.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<&Request> {
         self.requests.get(&id)
@@ -423,14 +427,15 @@ impl Engine {
         &self.moves
     }
 
-    /// The watermarks that pools had crossed by the end of the last tick, either way, since the tick before it: what alarms
-    /// are raised and ended by. In the order of pools; each crossing is told once.
+    /// The watermarks that pools crossed, either way, between the last two ticks: use them to raise and end alarms.
+    ///
+    /// In the order of pools; each crossing is told once.
     #[must_use]
     pub fn crossings(&self) -> &[Crossing] {
         &self.crossings
     }
 
-    /// Facts that changed nothing, by why.
+    /// Counters of facts that changed nothing, by their cause.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters

@@ -1,4 +1,4 @@
-//! What can be wrong with what a host passes in.
+//! Errors: why a zone, a configuration, a policy or a command is refused.
 
 use crate::id::{GroupId, IdcId, MetricId, PoolId, RuleId, ShapeId, TaskId, TenantId, ZoneId};
 
@@ -6,46 +6,46 @@ use crate::id::{GroupId, IdcId, MetricId, PoolId, RuleId, ShapeId, TaskId, Tenan
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZoneError {
-    /// No such name in the data that the crate carries.
-    #[error("no such time zone in the bundled data")]
+    /// The bundled data has no zone of this name.
+    #[error("the bundled data has no such time zone")]
     Unknown,
-    /// Not the bytes of a `TZif` file.
-    #[error("not the bytes of a TZif file")]
+    /// The bytes are not those of a `TZif` file.
+    #[error("the bytes are not those of a TZif file")]
     Malformed,
-    /// All 65,536 ids are given out.
+    /// All 65,536 zone ids are in use.
     #[error("no zone id is left")]
     Full,
 }
 
-/// Why a configuration was not built.
+/// Why a configuration is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A limit, a period or a back-off of zero.
+    /// A limit, a period or a back-off is zero.
     #[error("{0} must be above zero")]
     Zero(&'static str),
-    /// A back-off whose cap is below its start.
+    /// The longest back-off is shorter than the first.
     #[error("the longest back-off is shorter than the first")]
     BackOff,
 }
 
-/// Why a policy is none: it could be read in two ways, or never holds.
+/// Why a policy is invalid: it could be read in two ways, or never holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
     /// The minimum is above the maximum.
     #[error("the minimum is above the maximum")]
     MinAboveMax,
-    /// The maximum is above what a group may have by the configuration.
-    #[error("a maximum above the limit of {0}")]
+    /// The maximum is above the limit of the configuration.
+    #[error("the maximum is above the limit of {0}")]
     MaxAboveLimit(u32),
-    /// More rules or metrics than the configuration allows.
-    #[error("more than {0} rules or metrics")]
+    /// The policy has more rules or metrics than the configuration allows.
+    #[error("the policy has more than {0} rules or metrics")]
     TooMany(usize),
-    /// Two rules, or two metrics, of one id.
+    /// Two rules have the same id.
     #[error("rule id {0} is used twice")]
     RuleTwice(RuleId),
-    /// Two metrics of one id.
+    /// Two metrics have the same id.
     #[error("metric id {0} is used twice")]
     MetricTwice(MetricId),
     /// A rule names a metric that the policy does not declare.
@@ -54,131 +54,132 @@ pub enum PolicyError {
     /// A rule names a zone that the configuration does not hold.
     #[error("rule {0} names zone {1}, which the configuration does not hold")]
     NoZone(RuleId, ZoneId),
-    /// A rule whose days never come.
+    /// The days of a rule never come.
     #[error("the days of rule {0} never come")]
     Never(RuleId),
-    /// A target or a share per instance of zero or less.
+    /// A target, or a share per instance, is zero or less.
     #[error("rule {0} has a target that is not above zero")]
     Target(RuleId),
-    /// `n` of `m` samples with `n` of 0, above `m`, or `m` above 64.
+    /// The threshold's samples are invalid: `n` of `m` with `n` of 0, `n` above `m`, or `m` above 64.
     #[error("rule {0} asks for n of m samples, where 1 <= n <= m <= 64 does not hold")]
     Samples(RuleId),
-    /// A threshold that fires out at or below where it fires in, or never.
+    /// The threshold fires out at or below where it fires in, or never fires.
     #[error("rule {0} fires out at or below where it fires in, or never fires")]
     Bounds(RuleId),
-    /// Bands that are none, out of order, or more than 64.
+    /// The bands of a rule are missing, out of order, or more than 64.
     #[error("rule {0} has no bands, too many, or some out of order")]
     Bands(RuleId),
-    /// A KPA rule whose windows, rates or target are outside their ranges.
+    /// The windows, rates or target of a KPA rule are outside their ranges.
     #[error("rule {0} has windows, rates or a target outside their ranges")]
     Kpa(RuleId),
-    /// A rate without a policy, or one with a period of zero or more than an hour.
+    /// A rate has no policy, or a policy with a period of zero or more than an hour.
     #[error("the behaviour has a rate without policies, or with a period of zero or of more than an hour")]
     Rate,
-    /// A formula that leaves no value or several, reads nothing, or names a metric that is not declared or not measured.
-    #[error("the formula of metric {0} leaves no value, or reads what is not measured")]
+    /// The formula leaves no value or several, reads nothing, or names a metric that is not declared or not measured.
+    #[error("the formula of metric {0} leaves no value, or reads a metric that is not measured")]
     Formula(MetricId),
-    /// Two windows for one direction: the highest count holds for a time, and shrinking is stabilised as well.
-    #[error("a behavior has both a highest count that holds and a stabilization of scale-in")]
+    /// Shrinking has two windows: the highest count holds for a time, and shrinking is stabilised as well.
+    #[error("the behaviour has both a highest count that holds and a stabilisation of shrinking")]
     Windows,
-    /// A metric that is stale as soon as it is seen.
+    /// The metric is stale as soon as it is seen: its age limit is zero.
     #[error("metric {0} is stale as soon as it is seen")]
     Staleness(MetricId),
 }
 
-/// Why a command was refused; nothing has changed.
+/// Why a command was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// No such group.
-    #[error("no group {0}")]
+    /// The group does not exist.
+    #[error("group {0} does not exist")]
     NoGroup(GroupId),
-    /// No such pool.
-    #[error("no pool {0}")]
+    /// The pool does not exist.
+    #[error("pool {0} does not exist")]
     NoPool(PoolId),
     /// The group is being drained: it takes no new rules.
     #[error("group {0} is being drained")]
     Draining(GroupId),
-    /// As many groups or pools as the configuration allows.
-    #[error("no more than {0} of them")]
+    /// The maximum number of groups, pools or tenants is reached.
+    #[error("the limit of {0} is reached")]
     Full(usize),
-    /// Less stock than is lent.
+    /// The new stock is less than is lent.
     #[error("pool {pool} has {lent} instances of shape {shape} lent: its stock cannot be {total}")]
     StockBelowLent {
-        /// The pool.
+        /// The id of the pool.
         pool: PoolId,
-        /// The shape.
+        /// The shape of the stock.
         shape: ShapeId,
-        /// What is lent of it.
+        /// The number of instances lent.
         lent: u32,
-        /// What its stock was to be.
+        /// The new stock.
         total: u32,
     },
-    /// A release of what was never lent.
+    /// More instances would be returned than were lent.
     #[error("pool {pool} lent {lent} instances of shape {shape}: {asked} cannot come back")]
     NeverLent {
-        /// The pool.
+        /// The id of the pool.
         pool: PoolId,
-        /// The shape.
+        /// The shape of the instances.
         shape: ShapeId,
-        /// What is lent of it.
+        /// The number of instances lent.
         lent: u32,
-        /// What was to come back.
+        /// The number of instances to return.
         asked: u32,
     },
-    /// Instances that run in another data centre than their pool stands in.
+    /// The instances run in another data centre than their pool stands in.
     #[error("pool {pool} stands in data centre {idc}, not in {told}")]
     WrongIdc {
-        /// The pool.
+        /// The id of the pool.
         pool: PoolId,
-        /// Where it stands.
+        /// The data centre of the pool.
         idc: IdcId,
-        /// Where the instances were said to run.
+        /// The data centre that was told.
         told: IdcId,
     },
-    /// A pool that has no stock of a group's shape.
+    /// The pool has no stock of the group's shape.
     #[error("pool {pool} has no stock of shape {shape}")]
     NoShape {
-        /// The pool.
+        /// The id of the pool.
         pool: PoolId,
-        /// The shape.
+        /// The shape of the group's instances.
         shape: ShapeId,
     },
-    /// More instances run than a pool has free.
+    /// More unknown instances run than the pool has free.
     #[error("pool {pool} has {free} of shape {shape} free, and {running} run that it has not lent")]
     MoreThanStock {
-        /// The pool.
+        /// The id of the pool.
         pool: PoolId,
-        /// The shape.
+        /// The shape of the instances.
         shape: ShapeId,
-        /// What is not lent of it.
+        /// The number of instances that are not lent.
         free: u32,
-        /// How many run and were never lent.
+        /// The number of instances that run and were never lent.
         running: u32,
     },
-    /// A pool that has instances lent keeps its kind and its place.
+    /// The pool has instances lent, so its kind, data centre and tenant cannot change.
     #[error("pool {0} has instances lent: it keeps its kind, data centre and tenant")]
     PoolInUse(PoolId),
-    /// A pool with one shape twice, a mark above 1000 per mille, or marks the wrong way round.
+    /// The pool has one shape twice, a mark above 1000 per mille, or its low mark above its high mark.
     #[error("pool {0} names a shape twice or has marks out of order")]
     PoolShape(PoolId),
-    /// A traffic group that is moved while it has instances.
+    /// The traffic group has instances in a data centre that it would no longer name.
     #[error("group {0} has instances in data centre {1}, which it would no longer name")]
     InUse(GroupId, IdcId),
     /// No pool that the group may use has its shape.
     #[error("no pool that group {0} may use has its shape")]
     NoLanding(GroupId),
-    /// After a time without ticks, more groups are planned too short for the horizon than one step of catching up plans anew.
+    /// Too many groups are not yet planned for the whole horizon, after a time without ticks.
+    ///
     /// Each tick catches up with a thirty-second of the groups: ask again after a few, at most 32.
     #[error("{0} groups are not planned for the whole horizon yet: ask again after a few ticks, at most 32")]
     PlanBehind(usize),
-    /// A task that ends before it begins.
+    /// The task ends before it begins.
     #[error("task {0} ends before it begins")]
     NoTime(TaskId),
-    /// A node of the service tree that would be its own ancestor, or stand deeper than sixteen.
+    /// The node of the service tree would be its own ancestor, or stand deeper than sixteen levels.
     #[error("the quota of tenant {0} would be its own ancestor, or stands too deep")]
     QuotaCycle(TenantId),
-    /// The policy is none.
+    /// The policy is invalid.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }

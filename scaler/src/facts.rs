@@ -1,4 +1,4 @@
-//! What hosts tell: samples, and how requests go. A fact that is late, repeated, unknown or early changes nothing and is
+//! Facts: samples, and the progress of requests. One that is late, repeated, unknown or early changes nothing and is
 //! counted.
 
 use crate::Timestamp;
@@ -9,7 +9,9 @@ use crate::metric::Sample;
 use crate::num::Milli;
 
 impl Engine {
-    /// A metric of a group was measured at `at`; `None` is a missing sample, which leaves the last one to grow older.
+    /// Tells a sample of a group's metric, measured at `at`.
+    ///
+    /// `None` is a missing sample, which leaves the last one to grow older.
     ///
     /// What is averaged per instance is averaged over the instances that serve now.
     pub fn handle_sample(
@@ -78,7 +80,7 @@ impl Engine {
         }
     }
 
-    /// Progress of a launch, in running totals: see [`Progress`]. A failure leaves the pool alone for a while.
+    /// Tells the progress of a launch: see [`Progress`]. A failure leaves the pool alone for a while.
     pub fn handle_launch(&mut self, now: Timestamp, request: RequestId, progress: Progress) {
         let now = self.lift(now);
         let Some((held, place)) = self.progress(request, RequestKind::Launch, progress) else {
@@ -119,7 +121,7 @@ impl Engine {
         self.advance(request, after, place);
     }
 
-    /// Progress of a release: `gone` instances in all are gone by now.
+    /// Tells the progress of a release: `gone` instances are gone in all.
     pub fn handle_release(&mut self, now: Timestamp, request: RequestId, gone: u32) {
         let now = self.lift(now);
         let Some((held, place)) = self.progress(request, RequestKind::Release, Progress::done(gone)) else {
@@ -134,7 +136,7 @@ impl Engine {
         self.advance(request, Request { came: Progress::done(gone), ..held }, place);
     }
 
-    /// Progress of any request: [`Engine::handle_launch`] or [`Engine::handle_release`], by its kind.
+    /// Tells the progress of any request, as [`Engine::handle_launch`] or [`Engine::handle_release`] does.
     pub fn handle_progress(&mut self, now: Timestamp, request: RequestId, progress: Progress) {
         match self.requests.get(&request).map(|held| held.kind) {
             Some(RequestKind::Release) => self.handle_release(now, request, progress.done),
@@ -142,8 +144,9 @@ impl Engine {
         }
     }
 
-    /// Asks about every request whose end has not been told, in the order of their ids, and tells the answers: the loop that
-    /// a host runs before each tick, and after a restart. `None` leaves a request as it is.
+    /// Asks about every open request, in the order of their ids, and tells the answers.
+    ///
+    /// A host runs it before each tick, and after a restart. `None` leaves a request as it is.
     ///
     /// Requests that have not been handed out by [`Engine::poll_effect`] yet are left out.
     ///
@@ -166,9 +169,10 @@ impl Engine {
         Ok(())
     }
 
-    /// At `at`, `serving` instances of a group in a pool served, without those asked to go. Fewer than should: the others
-    /// are lost, and will be replaced. More than that, and more than launches explain: they are found, and belong to the
-    /// group from now on.
+    /// Tells a census: at `at`, `serving` instances of a group served in a pool, without those asked to go.
+    ///
+    /// Fewer than expected: the others are lost, and will be replaced. More than launches explain: they are found, and
+    /// belong to the group from now on.
     ///
     /// A census from before the last change to these counts says nothing about them.
     pub fn handle_census(&mut self, now: Timestamp, group: GroupId, pool: PoolId, at: Timestamp, serving: u32) {
@@ -253,7 +257,7 @@ impl Engine {
     }
 }
 
-/// Computes what is made of a metric that has just been measured.
+/// Computes the metrics made from a metric that has just been measured.
 fn compute(slot: &mut Slot, measured: usize, ready: u32) {
     let policy = slot.group.policy();
     let Some(metric) = policy.metrics.get(measured).map(|metric| metric.id) else { return };

@@ -1,4 +1,4 @@
-//! What the next day holds, from what past days and weeks held.
+//! Forecasts: the load of the next day, from past days and weeks.
 //!
 //! Several models are tried on the last days of the history, each day forecast from what was known before it; the one
 //! with the least error is chosen. The two seasonal-naive ones are among them, so the choice was never worse than the
@@ -21,7 +21,7 @@ use crate::num::{Milli, mul_div_ceil};
 
 const DAY_MS: u64 = 86_400_000;
 
-/// A history at even steps.
+/// A time series: values at even steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Series {
@@ -34,19 +34,19 @@ pub struct Series {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForecastError {
-    /// The step is zero, or a day is no multiple of it.
-    #[error("a day is no multiple of the step")]
+    /// The step is zero, or a day is not a multiple of it.
+    #[error("a day is not a multiple of the step")]
     Step,
-    /// Less than a week before the days to test on.
-    #[error("less than a week of history before the days to test on")]
+    /// The history has less than a week before the days to test on.
+    #[error("there is less than a week of history before the days to test on")]
     TooShort,
     /// No day to test on has a value that could be forecast.
-    #[error("nothing to test on")]
+    #[error("no day to test on has a value that could be forecast")]
     Empty,
 }
 
 impl Series {
-    /// A history from `start` on, a value each `step_ms`; `None` is a hole.
+    /// A history from `start` on, with one value each `step_ms`; `None` is a hole.
     ///
     /// # Errors
     /// [`ForecastError::Step`].
@@ -57,13 +57,13 @@ impl Series {
         Ok(Self { start, step_ms, values })
     }
 
-    /// The instant of a place in the history, or after it.
+    /// The instant of an index in the history, or after it.
     #[must_use]
     pub fn instant(&self, place: usize) -> Timestamp {
         self.start.after_millis(self.step_ms.saturating_mul(place as u64))
     }
 
-    /// The place of an instant in the history, or after it; `None` before its start.
+    /// The index of an instant in the history, or after it; `None` before its start.
     #[must_use]
     pub fn place(&self, at: Timestamp) -> Option<usize> {
         if at < self.start {
@@ -72,13 +72,13 @@ impl Series {
         usize::try_from(at.millis_since(self.start) / self.step_ms).ok()
     }
 
-    /// How many values it has, holes included.
+    /// The number of values, holes included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether it has none.
+    /// Whether there are no values.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -90,7 +90,7 @@ impl Series {
         self.step_ms
     }
 
-    /// The value at a place; `None` for a hole, and outside.
+    /// The value at an index; `None` for a hole, and outside.
     #[must_use]
     pub fn value(&self, place: usize) -> Option<Milli> {
         self.values.get(place).copied().flatten()
@@ -112,76 +112,76 @@ impl Series {
         self.values.get(place).copied().flatten().map(Milli::as_thousandths)
     }
 
-    /// What was known one `season` before `place`, or two, or more, as of `origin`; the nearest first.
+    /// The known values one `season` before `place`, two seasons before, and so on, as of `origin`; the nearest first.
     fn seasons(&self, place: usize, season: usize, origin: usize) -> impl Iterator<Item = i64> {
         (1..).map_while(move |back| place.checked_sub(season * back)).filter_map(move |past| self.known(past, origin))
     }
 }
 
-/// A way to forecast.
+/// A forecasting model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Model {
-    /// As a day before.
+    /// The value of the same time a day before.
     Day,
-    /// As a week before.
+    /// The value of the same time a week before.
     Week,
     /// The median of the same time in up to six weeks before.
     WeekMedian,
-    /// That, scaled by how the last week compares with the weeks before it.
+    /// The weekly median, scaled by how the last week compares with the weeks before it.
     WeekTrend,
     /// A smoothed level with a smoothed weekly season (Holt and Winters, additive, without trend).
     Smoothed,
 }
 
 impl Model {
-    /// All of them; the naive ones first, so that another must be better to be chosen.
+    /// All models. The naive ones come first, so that another must be better to be chosen.
     pub const ALL: [Self; 5] = [Self::Day, Self::Week, Self::WeekMedian, Self::WeekTrend, Self::Smoothed];
 }
 
-/// A known event: its days are no model for others.
+/// A known event: its days are not learned from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Event {
-    /// Its first instant.
+    /// The start of the event.
     pub from: Timestamp,
-    /// Its end; the instant itself is outside.
+    /// The end of the event; the instant itself is outside.
     pub until: Timestamp,
-    /// What it makes of an ordinary day, in thousandths.
+    /// The load during the event in thousandths of an ordinary day's.
     pub scale_permille: u32,
 }
 
-/// How a model did on the days it was tested on.
+/// The score of a model on the days it was tested on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Score {
-    /// The model.
+    /// The model that was tested.
     pub model: Model,
-    /// Its mean absolute error.
+    /// The mean absolute error.
     pub error: Milli,
 }
 
-/// A chosen model with its history.
+/// A forecast: a chosen model with its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forecast {
     series: Series,
     events: Vec<Event>,
     model: Model,
     scores: Vec<Score>,
-    /// What came, in thousandths of what was forecast, in order.
+    /// The actual values of the test in thousandths of the forecast ones, sorted.
     ratios: Vec<u64>,
-    /// What was forecast and what came on the days of the test, in the order of time.
+    /// The forecast and actual values of the test, in the order of time.
     tested: Vec<Pair>,
-    /// What the model has learned as of the end of the history.
+    /// The parameters that the model has learned up to the end of the history.
     learned: Learned,
 }
 
-/// What a model learns from a history at once, rather than looks up in it.
+/// The parameters that a model learns from a history at once, rather than looks up in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Learned {
-    /// Of [`Model::WeekTrend`]: the last week, and what the weeks before it would have had it be.
+    /// The trend of [`Model::WeekTrend`]: the last week, and its value by the weeks before it.
     trend: (i128, i128),
-    /// Of [`Model::Smoothed`].
+    /// The level of [`Model::Smoothed`].
     level: i64,
     season: Vec<Option<i64>>,
 }
@@ -267,8 +267,9 @@ impl Forecast {
         Ok(Self { series, events, model, scores, ratios, tested, learned })
     }
 
-    /// Takes in what came after the history, for the model that was chosen; its band stays. Days that have come are known
-    /// to the forecast of the next ones by this alone.
+    /// Appends values that came after the history. The chosen model and its band stay.
+    ///
+    /// The forecast of the next days knows the days that have come by this alone.
     pub fn extend(&mut self, values: impl IntoIterator<Item = Option<Milli>>) {
         for value in values {
             let at = self.series.instant(self.series.values.len());
@@ -284,13 +285,13 @@ impl Forecast {
         self.model
     }
 
-    /// How every model did, in the order of [`Model::ALL`].
+    /// The scores of all models, in the order of [`Model::ALL`].
     #[must_use]
     pub fn scores(&self) -> &[Score] {
         &self.scores
     }
 
-    /// What is expected at an instant; `None` before the history, and where it has nothing to go by.
+    /// The expected value at an instant; `None` before the history, and where the history gives no basis.
     #[must_use]
     pub fn at(&self, at: Timestamp) -> Option<Milli> {
         let place = self.series.place(at)?;
@@ -301,21 +302,25 @@ impl Forecast {
         Some(Milli::from_thousandths(i64::try_from(scaled).unwrap_or(i64::MAX)))
     }
 
-    /// What is not exceeded in so many thousandths of cases, by how far the model was off on the days it was tested on.
+    /// A quantile of the value at an instant: the value that is not exceeded in `permille` thousandths of cases.
+    ///
+    /// It follows from the errors of the model on the days it was tested on.
     #[must_use]
     pub fn quantile(&self, at: Timestamp, permille: u16) -> Option<Milli> {
         let value = u128::from(self.at(at)?.at_least_zero()) * u128::from(self.ratio(permille)) / 1000;
         Some(Milli::from_thousandths(i64::try_from(value).unwrap_or(i64::MAX)))
     }
 
-    /// What came in thousandths of what was forecast, not exceeded in so many thousandths of cases.
+    /// A quantile of the actual value, in thousandths of the forecast one.
     fn ratio(&self, permille: u16) -> u64 {
         let place = (self.ratios.len().saturating_sub(1)) * usize::from(permille.min(1000)) / 1000;
         self.ratios.get(place).copied().unwrap_or(1000)
     }
 
-    /// The upper bound in instances for every slot of an admission's horizon: the quantile's largest value in the slot,
-    /// over what one instance carries. It ends where the forecast has nothing to go by.
+    /// The upper bound in instances for every slot of an admission's horizon.
+    ///
+    /// For each slot, the quantile's largest value over what one instance carries. The list ends where the forecast has
+    /// no basis.
     #[must_use]
     pub fn instances(&self, horizon: Horizon, per_instance: Milli, permille: u16) -> Vec<u32> {
         let slot = |slot: u16| {

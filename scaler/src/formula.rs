@@ -1,4 +1,5 @@
-//! Metrics made of others: load over what one instance carries, the larger of two queues, a rate for each instance.
+//! Formulas: metrics computed from others, such as load per instance, the larger of two queues, or a rate for each
+//! instance.
 
 use alloc::vec::Vec;
 
@@ -10,42 +11,44 @@ use crate::id::MetricId;
 use crate::metric::{Metric, Sample};
 use crate::num::Milli;
 
-/// A step of a formula, in reverse Polish notation: values are put on a stack, and operations take two off it.
+/// A term of a formula in reverse Polish notation: values are pushed on a stack, and operations take two off it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Term {
-    /// The last sample of a metric that is measured.
+    /// The last sample of a measured metric.
     Metric(MetricId),
-    /// A number.
+    /// A constant.
     Number(Milli),
-    /// How many instances serve.
+    /// The number of instances that serve.
     Ready,
-    /// The sum of two.
+    /// The sum of two values.
     Add,
-    /// The first less the second.
+    /// The first value less the second.
     Sub,
-    /// The product of two.
+    /// The product of two values.
     Mul,
-    /// The first over the second; over nothing, the sample is missing.
+    /// The first value over the second; over zero, the sample is missing.
     Div,
-    /// The larger of two.
+    /// The larger of two values.
     Max,
-    /// The smaller of two.
+    /// The smaller of two values.
     Min,
 }
 
-/// A metric that is computed whenever one of those that it is made of is measured. It is as old as the oldest of these.
+/// A formula: a metric that is computed whenever one of its inputs is measured.
+///
+/// Its sample is as old as the oldest of its inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Formula {
-    /// Which of the policy's metrics it is.
+    /// The metric that is computed.
     pub metric: MetricId,
-    /// How it is made of those that are measured.
+    /// The terms, in reverse Polish notation.
     pub terms: Vec<Term>,
 }
 
-/// The most terms of one formula.
+/// The maximum number of terms of one formula.
 const MAX_TERMS: usize = 64;
 
 impl Formula {
@@ -73,8 +76,9 @@ impl Formula {
         self.terms.contains(&Term::Metric(id))
     }
 
-    /// What it comes to, and when the oldest sample in it was taken; `None` where one is missing, or something is divided
-    /// by nothing.
+    /// The value of the formula, and the time of its oldest sample.
+    ///
+    /// `None` if a sample is missing, or a divisor is zero.
     #[must_use]
     pub fn value(&self, sample: impl Fn(MetricId) -> Option<Sample>, ready: u32) -> Option<(Milli, Timestamp)> {
         let mut stack: SmallVec<[i64; 8]> = SmallVec::new();

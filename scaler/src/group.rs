@@ -1,4 +1,4 @@
-//! A group: what traffic it serves, the policy it is sized by, and what its size depends on besides its inputs.
+//! Groups: the traffic that a group serves, the policy it is sized by, and the inputs of its decisions.
 
 use alloc::vec::Vec;
 
@@ -16,48 +16,53 @@ use crate::metric::{Metric, Sample};
 use crate::schedule::{Days, Point, Window, Zones};
 use crate::strategy::{Guard, Strategy};
 
-/// A traffic group: the unit that calls stay inside. Its elastic group is made from it, one to one, and takes its id.
+/// A traffic group: the unit that calls stay inside.
+///
+/// Its elastic group is made from it, one to one, and has the same id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Traffic {
-    /// The group.
+    /// The id of the group.
     pub id: GroupId,
     /// The data centres that its calls reach; empty for all.
     pub idcs: Vec<IdcId>,
-    /// Who owns it.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// Which image its new instances run.
+    /// The release group, which says the image that new instances run.
     pub release: ReleaseId,
     /// The shape of its instances.
     pub shape: ShapeId,
 }
 
-/// How a group is sized.
+/// The policy of a group: how it is sized.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
-    /// The minimum: no rule goes below it. A timed cap and an operator's override do.
+    /// The minimum size. No rule goes below it; a timed cap and an operator's override may.
     pub min: u32,
-    /// The maximum: nothing but an operator's override goes above it.
+    /// The maximum size. Only an operator's override may go above it.
     pub max: u32,
-    /// Groups of a smaller rank are served first when stock is short.
+    /// The rank. Groups of a smaller rank are served first when stock is short.
     pub rank: u8,
     /// The metrics that rules may name.
     pub metrics: Vec<Metric>,
-    /// Which of these are computed from others, and how.
+    /// The formulas of metrics that are computed from others.
     pub formulas: Vec<Formula>,
-    /// The rules; their order has no meaning.
+    /// The rules. Their order has no meaning.
     pub rules: Vec<Rule>,
-    /// How fast metric rules may move the group.
+    /// The behaviour: how fast metric rules may move the group.
     pub behavior: Behavior,
-    /// For how long after its start an instance is left out of the averages that
-    /// [`Engine::handle_pod_samples`](crate::Engine::handle_pod_samples) takes, in ms: what it uses to start up says
-    /// nothing about the load.
+    /// The warm-up time of an instance, in ms.
+    ///
+    /// For that long after its start it is left out of the averages that
+    /// [`Engine::handle_pod_samples`](crate::Engine::handle_pod_samples) takes: what it uses to start up says nothing
+    /// about the load.
     pub warm_up_ms: u64,
-    /// Whether a part of the growth that is decided is better than nothing.
+    /// Whether the growth that is decided may be granted in part.
     pub grant: Grant,
-    /// By how many instances one data centre may have more than another. `None` where what one lacks the others may take,
-    /// as evenly as there is stock.
+    /// The maximum difference of instances between data centres.
+    ///
+    /// `None` if one may take what another lacks, as evenly as there is stock.
     pub skew: Option<u32>,
 }
 
@@ -65,9 +70,9 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule {
-    /// Its name within the group.
+    /// The id of the rule within the group.
     pub id: RuleId,
-    /// What it says.
+    /// The kind of the rule, with its parameters.
     pub kind: RuleKind,
 }
 
@@ -78,21 +83,24 @@ impl Rule {
     }
 }
 
-/// What a rule says.
+/// The kind of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum RuleKind {
-    /// A wanted count from a metric.
+    /// A metric rule: a wanted count from a metric.
     Metric(MetricId, Strategy),
-    /// Inside the window, at least so many.
+    /// A timed floor: at least this many instances inside the window.
     Floor(Window, u32),
-    /// Inside the window, at most so many.
+    /// A timed cap: at most this many instances inside the window.
     Cap(Window, u32),
-    /// Inside the window, so many more (or fewer) than otherwise. A delta that finds less to take takes less; at the end
-    /// of the window exactly what it gave or took is undone.
+    /// A timed delta: this many more (or fewer) instances inside the window.
+    ///
+    /// A delta that finds less to take takes less; at the end of the window exactly what it gave or took is undone.
     Delta(Window, i32),
-    /// From this point on, so many more (or fewer). One that finds less to take takes less.
+    /// A timed step: this many more (or fewer) instances from this point on.
+    ///
+    /// A step that finds less to take takes less.
     Step(Point, i32),
 }
 
@@ -106,7 +114,7 @@ impl RuleKind {
     }
 }
 
-/// A policy that has been checked, with its zones at hand: what [`decide`](crate::decide) takes.
+/// A group's policy after it has been checked, with its zones resolved: the input of [`decide`](crate::decide).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     pub(crate) policy: Policy,
@@ -124,12 +132,12 @@ pub(crate) enum Binding {
     Zone(TimeZone),
 }
 
-/// What a policy may ask for at most.
+/// The limits of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest maximum.
+    /// The largest maximum of a group.
     pub instances: u32,
-    /// The most rules, and the most metrics, of one group.
+    /// The maximum number of rules, and of metrics, of one group.
     pub rules: usize,
 }
 
@@ -186,7 +194,7 @@ impl Group {
         &self.policy
     }
 
-    /// The place of a metric among the samples that a decision takes.
+    /// The index of a metric among the samples that a decision takes.
     #[must_use]
     pub fn metric_index(&self, id: MetricId) -> Option<usize> {
         self.policy.metrics.iter().position(|metric| metric.id == id)
@@ -238,16 +246,16 @@ fn bind(rule: &Rule, metrics: &[Metric], zones: &Zones) -> Result<Binding, Polic
         .ok_or(PolicyError::NoMetric(rule.id, *metric))
 }
 
-/// What one decision takes from outside.
+/// The inputs of one decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inputs<'a> {
-    /// Instances that serve.
+    /// The number of instances that serve.
     pub ready: u32,
-    /// Instances that are on their way: they count, and are never asked for twice.
+    /// The number of instances on their way. They count, and are never requested twice.
     pub starting: u32,
-    /// The last sample of each of the policy's metrics, in the policy's order; a missing tail counts as no sample.
+    /// The last sample of each of the policy's metrics, in the policy's order. A missing tail counts as no sample.
     pub samples: &'a [Option<Sample>],
-    /// The instances one by one, for rules that look at each; `None` where the host does not tell of them.
+    /// The instances one by one, for rules that look at each; `None` if the host does not tell of them.
     pub fleet: Option<&'a Fleet>,
 }
 
@@ -255,12 +263,12 @@ pub struct Inputs<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Fleet {
-    /// When they were seen.
+    /// The time when they were seen.
     pub at: Timestamp,
-    /// In the order of their ids.
+    /// The instances, in the order of their ids.
     pub pods: Vec<Pod>,
-    /// What was measured of each, in the order of their ids, for each of the policy's metrics in its order; a missing
-    /// tail counts as nothing measured.
+    /// The samples of each instance, in the order of their ids, for each of the policy's metrics in its order. A
+    /// missing tail counts as no sample.
     pub samples: Vec<Vec<PodSample>>,
 }
 

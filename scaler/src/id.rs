@@ -1,4 +1,4 @@
-//! Names as numbers: hosts map their texts to these once, at the edge.
+//! Ids as numbers: hosts map their names to these once, at the edge.
 
 macro_rules! id {
     ($($(#[$doc:meta])* $name:ident($inner:ty);)*) => {$(
@@ -16,30 +16,30 @@ macro_rules! id {
 }
 
 id! {
-    /// An elastic group, and the traffic group it is made from: the two are one to one.
+    /// The id of an elastic group and of the traffic group it is made from: the two are one to one.
     GroupId(u32);
-    /// A rule of one group.
+    /// The id of a rule within a group.
     RuleId(u16);
-    /// A metric of one group.
+    /// The id of a metric within a group.
     MetricId(u16);
-    /// A pool of machines.
+    /// The id of a pool of machines.
     PoolId(u16);
-    /// A data centre: what instances are spread over.
+    /// The id of a data centre, which instances are spread over.
     IdcId(u16);
-    /// A host that instances stand on.
+    /// The id of a host that instances stand on.
     HostId(u32);
-    /// A shape of instance (so much CPU, memory and disk): what stock is counted in.
+    /// The id of a shape of instance (a size of CPU, memory and disk), which stock is counted in.
     ShapeId(u16);
-    /// A tenant: a node of the service tree that quotas and dedicated pools belong to.
+    /// The id of a tenant: a node of the service tree that quotas and dedicated pools belong to.
     TenantId(u32);
-    /// A release group: which image new instances run.
+    /// The id of a release group, which says the image that new instances run.
     ReleaseId(u32);
-    /// The image that a release group runs.
+    /// The id of an image that a release group runs.
     VersionId(u64);
-    /// A time zone in [`Zones`](crate::Zones); 0 is UTC.
+    /// The id of a time zone in [`Zones`](crate::Zones); 0 is UTC.
     ZoneId(u16);
-    /// A task for a chain of services.
+    /// The id of a task for a chain of services.
     TaskId(u32);
-    /// One launch or release that was asked of the host.
+    /// The id of a launch or a release that was asked of the host.
     RequestId(u64);
 }

@@ -1,4 +1,5 @@
-//! The Knative pod autoscaler, exactly: stable and panic windows, rates, burst capacity, activation, delayed scale-down.
+//! The Knative pod autoscaler, exactly: stable and panic windows, rates, burst capacity, activation, delayed
+//! scale-down.
 //!
 //! The original calculates in `f64`, and so does this module, in the same order and with `libm`, so that every machine
 //! gives the same bits; only its window sums are kept as integers (billionths), so that what is remembered is plain data
@@ -16,80 +17,81 @@ use alloc::vec::Vec;
 use crate::Timestamp;
 use crate::num::Milli;
 
-/// How an autoscaler is set up.
+/// The specification of an autoscaler.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Spec {
-    /// What one pod is meant to carry.
+    /// The target load of one pod.
     pub target: f64,
-    /// What one pod can carry.
+    /// The capacity of one pod.
     pub total: f64,
     /// The burst that must fit on top of the load; 0 for none, below 0 for any.
     pub target_burst_capacity: f64,
-    /// At which ratio of wanted to ready pods it panics.
+    /// The ratio of wanted to ready pods from which it panics.
     pub panic_threshold: f64,
-    /// To how many times the ready pods it may grow at once.
+    /// The maximum growth at once, as a factor of the ready pods.
     pub max_scale_up_rate: f64,
-    /// To what fraction of the ready pods it may shrink at once.
+    /// The maximum shrinking at once, as a divisor of the ready pods: 2 for half of them.
     pub max_scale_down_rate: f64,
     /// The stable window, in ms.
     pub stable_window_ms: u64,
-    /// For how long the highest count holds, in ms; only while calls can reach it.
+    /// The scale-down delay in ms: the highest count holds for this long, while calls can reach the revision.
     pub scale_down_delay_ms: u64,
-    /// Whether anything calls it.
+    /// Whether calls can reach the revision.
     pub reach: Reach,
-    /// To how many pods it starts from nothing.
+    /// The number of pods that it starts from zero with.
     pub activation_scale: u32,
 }
 
-/// Whether anything calls a revision: one that nothing calls may go down at once.
+/// Whether calls can reach a revision. An unreachable one may go down at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reach {
-    /// Calls can reach it.
+    /// Calls can reach the revision.
     #[default]
     Reachable,
-    /// None can.
+    /// No call can reach the revision.
     Unreachable,
 }
 
-/// How often it decides, in ms: the width of a bucket of the scale-down delay.
+/// The interval of decisions, in ms: the width of a bucket of the scale-down delay.
 pub const TICK_MS: u64 = 2_000;
 
-/// What an autoscaler remembers between decisions.
+/// The state of an autoscaler between decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct State {
-    /// Since when it panics; `None` where it does not.
+    /// The time since when it panics; `None` if it does not.
     pub panic_since: Option<Timestamp>,
-    /// The most pods it has wanted in this panic.
+    /// The highest number of pods wanted in this panic.
     pub max_panic_pods: u32,
     delay: Option<MaxWindow>,
 }
 
-/// Whether it panics.
+/// The panic state of an autoscaler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Panic {
-    /// Since when; `None` where it does not.
+    /// The time since when it panics; `None` if it does not.
     pub since: Option<Timestamp>,
-    /// The most pods it has wanted in this panic.
+    /// The highest number of pods wanted in this panic.
     pub most: u32,
 }
 
-/// A decision.
+/// The result of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Scaled {
-    /// How many pods.
+    /// The number of pods.
     pub pods: u32,
-    /// What is left of the capacity when the burst has come; below 0, requests should be buffered.
+    /// The capacity left once the burst has come; below 0, requests should be buffered.
     pub excess_burst_capacity: i32,
 }
 
 impl State {
-    /// A fresh one, with `ready` pods: it starts in panic over more than one, so that it does not shrink what it does not
-    /// know yet.
+    /// A new state, with `ready` pods.
+    ///
+    /// With more than one it starts in panic, so that it does not shrink before it knows the load.
     #[must_use]
     pub fn new(spec: &Spec, ready: u32, now: Timestamp) -> Self {
         Self {
@@ -113,8 +115,8 @@ impl State {
 }
 
 impl Panic {
-    /// Decides by the averages of the stable and of the panic window, before the scale-down delay; and whether it panics
-    /// afterwards.
+    /// Decides by the averages of the stable and of the panic window, before the scale-down delay. Returns the panic
+    /// state afterwards, too.
     #[must_use]
     pub fn scale(mut self, spec: &Spec, ready: u32, stable: f64, panic: f64, now: Timestamp) -> (u32, Self) {
         let pods = f64::from(ready.max(1));
@@ -161,7 +163,7 @@ fn whole(value: f64) -> u32 {
     (value as u32).min(i32::MAX.unsigned_abs())
 }
 
-/// The largest value of a window of buckets (Knative's `max.TimeWindow`).
+/// The maximum over a window of buckets (Knative's `max.TimeWindow`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MaxWindow {
@@ -195,7 +197,7 @@ impl MaxWindow {
         Self { maxima: VecDeque::new(), buckets: window_ms.div_ceil(granularity_ms), granularity_ms }
     }
 
-    /// Takes a value in.
+    /// Records a value.
     pub fn record(&mut self, now: Timestamp, value: i64) {
         let bucket = now.as_millis() / self.granularity_ms;
         while self.maxima.front().is_some_and(|(first, _)| first.saturating_add(self.buckets) <= bucket) {
@@ -207,7 +209,7 @@ impl MaxWindow {
         self.maxima.push_back((bucket, value));
     }
 
-    /// The largest value as of the last record; 0 where there is none.
+    /// The largest value as of the last record; 0 if there is none.
     #[must_use]
     pub fn current(&self) -> i64 {
         self.maxima.front().map_or(0, |(_, value)| *value)
@@ -257,7 +259,7 @@ impl Buckets {
         usize::try_from(bucket % self.window()).unwrap_or(0)
     }
 
-    /// Adds a value to its bucket; one from before the window is dropped.
+    /// Adds a value to its bucket. A value from before the window is dropped.
     pub fn record(&mut self, at: Timestamp, value: f64) {
         self.add(at, billionths(value));
     }
@@ -297,7 +299,7 @@ impl Buckets {
         libm::round(self.exact_average(now) * 1e6) / 1e6
     }
 
-    /// That, in millionths.
+    /// The average over the window, in millionths.
     pub(crate) fn average_millionths(&self, now: Timestamp) -> i64 {
         #[expect(clippy::cast_possible_truncation, reason = "a float cast saturates, which is what is meant")]
         let millionths = libm::round(self.exact_average(now) * 1e6) as i64;
@@ -320,7 +322,7 @@ impl Buckets {
         left / 1e9 / float(count)
     }
 
-    /// The average in which each older bucket counts for `1 - coefficient` of the next.
+    /// The weighted average, in which each older bucket counts `1 - coefficient` times the next.
     #[must_use]
     pub fn weighted_average(&self, now: Timestamp, coefficient: f64) -> f64 {
         let Some((_, last)) = self.written else { return 0.0 };
@@ -343,7 +345,7 @@ impl Buckets {
     }
 }
 
-/// The weight of the newest of `buckets`, at which all of them together weigh `precision`; not below `minimum`.
+/// The weight of the newest bucket with which `buckets` of them weigh `precision` together; not below `minimum`.
 #[must_use]
 pub fn smoothing_coefficient(buckets: u32, precision: f64, minimum: f64) -> f64 {
     libm::fmax(1.0 - libm::pow(1.0 - precision, 1.0 / f64::from(buckets)), minimum)

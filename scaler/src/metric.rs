@@ -1,32 +1,35 @@
-//! What a group is measured by, and what a measurement that stays away means.
+//! Metrics: what a group is measured by, and the treatment of samples that are too old.
 
 use crate::Timestamp;
 use crate::id::MetricId;
 use crate::num::Milli;
 
-/// One measurement. A missing one (a NaN) is no sample: it is not passed on, and the last one grows older.
+/// A sample: one measurement of a metric.
+///
+/// A missing one (a NaN) is not passed on, and the last one grows older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sample {
-    /// When it was taken.
+    /// The time when it was taken.
     pub at: Timestamp,
-    /// What was measured.
+    /// The measured value.
     pub value: Milli,
-    /// The ready instances it is averaged over: those at the time of the sample, so that a fleet that has grown since
-    /// does not multiply an old average by its new size.
+    /// The number of ready instances at the time of the sample, which it is averaged over.
+    ///
+    /// So a fleet that has grown since does not multiply an old average by its new size.
     pub over: u32,
 }
 
-/// What a metric says once its last sample is too old.
+/// The treatment of a metric whose last sample is too old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Staleness {
-    /// The metric is broken: the group may grow by other rules, but not shrink.
+    /// Broken: the group may grow by other rules, but not shrink.
     #[default]
     ForbidIn,
-    /// The rules on this metric have no say, as if they were not there.
+    /// Ignored: the rules on this metric have no say, as if they did not exist.
     Ignore,
-    /// The metric reads as this value.
+    /// Assumed: the metric reads as this value.
     Assume(Milli),
 }
 
@@ -34,11 +37,11 @@ pub enum Staleness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Metric {
-    /// Its name within the group.
+    /// The id of the metric within the group.
     pub id: MetricId,
     /// The age, in ms, from which a sample no longer counts.
     pub stale_after_ms: u64,
-    /// What it says then.
+    /// The treatment of the metric once its last sample is too old.
     pub when_stale: Staleness,
 }
 

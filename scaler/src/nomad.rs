@@ -8,7 +8,7 @@ use alloc::string::String;
 
 use crate::reason::Direction;
 
-/// Why a configuration is none, in the original's own words.
+/// Why a configuration is invalid, in the original's own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NomadError {
@@ -24,16 +24,17 @@ pub enum NomadError {
     /// No target is given.
     #[error("missing required field `target`")]
     NoTarget,
-    /// A value of `threshold` cannot be read: the field, and what it holds.
+    /// A value of `threshold` cannot be read. Names the field and its text.
     #[error("invalid value for \"{0}\": {1} (string)")]
     Threshold(&'static str, String),
-    /// A value of `target-value` cannot be read: the field, and what it holds.
+    /// A value of `target-value` cannot be read. Names the field and its text.
     #[error("invalid value for `{0}`: {1} (string)")]
     TargetValue(&'static str, String),
-    /// An action's value is no whole number: the field, and what it holds. (The spelling is the original's.)
+    /// An action's value is not a whole number. Names the field and its text. (The spelling of the message is the
+    /// original's.)
     #[error("\"{0}\" value {1} is not an interger")]
     NotInteger(&'static str, String),
-    /// A percentage is no number.
+    /// A percentage is not a number.
     #[error("\"percentage\" value {0} is not a number")]
     NotANumber(String),
     /// A count is negative.
@@ -45,13 +46,13 @@ pub enum NomadError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Action {
-    /// Which way.
+    /// The direction of the change.
     pub direction: Direction,
-    /// To how many.
+    /// The new count.
     pub count: i64,
 }
 
-/// `threshold`: act when enough samples are within bounds.
+/// The `threshold` strategy: act when enough samples are within bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threshold {
     lower: f64,
@@ -73,7 +74,7 @@ fn text<'a>(config: &[(&str, &'a str)], key: &str) -> Option<&'a str> {
 }
 
 impl Threshold {
-    /// Reads the strategy's configuration texts.
+    /// Parses the strategy's configuration.
     ///
     /// # Errors
     /// A [`NomadError`] that names the field.
@@ -107,7 +108,7 @@ impl Threshold {
         Ok(Self { lower, upper, trigger, change })
     }
 
-    /// What to do with `count` instances: the lower bound is inside, the upper one outside.
+    /// The action for `count` instances, if any. The lower bound is inside, the upper one outside.
     #[must_use]
     pub fn run(&self, count: i64, samples: &[f64]) -> Option<Action> {
         let within = samples.iter().filter(|sample| self.lower <= **sample && **sample < self.upper).count();
@@ -125,7 +126,7 @@ impl Threshold {
     }
 }
 
-/// `target-value`: keep the last sample at its target.
+/// The `target-value` strategy: keep the last sample at its target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TargetValue {
     target: f64,
@@ -135,7 +136,7 @@ pub struct TargetValue {
 }
 
 impl TargetValue {
-    /// Reads the strategy's configuration texts.
+    /// Parses the strategy's configuration.
     ///
     /// # Errors
     /// A [`NomadError`] that names the field.
@@ -156,7 +157,7 @@ impl TargetValue {
         })
     }
 
-    /// What to do with `count` instances.
+    /// The action for `count` instances, if any.
     #[must_use]
     pub fn run(&self, count: i64, samples: &[f64]) -> Option<Action> {
         let last = *samples.last()?;

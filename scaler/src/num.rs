@@ -9,7 +9,7 @@
 pub struct Milli(i64);
 
 impl Milli {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
     /// The largest quantity.
     pub const MAX: Self = Self(i64::MAX);
@@ -38,13 +38,13 @@ impl Milli {
         Some(Self(rounded as i64))
     }
 
-    /// Thousandths of a unit.
+    /// The quantity in thousandths of its unit.
     #[must_use]
     pub const fn as_thousandths(self) -> i64 {
         self.0
     }
 
-    /// Thousandths, with what is below zero read as zero.
+    /// The quantity in thousandths, at least zero.
     #[must_use]
     pub fn at_least_zero(self) -> u64 {
         u64::try_from(self.0).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Placement: on which hosts new instances of a service should stand, and which should move.
+//! Placement: the hosts that new instances of a service should stand on, and the instances that should move.
 //!
 //! For hosts that choose machines themselves. Even over data centres first (a skew of at most one where there is room),
 //! then spread over hosts: no more than a few of one service on one host, the least loaded first.
@@ -10,15 +10,15 @@ use core::cmp::Reverse;
 use crate::allot::Grant;
 use crate::id::{HostId, IdcId};
 
-/// What state a host is in.
+/// The health of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Health {
-    /// It takes instances.
+    /// Good: the host takes instances.
     Good,
-    /// It keeps what it has, and takes no more.
+    /// Closed: the host keeps its instances, and takes no more.
     Closed,
-    /// What stands on it should move away.
+    /// Bad: the host's instances should move away.
     Bad,
 }
 
@@ -26,29 +26,29 @@ pub enum Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Host {
-    /// The host.
+    /// The id of the host.
     pub id: HostId,
-    /// Where it stands.
+    /// The data centre that it stands in.
     pub idc: IdcId,
-    /// How many more instances of the service's shape fit on it.
+    /// The number of further instances of the service's shape that fit on it.
     pub room: u32,
-    /// How many instances of the service stand on it.
+    /// The number of the service's instances on it.
     pub here: u32,
-    /// How busy it is, with all that stands on it, in thousandths.
+    /// The load of the host, with everything on it, in thousandths.
     pub load_permille: u16,
-    /// Its state.
+    /// The health of the host.
     pub health: Health,
 }
 
-/// How instances of a service are to be spread.
+/// The rules for spreading the instances of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Spread {
-    /// The most of them on one host.
+    /// Maximum number of its instances on one host.
     pub per_host: u32,
-    /// By how many one data centre may have more than another; `None` where what one lacks the others may take.
+    /// Maximum difference between data centres; `None` if one may take what another lacks.
     pub skew: Option<u32>,
-    /// Whether a part of what is asked for is better than nothing.
+    /// Whether the request may be granted in part.
     pub grant: Grant,
 }
 
@@ -58,28 +58,28 @@ impl Default for Spread {
     }
 }
 
-/// Why a data centre takes no more.
+/// Why a data centre takes no more instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Full {
     /// No good host has room.
     Stock,
-    /// Every host with room has as many of the service as it may.
+    /// Every host with room has the maximum number of the service's instances.
     Host,
-    /// It has as many more than another as it may.
+    /// The data centre has the maximum difference to another.
     Spread,
 }
 
-/// Where new instances go.
+/// The placement of new instances.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Placement {
-    /// How many on which host, in the order of the hosts' ids.
+    /// The number of new instances on each host, in the order of the hosts' ids.
     pub on: Vec<(HostId, u32)>,
-    /// How many found no place.
+    /// The number of instances without a place.
     pub missing: u32,
-    /// Why not, for each data centre.
+    /// The cause of the shortfall, for each data centre.
     pub causes: Vec<(IdcId, Full)>,
 }
 
@@ -90,21 +90,21 @@ pub struct Placement {
 pub enum Why {
     /// Its host is bad.
     Bad,
-    /// Its host has more of the service than it may.
+    /// Its host has more than the maximum number of the service's instances.
     Crowded,
-    /// Its data centre has over one more than another.
+    /// Its data centre has at least two more than another.
     Skew,
 }
 
-/// An instance that should move. Start the new one first.
+/// A move of an instance to another host. Start the new instance first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Shift {
-    /// From where.
+    /// The host that it leaves.
     pub from: HostId,
-    /// To where.
+    /// The host that it moves to.
     pub to: HostId,
-    /// Why.
+    /// The reason for the move.
     pub why: Why,
 }
 
@@ -155,7 +155,7 @@ impl Board {
     }
 }
 
-/// Chooses hosts for `count` more instances of a service. Hosts that are named twice count twice.
+/// Chooses hosts for `count` more instances of a service. Hosts that are listed twice count twice.
 pub fn place(hosts: &[Host], count: u32, spread: Spread) -> Placement {
     let mut board = Board::new(hosts, spread);
     let mut on: BTreeMap<HostId, u32> = BTreeMap::new();
@@ -187,8 +187,10 @@ pub fn place(hosts: &[Host], count: u32, spread: Spread) -> Placement {
     }
 }
 
-/// Advises which instances should move, at most so many: off bad hosts first, then off crowded ones, then from data
-/// centres that have over one more than another. What it advises, done, needs no further advice, but for its bound.
+/// Advises which instances should move, at most `most` of them.
+///
+/// Bad hosts come first, then crowded ones, then data centres that have over one more than another. Once carried out,
+/// the advice needs no further advice, but for its bound.
 #[must_use]
 pub fn rebalance(hosts: &[Host], spread: Spread, most: usize) -> Vec<Shift> {
     let mut board = Board::new(hosts, Spread { skew: None, ..spread });

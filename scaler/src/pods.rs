@@ -1,5 +1,4 @@
-//! What hosts tell of instances one by one, for rules that look at each of them, and for averages without those that are
-//! still warming up.
+//! Facts about instances one by one, for rules that look at each of them, and for averages without those that warm up.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,8 +11,9 @@ use crate::id::{GroupId, MetricId};
 use crate::num::Milli;
 
 impl Engine {
-    /// The instances of a group, as they were at `at`: all of them. Older news than what is known, and more than the
-    /// configuration's largest maximum, change nothing.
+    /// Tells all instances of a group, as they were at `at`.
+    ///
+    /// A list that is older than the last one, or longer than the configuration's largest maximum, changes nothing.
     pub fn handle_pods(&mut self, now: Timestamp, group: GroupId, at: Timestamp, pods: &[Pod]) {
         let now = self.lift(now);
         let (most, early) = (self.most_pods(), self.is_early(at, now));
@@ -39,8 +39,10 @@ impl Engine {
         }
     }
 
-    /// A metric was measured of each instance at `at`. Rules that read an average read that of the instances that serve
-    /// and are past the policy's [`warm_up_ms`](Policy::warm_up_ms); where there is none, the sample is missing.
+    /// Tells samples of a metric for each instance, measured at `at`.
+    ///
+    /// Rules that read an average read that of the instances that serve and are past the policy's
+    /// [`warm_up_ms`](Policy::warm_up_ms); if there is none, the sample is missing.
     pub fn handle_pod_samples(
         &mut self,
         now: Timestamp,

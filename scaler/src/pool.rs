@@ -8,15 +8,17 @@ use crate::Timestamp;
 use crate::error::Refused;
 use crate::id::{IdcId, PoolId, ShapeId, TenantId};
 
-/// What a pool is, which decides when it is drawn on: dedicated, resident, emergency; and given back to in the other order.
+/// The kind of a pool, which decides when it is drawn on.
+///
+/// Dedicated first, then resident, then emergency; instances go back in the other order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PoolKind {
-    /// A zone of one tenant's own.
+    /// Dedicated: a zone of one tenant's own.
     Dedicated(TenantId),
-    /// Machines that are always there, for all.
+    /// Resident: machines that are always there, for all tenants.
     Resident,
-    /// Machines that are leased: from the first instant to the second, at which all of them go back.
+    /// Emergency: leased machines, all of which go back at the end of the lease.
     Emergency {
         /// The first instant of the lease.
         from: Timestamp,
@@ -25,13 +27,13 @@ pub enum PoolKind {
     },
 }
 
-/// How full a pool may become, in thousandths of its stock.
+/// The watermarks of a pool, in thousandths of its stock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Watermark {
-    /// Nothing is lent past this mark, and a pool that reaches it closes.
+    /// The high mark. The pool lends nothing past it, and closes when it reaches it.
     pub high_permille: u16,
-    /// A closed pool opens again at or below this mark.
+    /// The low mark, at or below which a closed pool opens again.
     pub low_permille: u16,
 }
 
@@ -45,37 +47,37 @@ impl Default for Watermark {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pool {
-    /// Its name.
+    /// The id of the pool.
     pub id: PoolId,
-    /// What it is.
+    /// The kind of the pool.
     pub kind: PoolKind,
-    /// Where its machines stand.
+    /// The data centre of its machines.
     pub idc: IdcId,
-    /// What an instance costs, in thousandths of the host's currency, per hour.
+    /// The price of an instance-hour, in thousandths of the host's currency.
     pub price: u64,
-    /// How full it may become.
+    /// The watermarks, which limit how full it may become.
     pub watermark: Watermark,
-    /// How many instances of each shape it has in all.
+    /// The total number of instances of each shape.
     pub stock: Vec<(ShapeId, u32)>,
 }
 
-/// Why a pool gave less than was asked of it.
+/// Why a pool lent fewer instances than were requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Cause {
     /// All of its stock is lent.
     Stock,
-    /// It is at its watermark, or has not come down from it.
+    /// The pool is at its watermark, or has not come down from it.
     Watermark,
-    /// Its last launches failed; it is asked again later.
+    /// The pool's last launches failed; it is asked again later.
     BackOff,
-    /// Its lease has not begun, or is over.
+    /// The pool's lease has not begun, or is over.
     Lease,
 }
 
 impl Cause {
-    /// A number that stays the same in every version.
+    /// The stable number of the cause, the same in every version.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
@@ -87,49 +89,50 @@ impl Cause {
     }
 }
 
-/// What a pool holds of one shape.
+/// The stock of one shape in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Stock {
     /// The shape.
     pub shape: ShapeId,
-    /// All that there is: lent and free.
+    /// The total number of instances, lent and free.
     pub total: u32,
-    /// What groups have of it: starting, ready and leaving.
+    /// The number of instances that groups have: starting, serving and leaving.
     pub lent: u32,
-    /// Whether it has reached the high mark and not yet come down to the low one.
+    /// Whether the pool has reached the high mark and not yet come down to the low one.
     pub closed: bool,
-    /// How many launches have failed since one succeeded.
+    /// The number of launches that have failed since one succeeded.
     pub strikes: u8,
-    /// Nothing is asked of it before this instant.
+    /// The time before which nothing is requested of the pool.
     pub blocked_until: Timestamp,
-    /// Before this instant it is asked only for what other pools of its tier cannot give: its last launches failed.
+    /// The time before which other pools of its tier are asked first, because its last launches failed.
     pub on_trial_until: Timestamp,
-    /// When the youngest launch was asked of which an instance came to serve.
+    /// The time at which the youngest launch was requested of which an instance came to serve.
     pub came_of: Timestamp,
-    /// Whether it was over its mark when a tick last looked: see [`Crossing`].
+    /// Whether the pool was over its mark when a tick last looked: see [`Crossing`].
     pub over: bool,
 }
 
-/// A shape of a pool has crossed its watermark: raise an alarm, or end one.
+/// A crossing of a watermark by one shape of a pool: raise an alarm, or end one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Crossing {
-    /// The pool.
+    /// The id of the pool.
     pub pool: PoolId,
     /// The shape.
     pub shape: ShapeId,
-    /// Whether as much is lent as the high mark allows; `false` once it has come down to the low mark, or below the high one
-    /// where both are the same.
+    /// Whether the pool is over: as much is lent as the high mark allows.
+    ///
+    /// `false` once it has come down to the low mark, or below the high one if both are the same.
     pub over: bool,
-    /// What is lent.
+    /// The number of instances lent.
     pub lent: u32,
-    /// What may be lent at most: the stock up to its high mark.
+    /// The maximum number of instances that may be lent: the stock up to its high mark.
     pub mark: u32,
 }
 
 impl Stock {
-    /// What is not lent.
+    /// The number of instances that are not lent.
     #[must_use]
     pub const fn free(&self) -> u32 {
         self.total - self.lent
@@ -329,7 +332,7 @@ fn reaches(stock: &Stock, marks: Watermark, closed: bool) -> bool {
 }
 
 impl Account {
-    /// What it may lend of a shape: its stock up to the high mark.
+    /// The number of instances of a shape that the account may lend: its stock up to the high mark.
     pub(crate) fn marked(&self, shape: ShapeId) -> u32 {
         let stock = self.stock.iter().find(|stock| stock.shape == shape);
         stock.map_or(0, |stock| stock.mark(self.pool.watermark.high_permille))
@@ -340,7 +343,7 @@ impl Account {
         self.stock.iter().any(|stock| stock.shape == shape && now < stock.on_trial_until)
     }
 
-    /// What it has lent, over all shapes.
+    /// The number of instances lent, over all shapes.
     pub(crate) fn lent(&self) -> u64 {
         self.stock.iter().map(|stock| u64::from(stock.lent)).sum()
     }
@@ -349,7 +352,8 @@ impl Account {
         matches!(self.pool.kind, PoolKind::Emergency { until, .. } if until <= now)
     }
 
-    /// What it can lend of a shape now, and why not more; `None` where it has no such shape.
+    /// The number of instances of a shape that can be lent now, and the cause that it is not more; `None` without such
+    /// a shape.
     pub(crate) fn available(&self, shape: ShapeId, now: Timestamp) -> Option<(u32, Cause)> {
         let stock = self.stock.iter().find(|stock| stock.shape == shape)?;
         if matches!(self.pool.kind, PoolKind::Emergency { from, until } if now < from || until <= now) {

@@ -1,4 +1,4 @@
-//! A portrait of a service: when it is busy, whether that comes back, and whether it suits elastic scaling.
+//! Portraits: when a service is busy, whether that recurs, and whether the service suits elastic scaling.
 //!
 //! All from its load alone, and three things that only its owner knows: whether it keeps state, how many instances it has,
 //! and how long one takes to serve. Every judgement carries the number that it follows from.
@@ -11,28 +11,28 @@ use crate::Timestamp;
 use crate::forecast::Series;
 use crate::num::Milli;
 
-/// Whether an instance can go without anything being lost.
+/// The state that an instance keeps, which says whether it can go without a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Keeps {
-    /// It keeps nothing.
+    /// Nothing.
     Nothing,
-    /// It keeps what can be had again: caches, connections. It has to warm up.
+    /// State that can be rebuilt, such as caches and connections. A new instance has to warm up.
     Cache,
-    /// It keeps what would be lost.
+    /// State that would be lost.
     State,
 }
 
-/// What only the owner knows.
+/// Facts about a service that only its owner knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// What an instance keeps.
+    /// The state that an instance keeps.
     pub keeps: Keeps,
-    /// How many instances there are.
+    /// The number of instances.
     pub instances: u32,
-    /// How large one is: CPU, in thousandths of a core.
+    /// The size of an instance: CPU, in thousandths of a core.
     pub cpu_milli: u32,
-    /// How long one takes to serve, in ms.
+    /// The time that an instance takes to serve, in ms.
     pub start_ms: u64,
 }
 
@@ -40,45 +40,53 @@ pub struct Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Stretch {
-    /// When it begins, in minutes after midnight.
+    /// The start of the stretch, in minutes after midnight.
     pub from_minute: u16,
-    /// When it ends, in minutes after midnight; before its beginning where it runs past midnight.
+    /// The end of the stretch, in minutes after midnight; smaller than its start if it runs past midnight.
     pub until_minute: u16,
     /// The load at its extreme.
     pub extreme: Milli,
 }
 
-/// Why a service suits, or does not.
+/// A trait of a service, for or against elastic scaling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Trait {
-    /// Its instances keep what would be lost.
+    /// Stateful: an instance keeps state that would be lost.
     Stateful,
-    /// Its instances have to warm up.
+    /// Warms up: a new instance has to rebuild its caches.
     WarmsUp,
-    /// It has too few instances for one to be missed.
+    /// Few: the service has this many instances, too few to miss one.
     Few(u32),
-    /// The usual peak is so many thousandths of the usual valley: there is something to save.
+    /// Uneven: the usual peak is this many thousandths of the usual valley, so there is something to save.
     Uneven(u32),
-    /// The usual peak is so many thousandths of the usual valley: there is little to save.
+    /// Even: the usual peak is this many thousandths of the usual valley, so there is little to save.
     Even(u32),
-    /// It looks like the day before (this many thousandths of its variation come back): timed rules can know it.
+    /// Daily: the load resembles the day before. Timed rules can know it.
+    ///
+    /// This many thousandths of its variation recur.
     Daily(i32),
-    /// It looks like the week before, more than like the day before.
+    /// Weekly: the load resembles the week before, more than the day before.
+    ///
+    /// This many thousandths of its variation recur.
     Weekly(i32),
-    /// It looks like neither: metric rules have to see it.
+    /// Irregular: the load resembles neither the day nor the week before, so metric rules have to see it.
+    ///
+    /// The number is the larger of the two recurrences, in thousandths.
     Irregular(i32),
-    /// Its fastest usual growth within the start of an instance, in thousandths of its peak: a metric rule comes late.
+    /// Sudden: the fastest usual growth within the start of an instance, in thousandths of the peak. A metric rule
+    /// comes late.
     Sudden(u32),
-    /// An instance takes more than a quarter of a large host: it is hard to place.
+    /// Large: an instance takes more than a quarter of a large host, and is hard to place. The number is its CPU in
+    /// thousandths of a core.
     Large(u32),
-    /// So many thousandths of its history are missing.
+    /// Holes: this many thousandths of the history are missing.
     Holes(u32),
 }
 
 impl Trait {
-    /// A number that stays the same in every version.
+    /// The stable number of the trait, the same in every version.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
@@ -109,19 +117,19 @@ impl Trait {
     }
 }
 
-/// Whether a service suits elastic scaling.
+/// The suitability of a service for elastic scaling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Suitability {
-    /// It does not.
+    /// Not suitable.
     No,
-    /// With the care that its traits ask for.
+    /// Suitable with the care that its traits ask for.
     WithCare,
-    /// It does.
+    /// Suitable.
     Yes,
 }
 
-/// What a service is like.
+/// The portrait of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use]
@@ -130,26 +138,25 @@ pub struct Portrait {
     pub day: [Option<Milli>; 24],
     /// The median over its days of each weekday's highest load; Monday first.
     pub week: [Option<Milli>; 7],
-    /// Where the usual day is above three quarters of the way from its lowest to its highest hour.
+    /// The peaks: stretches in which the usual day is in the upper quarter between its lowest and highest hour.
     pub peaks: Vec<Stretch>,
-    /// Where it is below one quarter of that way.
+    /// The valleys: stretches in which the usual day is in the lower quarter.
     pub valleys: Vec<Stretch>,
-    /// How much of its variation comes back after a day, in thousandths: 1000 for all, 0 for nothing; `None` where that
-    /// cannot be told.
+    /// The part of the variation that recurs after a day, in thousandths: 1000 for all, 0 for none; `None` if unknown.
     pub daily_permille: Option<i32>,
-    /// How much comes back after a week.
+    /// The part of the variation that recurs after a week, in thousandths; `None` if unknown.
     pub weekly_permille: Option<i32>,
-    /// What it is like, and how strongly.
+    /// The traits of the service, with their numbers.
     pub traits: Vec<Trait>,
-    /// Whether it suits.
+    /// The suitability for elastic scaling.
     pub suitability: Suitability,
 }
 
-/// As many instances as one can be taken of without being missed.
+/// The maximum number of instances of a service that cannot miss one.
 const FEW: u32 = 3;
 /// The peak over the valley from which there is something to save, in thousandths.
 const UNEVEN_PERMILLE: u32 = 1_300;
-/// What has to come back for a rhythm, in thousandths.
+/// The part of the variation that has to recur for a rhythm, in thousandths.
 const RHYTHM_PERMILLE: i32 = 500;
 /// The growth within the start of an instance that is sudden, in thousandths of the peak.
 const SUDDEN_PERMILLE: u32 = 200;
@@ -157,7 +164,7 @@ const SUDDEN_PERMILLE: u32 = 200;
 const LARGE_CPU_MILLI: u32 = 16_000;
 
 impl Portrait {
-    /// Draws the portrait of a service from its load, by the wall clock of `zone`.
+    /// The portrait of a service, from its load by the wall clock of `zone`.
     pub fn new(history: &Series, service: &Service, zone: &TimeZone) -> Self {
         let (day, week) = profiles(history, zone);
         let (lowest, highest) = (day.iter().flatten().min().copied(), day.iter().flatten().max().copied());

@@ -1,4 +1,4 @@
-//! Quotas along the service tree: what a tenant may have, itself and under each of its parents.
+//! Quotas along the service tree: the maximum that a tenant may have, itself and under each of its parents.
 //!
 //! A quota is logical: the sum of all may be more than there is, and pools say what there is.
 
@@ -13,19 +13,19 @@ use crate::id::TenantId;
 pub struct Quota {
     /// The tenant.
     pub tenant: TenantId,
-    /// The node of the service tree that it belongs to; what it has counts there too.
+    /// The parent node in the service tree. The tenant's instances count there, too.
     pub parent: Option<TenantId>,
-    /// How many instances it may have, with all that belongs to it.
+    /// Maximum number of instances, with everything below it in the tree.
     pub limit: u32,
 }
 
-/// A quota, and what is used of it.
+/// A quota with its present use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QuotaUse {
     /// The quota.
     pub quota: Quota,
-    /// How many instances count against it.
+    /// The number of instances that count against it.
     pub used: u32,
 }
 

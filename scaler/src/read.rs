@@ -1,4 +1,5 @@
-//! What the metric rules of a group say: each reads its metric and says its verdict, and the most that any wants is heard.
+//! The reading of a group's metric rules: each reads its metric and gives its verdict, and the highest wanted count
+//! applies.
 
 use alloc::boxed::Box;
 
@@ -14,7 +15,7 @@ use crate::strategy::{
     Breaches, Evidence, Hpa, HpaEvidence, KpaEvidence, QueueEvidence, Strategy, TargetEvidence, Threshold, Verdict,
 };
 
-/// What the metric rules say together.
+/// The joint result of the metric rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Metrics {
     pub(crate) said: Said,
@@ -26,7 +27,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Nobody has said anything: the group keeps `rest`.
+    /// The result if no rule has a say: the group keeps `rest`.
     pub(crate) const fn nothing(rest: u32) -> Self {
         Self { said: Said::nothing(rest), broken: false, silent: false, starts_over: false }
     }
@@ -59,14 +60,14 @@ impl Metrics {
     }
 }
 
-/// What every rule of one decision reads alike.
+/// The inputs that every rule of one decision shares.
 struct Reader<'a> {
     inputs: &'a Inputs<'a>,
     /// The size that metric rules start from.
     size: u32,
-    /// As much of it as is there or on its way.
+    /// The part of the size that exists or is on its way.
     delivered: u32,
-    /// As much of it as serves.
+    /// The part of the size that serves.
     ready: u32,
     now: Timestamp,
     next: Timestamp,

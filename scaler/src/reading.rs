@@ -1,4 +1,4 @@
-//! What the engine makes of the host's clock: one wrong reading stalls nothing for long, and takes nothing away.
+//! The reading of the host's clock: one wrong reading stalls nothing for long, and takes nothing away.
 //!
 //! Two readings that agree are needed for whatever cannot be taken back. A tick that is *behind* what was read before does
 //! nothing but be remembered; the next one that is behind as well, and later than it, says that the clock went back: then

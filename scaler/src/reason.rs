@@ -1,19 +1,19 @@
-//! Why a decision came out as it did.
+//! Reasons: why a decision came out as it did.
 
 use crate::id::RuleId;
 use crate::record::Adopted;
 
-/// A direction of change.
+/// The direction of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Direction {
-    /// Growing.
+    /// Out: the group grows.
     Out,
-    /// Shrinking.
+    /// In: the group shrinks.
     In,
 }
 
-/// What a decision's target is bound by: the last thing that changed it.
+/// The reason for a decision's target: the last thing that changed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -22,7 +22,7 @@ pub enum Reason {
     Steady,
     /// A metric rule wants this size.
     Metric(RuleId),
-    /// So many running instances were taken over, and the target is what runs.
+    /// This many running instances were taken over, and the target is what runs.
     Adopted(u32),
     /// A broken metric forbids shrinking.
     Broken,
@@ -30,29 +30,29 @@ pub enum Reason {
     Silent,
     /// The last move in this direction is too recent.
     Cooldown(Direction),
-    /// Not every decision of the stabilisation window agrees.
+    /// The decisions of the stabilisation window do not all agree.
     Stabilized,
-    /// More has moved in this direction lately than its rate allows.
+    /// The rate of this direction limits the move: more has moved lately than it allows.
     Rate(Direction),
-    /// The minimum; so many were wanted.
+    /// The minimum applies; this many were wanted.
     Minimum(u32),
-    /// The maximum; so many were wanted.
+    /// The maximum applies; this many were wanted.
     Maximum(u32),
-    /// The clock has leapt forward: nothing shrinks until the next tick confirms the reading.
+    /// The clock has leapt forward: the group does not shrink until the next tick confirms the reading.
     Leap,
-    /// What had kept the group larger has ended: a window, a step, an override, a chain's task, a rule.
+    /// The cause that kept the group larger has ended: a window, a step, an override, a chain's task, a rule.
     Ended,
-    /// Timed deltas or steps.
+    /// Timed deltas or steps apply.
     Timed,
-    /// A timed floor.
+    /// A timed floor applies.
     Floor(RuleId),
-    /// A task for its chain.
+    /// A task for the group's chain applies.
     Chain,
-    /// A timed cap.
+    /// A timed cap applies.
     Cap(RuleId),
     /// Decisions are paused.
     Paused,
-    /// An operator's override.
+    /// An operator's override applies.
     ByHand,
     /// The group's traffic is gone.
     Draining,
@@ -71,7 +71,7 @@ impl Reason {
         self
     }
 
-    /// A number that stays the same in every version.
+    /// The stable number of the reason, the same in every version.
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {
@@ -104,22 +104,22 @@ impl core::fmt::Display for Reason {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Steady => f.write_str("no rule wants another size"),
-            Self::Metric(rule) => write!(f, "rule {rule} wants it"),
+            Self::Metric(rule) => write!(f, "rule {rule} wants this size"),
             Self::Adopted(count) => write!(f, "{count} running instances were taken over"),
             Self::Silent => f.write_str("no metric has a fresh sample"),
-            Self::Ended => f.write_str("what had kept it larger has ended"),
-            Self::Leap => f.write_str("the clock has leapt, and the next tick has to confirm it"),
+            Self::Ended => f.write_str("the cause that kept the group larger has ended"),
+            Self::Leap => f.write_str("the clock has leapt: the next tick must confirm it"),
             Self::Broken => f.write_str("a broken metric forbids shrinking"),
             Self::Cooldown(Direction::Out) => f.write_str("the last growth is too recent"),
             Self::Cooldown(Direction::In) => f.write_str("the last shrinking is too recent"),
             Self::Stabilized => f.write_str("the stabilisation window does not agree yet"),
-            Self::Rate(Direction::Out) => f.write_str("growth is at its rate"),
-            Self::Rate(Direction::In) => f.write_str("shrinking is at its rate"),
+            Self::Rate(Direction::Out) => f.write_str("growth is limited by its rate"),
+            Self::Rate(Direction::In) => f.write_str("shrinking is limited by its rate"),
             Self::Minimum(wanted) => write!(f, "the minimum; {wanted} were wanted"),
             Self::Maximum(wanted) => write!(f, "the maximum; {wanted} were wanted"),
             Self::Timed => f.write_str("timed deltas and steps"),
             Self::Floor(rule) => write!(f, "the timed floor of rule {rule}"),
-            Self::Chain => f.write_str("a task for its chain"),
+            Self::Chain => f.write_str("a task for the group's chain"),
             Self::Cap(rule) => write!(f, "the timed cap of rule {rule}"),
             Self::Paused => f.write_str("decisions are paused"),
             Self::ByHand => f.write_str("an operator's override"),

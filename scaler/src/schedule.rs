@@ -1,4 +1,4 @@
-//! Wall-clock windows and points: civil time in named zones, through gaps, folds and midnights.
+//! Schedules: wall-clock windows and points, in named zones, through gaps, folds and midnights.
 
 use alloc::vec::Vec;
 
@@ -23,13 +23,13 @@ impl Default for Zones {
 }
 
 impl Zones {
-    /// UTC alone, as `ZoneId(0)`.
+    /// A set of zones with UTC alone, as `ZoneId(0)`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a zone that the host has.
+    /// Adds a zone that the host provides.
     ///
     /// # Errors
     /// [`ZoneError::Full`] after 65,535 zones; nothing is added.
@@ -51,7 +51,7 @@ impl Zones {
         self.add(zone)
     }
 
-    /// Adds a zone of the data that this crate carries, such as `Europe/Berlin`.
+    /// Adds a zone from the data that this crate carries, such as `Europe/Berlin`.
     ///
     /// # Errors
     /// [`ZoneError::Unknown`] for a name that is not in the data, [`ZoneError::Full`]; nothing is added.
@@ -61,7 +61,7 @@ impl Zones {
         self.add(zone)
     }
 
-    /// The zone of that id.
+    /// The zone with that id.
     #[must_use]
     pub fn get(&self, id: ZoneId) -> Option<&TimeZone> {
         self.0.get(usize::from(id.0))
@@ -119,7 +119,7 @@ impl Days {
     }
 }
 
-/// A span of wall-clock time that comes back: `[from, until)` in a zone, on some days.
+/// A window: a recurring span of wall-clock time, `[from, until)` in a zone, on some days.
 ///
 /// Where `until` is not after `from`, the window ends on the next day. Where the clocks go forward, an end that the
 /// clocks never show is the instant of the change; where they go back, the window runs from the first pass of `from` to
@@ -127,38 +127,38 @@ impl Days {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Window {
-    /// Whose wall clock.
+    /// The zone whose wall clock counts.
     pub zone: ZoneId,
-    /// On which days it starts.
+    /// The days on which the window starts.
     pub days: Days,
-    /// When it starts.
+    /// The time when it starts.
     pub from: Time,
-    /// When it ends; the instant itself is outside.
+    /// The time when it ends; the instant itself is outside.
     pub until: Time,
-    /// How much earlier to ask, in ms, so that instances are ready in time.
+    /// The lead time in ms: the window starts this much earlier, so that instances are ready in time.
     pub lead_ms: u64,
 }
 
-/// One instant of wall-clock time that comes back.
+/// A point: a recurring instant of wall-clock time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Point {
-    /// Whose wall clock.
+    /// The zone whose wall clock counts.
     pub zone: ZoneId,
-    /// On which days.
+    /// The days on which the point falls.
     pub days: Days,
-    /// When: in a gap, the instant of the change; in a fold, the first pass alone.
+    /// The time of the point. In a gap, the instant of the change; in a fold, the first pass alone.
     pub at: Time,
-    /// How much earlier to act, in ms.
+    /// The lead time in ms: the point acts this much earlier.
     pub lead_ms: u64,
 }
 
-/// Whether an instant is inside a window, and until when that stays so.
+/// The position of an instant relative to a window, and until when it stays so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Whether it is inside.
+    /// Whether the instant is inside the window.
     pub inside: bool,
-    /// The first later instant at which to look again; nothing changes before it.
+    /// The first later instant at which to look again. Nothing changes before it.
     pub until: Timestamp,
 }
 
@@ -169,7 +169,7 @@ const HORIZON_DAYS: i32 = 63;
 const DAY_MS: u64 = 86_400_000;
 
 impl Window {
-    /// Where `now` stands.
+    /// The position of `now` relative to the window.
     #[must_use]
     pub fn standing(&self, zone: &TimeZone, now: Timestamp) -> Standing {
         let look_again = now.after_millis(DAY_MS.saturating_mul(u64::from(HORIZON_DAYS.unsigned_abs())));
@@ -208,8 +208,9 @@ impl Window {
 }
 
 impl Point {
-    /// The first instant strictly after `after` at which the point falls; `None` if the search found none within two
-    /// months, which happens only where there is none.
+    /// The first instant strictly after `after` at which the point falls.
+    ///
+    /// `None` if the search found none within two months, which happens only if there is none.
     #[must_use]
     pub fn next_after(&self, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
         let today = self.days.look_from(date_of(zone, after.after_millis(self.lead_ms))?);

@@ -45,14 +45,14 @@ impl<T: Trace> Course<'_, T> {
     }
 }
 
-/// What one decision goes by.
+/// The inputs of settling one decision.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard<'a> {
     /// The size that metric rules start from.
     pub(crate) size: u32,
-    /// What the clock says.
+    /// The result of the timed rules.
     pub(crate) timed: &'a Timed,
-    /// What metric rules say.
+    /// The result of the metric rules.
     pub(crate) metrics: Metrics,
     /// Whether nothing could be measured, as the original sees it: its log takes nothing in then, and nothing moves.
     pub(crate) idle: bool,
@@ -191,7 +191,7 @@ fn pace<T: Trace>(
     }
 }
 
-/// What stands above metric rules and raises them, at once.
+/// Raises the size by what stands above metric rules, at once.
 fn lift<T: Trace>(course: &mut Course<'_, T>, timed: &Timed, steps: u32, chain: Option<u32>, min: u32) {
     if timed.deltas != 0 {
         course.layer(Stage::Metric, Layer::Deltas(timed.deltas));
@@ -208,7 +208,7 @@ fn lift<T: Trace>(course: &mut Course<'_, T>, timed: &Timed, steps: u32, chain: 
     course.layer(Stage::Metric, Layer::Minimum(min));
 }
 
-/// What cuts the size at once, and what sets it aside.
+/// Caps the size, at once, or sets it aside for an override, a pause or a drain.
 fn cap<T: Trace>(course: &mut Course<'_, T>, state: &GroupState, timed: &Timed, max: u32, now: Timestamp) {
     if let Some((rule, count)) = timed.cap {
         course.layer(Stage::Pace, Layer::Cap { rule, count });

@@ -1,4 +1,4 @@
-//! All that an engine knows, as versioned plain data; and the checks that it is whole.
+//! Snapshots: the whole state of an engine as versioned plain data, and the checks that it is consistent.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -22,10 +22,10 @@ use crate::quota::Quotas;
 use crate::record::Record;
 use crate::state::GroupState;
 
-/// The version that [`Engine::snapshot`] writes, and the only one that [`Engine::restore`] reads.
+/// The format version of snapshots that [`Engine::snapshot`] writes, and the only one that [`Engine::restore`] reads.
 pub const SNAPSHOT_VERSION: u16 = 1;
 
-/// All that an [`Engine`] knows, without its configuration, its counters and its clock.
+/// A snapshot of an [`Engine`], without its configuration, its counters and its clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Snapshot {
@@ -58,45 +58,47 @@ struct Saved {
     record: Option<Box<Record>>,
 }
 
-/// Why a snapshot was not restored.
+/// Why a snapshot was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// Written by another version.
-    #[error("snapshot version {0} is not {SNAPSHOT_VERSION}")]
+    /// The snapshot has another format version.
+    #[error("the snapshot has version {0}; this crate reads {SNAPSHOT_VERSION}")]
     Version(u16),
-    /// Groups, pools or effects that are out of order, twice, or more than the configuration allows.
+    /// Groups, pools or effects are out of order, listed twice, or more than the configuration allows.
     #[error("groups, pools or effects are out of order or too many")]
     Order,
-    /// A policy that the configuration refuses.
-    #[error("the policy of group {0}: {1}")]
+    /// The configuration refuses the policy of a group.
+    #[error("the policy of group {0} is invalid: {1}")]
     Policy(GroupId, PolicyError),
-    /// A state that the group's policy cannot have led to.
+    /// The state of a group cannot have come from its policy.
     #[error("the state of group {0} does not fit its policy")]
     State(GroupId),
-    /// What groups hold of a pool is not what it has lent, or more than it has.
-    #[error("what groups hold of shape {1} in pool {0} is not what it has lent")]
+    /// The ledger is inconsistent: groups hold another number of instances than the pool has lent, or more than it has.
+    #[error("groups hold another number of shape {1} in pool {0} than the pool has lent")]
     Ledger(PoolId, ShapeId),
-    /// What counts against a quota is not what the groups under it hold.
-    #[error("what counts against the quota of tenant {0} is not what its groups hold")]
+    /// A quota is inconsistent: its use is not what the groups under it hold.
+    #[error("the use of tenant {0}'s quota is not what its groups hold")]
     Quota(TenantId),
-    /// What the costs say tenants have is not what their groups hold.
-    #[error("what the costs say tenants have is not what their groups hold")]
+    /// The costs are inconsistent: they name other numbers of instances than groups hold.
+    #[error("the costs name other numbers of instances than groups hold")]
     Costs,
-    /// What requests have under way is not what groups have starting and leaving.
-    #[error("the open requests of group {0} are not what it has starting and leaving")]
+    /// The requests are inconsistent: they have other numbers under way than groups have starting and leaving.
+    #[error("the open requests of group {0} do not match its starting and leaving instances")]
     Requests(GroupId),
 }
 
 impl Snapshot {
-    /// The requests that whoever restores this asks the cloud about: the cloud must know them as long as this is kept.
+    /// Lists the open requests. A host that restores the snapshot asks the cloud about them.
+    ///
+    /// The cloud must know them as long as the snapshot is kept.
     pub fn requests(&self) -> impl Iterator<Item = (RequestId, &Request)> {
         self.requests.iter().map(|(id, request)| (*id, request))
     }
 }
 
 impl Engine {
-    /// All that the engine knows. Restored, it answers as this one will.
+    /// A snapshot of the engine. A restored copy behaves identically.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let saved = |slot: &Slot| {
@@ -132,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Rebuilds an engine, after checking that the snapshot is whole.
+    /// Restores an engine, after checking that the snapshot is consistent.
     ///
     /// # Errors
     /// A [`RestoreError`] that names what does not fit; there is no engine then.
@@ -216,7 +218,7 @@ impl Engine {
         if sound { Ok(()) } else { Err(RestoreError::Order) }
     }
 
-    /// What counts against a quota is what the groups under it hold.
+    /// Checks that each quota's use is what the groups under it hold.
     fn check_quotas(&self) -> Result<(), RestoreError> {
         if !self.quotas.is_sound() || self.quotas.nodes.len() > self.config.max_groups {
             return Err(RestoreError::Order);
@@ -255,7 +257,7 @@ impl Engine {
         }
     }
 
-    /// What is starting and leaving is what requests have under way.
+    /// Checks that starting and leaving instances are those that requests have under way.
     fn check_requests(&self) -> Result<(), RestoreError> {
         let mut open: BTreeMap<(GroupId, PoolId), (u64, u64)> = BTreeMap::new();
         for request in self.requests.values() {

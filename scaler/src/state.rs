@@ -1,4 +1,4 @@
-//! What a group's next decision depends on besides its inputs.
+//! The state of a group: what its next decision depends on besides its inputs.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,13 +14,13 @@ use crate::num::shift;
 use crate::record::Adopted;
 use crate::strategy::{Breaches, Kpa, Memory, Strategy, Threshold};
 
-/// What an operator has set by hand.
+/// An operator's override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Override {
-    /// Exactly so many.
+    /// The exact size.
     pub count: u32,
-    /// Until this instant, which is outside; [`Timestamp::MAX`] for no end.
+    /// The time until which it holds, which is outside; [`Timestamp::MAX`] for no end.
     pub until: Timestamp,
 }
 
@@ -40,20 +40,20 @@ impl RuleState {
     }
 }
 
-/// A group whose traffic is gone goes down to nothing in a straight line.
+/// The drain of a group whose traffic is gone: it goes down to zero in a straight line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Drain {
-    /// The size at which it began.
+    /// The size at which the drain began.
     pub size: u32,
-    /// When it began.
+    /// The time when it began.
     pub since: Timestamp,
-    /// How long it takes, in ms.
+    /// The duration in ms.
     pub over_ms: u64,
 }
 
 impl Drain {
-    /// What is left of the group at `now`.
+    /// The size left at `now`.
     #[must_use]
     pub fn left(&self, now: Timestamp) -> u32 {
         let left_ms = self.over_ms.saturating_sub(now.millis_since(self.since));
@@ -61,7 +61,9 @@ impl Drain {
     }
 }
 
-/// What the next decision depends on besides its inputs. Plain data, made by decisions alone.
+/// The state of a group: what its next decision depends on besides its inputs.
+///
+/// Plain data, made by decisions alone.
 #[derive(Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[expect(
@@ -71,7 +73,7 @@ impl Drain {
 pub struct GroupState {
     /// The size that metric rules had last decided, without what timed rules added.
     pub(crate) base: u32,
-    /// What steps have added and not yet taken back: the sum of their shares.
+    /// The number of instances that steps have added and not yet taken back: the sum of their shares.
     pub(crate) steps: u32,
     pub(crate) target: u32,
     pub(crate) paused: bool,
@@ -90,19 +92,19 @@ pub struct GroupState {
     pub(crate) least: Recent,
     pub(crate) most: Recent,
     pub(crate) rules: SmallVec<[RuleState; 2]>,
-    /// What few groups have to remember.
+    /// The memory that few groups need.
     pub(crate) more: Option<Box<More>>,
 }
 
-/// What groups with rates or with a KPA rule remember.
+/// The memory of groups with rates or with a KPA rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct More {
     /// Moves that rates count.
     pub(crate) moves: Moves,
-    /// What tasks for its chain hold it at.
+    /// The floors of tasks for the group's chain.
     pub(crate) chain: Vec<Held>,
-    /// What was taken over since the last decision.
+    /// The instances taken over since the last decision.
     pub(crate) adopted: SmallVec<[Adopted; 0]>,
     /// In the order in which the rules were first heard.
     pub(crate) kpa: Vec<(RuleId, Memory)>,
@@ -143,11 +145,11 @@ impl More {
     }
 }
 
-/// What one rule remembers.
+/// The memory of one rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum RuleState {
-    /// It has not been looked at yet, or has nothing to remember.
+    /// Fresh: the rule has not been looked at yet, or has nothing to remember.
     Fresh,
     /// The last samples of a threshold, and the instant of the newest.
     Samples(Breaches, Timestamp),
@@ -166,13 +168,13 @@ const MAX_ADOPTED: usize = 1_024;
 pub(crate) const MAX_TASKS: usize = 32;
 
 impl RuleState {
-    /// What a step has added and not yet taken back.
+    /// The number of instances that a step has added and not yet taken back.
     pub(crate) const fn step_share(&self) -> u32 {
         if let Self::Point { share, .. } = self { *share } else { 0 }
     }
 }
 
-/// What deltas and steps add together.
+/// The sum of what deltas and steps add.
 fn added(rules: &[RuleState]) -> i64 {
     let share = |held: &RuleState| match held {
         RuleState::Window { share, .. } => i64::from(*share),
@@ -207,7 +209,7 @@ impl Clone for GroupState {
 }
 
 impl GroupState {
-    /// A group of `size` instances that no decision has been made for.
+    /// The state of a group of `size` instances, before its first decision.
     #[must_use]
     pub fn new(group: &Group, size: u32) -> Self {
         let base = size.clamp(group.policy.min, group.policy.max);
@@ -231,14 +233,15 @@ impl GroupState {
         }
     }
 
-    /// How many instances were last decided.
+    /// The target: the size that was last decided.
     #[must_use]
     pub fn target(&self) -> u32 {
         self.target
     }
 
-    /// A state of this size that remembers nothing of what was before. What the group was ordered stays: a pause, an override,
-    /// the tasks of chains.
+    /// A state of this size without a memory of earlier decisions.
+    ///
+    /// The group's orders stay: a pause, an override, the tasks of chains.
     pub(crate) fn forgetful(&self, group: &Group, size: u32) -> Self {
         let mut fresh = Self { paused: self.paused, by_hand: self.by_hand, ..Self::new(group, size) };
         let tasks = self.tasks();
@@ -248,24 +251,24 @@ impl GroupState {
         fresh
     }
 
-    /// Whether automatic decisions are paused.
+    /// Whether decisions are paused.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// What an operator has set by hand.
+    /// The operator's override, if there is one.
     #[must_use]
     pub fn by_hand(&self) -> Option<Override> {
         self.by_hand
     }
 
-    /// Sets the size by hand, or hands it back to the rules.
+    /// Sets an operator's override, or removes it.
     pub fn set_by_hand(&mut self, by_hand: Option<Override>) {
         self.by_hand = by_hand;
     }
 
-    /// Holds the target as it is: rules are heard again after [`GroupState::resume`].
+    /// Pauses decisions: the target stays as it is until [`GroupState::resume`].
     pub fn pause(&mut self) {
         self.paused = true;
     }
@@ -275,12 +278,12 @@ impl GroupState {
         self.paused = false;
     }
 
-    /// Lets the group go down to nothing over `over_ms`; no rule is heard any more.
+    /// Starts a drain: the group goes down to zero over `over_ms`, and no rule is heard any more.
     pub fn drain(&mut self, now: Timestamp, over_ms: u64) {
         self.draining = self.draining.or(Some(Drain { size: self.target, since: now, over_ms }));
     }
 
-    /// Whether the group is going down to nothing.
+    /// Whether the group is going down to zero.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.is_some()
@@ -424,8 +427,9 @@ impl GroupState {
         }
     }
 
-    /// Takes in a sample of a metric, by its place among the policy's: rules that count samples count each of them, also
-    /// those between two decisions.
+    /// Takes in a sample of a metric, by its index among the policy's.
+    ///
+    /// Rules that count samples count each of them, also those between two decisions.
     ///
     /// A decision takes its own samples in; telling one twice changes nothing.
     pub fn observe(&mut self, group: &Group, metric: usize, sample: Sample, ready: u32) {

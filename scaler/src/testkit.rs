@@ -20,110 +20,114 @@ use crate::{Engine, Snapshot, Timestamp};
 mod books;
 use books::Books;
 
-/// Something that the world does. The host's test brings it about beneath the host (in the fake cloud, to the process),
-/// and returns when it has happened.
+/// An event in the world of the host.
+///
+/// The host's test brings it about beneath the host (in the fake cloud, to the process), and returns when it has
+/// happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A metric is published. Between two of these lies a gap: there is nothing newer to read.
     Measured {
-        /// Of which group.
+        /// The group that was measured.
         group: GroupId,
-        /// Which metric.
+        /// The metric that was measured.
         metric: MetricId,
-        /// When it was taken.
+        /// The time of the sample.
         at: Timestamp,
-        /// What was measured.
+        /// The measured value.
         value: Milli,
     },
-    /// So many instances of a launch come to serve.
+    /// Instances of a launch come to serve.
     Start {
-        /// The launch.
+        /// The id of the launch.
         request: RequestId,
-        /// How many more.
+        /// The number of further instances.
         count: u32,
     },
-    /// So many instances of a launch fail to start, and are not there any more.
+    /// Instances of a launch fail to start, and are gone.
     Fail {
-        /// The launch.
+        /// The id of the launch.
         request: RequestId,
-        /// How many more.
+        /// The number of further instances.
         count: u32,
     },
-    /// So many instances of a launch are gone that were cancelled while they were starting.
+    /// Instances of a launch that were cancelled while they were starting are gone.
     Stop {
-        /// The launch.
+        /// The id of the launch.
         request: RequestId,
-        /// How many more.
+        /// The number of further instances.
         count: u32,
     },
-    /// So many instances of a release are gone.
+    /// Instances of a release are gone.
     Leave {
-        /// The release.
+        /// The id of the release.
         request: RequestId,
-        /// How many more.
+        /// The number of further instances.
         count: u32,
     },
-    /// So many instances that serve, and were not asked to go, die.
+    /// Serving instances die that were not asked to go.
     Die {
-        /// Of which group.
+        /// The group of the instances.
         group: GroupId,
-        /// Of which pool.
+        /// The pool of the instances.
         pool: PoolId,
-        /// How many.
+        /// The number of instances.
         count: u32,
     },
 }
 
-/// What becomes of instances when the host's process dies.
+/// The fate of instances when the host's process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lives {
-    /// They live on: the host must keep its snapshot, and find them again.
+    /// The instances live on: the host must keep its snapshot, and find them again.
     On,
-    /// They die with it, as child processes do: the host starts afresh, and keeps nothing.
+    /// The instances die with the process, as child processes do: the host starts afresh, and keeps nothing.
     WithHost,
 }
 
-/// A host's store, cloud and metrics source, and the means to let things happen to them.
+/// A host's store, cloud and metrics source, and the means to let events happen to them.
 pub trait Host {
-    /// What can go wrong in the host itself.
+    /// The error of the host itself.
     type Error: Debug;
 
-    /// What becomes of instances when the host's process dies.
+    /// The fate of instances when the host's process dies.
     fn lives(&self) -> Lives {
         Lives::On
     }
 
-    /// Keeps a snapshot, durably. The kit calls it after a tick, before it acts on the tick's effects.
+    /// Stores a snapshot durably. The kit calls it after a tick, before it acts on the tick's effects.
     ///
     /// # Errors
     /// The store failed.
     fn save(&mut self, snapshot: &Snapshot) -> Result<(), Self::Error>;
 
-    /// The snapshot that was kept last, if any was.
+    /// Loads the last snapshot, if there is one.
     ///
     /// # Errors
     /// The store failed.
     fn load(&mut self) -> Result<Option<Snapshot>, Self::Error>;
 
-    /// Asks the cloud. Asked twice under one request, whatever has become of it since, it must act once.
+    /// Asks the cloud to carry out an effect.
+    ///
+    /// Asked twice under one request, whatever its state, it must act once.
     ///
     /// # Errors
     /// The cloud failed.
     fn act(&mut self, now: Timestamp, effect: &Effect) -> Result<(), Self::Error>;
 
-    /// What a request has come to. It must be answered as long as a snapshot that was kept may name the request.
+    /// Reads the progress of a request. It must be answered as long as a stored snapshot may name the request.
     ///
     /// # Errors
     /// The cloud failed.
     fn progress(&mut self, now: Timestamp, request: RequestId) -> Result<Progress, Self::Error>;
 
-    /// How many instances of a group serve in a pool, without those that were asked to go.
+    /// Counts the instances of a group that serve in a pool, without those that were asked to go.
     ///
     /// # Errors
     /// The cloud failed.
     fn census(&mut self, now: Timestamp, group: GroupId, pool: PoolId) -> Result<u32, Self::Error>;
 
-    /// The newest measurement that there is, with the instant at which it was taken.
+    /// Reads the newest sample, with the time at which it was taken.
     ///
     /// # Errors
     /// The metrics source failed.
@@ -134,63 +138,64 @@ pub trait Host {
         metric: MetricId,
     ) -> Result<Option<(Timestamp, Milli)>, Self::Error>;
 
-    /// How many instances of a pool are there at all (starting, serving or leaving), by whatever tells the truth: the
-    /// bill, the process table.
+    /// Counts all instances of a pool (starting, serving or leaving) by an independent source: the bill, the process
+    /// table.
     ///
     /// # Errors
     /// The cloud failed.
     fn existing(&mut self, pool: PoolId) -> Result<u32, Self::Error>;
 
-    /// Lets something happen, and returns when it has.
+    /// Brings an event about, and returns when it has happened.
     ///
     /// # Errors
     /// It cannot be brought about.
     fn happen(&mut self, now: Timestamp, event: Event) -> Result<(), Self::Error>;
 
-    /// Kills the host's process and starts it again: what is not durable is gone.
+    /// Kills the host's process and starts it again: data that is not durable is gone.
     ///
     /// # Errors
     /// The host does not come up again.
     fn crash(&mut self, now: Timestamp) -> Result<(), Self::Error>;
 }
 
-/// A rule that the host broke, and how to see it again.
+/// A rule that the host broke, with what is needed to reproduce it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}, step {step}: {what}")]
 pub struct Violation {
     /// The seed of the run.
     pub seed: u64,
-    /// The step at which it showed.
+    /// The step at which the fault showed.
     pub step: usize,
-    /// What was broken.
+    /// A description of the fault.
     pub what: String,
 }
 
-/// What a run did, so that a test can see that it did something.
+/// The statistics of a run, so that a test can see that something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Ticks taken.
+    /// The number of ticks.
     pub ticks: usize,
-    /// Instances that came to serve.
+    /// The number of instances that came to serve.
     pub started: u32,
-    /// Instances that failed to start.
+    /// The number of instances that failed to start.
     pub failed: u32,
-    /// Instances that were cancelled and went before they served.
+    /// The number of instances that were cancelled and went before they served.
     pub stopped: u32,
-    /// Instances that were released and went.
+    /// The number of instances that were released and went.
     pub left: u32,
-    /// Instances that died.
+    /// The number of instances that died.
     pub died: u32,
-    /// Effects acted on again after a crash.
+    /// The number of effects acted on again after a crash.
     pub repeated: usize,
-    /// Looks that found no new measurement.
+    /// The number of reads that found no new sample.
     pub gaps: usize,
-    /// Crashes.
+    /// The number of crashes.
     pub crashes: usize,
 }
 
-/// Runs `steps` random steps with an engine as the host sets it up (its pools, images, groups and rules, and nothing that
-/// runs), and lets everything come to rest at the end.
+/// Runs `steps` random steps with an engine as the host sets it up, and lets everything come to rest at the end.
+///
+/// The engine has the host's pools, images, groups and rules, and no running instances.
 ///
 /// # Errors
 /// The first rule that the host breaks.
@@ -377,7 +382,7 @@ impl<H: Host> Run<'_, H> {
         Ok(true)
     }
 
-    /// What a host does when it comes up: restore, act again, ask about every request, count.
+    /// Recovers a host that starts: restores, acts again, asks about every request, counts.
     fn recover(&mut self) -> Result<(), String> {
         self.report.crashes += 1;
         self.host.crash(self.now).map_err(failed)?;
@@ -396,7 +401,7 @@ impl<H: Host> Run<'_, H> {
         self.books.check_known(&self.engine)
     }
 
-    /// What holds after every step.
+    /// Checks what must hold after every step.
     fn check(&mut self) -> Result<(), String> {
         check_ledger(&self.engine)?;
         let impossible = self.engine.counters().impossible;
@@ -449,7 +454,7 @@ impl<H: Host> Run<'_, H> {
     }
 }
 
-/// So many turns without a new measurement, and with answers to everything, are rest.
+/// The number of turns without a new sample, and with answers to everything, that count as rest.
 const REST: usize = 24;
 
 /// Lent + free = total, and what is lent is what groups have.

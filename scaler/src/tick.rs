@@ -28,7 +28,8 @@ struct Asking {
 }
 
 impl Engine {
-    /// Decides every group whose answer may have changed, and emits what follows. Before the tick is due, nothing.
+    /// Runs a tick: decides every group whose answer may have changed, and emits the effects. Before the tick is due,
+    /// does nothing.
     ///
     /// A late tick is taken at `now`; the next one falls on the next multiple of the period. Pass the reading of one clock
     /// that is meant to go forward, such as the machine's time kept by NTP. A single wrong reading takes nothing away, and

@@ -11,7 +11,7 @@ pub struct Timestamp(u64);
 impl Timestamp {
     /// The epoch itself.
     pub const ZERO: Self = Self(0);
-    /// The last instant that can be named; "never" as a deadline.
+    /// The largest instant; "never" as a deadline.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The instant `ms` milliseconds after the epoch.
@@ -20,19 +20,19 @@ impl Timestamp {
         Self(ms)
     }
 
-    /// Milliseconds since the epoch.
+    /// The milliseconds since the epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// The instant `ms` milliseconds later, or [`Timestamp::MAX`] where that cannot be named.
+    /// The instant `ms` milliseconds later, or [`Timestamp::MAX`] if that cannot be represented.
     #[must_use]
     pub const fn after_millis(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 
-    /// Milliseconds from `earlier` to here; 0 where `earlier` is later.
+    /// The milliseconds from `earlier` to here; 0 if `earlier` is later.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -1,4 +1,4 @@
-//! Admission: what all admitted groups will ask for over the horizon, superposed; and whether one change more still fits.
+//! Admission: the superposed demand of all admitted groups over the horizon, and whether one more change fits.
 //!
 //! The plan holds a sum per pool and time slot, so that asking about one change costs the same however many are admitted.
 //! A group's demand is the upper bound of what its policy can ask for: its metric rules at the forecast's upper bound
@@ -27,41 +27,41 @@ use envelope::{Present, add_floors, envelope, runs};
 pub(crate) use plan::{Plan, Planned, Slots};
 use plan::{Upper, catch_up};
 
-/// Who asks for a change.
+/// The authority under which a change is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Authority {
-    /// The rules decide.
+    /// The owner: the rules of admission decide.
     Owner,
-    /// An operator grants what the rules would refuse; the plan remembers it.
+    /// An operator, who grants what the rules would refuse. The plan remembers it.
     Operator,
 }
 
-/// What a change would do to one pool.
+/// The effect of a change on one pool that would go over its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PoolWitness {
-    /// The pool.
+    /// The id of the pool.
     pub pool: PoolId,
-    /// What it may lend of the shape: its stock up to its high mark.
+    /// The number of instances of the shape that the pool may lend: its stock up to its high mark.
     pub mark: u32,
-    /// The first instant at which more is asked for.
+    /// The first instant at which more is requested.
     pub first: Timestamp,
-    /// The instant at which most is asked for.
+    /// The instant at which most is requested.
     pub worst: Timestamp,
-    /// How much that is above the mark.
+    /// The number of instances above the mark at that instant.
     pub excess: u32,
 }
 
-/// The answer to a change.
+/// The answer to a request for admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// It holds: under the mark by the forecast it was admitted with.
+    /// Admitted: no pool goes over its mark, by the forecast given.
     Admitted,
-    /// An operator has it hold although these pools go over.
+    /// Overridden: an operator admitted the change although these pools go over their mark.
     Overridden(Vec<PoolWitness>),
-    /// It does not: these pools would go over. Nothing has changed.
+    /// Refused: these pools would go over their mark. Nothing has changed.
     Refused(Vec<PoolWitness>),
 }
 
@@ -90,13 +90,13 @@ fn landing(ledger: &Ledger, traffic: &Traffic) -> SmallVec<[PoolId; 3]> {
 pub struct Horizon {
     /// The start of its first slot.
     pub start: Timestamp,
-    /// How long a slot is, in ms.
+    /// The length of a slot, in ms.
     pub slot_ms: u64,
-    /// How many slots there are.
+    /// The number of slots.
     pub slots: u16,
 }
 
-/// Of a group that is about to be planned: its policy, what it is planned from, and who admitted it.
+/// The draft of a plan for one group: its policy, its forecast, and who admitted it.
 struct Draft<'a> {
     group: &'a Group,
     traffic: &'a Traffic,
@@ -107,7 +107,9 @@ struct Draft<'a> {
 }
 
 impl Engine {
-    /// The horizon that upper bounds are given for at `now`: it begins with the present, and moves with it.
+    /// The horizon that upper bounds are given for at `now`.
+    ///
+    /// It begins with the present, and moves with it.
     #[must_use]
     pub fn horizon(&self, now: Timestamp) -> Horizon {
         let slots = self.config.slots;
@@ -115,11 +117,11 @@ impl Engine {
         Horizon { start, slot_ms: slots.slot_ms, slots: slots.count }
     }
 
-    /// Asks for a group to be made or changed, where that is granted only if no pool would go over its mark at any moment
-    /// of the [`horizon`](Engine::horizon). `upper` is the forecast's upper bound of what the group's metric rules will
-    /// want in each slot from the start of the horizon on. It may be longer than the horizon, up to twice as long: that is
-    /// what counts as the horizon moves. A missing tail counts as the maximum, so give a new one with
-    /// [`Engine::replan`] before it begins.
+    /// Adds or changes a group if no pool would go over its mark at any moment of the [`horizon`](Engine::horizon).
+    ///
+    /// `upper` is the forecast's upper bound of what the group's metric rules will want in each slot from the start of
+    /// the horizon on. It may be longer than the horizon, up to twice as long: that is what counts as the horizon
+    /// moves. A missing tail counts as the maximum, so give a new one with [`Engine::replan`] before it begins.
     ///
     /// Slots in which the change asks for no more than before cannot speak against it.
     ///
@@ -195,9 +197,10 @@ impl Engine {
         found
     }
 
-    /// Estimates the demand of every admitted group anew, from `now` on: `upper` answers as
-    /// [`admit`](Engine::admit) is given. What is admitted stays, even where a pool goes over: see
-    /// [`Engine::overcommitted`].
+    /// Estimates the demand of every admitted group anew, from `now` on.
+    ///
+    /// `upper` answers as [`admit`](Engine::admit) is given. An admitted group stays, even where a pool goes over its
+    /// mark: see [`Engine::overcommitted`].
     pub fn replan(&mut self, now: Timestamp, mut upper: impl FnMut(GroupId, Horizon) -> Vec<u32>) {
         let now = self.lift(now);
         let (slots, horizon) = (self.config.slots, self.horizon(now));
@@ -215,15 +218,16 @@ impl Engine {
         self.plan = plan;
     }
 
-    /// The pools that the plan asks more of than their mark: nothing is taken from what is admitted, and nothing more is
-    /// admitted there. In the 32 ticks after an outage of more than a quarter of the horizon, groups that are not planned anew
-    /// yet count as far as they were planned.
+    /// Lists the pools that the plan demands more of than their mark.
+    ///
+    /// Nothing is taken from admitted groups, and nothing more is admitted there. In the 32 ticks after an outage of
+    /// more than a quarter of the horizon, groups that are not planned anew yet count as far as they were planned.
     #[must_use]
     pub fn overcommitted(&self) -> Vec<PoolWitness> {
         self.plan.witnesses(self.config.slots, &self.ledger)
     }
 
-    /// Under whose authority a group was admitted.
+    /// The authority under which a group was admitted, if it was.
     #[must_use]
     pub fn admitted_by(&self, group: GroupId) -> Option<Authority> {
         self.plan.groups.get(&group).and_then(|planned| planned.authority)
@@ -357,7 +361,7 @@ impl Engine {
         }
     }
 
-    /// What is planned of a group, with `tasks` of chains in the place of those that it has.
+    /// The plan of a group with `tasks` of chains in place of those that it has.
     fn with_tasks(&self, plan: &Plan, place: usize, tasks: &[Held], start: u64) -> Planned {
         let slot = &self.slots[place];
         let old = plan.groups.get(&slot.id());

@@ -1,4 +1,4 @@
-//! What is planned of each group, and the sum over all of them, slot by slot, as time goes on.
+//! The plan of each group, and the sum over all of them, slot by slot, as time goes on.
 //!
 //! A group is planned a quarter of the horizon further than the horizon reaches. So the horizon moves with the present at no
 //! cost; ticks plan a few groups anew, those first that were planned longest ago, and no group is planned too short while
@@ -69,7 +69,7 @@ pub(super) fn catch_up(groups: usize) -> usize {
     groups.div_ceil(32).max(64)
 }
 
-/// What a forecast says that a group's metric rules will want at most, from a slot on; later, and before, nothing is known.
+/// The upper bound of what a group's metric rules will want, from a slot on. Outside of it nothing is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Upper {
@@ -78,7 +78,7 @@ pub(crate) struct Upper {
 }
 
 impl Upper {
-    /// As much of it as can ever be asked for: twice the horizon.
+    /// An upper bound, as far as it can ever be asked for: twice the horizon.
     pub(super) fn new(from: u64, counts: &[u32], slots: Slots) -> Self {
         Self { from, counts: counts[..counts.len().min(slots.horizon() * 2)].to_vec() }
     }
@@ -89,7 +89,7 @@ impl Upper {
     }
 }
 
-/// What is planned of one group.
+/// The plan of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Planned {
@@ -198,7 +198,7 @@ impl Plan {
         old.take(slots.budget(self.groups.len(), tick_ms)).map(|(_, id)| *id).collect()
     }
 
-    /// What is asked of a pool in the slot so many after `start`.
+    /// The demand on a pool in the slot with this offset from `start`.
     pub(super) fn sum(&self, key: (PoolId, ShapeId), slot: u64) -> u64 {
         let at = slot.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
         self.sums.get(&key).zip(at).and_then(|(sums, at)| sums.get(at)).copied().unwrap_or(0)

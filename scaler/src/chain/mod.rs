@@ -9,58 +9,58 @@ use alloc::vec::Vec;
 use crate::id::GroupId;
 use crate::num::{Milli, mul_div_ceil};
 
-/// One service of a chain.
+/// A service of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Link {
-    /// Its group.
+    /// The group of the service.
     pub group: GroupId,
-    /// What one instance carries, by load test.
+    /// The load that one instance carries, by load test.
     pub per_instance: Milli,
-    /// What the service can carry at most, however many instances it has: its database, its lock; `None` where no limit is
+    /// The load that the service can carry at most, whatever its size: its database, its lock. `None` if no limit is
     /// known.
     pub limit: Option<Milli>,
 }
 
-/// One service calls another.
+/// A call of one service by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Call {
-    /// Who calls.
+    /// The calling service.
     pub caller: GroupId,
-    /// Who is called.
+    /// The called service.
     pub callee: GroupId,
-    /// How many calls follow from a thousand requests of the caller.
+    /// The number of calls that follow from a thousand requests of the caller.
     pub permille: u32,
 }
 
-/// Why a topology is none.
+/// Why a topology is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChainError {
-    /// More services or calls than a chain may have.
-    #[error("more than {MAX_LINKS} services, or {MAX_CALLS} calls")]
+    /// The chain has more services or calls than allowed.
+    #[error("the chain has more than {MAX_LINKS} services, or {MAX_CALLS} calls")]
     TooMany,
-    /// A service is named twice, or one call is.
+    /// A service, or a call, is listed twice.
     #[error("group {0} is named twice")]
     Twice(GroupId),
     /// A call names a service that the chain does not have.
     #[error("a call names group {0}, which the chain does not have")]
     Unknown(GroupId),
-    /// An instance that carries nothing.
+    /// The load that an instance carries is zero or less.
     #[error("an instance of group {0} carries nothing")]
     Carries(GroupId),
-    /// Services that call one another in a circle, each the next, the last one the first.
+    /// The services call one another in a circle: each calls the next, and the last the first.
     #[error("these groups call one another in a circle: {0:?}")]
     Cycle(Vec<GroupId>),
 }
 
-/// The most services of a chain.
+/// The maximum number of services of a chain.
 pub const MAX_LINKS: usize = 4_096;
-/// The most calls of a chain.
+/// The maximum number of calls of a chain.
 pub const MAX_CALLS: usize = 65_536;
 
-/// A topology without circles: what is planned together.
+/// A chain: a topology without circles, which is planned together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// Who is called stands before who calls; among those that do not matter to one another, in the order of their ids.
@@ -70,7 +70,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Checks a topology, and puts who is called before who calls.
+    /// Checks a topology, and sorts callees before their callers.
     ///
     /// # Errors
     /// A [`ChainError`] that names what is wrong.
@@ -107,13 +107,13 @@ impl Chain {
         &self.links
     }
 
-    /// What a service calls.
+    /// The calls that a service makes.
     pub fn calls_of(&self, caller: GroupId) -> impl Iterator<Item = &Call> {
         let from = self.calls.partition_point(|call| call.caller < caller);
         self.calls[from..].iter().take_while(move |call| call.caller == caller)
     }
 
-    /// What reaches each service when the chain is entered with these loads, in the order of [`Chain::links`].
+    /// The load of each service when the chain is entered with these loads, in the order of [`Chain::links`].
     #[must_use]
     pub fn loads(&self, entries: &[(GroupId, Milli)]) -> Vec<(GroupId, Milli)> {
         let mut loads: Vec<(GroupId, Milli)> = self.links.iter().map(|link| (link.group, Milli::ZERO)).collect();
@@ -135,8 +135,10 @@ impl Chain {
         loads
     }
 
-    /// What each service carries with so many instances, against what reaches it when the chain is entered with `entries`;
-    /// and which link is the weakest.
+    /// Assesses a chain: the load that each service carries with so many instances against the load that reaches it,
+    /// and the weakest link.
+    ///
+    /// `entries` are the loads that enter the chain.
     pub fn assess(&self, entries: &[(GroupId, Milli)], instances: impl Fn(GroupId) -> u32) -> Assessment {
         let strength = |(link, (_, load)): (&Link, (GroupId, Milli))| {
             let count = instances(link.group);
@@ -156,39 +158,40 @@ impl Chain {
     }
 }
 
-/// What one link carries.
+/// The strength of one link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Strength {
     /// The service.
     pub group: GroupId,
-    /// Its instances.
+    /// The number of its instances.
     pub instances: u32,
-    /// What these carry.
+    /// The load that they carry.
     pub carries: Milli,
-    /// What it can carry at most, where that is known.
+    /// The load that the service can carry at most, if known.
     pub limit: Option<Milli>,
-    /// What reaches it.
+    /// The load that reaches it.
     pub load: Milli,
-    /// How many thousandths of its load it carries: above 1000 is head-room, below it is too weak; the largest number
-    /// where nothing reaches it.
+    /// The load that it carries, in thousandths of the load that reaches it.
+    ///
+    /// Above 1000 is head-room, below it is too weak; the largest number if no load reaches it.
     pub permille: u32,
-    /// How many instances its load needs.
+    /// The number of instances that its load needs.
     pub wanted: u32,
 }
 
-/// What a chain carries.
+/// The assessment of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Assessment {
-    /// Each link, in the order of [`Chain::links`].
+    /// The links, in the order of [`Chain::links`].
     pub links: Vec<Strength>,
-    /// The one that gives way first; `None` for a chain without links.
+    /// The link that gives way first; `None` for a chain without links.
     pub weakest: Option<GroupId>,
 }
 
 impl Assessment {
-    /// To how many thousandths of the loads asked about the chain could go before its weakest link gives way.
+    /// The scale at which the weakest link gives way, in thousandths of the loads asked about.
     #[must_use]
     pub fn permille(&self) -> u32 {
         self.links.iter().map(|link| link.permille).min().unwrap_or(u32::MAX)
@@ -199,7 +202,7 @@ fn add(one: Milli, other: Milli) -> Milli {
     Milli::from_thousandths(one.as_thousandths().saturating_add(other.as_thousandths()))
 }
 
-/// What follows from `load` by a call of so many thousandths.
+/// The load that follows from `load` by a call with this ratio.
 fn share(load: Milli, permille: u32) -> Milli {
     let product = i128::from(load.as_thousandths()) * i128::from(permille) / 1000;
     Milli::from_thousandths(i64::try_from(product).unwrap_or(i64::MAX))

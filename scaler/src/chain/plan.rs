@@ -1,4 +1,4 @@
-//! One plan for a whole chain: who is called is granted first, and who calls is not grown past what that carries.
+//! One plan for a whole chain: callees are granted first, and callers do not grow past what those carry.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -15,19 +15,20 @@ use crate::pool::{Cause, Ledger};
 use crate::quota::Quotas;
 use crate::state::{Held, MAX_TASKS};
 
-/// So many instances for each service of a chain, for a time.
+/// A task for a chain: a minimum size for each of its services, for a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainTask {
-    /// The name of the task. Tasks of different names add up to the highest of their floors at each instant; one of the same
-    /// name takes the place of the other.
+    /// The id of the task.
+    ///
+    /// At each instant the highest of the floors of all tasks applies; a task replaces one with the same id.
     pub id: TaskId,
-    /// At least so many for each; services that are not named stay as they are.
+    /// The minimum size of each service. Services that are not listed stay as they are.
     pub wanted: Vec<(GroupId, u32)>,
-    /// From when.
+    /// The start of the task.
     pub from: Timestamp,
-    /// Until when; the instant itself is outside.
+    /// The end of the task; the instant itself is outside.
     pub until: Timestamp,
-    /// Whether a part of it is better than nothing.
+    /// Whether the task may be granted in part.
     pub grant: Grant,
 }
 
@@ -35,46 +36,46 @@ pub struct ChainTask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeldBack {
-    /// What it calls does not carry more.
+    /// A callee carries no more.
     Callee {
-        /// Who is called.
+        /// The group of the callee.
         callee: GroupId,
-        /// What that will carry.
+        /// The load that the callee will carry.
         carries: Milli,
     },
-    /// The policy's maximum.
+    /// The policy's maximum is reached.
     Maximum(u32),
-    /// With more, these pools would go over their mark by what is admitted over the time of the task.
+    /// With more, these pools would go over their mark, by what is admitted over the time of the task.
     Admitted(Vec<PoolWitness>),
     /// Pools or quotas do not have more.
     Short {
-        /// Why, for each pool that was asked.
+        /// The cause, for each pool that was asked.
         causes: Vec<(PoolId, Cause)>,
-        /// Why, where it is not for a pool to say.
+        /// The reason, if it is not a pool's.
         refusal: Option<Refusal>,
     },
 }
 
-/// What one service is granted.
+/// The grant of one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainStep {
     /// The service.
     pub group: GroupId,
-    /// The instances that it has or that are on their way.
+    /// The number of instances that it has, or that are on their way.
     pub before: u32,
-    /// The instances that it wants.
+    /// The number of instances that it wants.
     pub wanted: u32,
-    /// The instances that it is granted; never fewer than before.
+    /// The number of instances granted; never fewer than before.
     pub granted: u32,
-    /// Why not all.
+    /// The reason why not all are granted.
     pub held_back: Option<HeldBack>,
 }
 
-/// The plan of a whole chain, who is called before who calls.
+/// The plan of a whole chain, callees before callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct ChainPlan {
-    /// What each service is granted.
+    /// The grant of each service.
     pub steps: Vec<ChainStep>,
 }
 
@@ -90,19 +91,19 @@ impl ChainPlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum ChainVerdict {
-    /// It holds: every group has its grant as a floor for the time of the task.
+    /// Started: every group has its grant as a floor for the time of the task.
     Started(ChainPlan),
-    /// It was to be whole, and would not be. Nothing has changed.
+    /// Refused: the task must be granted whole, and could not be. Nothing has changed.
     Refused(ChainPlan),
 }
 
-/// What is left while a plan is made.
+/// The resources left while a plan is made.
 struct Drawing<'a> {
     engine: &'a Engine,
     chain: &'a Chain,
     ledger: Ledger,
     quotas: Quotas,
-    /// What each service will carry, and what its callers will ask of it.
+    /// The load that each service will carry, and the load that its callers will ask of it.
     carries: BTreeMap<GroupId, Milli>,
     asked: BTreeMap<GroupId, Milli>,
     /// The task, and what it adds to the plan so far.
@@ -111,7 +112,7 @@ struct Drawing<'a> {
 }
 
 impl Engine {
-    /// What a task for a chain would come to now; nothing changes.
+    /// The plan that a task for a chain would get now. Nothing changes.
     ///
     /// # Errors
     /// [`Refused::NoGroup`] for a service that has no group here.
@@ -138,9 +139,10 @@ impl Engine {
         Ok(ChainPlan { steps })
     }
 
-    /// Starts a task for a chain: each group has what it is granted as a floor. A task that is to be whole and would not
-    /// be changes nothing. Admission counts the floors over the time of the task, and a task is granted no more than what is
-    /// admitted leaves.
+    /// Starts a task for a chain: each group has its grant as a floor.
+    ///
+    /// An atomic task that cannot be granted whole changes nothing. Admission counts the floors over the time of the
+    /// task, and a task is granted no more than admitted demand leaves.
     ///
     /// # Errors
     /// As [`Engine::plan_chain`], [`Refused::NoTime`] for a task that ends before it begins, [`Refused::Full`] for a
@@ -178,8 +180,9 @@ impl Engine {
         Ok(ChainVerdict::Started(plan))
     }
 
-    /// Ends a task for a chain before its time: its floors are gone, and what they held leaves through each group's
-    /// behaviour. Returns how many groups it held.
+    /// Ends a task for a chain before its time, and returns the number of groups that it held.
+    ///
+    /// Its floors are gone, and the instances that they held leave through each group's behaviour.
     pub fn end_chain(&mut self, now: Timestamp, task: TaskId) -> usize {
         let now = self.lift(now);
         let mut ended = 0;

@@ -1,20 +1,22 @@
-//! How far the chosen model was off on the days that it was tested on.
+//! Errors of the chosen model on the days that it was tested on.
 
 use super::Forecast;
 use crate::num::Milli;
 
-/// What was forecast and what came, both in thousandths.
+/// A forecast value and the actual one, both in thousandths.
 pub(super) type Pair = (i64, i64);
 
-/// What came, in thousandths of what was forecast.
+/// The actual value, in thousandths of the forecast one.
 pub(super) fn ratio((foreseen, came): Pair) -> u64 {
     let ratio = u128::from(came.max(0).unsigned_abs()) * 1000 / u128::from(foreseen.max(1).unsigned_abs());
     u64::try_from(ratio).unwrap_or(u64::MAX)
 }
 
 impl Forecast {
-    /// The mean absolute percentage error of the chosen model on the days that it was tested on, in thousandths of what came
-    /// (100 is 10 %). Values of 0 and below have no such error and are left out; `None` where there are no others.
+    /// The mean absolute percentage error of the chosen model on the test days, in thousandths of the actual value (100
+    /// is 10 %).
+    ///
+    /// Values of 0 and below have no such error and are left out; `None` if there are no others.
     #[must_use]
     pub fn mape_permille(&self) -> Option<u32> {
         let of =
@@ -25,9 +27,12 @@ impl Forecast {
         Some(u32::try_from(mean).unwrap_or(u32::MAX))
     }
 
-    /// The mean pinball loss of [`Forecast::quantile`] at so many thousandths, on the days that the chosen model was tested on:
-    /// what came above it costs `permille` thousandths of the distance, what came below it the rest of a thousand. Of two
-    /// forecasts, the one with the smaller loss has the better quantile; at 500 it is half the mean absolute error.
+    /// The mean pinball loss of [`Forecast::quantile`] at `permille` thousandths, on the days that the chosen model was
+    /// tested on.
+    ///
+    /// An actual value above the quantile costs `permille` thousandths of the distance, one below it the rest of a
+    /// thousand. Of two forecasts, the one with the smaller loss has the better quantile; at 500 it is half the mean
+    /// absolute error.
     #[must_use]
     pub fn pinball(&self, permille: u16) -> Milli {
         let permille = permille.min(1000);

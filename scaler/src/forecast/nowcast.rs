@@ -1,4 +1,4 @@
-//! What the day so far says of its next steps.
+//! Nowcasts: a forecast of the day's next steps, corrected by its latest measurement.
 //!
 //! A forecast is made from past days. Within the day, what the newest measurement was off by is the best news there is
 //! about the next ones: a fixed share of it is carried over. Which share, and whether as a factor or as an amount, is
@@ -12,18 +12,19 @@ use super::{Forecast, ForecastError, Learned, predict};
 use crate::Timestamp;
 use crate::num::Milli;
 
-/// How what was seen corrects what was forecast.
+/// The correction that a measurement makes to a forecast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Carry {
-    /// So many thousandths of the factor by which the forecast was off.
+    /// This many thousandths of the factor by which the forecast was off.
     Factor(u16),
-    /// So many thousandths of the amount by which the forecast was off.
+    /// This many thousandths of the amount by which the forecast was off.
     Amount(u16),
 }
 
 impl Carry {
-    /// What a backtest chooses from; nothing is the first, so that another must be better to be chosen.
+    /// The corrections that a backtest chooses from. No correction is the first, so that another must be better to be
+    /// chosen.
     const CHOICES: [Self; 11] = [
         Self::Amount(0),
         Self::Amount(200),
@@ -59,14 +60,14 @@ const MOST_GROWTH: i128 = 4;
 /// The hours of a day, each with a spread of its own.
 const HOURS: usize = 24;
 
-/// What came where something was foreseen, in thousandths.
+/// A past instant at which a value was forecast: the actual value, in thousandths.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     came: i64,
     foreseen: i64,
 }
 
-/// How to correct a [`Forecast`] by a measurement that is a given number of steps old, and how far that is off.
+/// A correction of a [`Forecast`] by a measurement that is a given number of steps old, with its error.
 ///
 /// It is fitted once, on the past; the forecast that it corrects may learn of later days by [`Forecast::extend`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +83,9 @@ pub struct Nowcast {
 const MILLION: i128 = 1_000_000;
 
 impl Nowcast {
-    /// Fits on the last `days` days of a forecast's history, for values that lie `steps` steps of the history after the
-    /// newest measurement.
+    /// Fits a correction on the last `days` days of a forecast's history.
+    ///
+    /// It is for values that lie `steps` steps of the history after the newest measurement.
     ///
     /// # Errors
     /// [`ForecastError::TooShort`] where there is less than a week before those days, [`ForecastError::Empty`] where none
@@ -120,14 +122,15 @@ impl Nowcast {
         Ok(Self { carry, spread, deviations })
     }
 
-    /// What the backtest chose.
+    /// The correction that the backtest chose.
     #[must_use]
     pub fn carry(&self) -> Carry {
         self.carry
     }
 
-    /// What is expected at an instant, after `seen` was measured. Without a measurement, or where the forecast had nothing
-    /// to say of its instant, that is the forecast.
+    /// The expected value at an instant, after `seen` was measured.
+    ///
+    /// Without a measurement, or where the forecast had no value for its instant, that is the forecast.
     #[must_use]
     pub fn at(&self, forecast: &Forecast, at: Timestamp, seen: Option<(Timestamp, Milli)>) -> Option<Milli> {
         let foreseen = forecast.at(at)?;
@@ -138,8 +141,11 @@ impl Nowcast {
         Some(corrected.map_or(foreseen, Milli::from_thousandths))
     }
 
-    /// What is not exceeded in so many thousandths of cases, by how far corrected values were off in this hour of the day.
-    /// Without a measurement it is the forecast's own [quantile](Forecast::quantile).
+    /// A quantile of the value at an instant, after `seen` was measured: the value not exceeded in `permille`
+    /// thousandths of cases.
+    ///
+    /// It follows from the errors of corrected values in this hour of the day. Without a measurement it is the
+    /// forecast's own [quantile](Forecast::quantile).
     #[must_use]
     pub fn quantile(
         &self,

@@ -8,7 +8,7 @@ use crate::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rules {
-    /// Which policy holds.
+    /// The selection of the policy that applies.
     pub select: Select,
     /// The policies.
     pub policies: Vec<Policy>,
@@ -16,47 +16,47 @@ pub struct Rules {
     pub stabilization_ms: u64,
 }
 
-/// Which of several policies holds.
+/// The selection among several policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Select {
-    /// The one that allows the largest change.
+    /// The policy that allows the largest change.
     Max,
-    /// The one that allows the smallest change.
+    /// The policy that allows the smallest change.
     Min,
-    /// None: no change in this direction.
+    /// No policy: no change in this direction.
     Disabled,
 }
 
-/// How much may change within a period.
+/// A limit on the change within a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
-    /// Counted how.
+    /// The unit of the value.
     pub kind: PolicyKind,
-    /// How much.
+    /// The maximum change.
     pub value: u32,
-    /// Within how long, in ms.
+    /// The period, in ms.
     pub period_ms: u64,
 }
 
-/// What a policy counts in.
+/// The unit of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PolicyKind {
-    /// In pods.
+    /// Pods.
     Pods,
-    /// In per cent of the size at the start of the period.
+    /// Per cent of the size at the start of the period.
     Percent,
 }
 
-/// What was recommended at an instant.
+/// A recommendation at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Recommendation {
-    /// How many.
+    /// The recommended number of replicas.
     pub replicas: u32,
-    /// When.
+    /// The time of the recommendation.
     pub at: Timestamp,
 }
 
@@ -64,27 +64,27 @@ pub struct Recommendation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Event {
-    /// By how many.
+    /// The number of replicas added or removed.
     pub change: u32,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
-    /// Whether its place may be taken by another.
+    /// Whether another change may take its place.
     pub outdated: bool,
 }
 
-/// Changes of one direction.
+/// The changes of one direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Events(pub Vec<Event>);
 
 impl Events {
-    /// How much has changed within the last `period_ms`.
+    /// The sum of changes within the last `period_ms`.
     #[must_use]
     pub fn within(&self, period_ms: u64, now: Timestamp) -> i64 {
         self.0.iter().filter(|event| now.millis_since(event.at) < period_ms).map(|event| i64::from(event.change)).sum()
     }
 
-    /// Remembers a change, in the place of one that no policy looks at any more where there is one.
+    /// Stores a change, in the place of one that no policy looks at any more if there is one.
     pub fn store(&mut self, change: u32, policies: &[Policy], now: Timestamp) {
         let longest = policies.iter().map(|policy| policy.period_ms).max().unwrap_or(0);
         let mut place = None;
@@ -100,34 +100,35 @@ impl Events {
     }
 }
 
-/// What bounds a size: the original's words.
+/// The bound of a size, in the original's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Bound {
-    /// Nothing does.
+    /// No bound applies.
     DesiredWithinRange,
-    /// Growth is faster than allowed.
+    /// Growth is limited by its rate.
     ScaleUpLimit,
-    /// Shrinking is faster than allowed.
+    /// Shrinking is limited by its rate.
     ScaleDownLimit,
-    /// The maximum.
+    /// The maximum applies.
     TooManyReplicas,
-    /// The minimum.
+    /// The minimum applies.
     TooFewReplicas,
 }
 
-/// A size, and what bounds it.
+/// A size, and its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Limited {
-    /// How many.
+    /// The number of replicas.
     pub replicas: u32,
-    /// What bounds it.
+    /// The bound that applies.
     pub bound: Bound,
 }
 
-/// Without behaviour: the highest recommendation of the window (`stabilizeRecommendation`). The new one takes the place
-/// of an old one where there is one.
+/// Stabilises without behaviour: the highest recommendation of the window (`stabilizeRecommendation`).
+///
+/// The new one takes the place of an old one if there is one.
 pub fn stabilize_default(desired: u32, window_ms: u64, log: &mut Vec<Recommendation>, now: Timestamp) -> u32 {
     let mut most = desired;
     let mut place = None;
@@ -142,8 +143,10 @@ pub fn stabilize_default(desired: u32, window_ms: u64, log: &mut Vec<Recommendat
     most
 }
 
-/// With behaviour: within the lowest of the window for growing and the highest of the window for shrinking
-/// (`stabilizeRecommendationWithBehaviors`). `windows` are in ms, growing first.
+/// Stabilises with behaviour: within the lowest of the growing window and the highest of the shrinking window
+/// (`stabilizeRecommendationWithBehaviors`).
+///
+/// `windows` are in ms, growing first.
 pub fn stabilize_behavior(
     current: u32,
     desired: u32,
@@ -176,7 +179,8 @@ fn remember(log: &mut Vec<Recommendation>, place: Option<usize>, new: Recommenda
     }
 }
 
-/// Without behaviour: the bounds, and growth to `factor` times the size or to `minimum` (`convertDesiredReplicasWithRules`).
+/// Limits without behaviour: the bounds, and growth to `factor` times the size or to `minimum`
+/// (`convertDesiredReplicasWithRules`).
 pub fn limit_default(current: u32, desired: u32, bounds: (u32, u32), growth: (u32, u32)) -> Limited {
     let ceiling = current.saturating_mul(growth.0).max(growth.1);
     let (most, above) =
@@ -190,8 +194,9 @@ pub fn limit_default(current: u32, desired: u32, bounds: (u32, u32), growth: (u3
     }
 }
 
-/// With behaviour: the bounds and the policies (`convertDesiredReplicasWithBehaviorRate`). Rules and events come growing
-/// first.
+/// Limits with behaviour: the bounds and the policies (`convertDesiredReplicasWithBehaviorRate`).
+///
+/// Rules and events come growing first.
 pub fn limit_by_policies(
     current: u32,
     desired: u32,
@@ -218,8 +223,9 @@ pub fn limit_by_policies(
     Limited { replicas: desired, bound: Bound::DesiredWithinRange }
 }
 
-/// How far the policies of one direction let a size go now (`calculateScaleUpLimitWithScalingRules`,
-/// `calculateScaleDownLimitWithBehaviors`).
+/// The size to which the policies of one direction allow a change now.
+///
+/// `calculateScaleUpLimitWithScalingRules` and `calculateScaleDownLimitWithBehaviors` of the original.
 #[must_use]
 pub fn rate_limit(
     direction: crate::Direction,

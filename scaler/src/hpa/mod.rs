@@ -33,13 +33,14 @@ use alloc::vec::Vec;
 
 use crate::Timestamp;
 
-/// How far a ratio may be from 1 before it counts, in millionths, per direction. The bound itself is within.
+/// The tolerance: how far a ratio may be from 1 before it counts, in millionths, per direction. The bound itself is
+/// within.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tolerance {
-    /// Above 1.
+    /// The tolerance above 1, in millionths.
     pub up_millionths: u32,
-    /// Below 1.
+    /// The tolerance below 1, in millionths.
     pub down_millionths: u32,
 }
 
@@ -57,29 +58,29 @@ impl Tolerance {
     }
 }
 
-/// How an autoscaler is set up.
+/// The specification of an autoscaler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Spec {
-    /// The minimum; 0 allows scaling to zero.
+    /// The minimum size; 0 allows scaling to zero.
     pub min: u32,
-    /// The maximum.
+    /// The maximum size.
     pub max: u32,
-    /// What it measures.
+    /// The metrics.
     pub metrics: Vec<Metric>,
     /// The tolerance.
     pub tolerance: Tolerance,
-    /// Its behaviour; `None` for the defaults of a controller without behaviour policies.
+    /// The behaviour; `None` for the defaults of a controller without behaviour policies.
     pub behavior: Option<(Rules, Rules)>,
-    /// Without behaviour: how long the highest recommendation holds, in ms.
+    /// Without behaviour: the time for which the highest recommendation holds, in ms.
     pub downscale_window_ms: u64,
-    /// Without behaviour: by how much it may grow at once.
+    /// Without behaviour: the maximum growth at once, as a factor.
     pub scale_up_factor: u32,
-    /// Without behaviour: to how many it may always grow.
+    /// Without behaviour: the size to which growth is always allowed.
     pub scale_up_minimum: u32,
-    /// For how long after its start a pod's CPU is doubted, in ms.
+    /// The time after a pod's start in which its CPU samples are doubted, in ms.
     pub cpu_initialization_ms: u64,
-    /// Within which time of its start a pod that became unready was never ready, in ms.
+    /// The time after its start within which a pod that became unready counts as never ready, in ms.
     pub initial_readiness_ms: u64,
 }
 
@@ -106,11 +107,11 @@ impl Spec {
     }
 }
 
-/// What an autoscaler remembers between passes.
+/// The state of an autoscaler between passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct State {
-    /// What was recommended lately; `None` before the first pass.
+    /// The recent recommendations; `None` before the first pass.
     pub recommendations: Option<Vec<Recommendation>>,
     /// Growth that counts against policies.
     pub ups: Events,
@@ -118,23 +119,25 @@ pub struct State {
     pub downs: Events,
 }
 
-/// What one pass sees.
+/// The inputs of one pass.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// The replicas that are asked for.
+    /// The number of replicas asked for.
     pub spec_replicas: u32,
-    /// The replicas that there are.
+    /// The number of replicas that exist.
     pub status_replicas: u32,
     /// The pods.
     pub pods: Pods<'a>,
-    /// Of each metric of the spec, in order, what was measured.
+    /// The samples of each metric of the spec, in order.
     pub measured: &'a [Measured<'a>],
 }
 
-/// What was measured of one metric.
+/// The samples of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measured<'a> {
-    /// Of each pod, in the order of their ids; a pod may be missing, and there may be samples of pods that are gone.
+    /// Samples of each pod, in the order of their ids.
+    ///
+    /// A pod may be missing, and there may be samples of pods that are gone.
     Pods(&'a [PodSample]),
     /// One value, or the parts of a sum, in thousandths.
     Values(&'a [i64]),
@@ -142,20 +145,20 @@ pub enum Measured<'a> {
     Failed,
 }
 
-/// Why a pass came out as it did: the original's reason words.
+/// The outcome of a pass, with the original's reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Zero replicas are asked for and the minimum is not zero: it is switched off.
+    /// Disabled: zero replicas are asked for, and the minimum is not zero.
     Disabled,
-    /// A metric failed: the size stays.
+    /// A metric failed, so the size stays.
     Failed(MetricError),
-    /// The size, and what bounds it.
+    /// Sized, with the bound that applied.
     Sized(Bound),
 }
 
-/// One pass: how many replicas there should be, and what is remembered.
+/// Runs one pass: the number of replicas, the outcome, and the next state.
 #[must_use]
 pub fn reconcile(spec: &Spec, state: &State, view: &View<'_>, now: Timestamp) -> (u32, Outcome, State) {
     let mut next = state.clone();

@@ -1,11 +1,11 @@
-//! What one metric proposes, and which pods count for it: the first half of the original's `replica_calculator.go`.
+//! The proposal of one metric, and which pods count for it: the first half of the original's `replica_calculator.go`.
 
 use smallvec::SmallVec;
 
 use super::{Measured, Spec, Usage, View, tally};
 use crate::Timestamp;
 
-/// The life of a pod.
+/// The phase of a pod's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Phase {
@@ -13,47 +13,48 @@ pub enum Phase {
     Pending,
     /// Running.
     Running,
-    /// Ended well.
+    /// Ended with success.
     Succeeded,
-    /// Ended badly.
+    /// Ended with a failure.
     Failed,
 }
 
-/// Whether a pod is ready, and since when that is so.
+/// The readiness of a pod, with the time since when it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ReadyCondition {
-    /// Nothing is known.
+    /// Unknown.
     Absent,
-    /// Ready since.
+    /// Ready since this time.
     Ready(Timestamp),
-    /// Not ready since.
+    /// Not ready since this time.
     NotReady(Timestamp),
 }
 
-/// One pod.
+/// A pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Pod {
-    /// Its name.
+    /// The id of the pod.
     pub id: u32,
-    /// Its life.
+    /// The phase of its life.
     pub phase: Phase,
-    /// Whether it is ready.
+    /// Its readiness.
     pub ready: ReadyCondition,
-    /// When it started.
+    /// The time when it started.
     pub started: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deletion: Deletion,
-    /// What it requests of each resource.
+    /// Its requests of each resource.
     pub requests: Requests,
 }
 
-/// How many resources a pod's requests are told of.
+/// The number of resources that a pod's requests can name.
 pub const RESOURCES: usize = 4;
 
-/// What a pod requests of each resource (CPU, memory, one container's CPU …), in thousandths. Which resource has which
-/// place is the host's choice; a [`Metric`] names the place that it reads.
+/// A pod's requests of each resource (CPU, memory, one container's CPU …), in thousandths.
+///
+/// Which resource has which place is the host's choice; a [`Metric`] names the place that it reads.
 ///
 /// A request is `None` where some container that the metric counts has none: a utilisation fails then. A pod without the
 /// container that a metric names requests 0.
@@ -62,7 +63,7 @@ pub const RESOURCES: usize = 4;
 pub struct Requests([Option<i64>; RESOURCES]);
 
 impl Requests {
-    /// Of the resource at place 0, and of no other.
+    /// A request of the resource at place 0, and of no other.
     #[must_use]
     pub const fn of(thousandths: Option<i64>) -> Self {
         let mut requests = [None; RESOURCES];
@@ -70,7 +71,7 @@ impl Requests {
         Self(requests)
     }
 
-    /// These, and so much of the resource at `place`; a place from [`RESOURCES`] on is left out.
+    /// Adds a request of the resource at `place`. A place from [`RESOURCES`] on is left out.
     #[must_use]
     pub fn with(mut self, place: u8, thousandths: Option<i64>) -> Self {
         if let Some(held) = self.0.get_mut(usize::from(place)) {
@@ -79,7 +80,7 @@ impl Requests {
         self
     }
 
-    /// What is requested of the resource at `place`.
+    /// The request of the resource at `place`.
     #[must_use]
     pub fn get(&self, place: u8) -> Option<i64> {
         self.0.get(usize::from(place)).copied().flatten()
@@ -90,40 +91,41 @@ impl Requests {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Deletion {
-    /// It is not.
+    /// The pod is not being deleted.
     #[default]
     None,
-    /// It is.
+    /// The deletion has begun.
     Begun,
 }
 
-/// What was measured of one pod.
+/// A sample of one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PodSample {
-    /// Which pod.
+    /// The id of the pod.
     pub pod: u32,
-    /// How much, in thousandths.
+    /// The value, in thousandths.
     pub value: i64,
-    /// When.
+    /// The time of the sample.
     pub at: Timestamp,
-    /// Over how long, in ms.
+    /// The time span that the sample covers, in ms.
     pub window_ms: u64,
 }
 
-/// What was measured of one container of a pod.
+/// A sample of one container of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContainerSample {
     /// The container's name, as a number of the host's.
     pub container: u32,
-    /// How much, in thousandths; `None` where the resource was not measured of it.
+    /// The value, in thousandths; `None` if the resource was not measured for it.
     pub value: Option<i64>,
 }
 
-/// What counts as the value of a pod, from what was measured of its containers (`getPodMetrics` and `getContainerMetrics` of
-/// `metrics/client.go`): of all of them the sum, and no sample where one was not measured; of the one that a
-/// `ContainerResource` metric names, its own.
+/// The value of a pod from the samples of its containers.
+///
+/// Their sum, and no sample if one was not measured; for a `ContainerResource` metric, that of the container that it
+/// names (`getPodMetrics` and `getContainerMetrics` of `metrics/client.go`).
 ///
 /// # Errors
 /// [`MetricError::Source`] where the container that is named was not measured at all: the whole metric has failed.
@@ -151,15 +153,15 @@ impl Pods<'_> {
     }
 }
 
-/// What is measured, and what is aimed for.
+/// A metric, and its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Metric {
-    /// What it is.
+    /// The kind of the metric.
     pub kind: Kind,
     /// The target: a whole per cent for utilisation, thousandths for the others.
     pub target: i64,
-    /// Which of the pods' requests a utilisation is taken of: its place in [`Requests`].
+    /// The place in [`Requests`] of the resource that a utilisation is relative to.
     pub resource: u8,
 }
 
@@ -170,7 +172,7 @@ impl Metric {
         Self { kind, target, resource: 0 }
     }
 
-    /// The same of the resource at `place`.
+    /// Sets the place of the resource.
     #[must_use]
     pub const fn of_resource(mut self, place: u8) -> Self {
         self.resource = place;
@@ -178,32 +180,32 @@ impl Metric {
     }
 }
 
-/// What kind of measurement a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Kind {
-    /// The use of CPU, over what the pods request.
+    /// CPU use relative to the pods' requests.
     CpuUtilization,
-    /// The use of another resource, over what the pods request.
+    /// Use of another resource relative to the pods' requests.
     Utilization,
-    /// The use of CPU, as an average of the pods.
+    /// CPU use, as an average of the pods.
     CpuAverage,
-    /// Something else of each pod, as an average.
+    /// Another metric of each pod, as an average.
     PodsAverage,
-    /// Something of another object, or from outside (the parts are added up), as it is.
+    /// A metric of another object, or an external one (its parts are summed), as it is.
     Value,
-    /// The same, for each pod.
+    /// A metric of another object, or an external one (its parts are summed), divided by the number of replicas.
     AverageValue,
 }
 
-/// What one metric proposes.
+/// The proposal of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
-    /// How many replicas.
+    /// The number of replicas.
     pub replicas: u32,
-    /// The present utilisation, in whole per cent, where that is what is measured.
+    /// The present utilisation, in whole per cent, for a utilisation metric.
     pub utilization_percent: Option<i64>,
-    /// What was measured: the average of the pods, or the value, in thousandths.
+    /// The measured value: the average of the pods, or the value, in thousandths.
     pub usage: i64,
 }
 
@@ -221,21 +223,21 @@ pub enum MetricError {
     /// No pod that counts was measured.
     #[error("did not receive metrics for any ready pods")]
     NoReadyPods,
-    /// A pod does not say what it requests.
+    /// A pod has no request of the resource.
     #[error("missing request for pod {0}")]
     NoRequest(u32),
-    /// What was measured belongs to no pod that there is.
+    /// The samples belong to no existing pod.
     #[error("no metrics returned matched known pods")]
     NoMatch,
-    /// Nothing is measured at all.
+    /// The specification has no metric.
     #[error("no metric is specified")]
     NoMetric,
 }
 
-/// Pods by what they count for.
+/// The pods, by how they count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Classes {
-    /// How many count in full.
+    /// The number of pods that count in full.
     pub ready: usize,
     /// Not ready: counted as using nothing when growing.
     pub unready: SmallVec<[u32; 8]>,
@@ -245,7 +247,7 @@ pub struct Classes {
     pub ignored: SmallVec<[u32; 8]>,
 }
 
-/// Sorts pods by what they count for (`groupPods`).
+/// Sorts pods by how they count (`groupPods`).
 #[must_use]
 pub fn classify(spec: &Spec, kind: Kind, pods: Pods<'_>, samples: &[PodSample], now: Timestamp) -> Classes {
     sort_out(spec.doubt(), kind, pods, samples, now)
@@ -293,9 +295,10 @@ fn is_unready(doubt: Doubt, pod: &Pod, sample: &PodSample, now: Timestamp) -> bo
     }
 }
 
-/// What one metric proposes.
+/// The proposal of one metric.
 ///
 /// # Errors
+///
 /// A [`MetricError`]: there is no proposal then.
 pub fn propose(
     spec: &Spec,

@@ -1,4 +1,4 @@
-//! What was measured, summed up; and the arithmetic from these sums to a count: the second half of the original's
+//! Tallies: samples summed up, and the arithmetic from the sums to a count, as in the second half of the original's
 //! `replica_calculator.go`.
 //!
 //! The sums are all that a proposal follows from, so that the record of one holds them rather than every pod.
@@ -8,45 +8,45 @@ use super::{Kind, Metric, MetricError, PodSample, Pods, Proposal, Tolerance};
 use crate::Timestamp;
 use crate::num::Milli;
 
-/// What the measurements of one metric come to.
+/// The measured use of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Usage {
-    /// Of pods.
+    /// The use of pods.
     Pods(Tally),
-    /// Of an object, or from outside, as it is.
+    /// The value of an object, or an external one, as it is.
     Value {
-        /// What was measured, in thousandths.
+        /// The measured value, in thousandths.
         usage: i64,
-        /// How many pods are ready; `None` where there is no pod.
+        /// The number of ready pods; `None` if there is no pod.
         ready: Option<i64>,
     },
-    /// The same, for each pod.
+    /// The value of an object, or an external one, divided by the number of replicas.
     AverageValue {
-        /// What was measured, in thousandths.
+        /// The measured value, in thousandths.
         usage: i64,
-        /// The replicas that there are.
+        /// The number of replicas that exist.
         replicas: u32,
     },
 }
 
-/// Measurements of pods, summed by what the pods count for.
+/// Samples of pods, summed by how the pods count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Tally {
-    /// What pods that count use, in thousandths.
+    /// The use of the pods that count, in thousandths.
     pub used: i64,
-    /// What they request: thousandths for a utilisation, one each for an average.
+    /// The requests of the pods that count: thousandths for a utilisation, one each for an average.
     pub requested: i64,
-    /// How many of their samples are of known pods.
+    /// The number of their samples that belong to known pods.
     pub known: i64,
-    /// How many samples count.
+    /// The number of samples that count.
     pub counted: i64,
-    /// How many pods are ready and measured.
+    /// The number of pods that are ready and measured.
     pub ready: i64,
-    /// Pods that were not measured.
+    /// The pods that were not measured.
     pub missing: Uncounted,
-    /// Pods that are not ready.
+    /// The pods that are not ready.
     pub unready: Uncounted,
 }
 
@@ -54,11 +54,11 @@ pub struct Tally {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Uncounted {
-    /// How many.
+    /// The number of pods.
     pub pods: i64,
-    /// What they request.
+    /// The requests of these pods.
     pub requested: i64,
-    /// What they are taken to use when the others would have the group shrink.
+    /// The use that is assumed for these pods when the others would have the group shrink.
     pub feared: i64,
 }
 
@@ -122,8 +122,7 @@ impl Metric {
 }
 
 impl Usage {
-    /// What is used over what is meant to be used, before pods whose use is not known are counted in; `None` where there is
-    /// no such ratio.
+    /// The ratio of use to target use, before pods whose use is not known; `None` if there is no such ratio.
     pub(crate) fn ratio(&self, metric: &Metric) -> Option<f64> {
         let ratio = match *self {
             Self::Pods(tally) => tally.ratio(metric).ok()?.0,
@@ -133,9 +132,10 @@ impl Usage {
         Some(ratio)
     }
 
-    /// What follows for a group of `current` replicas.
+    /// The proposal for a group of `current` replicas.
     ///
     /// # Errors
+    ///
     /// A [`MetricError`]: there is no proposal then.
     pub fn propose(&self, metric: &Metric, tolerance: Tolerance, current: u32) -> Result<Proposal, MetricError> {
         match *self {
@@ -163,7 +163,9 @@ impl Usage {
 }
 
 impl Tally {
-    /// Of `pods` pods alike: the average is all that is known of them. A utilisation is in parts of what they request.
+    /// The use of `pods` equal pods, of which only the average is known.
+    ///
+    /// A utilisation is in parts of their requests.
     pub(crate) fn even(metric: &Metric, average: Milli, pods: u32) -> Result<Self, MetricError> {
         if pods == 0 {
             return Err(MetricError::NoPods);

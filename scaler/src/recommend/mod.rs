@@ -1,5 +1,6 @@
-//! Recommendation: the cheapest rules that would have kept the shortage under an objective, found by rehearsing candidates
-//! on history, and tested on days that they were not fitted to.
+//! Recommendation: the cheapest rules that would have kept the shortage under an objective.
+//!
+//! They are found by rehearsing candidates on history, and tested on days that they were not fitted to.
 //!
 //! Three families are searched: a metric rule alone, timed floors alone, and floors with a metric rule as the backstop.
 //! Each candidate is judged week by week, by rules made from the *other* weeks, so that a timetable is not praised for
@@ -27,47 +28,47 @@ use crate::schedule::Zones;
 use profile::{Calendar, Timetable};
 use trial::{Plan, Trial};
 
-/// What rules are to achieve.
+/// The objective that rules are to meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Objective {
-    /// What one instance carries.
+    /// The load that one instance carries.
     pub per_instance: Milli,
-    /// How long an instance takes to serve, in ms.
+    /// The time that an instance takes to serve, in ms.
     pub start_ms: u64,
-    /// The share of the time in which fewer may serve than are needed, in millionths.
+    /// The allowed shortage: the share of the time, in millionths, in which fewer may serve than are needed.
     pub shortage_millionths: u32,
-    /// Never fewer.
+    /// The minimum size.
     pub min: u32,
-    /// Never more.
+    /// The maximum size.
     pub max: u32,
-    /// Whose wall clock timed rules follow.
+    /// The zone whose wall clock timed rules follow.
     pub zone: ZoneId,
-    /// How many days, the last ones, are held out for the test.
+    /// The number of days at the end that are held out for the test.
     pub test_days: u32,
 }
 
-/// Why nothing is recommended.
+/// Why no rules are recommended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecommendError {
-    /// Fewer than two weeks before the days that are held out, or no such day.
-    #[error("fewer than two weeks before the days that are held out, or none is")]
+    /// The history has fewer than two weeks before the days that are held out, or no day is held out.
+    #[error("the history has fewer than two weeks before the days that are held out, or no day is held out")]
     TooShort,
     /// An instance carries nothing, or the maximum is below the minimum or zero.
-    #[error("an instance that carries nothing, or bounds that leave no room")]
+    #[error("an instance carries nothing, or the bounds leave no room")]
     Objective,
     /// The zone is not among those given.
     #[error("zone {0} is not among those given")]
     NoZone(ZoneId),
-    /// No rules tried would have kept the shortage under the objective; the least had this many millionths.
+    /// No rules tried would have met the objective; the least shortage was this many millionths.
     #[error("no rules keep the shortage under the objective: the least is {0} millionths")]
     OutOfReach(u32),
-    /// The rules found are no policy.
+    /// The rules found are not a valid policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }
 
-/// Which kind of rules is recommended.
+/// The family of rules that is recommended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Family {
@@ -75,21 +76,24 @@ pub enum Family {
     Metric,
     /// Timed floors alone.
     Timed,
-    /// Timed floors, and a metric rule as the backstop.
+    /// Timed floors, with a metric rule as the backstop.
     Both,
 }
 
-/// Whether rules are worth their while.
+/// Whether rules are worth their while, compared with a fixed fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// On the days that were held out, the rules keep to the objective where the fixed fleet does not; or they cost less, there
-    /// as on the days that they were fitted to, and keep to the objective or are short no longer than the fixed fleet.
+    /// Take the rules.
+    ///
+    /// On the days that were held out, the rules keep to the objective where the fixed fleet does not; or they cost
+    /// less, there as on the days that they were fitted to, and keep to the objective or are short no longer than the
+    /// fixed fleet.
     Rules,
-    /// Nothing that was tried beats the fixed fleet: this policy is that fleet.
+    /// Take the fixed fleet, which is this policy: no rules tried beat it.
     Fixed(Box<Policy>),
 }
 
-/// The cheapest rules found, and what they were found and tested on.
+/// A recommendation: the cheapest rules found, and the evidence for them.
 ///
 /// The rules follow from the days that they were fitted to alone; the [`Advice`] also from the days that were held out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,31 +101,32 @@ pub enum Advice {
 pub struct Recommendation {
     /// The rules.
     pub policy: Policy,
-    /// Their kind.
+    /// The family of the rules.
     pub family: Family,
-    /// What they came to on the days that they were fitted to, each week by rules made from the other weeks.
+    /// The outcome of the rules on the days that they were fitted to, each week by rules made from the other weeks.
     pub fitted: Outcome,
-    /// What they came to on the days that were held out.
+    /// The outcome of the rules on the days that were held out.
     pub tested: Outcome,
-    /// The smallest fleet of a fixed size that keeps to the objective on the days that the rules were fitted to.
+    /// The smallest fleet of a fixed size that meets the objective on the days that the rules were fitted to.
     pub fixed_size: u32,
-    /// What that fleet came to on the days that were held out.
+    /// The outcome of that fleet on the days that were held out.
     pub fixed: Outcome,
     /// The days that the rules were fitted to: from and until.
     pub fitted_days: (Timestamp, Timestamp),
     /// The days that were held out: from and until.
     pub tested_days: (Timestamp, Timestamp),
-    /// How many candidates were rehearsed.
+    /// The number of candidates that were rehearsed.
     pub tried: u32,
     /// Whether to take these rules, or the fixed fleet.
     pub advice: Advice,
-    /// The shortage that was allowed, in millionths of the time.
+    /// The allowed shortage, in millionths of the time.
     pub allowed_millionths: u32,
 }
 
 impl Recommendation {
-    /// What is saved against the fixed fleet on the days that were held out, in thousandths of its instance-hours; below 0
-    /// where the rules cost more.
+    /// The saving against the fixed fleet on the days that were held out, in thousandths of its instance-hours.
+    ///
+    /// Below 0 if the rules cost more.
     #[must_use]
     pub fn saves_permille(&self) -> i64 {
         let (ours, theirs) = (self.tested.instance_ms, self.fixed.instance_ms.max(1));
@@ -129,7 +134,7 @@ impl Recommendation {
         1000 - share
     }
 
-    /// What comes out as the advice on the days that were held out: of the rules, or of the fixed fleet.
+    /// The outcome of the advice on the days that were held out: that of the rules, or of the fixed fleet.
     #[must_use]
     pub const fn advised(&self) -> &Outcome {
         match self.advice {
@@ -138,8 +143,9 @@ impl Recommendation {
         }
     }
 
-    /// How far what is advised kept to the objective on the days that were held out: its shortage in thousandths of the
-    /// shortage that was allowed. Up to 1000 the objective is met; 3000 is three times too much.
+    /// The shortage of the advice on the days that were held out, in thousandths of the allowed shortage.
+    ///
+    /// Up to 1000 the objective is met; 3000 is three times too much.
     #[must_use]
     pub fn shortage_of_allowed_permille(&self) -> u32 {
         let short = u64::from(self.advised().shortage_millionths());

@@ -1,4 +1,4 @@
-//! What a week usually looks like, and the few floors that cover it.
+//! The profile of a usual week, and the few floors that cover it.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -13,7 +13,7 @@ use crate::num::Milli;
 const SLOTS: usize = 48;
 /// Days that are alike share their floors: so many kinds of days at most.
 const KINDS: usize = 4;
-/// So many floors for each kind of day.
+/// The number of floors for each kind of day.
 const FLOORS: usize = 7;
 
 /// For each place in a history: the day of its week (0 is Monday) and the half hour of its day, by the wall clock.

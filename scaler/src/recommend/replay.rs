@@ -1,4 +1,4 @@
-//! One trace under several autoscalers, side by side.
+//! Replay: one trace under several autoscalers, side by side.
 
 use super::Objective;
 use super::trial::{LOAD, Outcome, Past, Trial};
@@ -16,17 +16,17 @@ use crate::rehearse::World;
 use crate::schedule::Zones;
 use crate::strategy::{Hpa, Kpa, Strategy};
 
-/// By whose rules a trace is replayed.
+/// The autoscaler that a trace is replayed under.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Semantics {
     /// This crate's: the policy's metrics all read the whole load.
     Own(Policy),
-    /// The Kubernetes `HorizontalPodAutoscaler`, aiming for so much of the load on each instance.
+    /// The Kubernetes `HorizontalPodAutoscaler`, with a target load per instance.
     Hpa {
-        /// What each instance is to carry.
+        /// The target load of each instance.
         target: Milli,
-        /// Its behaviour; [`Behavior::kubernetes`] has the defaults.
+        /// The behaviour; [`Behavior::kubernetes`] has the defaults.
         behavior: Behavior,
     },
     /// The Knative pod autoscaler.
@@ -76,11 +76,13 @@ impl World for Read<'_> {
     }
 }
 
-/// What a trace comes to under each of several autoscalers, in their order; of `objective`, what an instance carries, how
-/// long it takes to serve and the bounds are read.
+/// The outcome of a trace under each of several autoscalers, in their order.
+///
+/// Of `objective`, the load that an instance carries, the time it takes to serve and the bounds are read.
 ///
 /// # Errors
-/// A [`PolicyError`] of the first that is none.
+///
+/// The [`PolicyError`] of the first autoscaler whose policy is invalid.
 pub fn side_by_side(
     history: &Series,
     objective: &Objective,

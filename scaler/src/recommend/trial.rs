@@ -1,4 +1,4 @@
-//! One candidate on some days: rules, made and rehearsed.
+//! Trials: one candidate on some days, made and rehearsed.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -21,16 +21,16 @@ use crate::rehearse::{Rehearsal, World};
 use crate::schedule::{Days, Window, Zones};
 use crate::strategy::{QueueLength, Strategy};
 
-/// What rules came to.
+/// The outcome of rules on some days.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Instance-milliseconds.
+    /// The instance-milliseconds used.
     pub instance_ms: u128,
-    /// For how long fewer served than were needed, in ms.
+    /// The time in which fewer instances served than were needed, in ms.
     pub shortage_ms: u64,
-    /// Changes of target.
+    /// The number of changes of target.
     pub changes: u64,
-    /// Over how long, in ms.
+    /// The length of the trial, in ms.
     pub span_ms: u64,
 }
 
@@ -185,7 +185,7 @@ impl Trial<'_> {
         Ok(Some(engine))
     }
 
-    /// What a fleet of a fixed size comes to.
+    /// The outcome of a fleet of a fixed size.
     pub(super) fn fixed(&self, size: u32, days: Range<usize>) -> Outcome {
         let (from, until) = (self.history.instant(days.start), self.history.instant(days.end));
         let span_ms = until.millis_since(from);

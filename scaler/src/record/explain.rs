@@ -7,7 +7,7 @@ use super::{Adopted, Decision, LayerLine, LimitLine, Lines, Record, TimedLine};
 use crate::allot::Allotment;
 
 impl Record {
-    /// The whole story in words, a line each.
+    /// The whole explanation in words, one line per part.
     #[must_use]
     pub fn explain(&self) -> String {
         let mut out = self.decision.explain();
@@ -45,7 +45,7 @@ impl Record {
 }
 
 impl Decision {
-    /// The whole story in words, a line each.
+    /// The whole explanation in words, one line per part.
     #[must_use]
     pub fn explain(&self) -> String {
         let mut out = String::new();

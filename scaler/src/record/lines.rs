@@ -1,4 +1,4 @@
-//! The numbers behind a decision, line by line, each with the one function that says what follows from it.
+//! The numbers behind a decision, line by line, each with the one function that computes its result.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,8 +13,9 @@ use crate::num::shift;
 use crate::reason::{Direction, Reason};
 use crate::strategy::{Evidence, Verdict};
 
-/// The numbers behind a [`Decision`](crate::Decision), in the order in which they took effect: rules, `limits`, `layers`,
-/// `pace`, `top`.
+/// The lines behind a [`Decision`](crate::Decision), in the order in which they took effect.
+///
+/// Rules, `limits`, `layers`, `pace`, `caps`, `leap`, `top`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Lines {
@@ -22,89 +23,89 @@ pub struct Lines {
     pub adopted: SmallVec<[Adopted; 0]>,
     /// Timed deltas that hold, and steps that were taken.
     pub timed: SmallVec<[TimedLine; 1]>,
-    /// What each metric rule read and said.
+    /// The evidence and the verdict of each metric rule.
     pub rules: SmallVec<[RuleLine; 2]>,
     /// The size that metric rules start from: the target before, without `shares`.
     pub base: u32,
-    /// How much of the target before is not for metric rules to say: what timed deltas and steps had added.
+    /// The part of the target before that timed deltas and steps had added. Metric rules have no say over it.
     pub shares: i64,
-    /// The size that metric rules said last; present only where none of them has a say now, and the group keeps it.
+    /// The size that metric rules wanted last. Present only if none of them has a say now, and the group keeps it.
     pub rest: Option<u32>,
-    /// What held metric rules back.
+    /// The limits that held metric rules back.
     pub limits: SmallVec<[LimitLine; 3]>,
-    /// What raises the size above what metric rules want.
+    /// The layers that raise the size above what metric rules want.
     pub layers: SmallVec<[LayerLine; 2]>,
-    /// What held the way down back.
+    /// The limits that held shrinking back.
     pub pace: SmallVec<[LimitLine; 1]>,
-    /// What cuts the size, or sets it aside.
+    /// The layers that cap the size, or set it aside.
     pub caps: SmallVec<[LayerLine; 2]>,
-    /// What kept the group from shrinking because the clock had leapt.
+    /// The limit that kept the group from shrinking because the clock had leapt.
     pub leap: Option<LimitLine>,
-    /// What an operator set.
+    /// The layer of an operator's override.
     pub top: Option<LayerLine>,
     /// The policies of the rate that holds the group back, if any.
     pub rate: Option<Box<RateLines>>,
 }
 
-/// The policies of a rate at work.
+/// The policies of a rate, at work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RateLines {
-    /// Which of them holds.
+    /// The selection of the policy that applies.
     pub select: Select,
-    /// Each with what moved within its period.
+    /// The policies, each with the moves within its period.
     pub policies: Vec<RateLine>,
 }
 
 impl RateLines {
-    /// How far they let a group of `size` go.
+    /// The size to which the policies allow a group of `size` to move.
     #[must_use]
     pub fn bound(&self, direction: Direction, size: u32) -> u32 {
         bound(direction, size, self.select, self.policies.iter().copied())
     }
 }
 
-/// What one metric rule read and said.
+/// The evidence and the verdict of one metric rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RuleLine {
-    /// The rule.
+    /// The id of the rule.
     pub rule: RuleId,
-    /// The age of its metric's sample, in ms; `None` where there is none.
+    /// The age of its metric's sample, in ms; `None` if there is none.
     pub age_ms: Option<u64>,
-    /// What it read.
+    /// The numbers that it read.
     pub evidence: Evidence,
-    /// What it said.
+    /// The verdict that follows from them.
     pub verdict: Verdict,
 }
 
-/// What one timed rule asked, and what it was given: less, where there was less to take.
+/// The request and the share of one timed rule. The share is less where there was less to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum TimedLine {
     /// A delta whose window holds.
     Delta {
-        /// The rule.
+        /// The id of the rule.
         rule: RuleId,
-        /// How many more (or fewer) it asks for.
+        /// The number of instances that it asks for, more or fewer.
         asked: i32,
-        /// How many more (or fewer) it was given when its window began.
+        /// The number of instances that it was given when its window began, more or fewer.
         given: i32,
     },
     /// A step that was taken in this decision.
     Step {
-        /// The rule.
+        /// The id of the rule.
         rule: RuleId,
-        /// When it fell due.
+        /// The time when it fell due.
         at: Timestamp,
-        /// How many more (or fewer) it asks for.
+        /// The number of instances that it asks for, more or fewer.
         asked: i32,
-        /// How many more (or fewer) it was given.
+        /// The number of instances that it was given, more or fewer.
         given: i32,
     },
 }
 
-/// Something that holds metric rules back.
+/// A limit that holds metric rules back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -135,21 +136,21 @@ pub enum Limit {
         /// The most that was wanted in the window.
         most: u32,
     },
-    /// The highest count of the window holds, in both directions.
+    /// The highest count of the window, which holds in both directions.
     Highest {
         /// The most that was wanted in the window.
         most: u32,
     },
-    /// How far one decision may grow the group.
+    /// The limit on one decision's growth.
     Jump {
         /// The size before.
         size: u32,
-        /// To how many times the size.
+        /// The factor: growth is allowed to this many times the size.
         factor: u32,
-        /// To how many it may always grow.
+        /// The size to which growth is always allowed.
         minimum: u32,
     },
-    /// The clock has leapt: no fewer until the next tick confirms the reading.
+    /// A leap of the clock: no fewer until the next tick confirms the reading.
     Leap {
         /// The size before.
         size: u32,
@@ -160,20 +161,20 @@ pub enum Limit {
         size: u32,
         /// The time since the last move in that direction, in ms.
         waited_ms: u64,
-        /// The time to wait, in ms.
+        /// The cool-down, in ms.
         cooldown_ms: u64,
     },
     /// The rate of a direction.
     Rate {
         /// The size before.
         size: u32,
-        /// How far its policies let the group go.
+        /// The size to which its policies allow a move.
         bound: u32,
     },
 }
 
 impl Limit {
-    /// What a decision is bound by where the limit makes `after` of `before`.
+    /// The reason for a decision that the limit changes from `before` to `after`.
     pub(crate) fn reason(&self, before: u32, after: u32) -> Reason {
         match self {
             Self::Broken { .. } => Reason::Broken,
@@ -188,7 +189,7 @@ impl Limit {
         }
     }
 
-    /// The size that it leaves of `wanted`.
+    /// The size left of `wanted`.
     #[must_use]
     pub fn apply(&self, wanted: u32) -> u32 {
         match *self {
@@ -222,53 +223,53 @@ impl Limit {
 pub struct LimitLine {
     /// The limit.
     pub limit: Limit,
-    /// What was wanted.
+    /// The size that was wanted.
     pub before: u32,
-    /// What it left.
+    /// The size that the limit left.
     pub after: u32,
-    /// Until when it holds by itself; [`Timestamp::MAX`] where that depends on inputs.
+    /// The time until which it holds by itself; [`Timestamp::MAX`] if that depends on inputs.
     pub until: Timestamp,
 }
 
-/// Something that stands above metric rules.
+/// A layer above metric rules, which raises the size, caps it or sets it aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Layer {
     /// The sum of the timed deltas.
     Deltas(i64),
-    /// What steps have added and not taken back.
+    /// The number of instances that steps have added and not taken back.
     Steps(u32),
     /// The highest timed floor.
     Floor {
-        /// Its rule.
+        /// The id of its rule.
         rule: RuleId,
-        /// At least so many instances.
+        /// The minimum number of instances.
         count: u32,
     },
-    /// The highest floor of a task for its chain.
+    /// The highest floor of a task for the group's chain.
     Chain(u32),
     /// The minimum.
     Minimum(u32),
     /// The lowest timed cap.
     Cap {
-        /// Its rule.
+        /// The id of its rule.
         rule: RuleId,
-        /// At most so many instances.
+        /// The maximum number of instances.
         count: u32,
     },
     /// The maximum.
     Maximum(u32),
-    /// A pause: the target before.
+    /// A pause, with the target before.
     Paused(u32),
     /// An operator's override.
     ByHand(u32),
-    /// What is left of a group whose traffic is gone.
+    /// A drain, with the size left of a group whose traffic is gone.
     Draining(u32),
 }
 
 impl Layer {
-    /// What a decision is bound by where the layer makes `after` of `before`; `None` where it has no part in it.
+    /// The reason for a decision that the layer changes from `before` to `after`; `None` if it has no part in it.
     pub(crate) fn reason(&self, before: u32, after: u32) -> Option<Reason> {
         let reason = match *self {
             Self::Paused(_) => return Some(Reason::Paused),
@@ -284,7 +285,7 @@ impl Layer {
         (after != before).then_some(reason)
     }
 
-    /// The size that it makes of `size`.
+    /// The size after the layer, given the size before it.
     #[must_use]
     pub fn apply(&self, size: u32) -> u32 {
         match *self {
@@ -313,13 +314,13 @@ pub struct LayerLine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Adopted {
-    /// The pool that they stand in.
+    /// The pool of the instances.
     pub pool: PoolId,
     /// The data centre of the pool.
     pub idc: IdcId,
-    /// The image that they run; `None` where a census found them.
+    /// The image of the instances; `None` if a census found them.
     pub version: Option<VersionId>,
-    /// How many instances.
+    /// The number of instances.
     pub count: u32,
 }
 
@@ -392,7 +393,7 @@ impl Trace for Lines {
     }
 }
 
-/// What metric rules want together: the most that any of them wants, where one that holds wants the size there is.
+/// The joint result of the metric rules: the most that any of them wants, where one that holds wants the present size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) wanted: u32,

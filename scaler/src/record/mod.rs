@@ -1,4 +1,4 @@
-//! The record of a decision: every number it follows from, and its own proof.
+//! Records of decisions: every number that a decision follows from, and a check that it does.
 
 mod explain;
 mod lines;
@@ -12,35 +12,36 @@ use crate::allot::Allotment;
 use crate::id::{GroupId, RuleId};
 use crate::reason::{Direction, Reason};
 
-/// How many instances a group gets, and why: per rule what it read and said, the limits and the layers in order, each
-/// with the size before and after.
+/// A decision: the size of a group, with its reasons.
+///
+/// Per rule what it read and said, then the limits and the layers in order, each with the size before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[must_use]
 pub struct Decision {
-    /// When it was made.
+    /// The time of the decision.
     pub at: Timestamp,
-    /// The instances that served.
+    /// The number of instances that served.
     pub ready: u32,
-    /// The instances on their way.
+    /// The number of instances on their way.
     pub starting: u32,
     /// The target before.
     pub previous: u32,
     /// The target.
     pub target: u32,
-    /// The last thing that changed the target.
+    /// The reason for the target: the last thing that changed it.
     pub reason: Reason,
-    /// Before this instant the answer cannot change, unless an input does.
+    /// The time before which the answer cannot change, unless an input does.
     pub next_change: Timestamp,
-    /// The numbers behind it.
+    /// The numbers behind the decision.
     pub lines: Lines,
 }
 
-/// A decision, and what pools made of it.
+/// A record: a decision, and its split over pools.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
-    /// The group.
+    /// The id of the group.
     pub group: GroupId,
     /// The decision.
     pub decision: Decision,
@@ -49,7 +50,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Recomputes the decision from its own numbers, and checks that the split adds up to it.
+    /// Verifies the record: recomputes the decision from its own numbers, and checks that the split adds up to it.
     ///
     /// # Errors
     /// The first [`Mismatch`].
@@ -74,17 +75,18 @@ pub enum Mismatch {
     /// A rule's verdict does not follow from what it read.
     #[error("the verdict of rule {0} does not follow from what it read")]
     Rule(RuleId),
-    /// The size that metric rules start from is not what the target before leaves, or one is kept though a rule has a say.
-    #[error("the size that metric rules start from does not follow")]
+    /// The size that metric rules start from is not what the target before leaves, or one is kept though a rule has a
+    /// say.
+    #[error("the size that metric rules start from does not follow from the target before")]
     Base,
-    /// The reason is not that of the last thing that bound the target.
+    /// The reason is not that of the last line that changed the target.
     #[error("the reason does not follow from the lines")]
     Reason,
     /// A limit, counted from 0, does not start where the one before ended, or ends elsewhere than it says.
-    #[error("limit {0} does not follow")]
+    #[error("limit {0} does not follow from the lines before it")]
     Limit(usize),
     /// A layer, counted from 0, does not start where the one before ended, or ends elsewhere than it says.
-    #[error("layer {0} does not follow")]
+    #[error("layer {0} does not follow from the lines before it")]
     Layer(usize),
     /// The deltas that hold do not add up to their layer.
     #[error("the deltas do not add up to their layer")]
@@ -92,19 +94,20 @@ pub enum Mismatch {
     /// The target is not what the last layer leaves.
     #[error("the target is not what the last layer leaves")]
     Target,
-    /// What was allotted, what is short and what was asked do not add up.
+    /// The allotted and the missing instances do not add up to those requested.
     #[error("the allotment does not add up to the change")]
     Allotment,
 }
 
 impl Decision {
-    /// The change from what is there or on its way: above zero to grow, below to shrink.
+    /// The change from the instances that exist or are on their way: above zero to grow, below to shrink.
     #[must_use]
     pub fn change(&self) -> i64 {
         i64::from(self.target) - i64::from(self.ready) - i64::from(self.starting)
     }
 
-    /// Recomputes the decision from its own numbers: what each rule said, every limit and layer, the target, and the reason.
+    /// Verifies the decision from its own numbers: the verdict of each rule, every limit and layer, the target, and the
+    /// reason.
     ///
     /// # Errors
     /// The first [`Mismatch`].
@@ -154,7 +157,7 @@ impl Decision {
         if reason == self.reason { Ok(()) } else { Err(Mismatch::Reason) }
     }
 
-    /// What the metric rules want together, and the reason that this is.
+    /// Verifies the joint result of the metric rules, and its reason.
     fn verify_rules(&self) -> Result<(u32, Reason), Mismatch> {
         let Lines { rules, base, rest, .. } = &self.lines;
         let mut metrics = crate::read::Metrics::nothing(rest.unwrap_or(*base));

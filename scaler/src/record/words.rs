@@ -1,4 +1,4 @@
-//! What rules and limits say, in words.
+//! Rules and limits in words.
 
 use core::fmt::{Display, Formatter, Result};
 
@@ -13,7 +13,7 @@ impl Display for Verdict {
             Self::Want(count) => write!(f, "wants {count}"),
             Self::Hold => f.write_str("holds"),
             Self::Abstain => f.write_str("has no say"),
-            Self::Broken => f.write_str("lets nothing shrink"),
+            Self::Broken => f.write_str("forbids shrinking"),
         }
     }
 }
@@ -23,10 +23,10 @@ impl Display for Evidence {
         match self {
             Self::Threshold(evidence) => threshold(evidence, f),
             Self::Target(evidence) => {
-                write!(f, "{} an instance over {}, aiming for {}", evidence.value, evidence.over, evidence.rule.target)
+                write!(f, "{} per instance over {}, target {}", evidence.value, evidence.over, evidence.rule.target)
             }
             Self::QueueLength(evidence) => {
-                write!(f, "{} in all, {} an instance", evidence.total, evidence.rule.per_instance)
+                write!(f, "{} in total, {} per instance", evidence.total, evidence.rule.per_instance)
             }
             Self::Steps(evidence) => steps(evidence, f),
             Self::Hpa(evidence) => hpa(evidence, f),
@@ -42,7 +42,7 @@ impl Display for Evidence {
 fn threshold(evidence: &ThresholdEvidence, f: &mut Formatter<'_>) -> Result {
     let side = |side: Option<Side>| side.map_or(0, |side| side.breaches);
     let ThresholdEvidence { out, inward, need, size, .. } = evidence;
-    write!(f, "{} samples above, {} below, where {need} move a group of {size}", side(*out), side(*inward))
+    write!(f, "{} samples above, {} below, and {need} move a group of {size}", side(*out), side(*inward))
 }
 
 fn steps(evidence: &StepsEvidence, f: &mut Formatter<'_>) -> Result {
@@ -57,14 +57,14 @@ fn hpa(evidence: &HpaEvidence, f: &mut Formatter<'_>) -> Result {
     match evidence.usage {
         Usage::Pods(tally) if evidence.metric.is_utilization() => {
             let percent = tally.used.saturating_mul(100) / tally.requested.max(1);
-            write!(f, "{} ready pods use {percent} % of what they request, aiming for {target} %", tally.ready)
+            write!(f, "{} ready pods use {percent} % of what they request, target {target} %", tally.ready)
         }
         Usage::Pods(tally) => {
             let average = Milli::from_thousandths(tally.used / tally.known.max(1));
-            write!(f, "{average} a pod over {}, aiming for {}", tally.ready, Milli::from_thousandths(target))
+            write!(f, "{average} per pod over {}, target {}", tally.ready, Milli::from_thousandths(target))
         }
         Usage::Value { usage, .. } | Usage::AverageValue { usage, .. } => {
-            write!(f, "{} in all, aiming for {}", Milli::from_thousandths(usage), Milli::from_thousandths(target))
+            write!(f, "{} in total, target {}", Milli::from_thousandths(usage), Milli::from_thousandths(target))
         }
     }
 }
@@ -73,7 +73,7 @@ fn kpa(evidence: &KpaEvidence, f: &mut Formatter<'_>) -> Result {
     let milli = |millionths: i64| Milli::from_thousandths(millionths / 1000);
     let KpaEvidence { rule, ready, stable_millionths, panic_millionths, .. } = evidence;
     let (stable, panic) = (milli(*stable_millionths), milli(*panic_millionths));
-    write!(f, "{stable} on average, {panic} of late, {} an instance, {ready} ready", rule.target)
+    write!(f, "{stable} in the stable window, {panic} in the panic window, {} per instance, {ready} ready", rule.target)
 }
 
 impl Display for Limit {
@@ -81,15 +81,15 @@ impl Display for Limit {
         match self {
             Self::Broken { .. } => f.write_str("a broken metric"),
             Self::Bounds { min, max } => write!(f, "bounds of {min} and {max}"),
-            Self::StabilizedOut { least, .. } => write!(f, "stabilisation, {least} wanted of late"),
-            Self::StabilizedIn { most, .. } => write!(f, "stabilisation, {most} wanted of late"),
-            Self::Highest { most } => write!(f, "the highest count of late, {most}"),
+            Self::StabilizedOut { least, .. } => write!(f, "stabilisation, at least {least} wanted in the window"),
+            Self::StabilizedIn { most, .. } => write!(f, "stabilisation, at most {most} wanted in the window"),
+            Self::Highest { most } => write!(f, "the highest count in the window, {most}"),
             Self::Jump { factor, minimum, .. } => write!(f, "growth to at most {factor} times the size, or {minimum}"),
-            Self::Leap { .. } => f.write_str("a leap of the clock that the next tick has to confirm"),
+            Self::Leap { .. } => f.write_str("a leap of the clock that the next tick must confirm"),
             Self::Cooldown { waited_ms, cooldown_ms, .. } => {
                 write!(f, "a cool-down, {waited_ms} of {cooldown_ms} ms waited")
             }
-            Self::Rate { bound, .. } => write!(f, "a rate that lets it go to {bound}"),
+            Self::Rate { bound, .. } => write!(f, "a rate that allows {bound}"),
         }
     }
 }

@@ -6,7 +6,8 @@ use super::PoolUse;
 use crate::engine::Engine;
 use crate::pool::Ledger;
 
-/// What every pool has lent of every shape after each tick, and how many requests are open then.
+/// The number of instances that every pool has lent of every shape after each tick, and the number of open requests
+/// then.
 #[derive(Debug, Default)]
 pub(super) struct Levels {
     /// How many numbers a tick has: stock by stock in the order of the ledger, and the requests.

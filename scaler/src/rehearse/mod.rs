@@ -23,15 +23,19 @@ use crate::reason::Reason;
 use levels::Levels;
 use stage::perform;
 
-/// What a rehearsal is fed with: a forecast, or a trace of the past. Its answers follow from what is asked alone: groups
-/// that do not meet are rehearsed one after another, each from the first instant to the last.
+/// The world of a rehearsal: a forecast, or a trace of the past.
+///
+/// Its answers follow from what is asked alone: groups that do not meet are rehearsed one after another, each from the
+/// first instant to the last.
 pub trait World {
-    /// What a metric of a group would read at `at`, with `ready` instances serving; `None` for a missing sample.
+    /// The value of a group's metric at `at`, with `ready` instances serving; `None` for a missing sample.
     fn measure(&mut self, at: Timestamp, group: GroupId, metric: MetricId, ready: u32) -> Option<Milli>;
 
-    /// What a metric of a group would read of each instance that serves at `at`: samples go into `samples`, in the order of
-    /// the instances' ids. Asked of rules that look at instances one by one ([`strategy::Hpa`](crate::strategy::Hpa) of a
-    /// metric of pods), of which the rehearsal makes each: those that are starting are there, and not ready.
+    /// The samples of a group's metric for each instance that serves at `at`, written into `samples` in the order of
+    /// ids.
+    ///
+    /// Asked for rules that look at instances one by one ([`strategy::Hpa`](crate::strategy::Hpa) of a metric of pods),
+    /// of which the rehearsal makes each: those that are starting are there, and not ready.
     ///
     /// Unless a world says otherwise, each reads what [`World::measure`] says, over the last quarter of a minute.
     fn measure_pods(
@@ -48,25 +52,29 @@ pub trait World {
         samples.extend(serving().map(|pod| PodSample { pod: pod.id, value, at, window_ms: 15_000 }));
     }
 
-    /// What each instance of a group requests; 1 of the resource at place 0 unless a world says otherwise, so that a
-    /// utilisation of 0.62 is 62 %.
+    /// The requests of each instance of a group.
+    ///
+    /// 1 of the resource at place 0 unless a world says otherwise, so that a utilisation of 0.62 is 62 %.
     fn requests(&mut self, group: GroupId) -> Requests {
         let _ = group;
         Requests::of(Some(1_000))
     }
 
-    /// With how many instances a group begins, all of them serving, and without a memory of what was before; `None` for as it
-    /// is. What the group was ordered stays: a pause, an override, the tasks of chains.
+    /// The size that a group begins with, all instances serving, without a memory of earlier decisions; `None` to begin
+    /// as it is.
+    ///
+    /// A group's orders stay: a pause, an override, the tasks of chains.
     fn start_size(&mut self, group: GroupId) -> Option<u32> {
         let _ = group;
         None
     }
 
-    /// How many instances the group would need at `at`.
+    /// The number of instances that the group needs at `at`.
     fn needed(&mut self, at: Timestamp, group: GroupId) -> u32;
 
-    /// The tick at `at` has changed these targets; called where it has changed any. Groups that are rehearsed apart are
-    /// told of apart, each from the first instant to the last.
+    /// Tells that the tick at `at` has changed these targets. Called only if it has changed any.
+    ///
+    /// Groups that are rehearsed apart are told of apart, each from the first instant to the last.
     fn decided(&mut self, at: Timestamp, moves: &[Move]) {
         let _ = (at, moves);
     }
@@ -75,94 +83,98 @@ pub trait World {
 /// Whether a rehearsal keeps a [`Row`] for each change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Timeline {
-    /// It keeps none.
+    /// Keep no rows.
     #[default]
     None,
-    /// It keeps one for each tick after which a group has other numbers than before.
+    /// Keep a row for each tick after which a group has other numbers than before.
     Rows,
 }
 
-/// How one group stands after a tick of a rehearsal.
+/// The numbers of one group after a tick of a rehearsal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The tick.
+    /// The time of the tick.
     pub at: Timestamp,
-    /// The group.
+    /// The id of the group.
     pub group: GroupId,
-    /// The instances that serve.
+    /// The number of instances that serve.
     pub ready: u32,
-    /// The instances that are starting.
+    /// The number of instances that are starting.
     pub starting: u32,
-    /// The instances that are wanted: the target.
+    /// The target.
     pub wanted: u32,
-    /// The instances that the load needs, by [`World::needed`].
+    /// The number of instances that the load needs, by [`World::needed`].
     pub needed: u32,
-    /// What the last change of the target was bound by; `None` before the first.
+    /// The reason for the last change of the target; `None` before the first.
     pub reason: Option<Reason>,
-    /// How many instances the group has of each pool, starting ones included.
+    /// The number of instances that the group has in each pool, starting ones included.
     pub pools: SmallVec<[(PoolId, u32); 2]>,
-    /// The instance-milliseconds by which the group was short so far: times what an instance carries, the load that was not
-    /// served.
+    /// The shortage so far, in instance-milliseconds.
+    ///
+    /// Times what an instance carries, that is the load that was not served.
     pub short_instance_ms: u128,
 }
 
-/// How a rehearsal runs.
+/// The parameters of a rehearsal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rehearsal {
-    /// The first instant.
+    /// The start.
     pub from: Timestamp,
     /// The end; the instant itself is outside.
     pub until: Timestamp,
-    /// How often metrics are measured, in ms.
+    /// The interval at which metrics are measured, in ms.
     pub sample_ms: u64,
-    /// How long an instance takes to serve, in ms.
+    /// The time that an instance takes to serve, in ms.
     pub start_ms: u64,
-    /// How long an instance takes to go, in ms.
+    /// The time that an instance takes to go, in ms.
     pub stop_ms: u64,
-    /// Two changes of target in opposite directions within this time, in ms, are a flap.
+    /// The flap window in ms: two changes of target in opposite directions within it are a flap.
     pub flap_ms: u64,
-    /// Whether decisions that cannot come out differently are passed over; the report is the same.
+    /// Whether decisions that cannot come out differently are skipped. The report is the same.
     pub skip: Skip,
     /// Whether the report has a timeline.
     pub timeline: Timeline,
 }
 
-/// What a rehearsal came to.
+/// The report of a rehearsal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Ticks taken.
+    /// The number of ticks.
     pub ticks: u64,
-    /// Changes of target.
+    /// The number of changes of target.
     pub changes: u64,
-    /// Changes that took back one of the other direction too soon.
+    /// The number of flaps: changes that took back one of the other direction too soon.
     pub flaps: u64,
-    /// Instances launched.
+    /// The number of instances launched.
     pub launched: u64,
-    /// Instances released.
+    /// The number of instances released.
     pub released: u64,
-    /// Instances that were cancelled before they came to serve.
+    /// The number of instances that were cancelled before they came to serve.
     pub cancelled: u64,
-    /// The time, in ms over all groups, for which fewer instances served than were needed.
+    /// The time, over all groups, in which fewer instances served than were needed, in ms.
     pub shortage_ms: u64,
-    /// The instance-milliseconds, over all groups, by which fewer served than were needed: times what an instance carries,
-    /// the load that was not served.
+    /// The shortage over all groups, in instance-milliseconds.
+    ///
+    /// Times what an instance carries, that is the load that was not served.
     pub short_instance_ms: u128,
-    /// One row for each change, where [`Timeline::Rows`] was asked for: group by group where groups were rehearsed apart.
+    /// The timeline: one row for each change, if [`Timeline::Rows`] was asked for.
+    ///
+    /// Group by group if groups were rehearsed apart.
     pub timeline: Vec<Row>,
-    /// What each pool lent.
+    /// The use of each pool.
     pub pools: Vec<PoolUse>,
 }
 
-/// What one pool lent.
+/// The use of one pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolUse {
-    /// The pool.
+    /// The id of the pool.
     pub pool: PoolId,
-    /// Instance-milliseconds lent.
+    /// The instance-milliseconds lent.
     pub instance_ms: u128,
-    /// The most instances lent at one time.
+    /// The highest number of instances lent at one time.
     pub peak: u64,
-    /// The price of an instance-hour, in thousandths.
+    /// The price of an instance-hour, in thousandths of the host's currency.
     pub price: u64,
 }
 
@@ -175,7 +187,7 @@ impl PoolUse {
 }
 
 impl Report {
-    /// Instance-milliseconds over all pools.
+    /// The instance-milliseconds over all pools.
     #[must_use]
     pub fn instance_ms(&self) -> u128 {
         self.pools.iter().map(|pool| pool.instance_ms).sum()
@@ -188,11 +200,11 @@ impl Report {
     }
 }
 
-/// So many groups are rehearsed at one time where they do not meet: as many as a processor keeps at hand.
+/// The number of groups that are rehearsed at one time if they do not meet: as many as fit a processor's cache.
 const TROUPE: usize = 1024;
 
 impl Engine {
-    /// Rehearses on a fork of this engine: this one does not change. What the fork decides is what the original would.
+    /// Rehearses on a copy of this engine, which does not change. The copy decides as the engine would.
     ///
     /// Groups meet only in their pools. Where no pool comes to its mark, they do not meet at all, and are rehearsed some
     /// at a time; where one does, all of them together, tick by tick.
@@ -266,7 +278,7 @@ impl Engine {
 }
 
 impl Report {
-    /// What two casts came to that did not meet. The peaks are still to be found.
+    /// The sum of two reports of groups that did not meet. The peaks are still to be found.
     fn plus(mut self, other: Self) -> Self {
         let Self {
             changes,

@@ -14,14 +14,14 @@ use crate::id::{GroupId, PoolId, RequestId};
 use crate::reason::Reason;
 use crate::strategy::Strategy;
 
-/// What the rehearsed host has been asked and not yet done: both delays are constant, so that both lines stay in order.
+/// The rehearsed cloud: orders that are not carried out yet. Both delays are constant, so both queues stay in order.
 #[derive(Debug, Default)]
 struct Cloud {
     launches: VecDeque<(Timestamp, RequestId, u32)>,
     releases: VecDeque<(Timestamp, RequestId, u32, PoolId)>,
 }
 
-/// What is watched of one group.
+/// The observations of one group.
 #[derive(Clone, Debug)]
 struct Watch {
     group: GroupId,

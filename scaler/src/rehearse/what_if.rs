@@ -1,4 +1,4 @@
-//! Two sets of rules on the same days.
+//! What-if: two sets of rules on the same days.
 
 use alloc::vec::Vec;
 
@@ -7,25 +7,25 @@ use crate::engine::Engine;
 use crate::error::Refused;
 use crate::group::{Policy, Traffic};
 
-/// What the rules in force and other ones come to on the same days.
+/// The reports of the present and of changed rules on the same days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct WhatIf {
-    /// With the rules in force.
+    /// The report with the rules in force.
     pub now: Report,
-    /// With the others.
+    /// The report with the changed rules.
     pub then: Report,
 }
 
 impl WhatIf {
-    /// What the others would cost more, in thousandths of the host's currency; below 0 where they cost less.
+    /// The additional cost of the changed rules, in thousandths of the host's currency; below 0 if they cost less.
     #[must_use]
     pub fn cost(&self) -> i128 {
         let cost = |report: &Report| i128::try_from(report.cost()).unwrap_or(i128::MAX);
         cost(&self.then) - cost(&self.now)
     }
 
-    /// For how much longer fewer instances than needed would serve with the others, in ms; below 0 where for less.
+    /// The additional time with a shortage under the changed rules, in ms; below 0 if it is less.
     #[must_use]
     pub fn shortage_ms(&self) -> i64 {
         let shortage = |report: &Report| i64::try_from(report.shortage_ms).unwrap_or(i64::MAX);
@@ -34,8 +34,9 @@ impl WhatIf {
 }
 
 impl Engine {
-    /// Rehearses the rules in force, and then the same days with `changes` made: groups that are changed or new. This
-    /// engine does not change; `world` is asked the same twice.
+    /// Rehearses the rules in force, and then the same days with `changes`: groups that are changed or new.
+    ///
+    /// This engine does not change; `world` is asked the same twice.
     ///
     /// # Errors
     /// As [`Engine::put_group`], for the first change that would be refused; nothing is rehearsed then.

@@ -8,13 +8,14 @@ use crate::error::PolicyError;
 use crate::hpa::{Doubt, Metric, Tolerance, Usage};
 use crate::id::RuleId;
 
-/// A metric as the `HorizontalPodAutoscaler` reads it.
+/// A metric rule that decides as the `HorizontalPodAutoscaler` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Hpa {
-    /// What is measured, and what is aimed for. Kinds that are measured of pods are told by
-    /// [`Engine::handle_pod_samples`](crate::Engine::handle_pod_samples), the others by
-    /// [`Engine::handle_sample`](crate::Engine::handle_sample). Where the host tells of no pods
+    /// The metric and its target.
+    ///
+    /// Samples of pod metrics are told by [`Engine::handle_pod_samples`](crate::Engine::handle_pod_samples), others by
+    /// [`Engine::handle_sample`](crate::Engine::handle_sample). If the host tells of no pods
     /// ([`Engine::handle_pods`](crate::Engine::handle_pods)), a sample is the average of every ready instance; of a
     /// utilisation, in parts of what they request: 0.62 is 62 %.
     ///
@@ -23,16 +24,16 @@ pub struct Hpa {
     pub metric: Metric,
     /// The tolerance.
     pub tolerance: Tolerance,
-    /// For how long after its start a pod's CPU is doubted, in ms.
+    /// The time after a pod's start in which its CPU samples are doubted, in ms.
     pub cpu_initialization_ms: u64,
-    /// Within which time of its start a pod that became unready was never ready, in ms.
+    /// The time after its start within which a pod that became unready counts as never ready, in ms.
     pub initial_readiness_ms: u64,
-    /// Whether the rule is protected where the original is known to go wrong.
+    /// Whether the rule is guarded against known faults of the original.
     pub guard: Guard,
 }
 
 impl Hpa {
-    /// With the defaults of the original's controller: a tolerance of a tenth, five minutes, thirty seconds.
+    /// A rule with the defaults of the original's controller: a tolerance of a tenth, five minutes, thirty seconds.
     #[must_use]
     pub fn new(metric: Metric) -> Self {
         let spec = crate::hpa::Spec::default();
@@ -58,15 +59,15 @@ impl Hpa {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct HpaEvidence {
-    /// What is measured, and what is aimed for.
+    /// The metric and its target.
     pub metric: Metric,
     /// The tolerance.
     pub tolerance: Tolerance,
-    /// What the measurements come to.
+    /// The measured use.
     pub usage: Usage,
     /// The size that metric rules start from.
     pub size: u32,
-    /// Whether the rule is protected where the original is known to go wrong.
+    /// Whether the rule is guarded against known faults of the original.
     pub guard: Guard,
 }
 

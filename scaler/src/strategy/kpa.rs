@@ -1,4 +1,4 @@
-//! The Knative pod autoscaler as a rule among others: its windows, its panic and its delay are what the rule remembers.
+//! The Knative pod autoscaler as a rule among others: the rule remembers its windows, its panic and its delay.
 
 use super::Verdict;
 use crate::Timestamp;
@@ -8,39 +8,44 @@ use crate::kpa::{Buckets, MaxWindow, Panic, Reach, Spec, TICK_MS};
 use crate::metric::Sample;
 use crate::num::Milli;
 
-/// How a group is sized by concurrency or requests a second, as the Knative pod autoscaler would. Its metric is the total
-/// over all instances; samples are averaged in buckets of [`Kpa::sample_ms`], in which there should be one each.
+/// A metric rule that sizes a group by concurrency or requests a second, as the Knative pod autoscaler does.
+///
+/// Its metric is the total over all instances; samples are averaged in buckets of [`Kpa::sample_ms`], in which there
+/// should be one each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Kpa {
-    /// What one instance is meant to carry.
+    /// The target load of one instance.
     pub target: Milli,
-    /// What one instance can carry.
+    /// The capacity of one instance.
     pub total: Milli,
     /// The burst that must fit on top of the load; 0 for none, below 0 for any.
     pub target_burst_capacity: Milli,
-    /// At which ratio of wanted to ready instances it panics, in thousandths.
+    /// The ratio of wanted to ready instances from which it panics, in thousandths.
     pub panic_permille: u32,
-    /// To how many times the ready instances it may grow at once, in thousandths.
+    /// The maximum growth at once, as a factor of the ready instances, in thousandths.
     pub up_permille: u32,
-    /// To what fraction of the ready instances it may shrink at once: 2,000 for half of them.
+    /// The maximum shrinking at once, as a divisor of the ready instances, in thousandths: 2,000 for half of them.
     pub down_permille: u32,
     /// The stable window, in ms: from six seconds to an hour.
     pub stable_window_ms: u32,
     /// The panic window, in ms: within the stable one.
     pub panic_window_ms: u32,
-    /// How often it is sampled, in ms: from a tenth of a second up to the panic window.
+    /// The sampling interval, in ms: from a tenth of a second up to the panic window.
     pub sample_ms: u32,
-    /// For how long the highest count holds, in ms, at most an hour.
+    /// The scale-down delay in ms, at most an hour: the highest count holds for this long.
     pub scale_down_delay_ms: u32,
-    /// To how many instances it starts from nothing.
+    /// The number of instances that it starts from zero with.
     pub activation_scale: u32,
-    /// Whether anything calls it.
+    /// Whether calls can reach the group.
     pub reach: Reach,
 }
 
 impl Kpa {
-    /// With the defaults of the original: a minute and a tenth of it, panic at twice, a thousandfold out, half in.
+    /// A rule with the defaults of the original.
+    ///
+    /// A stable window of a minute and a panic window of a tenth of it, panic at twice the ready instances, growth up
+    /// to a thousandfold, shrinking to a half.
     #[must_use]
     pub const fn new(target: Milli, total: Milli) -> Self {
         Self {
@@ -95,7 +100,7 @@ impl Kpa {
 
 const HOUR_MS: u32 = 3_600_000;
 
-/// What a rule remembers.
+/// The memory of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Memory {
@@ -186,17 +191,17 @@ impl Memory {
 pub struct KpaEvidence {
     /// The rule.
     pub rule: Kpa,
-    /// The instances that served.
+    /// The number of instances that served.
     pub ready: u32,
     /// The average over the stable window, in millionths.
     pub stable_millionths: i64,
     /// The average over the panic window, in millionths.
     pub panic_millionths: i64,
-    /// Whether it panicked before.
+    /// The panic state before the decision.
     pub before: Panic,
-    /// When it was decided.
+    /// The time of the decision.
     pub at: Timestamp,
-    /// The most that was wanted within the scale-down delay; 0 without one.
+    /// The highest count wanted within the scale-down delay; 0 without one.
     pub held: u32,
 }
 

@@ -24,38 +24,38 @@ use crate::error::PolicyError;
 use crate::id::RuleId;
 use crate::num::Milli;
 
-/// How a metric becomes a wanted count.
+/// The strategy of a metric rule: how its metric becomes a wanted count.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Strategy {
-    /// So many more or fewer when `n` of the last `m` samples are past a bound.
+    /// Threshold: adds or removes instances when `n` of the last `m` samples are past a bound.
     Threshold(Threshold),
-    /// As many as bring the average per instance to its target.
+    /// Target tracking: brings the average per instance to its target.
     Target(Target),
-    /// One instance for so much of a total: queued jobs, requests a second.
+    /// Queue length: one instance for each unit of a total, such as queued jobs or requests a second.
     QueueLength(QueueLength),
-    /// So many more or fewer by how far the metric is from where it should be.
+    /// Steps: adds or removes instances by how far the metric is from where it should be.
     Steps(Steps),
-    /// As the Kubernetes `HorizontalPodAutoscaler` would.
+    /// The Kubernetes `HorizontalPodAutoscaler`'s algorithm.
     Hpa(Hpa),
-    /// As the Knative pod autoscaler would.
+    /// The Knative pod autoscaler's algorithm.
     Kpa(Kpa),
-    /// The metric is the wanted count itself, by a formula of the host's own.
+    /// Given: the metric is the wanted count itself, by a formula of the host's own.
     Given,
 }
 
-/// What one rule says.
+/// The verdict of one rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verdict {
-    /// This many.
+    /// Want: this many instances.
     Want(u32),
-    /// As many as there are; this too is a say, and keeps another rule from shrinking the group.
+    /// Hold: the present size. It counts as a say, and keeps another rule from shrinking the group.
     Hold,
-    /// No say.
+    /// Abstain: no say.
     Abstain,
-    /// The metric is broken: no shrinking.
+    /// Broken: the metric is broken, so nothing may shrink.
     Broken,
 }
 
@@ -64,32 +64,32 @@ pub enum Verdict {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum Evidence {
-    /// Of a [`Threshold`].
+    /// The evidence of a [`Threshold`].
     Threshold(ThresholdEvidence),
-    /// Of a [`Target`].
+    /// The evidence of a [`Target`].
     Target(TargetEvidence),
-    /// Of a [`QueueLength`].
+    /// The evidence of a [`QueueLength`].
     QueueLength(QueueEvidence),
-    /// Of [`Steps`].
+    /// The evidence of [`Steps`].
     Steps(StepsEvidence),
-    /// Of an [`Hpa`].
+    /// The evidence of an [`Hpa`].
     Hpa(Box<HpaEvidence>),
-    /// Of an [`Hpa`] that proposes nothing: nothing may shrink.
+    /// The error of an [`Hpa`] that proposes nothing: nothing may shrink.
     HpaFailed(crate::hpa::MetricError),
-    /// Of [`Steps`] whose last sample has moved the group already: the next one is waited for.
+    /// The last sample of [`Steps`] has moved the group already: the rule waits for the next one.
     Heard,
-    /// Of a [`Kpa`].
+    /// The evidence of a [`Kpa`].
     Kpa(Box<KpaEvidence>),
-    /// Of [`Strategy::Given`]: the count that the host's formula gave.
+    /// The count that the host's formula gave, for [`Strategy::Given`].
     Given(Milli),
-    /// No fresh sample, and the rule has no say.
+    /// No fresh sample: the rule has no say.
     Silent,
-    /// No fresh sample, and nothing may shrink.
+    /// No fresh sample: nothing may shrink.
     Broken,
 }
 
 impl Evidence {
-    /// What follows from these numbers.
+    /// The verdict that follows from these numbers.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         match self {
@@ -126,16 +126,18 @@ impl Evidence {
     }
 }
 
-/// Whether a rule that follows another autoscaler is protected where that one is known to go wrong.
+/// Whether a rule that follows another autoscaler is guarded against known faults of that one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Guard {
-    /// It is. A load within tolerance keeps the size that was decided, however many instances a pool has delivered; load
-    /// below the target never grows the group, and load above it never shrinks it; and after a time without measurements
-    /// the window starts with the size that there is.
+    /// Guarded.
+    ///
+    /// A load within tolerance keeps the size that was decided, however many instances a pool has delivered; load below
+    /// the target never grows the group, and load above it never shrinks it; and after a time without measurements the
+    /// window starts with the present size.
     #[default]
     On,
-    /// It is not: the rule does exactly what the original does.
+    /// Not guarded: the rule does exactly what the original does.
     Off,
 }
 

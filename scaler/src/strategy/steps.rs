@@ -1,4 +1,4 @@
-//! *Step*: by how much depends on how far the metric is from where it should be.
+//! *Step*: the change depends on how far the metric is from where it should be.
 
 use alloc::vec::Vec;
 
@@ -7,31 +7,32 @@ use crate::error::PolicyError;
 use crate::id::RuleId;
 use crate::num::{Milli, shift};
 
-/// What a band does with the size.
+/// The adjustment that a band makes to the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Adjust {
-    /// Nothing: the metric is where it should be.
+    /// Hold: the metric is where it should be.
     Hold,
-    /// So many more.
+    /// Grow by this change.
     Out(Change),
-    /// So many fewer.
+    /// Shrink by this change.
     In(Change),
-    /// Exactly so many.
+    /// Set the size to this number.
     To(u32),
 }
 
-/// A range of values, and what it asks for: it ends where the next one begins.
+/// A band: a range of values with its adjustment. It ends where the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Band {
-    /// Its lowest value.
+    /// The lowest value of the band.
     pub from: Milli,
-    /// What it asks for.
+    /// The adjustment.
     pub adjust: Adjust,
 }
 
-/// Bands in the order of their values: the further off, the larger the step. Below the first, the rule has no say.
+/// Step scaling: bands in the order of their values, with larger steps further off. Below the first, the rule has no
+/// say.
 ///
 /// Growth starts from the instances that serve, so that a group does not grow again for a load that the instances on their
 /// way will take; a group moves at most once for each sample.
@@ -42,7 +43,7 @@ pub struct Steps {
     pub bands: Vec<Band>,
 }
 
-/// The most bands of one rule.
+/// The maximum number of bands of one rule.
 const MAX_BANDS: usize = 64;
 
 impl Steps {
@@ -64,15 +65,15 @@ impl Steps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StepsEvidence {
-    /// What was measured.
+    /// The measured value.
     pub value: Milli,
     /// The band that it falls into.
     pub band: Option<Band>,
-    /// Where the next band begins.
+    /// The value where the next band begins.
     pub until: Option<Milli>,
     /// The size that metric rules start from.
     pub size: u32,
-    /// As much of it as serves: growth starts from here.
+    /// The part of the size that serves. Growth starts from here.
     pub ready: u32,
 }
 

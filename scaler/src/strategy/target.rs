@@ -3,18 +3,20 @@
 use super::{Guard, Verdict};
 use crate::num::{Milli, mul_div_ceil};
 
-/// As many instances as bring the average per instance to the target.
+/// Target tracking: as many instances as bring the average per instance to the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Target {
-    /// The average per instance to aim for.
+    /// The target average per instance.
     pub target: Milli,
-    /// How far above the target the average may be before the group grows, in thousandths of the target.
+    /// The tolerance above the target before the group grows, in thousandths of the target.
     pub tolerance_out_permille: u32,
-    /// How far below the target the average may be before the group shrinks, in thousandths of the target.
+    /// The tolerance below the target before the group shrinks, in thousandths of the target.
     pub tolerance_in_permille: u32,
-    /// Whether load below the target may never grow the group, nor load above it shrink it: while more instances serve than
-    /// are wanted (during a rolling release, say), their number times a low average may be more than is there.
+    /// Whether load below the target may never grow the group, nor load above it shrink it.
+    ///
+    /// While more instances serve than are wanted (during a rolling release, say), their number times a low average may
+    /// be more than the present size.
     pub guard: Guard,
 }
 
@@ -24,7 +26,7 @@ pub struct Target {
 pub struct TargetEvidence {
     /// The average per instance.
     pub value: Milli,
-    /// Over how many ready instances.
+    /// The number of ready instances that it is averaged over.
     pub over: u32,
     /// The rule.
     pub rule: Target,
@@ -52,11 +54,11 @@ impl TargetEvidence {
     }
 }
 
-/// One instance for so much of a total.
+/// Queue length: one instance for each unit of a total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QueueLength {
-    /// What one instance carries.
+    /// The load that one instance carries.
     pub per_instance: Milli,
 }
 

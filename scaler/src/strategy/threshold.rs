@@ -5,18 +5,18 @@ use crate::error::PolicyError;
 use crate::id::RuleId;
 use crate::num::{Milli, mul_div_ceil, shift};
 
-/// How many instances a trigger moves.
+/// The number of instances that a trigger moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Change {
-    /// So many.
+    /// An absolute number.
     Count(u32),
-    /// So many thousandths of the present size, rounded up.
+    /// A part of the present size, in thousandths, rounded up.
     Permille(u32),
 }
 
 impl Change {
-    /// How many of `size` that is.
+    /// The number of instances, for a group of `size`.
     #[must_use]
     pub fn of(self, size: u32) -> u32 {
         match self {
@@ -32,21 +32,23 @@ impl Change {
 pub struct Trigger {
     /// The bound: a sample strictly past it is a breach.
     pub past: Milli,
-    /// How many instances to move.
+    /// The number of instances to move.
     pub by: Change,
 }
 
-/// Out when samples are above one bound, in when they are below another; a side that is `None` has no say.
+/// Threshold scaling: out when samples are above one bound, in when they are below another.
+///
+/// A side that is `None` has no say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Threshold {
-    /// When to grow.
+    /// The trigger of growth.
     pub out: Option<Trigger>,
-    /// When to shrink.
+    /// The trigger of shrinking.
     pub inward: Option<Trigger>,
-    /// How many of the last `of` samples must be past the bound.
+    /// The number of breaches needed among the last `of` samples.
     pub need: u8,
-    /// How many samples are looked at, at most 64; fewer have been seen at first, and after a change.
+    /// The number of samples looked at, at most 64. Fewer have been seen at first, and after a change.
     pub of: u8,
 }
 
@@ -100,9 +102,9 @@ impl Breaches {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Side {
-    /// How many of the samples looked at are past the bound.
+    /// The number of samples looked at that are past the bound.
     pub breaches: u8,
-    /// How many instances to move.
+    /// The number of instances to move.
     pub by: Change,
 }
 
@@ -110,16 +112,18 @@ pub struct Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ThresholdEvidence {
-    /// Of the samples above, where the rule grows the group.
+    /// The samples above the bound, if the rule grows the group.
     pub out: Option<Side>,
-    /// Of the samples below, where the rule shrinks it.
+    /// The samples below the bound, if the rule shrinks it.
     pub inward: Option<Side>,
-    /// How many breaches fire.
+    /// The number of breaches needed.
     pub need: u8,
     /// The size that metric rules start from.
     pub size: u32,
-    /// As much of it as serves: growth starts from here, so that a group does not grow again for a load that the instances
-    /// on their way will take, nor for what a pool could not deliver.
+    /// The part of the size that serves.
+    ///
+    /// Growth starts from here, so that a group does not grow again for a load that the instances on their way will
+    /// take, nor for what a pool could not deliver.
     pub ready: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The kit's own books: what there is, by the events that it brought about itself.
+//! The kit's own model: the instances and requests that exist, by the events that it brought about itself.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -93,7 +93,7 @@ impl Books {
         })
     }
 
-    /// What is still to become of requests, one after another, at its best.
+    /// The next event that brings a request to its end, at its best.
     pub(super) fn finish(&self) -> Option<Event> {
         let (request, entry) = self.requests.iter().find(|(_, entry)| entry.open() > 0)?;
         let (request, count, over) = (*request, entry.free(), entry.over);
