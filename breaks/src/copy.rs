@@ -41,11 +41,12 @@ impl Copy {
         copy_folder(&root.join(folder), &copy.crate_dir())?;
         fs::copy(root.join("Cargo.lock"), copy.root.join("Cargo.lock"))?;
         let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
-        let members =
-            manifest.lines().find(|line| line.starts_with("members = ")).context("no members in Cargo.toml")?;
+        let (start, rest) = manifest.split_once("members = [").context("no members in Cargo.toml")?;
+        let (_, end) = rest.split_once(']').context("the members in Cargo.toml have no end")?;
+        let manifest = format!("{start}members = [\"{folder}\"]{end}");
         let others = |line: &&str| !line.starts_with("tenon-") || line.starts_with(&format!("{} ", copy.package));
         let own: Vec<&str> = manifest.lines().filter(others).collect();
-        let own = own.join("\n").replace(members, &format!("members = [\"{folder}\"]"));
+        let own = own.join("\n");
         fs::write(copy.root.join("Cargo.toml"), own + "\n")?;
         Ok(copy)
     }
