@@ -11,6 +11,8 @@ mod error;
 mod finding;
 mod fleet;
 mod formula;
+#[cfg(test)]
+mod hostile;
 mod lint;
 mod manifest;
 mod output;

@@ -398,8 +398,10 @@ fn unknown(metadata: &Metadata<'_>, effective: &[&str], reader: &mut Reader<'_>)
     let rest: Vec<&str> =
         metadata.0.entries()?.map(|(key, _)| key.name.as_str()).filter(|name| !has_effect(name)).collect();
     if !rest.is_empty() {
-        reader
-            .note(&metadata.0, format!("{} say what is measured, and have no effect on a rehearsal", rest.join(", ")));
+        reader.note(
+            &metadata.0,
+            format!("entries that say what is measured have no effect on a rehearsal: {}", rest.join(", ")),
+        );
     }
     Ok(())
 }

@@ -173,6 +173,8 @@ pub(crate) fn bind(
         recorded_column.as_ref() != held.names.first() && !held.names.iter().any(|name| is_replicas(name))
     };
     let values: Vec<&Column> = columns.iter().filter(is_value).collect();
+    let own_window = autoscaler.behavior.as_ref().and_then(|behavior| behavior.down.window_ms);
+    let window_ms = own_window.unwrap_or(plant.downscale_window_ms);
     for input in &autoscaler.inputs {
         let is_ignored = wish.ignored.iter().any(|name| input.names.contains(name));
         let request = request_of(input, workload, wish);
@@ -181,7 +183,7 @@ pub(crate) fn bind(
             binding.inputs.push(None);
             continue;
         }
-        let bound = bound(input, &values, wish, workload, plant, &mut binding)
+        let bound = bound(input, &values, wish, workload, window_ms, &mut binding)
             .map_err(|error| at(autoscaler, input, error.message))?;
         if matches!(input.subject, Subject::Resource { .. })
             && matches!(input.target, Target::Utilization(_))
@@ -240,7 +242,7 @@ fn bound(
     values: &[&Column],
     wish: &Wish,
     workload: Option<&Workload>,
-    plant: &Plant,
+    window_ms: u64,
     binding: &mut Binding,
 ) -> Result<Bound> {
     let own = |bind: &&Bind| bind.metric.as_ref().is_some_and(|metric| input.names.contains(metric));
@@ -279,7 +281,7 @@ fn bound(
             name = input.names[0]
         )));
     }
-    let between = wish.between.unwrap_or_else(|| default_between(column, plant, binding));
+    let between = wish.between.unwrap_or_else(|| default_between(column, window_ms, binding));
     let limit = match &input.subject {
         Subject::Resource { resource, container } => find(&wish.limits, resource, container.as_deref())
             .or_else(|| workload.and_then(|held| held.limit(resource, container.as_deref()))),

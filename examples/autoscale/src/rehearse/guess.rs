@@ -1,6 +1,5 @@
 //! What options do not say: the likeliest reading of a column, each told, and with its doubts.
 
-use super::Plant;
 use super::binding::{Binding, Mode};
 use crate::finding::Finding;
 use crate::policy::{Input, Subject, Target};
@@ -53,14 +52,14 @@ pub(super) fn warn_of_mode(input: &Input, mode: Mode, binding: &mut Binding) {
 }
 
 /// Held rows that are as far apart as the window of scaling in resonate with it.
-pub(super) fn default_between(column: &Column, plant: &Plant, binding: &mut Binding) -> Between {
+pub(super) fn default_between(column: &Column, window_ms: u64, binding: &mut Binding) -> Between {
     let step = crate::trace::median_step(&column.points);
-    if step.is_some_and(|step| step >= plant.downscale_window_ms / 2 && column.points.len() > 2) {
+    if step.is_some_and(|step| window_ms > 0 && step >= window_ms / 2 && column.points.len() > 2) {
         let text = format!(
             "the rows of `{}` are {} apart, and half the window of scaling in is {}: held rows would resonate with it, and values are taken on straight lines between rows; --between held says otherwise",
             column.names[0],
             crate::quantity::words(step.unwrap_or(0)),
-            crate::quantity::words(plant.downscale_window_ms / 2)
+            crate::quantity::words(window_ms / 2)
         );
         binding.findings.push(Finding::warning(text));
         return Between::Linear;
