@@ -211,6 +211,10 @@ fn what_the_cluster_would_refuse_is_refused_with_its_place() {
         ),
         (so("  scaleDownDelay: 5\n", fine), "spec.scaleDownDelay: is not a field"),
         (
+            so("  scaleDownDelay: 5\n  idleReplicaCount: 0\n", fine),
+            "spec.idleReplicaCount: IdleReplicaCount=0 must be less than MinReplicaCount=0",
+        ),
+        (
             so("", "  - type: kafka\n    metadata: {lagThreshold: <LAG>}\n"),
             "spec.triggers[0].metadata.lagThreshold: must be a number, found `<LAG>`, which looks like a placeholder",
         ),
@@ -262,4 +266,37 @@ fn what_the_cluster_would_refuse_is_refused_with_its_place() {
         assert_eq!(done.status.code(), Some(2), "{text}\n{error}{}", String::from_utf8_lossy(&done.stdout));
         assert!(error.contains(words), "`{words}` is not in: {error}");
     }
+}
+
+/// A container without a request fails a utilisation in the cluster, and so it does here.
+#[test]
+fn a_sidecar_without_a_request_fails_the_metric() {
+    let folder = folder();
+    let with = |deployment: &str| {
+        std::fs::write(folder.path().join("all.yaml"), format!("{deployment}---\n{HPA}")).unwrap();
+        let done = run(
+            folder.path(),
+            &[
+                "rehearse",
+                "--policy",
+                "all.yaml",
+                "--trace",
+                "day.csv",
+                "--load",
+                "--output",
+                "json",
+                "--warm-up",
+                "0s",
+            ],
+        );
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let changes = found["autoscalers"][0]["changes"].as_array().unwrap().len();
+        (changes, found["autoscalers"][0]["findings"].to_string())
+    };
+    assert!(with(DEPLOYMENT).0 > 0);
+    let (changes, findings) =
+        with(&DEPLOYMENT.replace("requests: {cpu: 100m}", "{}").replace("resources: {{}}", "resources: {}"));
+    assert_eq!(changes, 0);
+    assert!(findings.contains("container proxy requests none of it"), "{findings}");
 }

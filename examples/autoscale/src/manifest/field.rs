@@ -61,6 +61,19 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A fault that was found first, and what became of the rest: where that is faulty too, both are told.
+pub(super) fn both<T>(first: Result<(), Error>, rest: Result<T, Error>) -> Result<T, Error> {
+    match (first, rest) {
+        (Ok(()), rest) => rest,
+        (Err(first), Ok(_)) => Err(first),
+        (Err(first), Err(second)) => {
+            let message =
+                format!("{}; and line {}: {}: {}", first.message, second.at.line, second.path, second.message);
+            Err(Error { message, ..first })
+        }
+    }
+}
+
 /// A whole number from `least` on.
 pub(super) fn count(view: &View<'_>, least: u32) -> Result<u32, Error> {
     if view.node().as_text().is_some() {

@@ -3,7 +3,7 @@
 use yaml::{Error, View};
 
 use super::behavior;
-use super::field::{Reader, count, metadata, quantity, source};
+use super::field::{Metadata, Reader, both, count, metadata, quantity, source};
 use crate::policy::{Autoscaler, Gap, Input, Metric, Source, Subject, Target};
 
 const VERSIONS: [&str; 4] = ["autoscaling/v2", "autoscaling/v2beta2", "autoscaling/v2beta1", "autoscaling/v1"];
@@ -40,30 +40,40 @@ pub(super) fn read(root: &View<'_>, version: &str, reader: &mut Reader<'_>) -> R
     } else {
         &["scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior"]
     };
-    reader.fields(&spec, effective, &["selectionStrategy"])?;
+    let known = reader.fields(&spec, effective, &["selectionStrategy"]);
+    both(known, autoscaler(&spec, version, metadata, reader))
+}
+
+fn autoscaler(
+    spec: &View<'_>,
+    version: &str,
+    metadata: Metadata,
+    reader: &mut Reader<'_>,
+) -> Result<Autoscaler, Error> {
+    let old = version == "autoscaling/v1";
     let target = reference(&spec.require("scaleTargetRef")?, reader)?;
     let max = count(&spec.require("maxReplicas")?, 1)?;
     let min_view = spec.get("minReplicas")?;
     let min = min_view.as_ref().map_or(Ok(1), |view| count(view, 0))?;
     if min > max {
-        let view = min_view.as_ref().unwrap_or(&spec);
+        let view = min_view.as_ref().unwrap_or(spec);
         return Err(view.error(format!("minReplicas {min} must be less than or equal to maxReplicas {max}")));
     }
     let mut inputs = Vec::new();
     if old {
         let percent = spec.get("targetCPUUtilizationPercentage")?;
         let target = percent.as_ref().map_or(Ok(80), |view| count(view, 1))?;
-        inputs.push(cpu(percent.as_ref().unwrap_or(&spec), i64::from(target)));
+        inputs.push(cpu(percent.as_ref().unwrap_or(spec), i64::from(target)));
     } else if let Some(metrics) = spec.get("metrics")?.filter(|metrics| metrics.node().as_list() != Some(&[])) {
         for metric in metrics.items()? {
             inputs.push(input(&metric, version == "autoscaling/v2beta1", reader)?);
         }
     } else {
-        reader.note(&spec, "has no metrics: Kubernetes takes CPU at 80 % of the request");
-        inputs.push(cpu(&spec, 80));
+        reader.note(spec, "has no metrics: Kubernetes takes CPU at 80 % of the request");
+        inputs.push(cpu(spec, 80));
     }
     if min == 0 {
-        let view = min_view.as_ref().unwrap_or(&spec);
+        let view = min_view.as_ref().unwrap_or(spec);
         if inputs.iter().all(|input| input.subject != Subject::Total) {
             return Err(view.error(
                 "minReplicas 0 must have at least one Object or External metric: nothing measures pods that are not there",

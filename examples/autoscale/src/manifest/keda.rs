@@ -3,7 +3,7 @@
 use yaml::{Error, View};
 
 use super::behavior;
-use super::field::{Metadata, Reader, count, metadata, shown, source};
+use super::field::{Metadata, Reader, both, count, metadata, shown, source};
 use super::trigger;
 use crate::formula::Formula;
 use crate::policy::{
@@ -18,12 +18,21 @@ pub(super) fn read(root: &View<'_>, version: &str, reader: &mut Reader<'_>) -> R
     let metadata = metadata(root)?;
     let pauses = pauses(&metadata)?;
     let spec = root.require("spec")?;
-    reader.fields(&spec, &FIELDS, &[])?;
+    let known = reader.fields(&spec, &FIELDS, &[]);
+    both(known, scaled_object(&spec, metadata, pauses, reader))
+}
+
+fn scaled_object(
+    spec: &View<'_>,
+    metadata: Metadata,
+    pauses: Pauses,
+    reader: &mut Reader<'_>,
+) -> Result<Autoscaler, Error> {
     let target = reference(&spec.require("scaleTargetRef")?, reader)?;
-    let bounds = Bounds::read(&spec, reader)?;
-    let mut list = triggers(&spec, bounds.min, reader)?;
-    without_effect(&spec, &bounds, &list.all, reader)?;
-    let advanced = advanced(&spec, &list.all, reader)?;
+    let bounds = Bounds::read(spec, reader)?;
+    let mut list = triggers(spec, bounds.min, reader)?;
+    without_effect(spec, &bounds, &list.all, reader)?;
+    let advanced = advanced(spec, &list.all, reader)?;
     if let Some(formula) = &advanced.formula {
         list.metrics.retain(|metric| matches!(metric.source, Source::Input(_)));
         let label = "composite-metric".into();
@@ -41,7 +50,7 @@ pub(super) fn read(root: &View<'_>, version: &str, reader: &mut Reader<'_>) -> R
         }
     }
     let ms = |name: &str, least: u32, otherwise: u32| {
-        number(&spec, name, least, otherwise).map(|count| u64::from(count) * 1_000)
+        number(spec, name, least, otherwise).map(|count| u64::from(count) * 1_000)
     };
     let keda = Keda {
         polling_ms: ms("pollingInterval", 1, 30)?,

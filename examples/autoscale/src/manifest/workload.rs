@@ -29,6 +29,14 @@ impl Workload {
         self.sum(container, |held| find(&held.requests, resource).or_else(|| find(&held.limits, resource)))
     }
 
+    /// The first container that counts and requests nothing of a resource: Kubernetes cannot tell a utilisation then.
+    pub(crate) fn without_request(&self, resource: &str, container: Option<&str>) -> Option<&str> {
+        let mut counted = self.containers.iter().filter(|held| container.is_none_or(|name| name == held.name));
+        let lacks =
+            |held: &&Container| find(&held.requests, resource).or_else(|| find(&held.limits, resource)).is_none();
+        counted.find(lacks).map(|held| held.name.as_str())
+    }
+
     /// What a pod may use of a resource at most.
     pub(crate) fn limit(&self, resource: &str, container: Option<&str>) -> Option<i64> {
         self.sum(container, |held| find(&held.limits, resource))

@@ -194,6 +194,11 @@ pub(crate) fn bind(
                 if let Some(last) = binding.requests.last_mut() {
                     *last = Some(1_000);
                 }
+            } else if let Some(name) = lacking(input, workload) {
+                let resource = &input.names[0];
+                binding.findings.push(Finding::warning(format!(
+                    "{resource}: container {name} requests none of it, so that Kubernetes cannot tell the utilisation: the metric fails at every pass; --request {resource}=… tells another sum"
+                )));
             } else {
                 return Err(no_request(input, autoscaler));
             }
@@ -306,6 +311,12 @@ fn request_of(input: &Input, workload: Option<&Workload>, wish: &Wish) -> Option
     let Subject::Resource { resource, container } = &input.subject else { return None };
     find(&wish.requests, resource, container.as_deref())
         .or_else(|| workload.and_then(|held| held.request(resource, container.as_deref())))
+}
+
+/// The container of a workload that makes a utilisation untold.
+fn lacking<'a>(input: &Input, workload: Option<&'a Workload>) -> Option<&'a str> {
+    let Subject::Resource { resource, container } = &input.subject else { return None };
+    workload?.without_request(resource, container.as_deref())
 }
 
 fn no_request(input: &Input, autoscaler: &Autoscaler) -> Error {
