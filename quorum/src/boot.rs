@@ -42,6 +42,16 @@ impl BootRecord {
     /// Decides the next step of a node that starts, and the record to keep.
     ///
     /// `disk` is the boot on the node's disk (the default, if none), `store` the present life of the store.
+    ///
+    /// ```
+    /// use tenon_quorum::{BootRecord, Disk, Generation, Start};
+    ///
+    /// let (record, disk) = (BootRecord::default(), Disk::default());
+    /// let (record, step) = record.start(Generation(1), disk.boot); // keep the record
+    /// let Start::Keep { boot, rewound } = step else { panic!("a node persists its boot first") };
+    /// let disk = disk.started(boot, rewound); // persist the disk, then ask again
+    /// assert_eq!(record.start(Generation(1), disk.boot).1, Start::Ready);
+    /// ```
     pub fn start(&self, store: Generation, disk: Boot) -> (Self, Start) {
         if disk == self.drawn && disk.store == store && disk != self.kept {
             return (Self { kept: disk, ..*self }, Start::Ready);

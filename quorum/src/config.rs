@@ -42,6 +42,14 @@ pub struct Config {
 
 impl Config {
     /// A builder that starts from the defaults.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, Quorum};
+    ///
+    /// let config = Config::builder().quorum(Quorum::new(5, 3, 3)?).lease_ms(30_000).build()?;
+    /// assert_eq!(config.quorum().voters(), 5);
+    /// # Ok::<(), tenon_quorum::ConfigError>(())
+    /// ```
     pub const fn builder() -> ConfigBuilder {
         ConfigBuilder {
             config: Self {
@@ -191,6 +199,13 @@ impl ConfigBuilder {
     }
 
     /// Builds the configuration, if it is valid.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, ConfigError};
+    ///
+    /// let refused = Config::builder().lease_ms(60_000).write_ms(60_000).build();
+    /// assert_eq!(refused.unwrap_err(), ConfigError::Lease { write_ms: 60_000, lease_ms: 60_000 });
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError`]: a limit or a time is zero, there is no room for a learner, or a write would end with its lease.

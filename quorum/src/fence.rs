@@ -124,6 +124,13 @@ pub struct FenceGate {
 
 impl FenceGate {
     /// The gate of a node that holds nothing of `repo`.
+    ///
+    /// ```
+    /// use tenon_quorum::{FenceGate, Incarnation, NodeId, RepoId, Stamp};
+    ///
+    /// let gate = FenceGate::new(RepoId(7), NodeId(1), Incarnation(1));
+    /// assert_eq!((gate.applied(), gate.staged()), (Stamp::BLANK, None));
+    /// ```
     pub const fn new(repo: RepoId, node: NodeId, incarnation: Incarnation) -> Self {
         let generation = Generation(0);
         let fence = Fence { generation, counter: 0 };
@@ -226,6 +233,16 @@ impl FenceGate {
     ///
     /// Used in the recovery of a store that was restored from a backup. Persist the gate, then tell it whole:
     /// [`crate::Router::handle_promise`].
+    ///
+    /// ```
+    /// use tenon_quorum::{FenceGate, GateRefusal, Generation, Incarnation, NodeId, RepoId};
+    ///
+    /// let gate = FenceGate::new(RepoId(7), NodeId(1), Incarnation(1));
+    /// let promised = gate.promise(Generation(2))?; // persist, then tell the router
+    /// assert_eq!(promised.report().generation, Generation(2));
+    /// assert!(promised.promise(Generation(1)).is_err());
+    /// # Ok::<(), GateRefusal>(())
+    /// ```
     ///
     /// # Errors
     /// [`GateRefusal`], with the gate as it was, if it has promised itself to a later life, or its disk went back in time.

@@ -35,6 +35,14 @@ pub struct CreateRequest {
 
 impl CreateRequest {
     /// A request for an empty repository on `members` of `shard`.
+    ///
+    /// ```
+    /// use tenon_quorum::{CreateRequest, Digest, Incarnation, Member, Members, NodeId, RepoId, ShardId};
+    ///
+    /// let members: Members = (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect();
+    /// let request = CreateRequest::new(RepoId(7), ShardId(1), members, Digest([0; 16]));
+    /// assert_eq!(request.parent, None);
+    /// ```
     #[must_use]
     pub fn new(repo: RepoId, shard: ShardId, members: impl Into<Members>, empty: Digest) -> Self {
         Self { repo, shard, members: members.into(), empty, parent: None }

@@ -69,6 +69,13 @@ impl Incarnation {
     /// The life that a counter of the store gives to an empty disk in the store's life `store`.
     ///
     /// A store that came back from a backup counts anew, and every number that it draws is larger than those before.
+    ///
+    /// ```
+    /// use tenon_quorum::{Generation, Incarnation};
+    ///
+    /// // A store that came back from a backup counts anew, and still draws larger numbers.
+    /// assert!(Incarnation::drawn(Generation(2), 1) > Incarnation::drawn(Generation(1), 900));
+    /// ```
     #[must_use]
     pub const fn drawn(store: Generation, counter: u32) -> Self {
         Self((store.0 as u64) << 32 | counter as u64)
@@ -119,6 +126,14 @@ pub struct Fence {
 
 impl Fence {
     /// The next fence of the same generation.
+    ///
+    /// ```
+    /// use tenon_quorum::{Fence, Generation};
+    ///
+    /// let fence = Fence { generation: Generation(1), counter: 4 };
+    /// assert!(fence.raised() > fence);
+    /// assert_eq!(fence.raised().to_string(), "fence 1.5");
+    /// ```
     #[must_use]
     pub const fn raised(self) -> Self {
         Self { generation: self.generation, counter: self.counter.saturating_add(1) }
@@ -178,6 +193,14 @@ impl Stamp {
     }
 
     /// Whether this state lies beyond `other` in the same or a later lineage, by its numbers.
+    ///
+    /// ```
+    /// use tenon_quorum::{Digest, Stamp};
+    ///
+    /// let first = Stamp::BLANK.next(Digest([1; 16]));
+    /// assert!(first.is_beyond(Stamp::BLANK));
+    /// assert!(!first.is_beyond(first));
+    /// ```
     #[must_use]
     pub fn is_beyond(self, other: Self) -> bool {
         self.epoch > other.epoch || (self.epoch == other.epoch && self.version > other.version)

@@ -78,6 +78,15 @@ impl Router {
     ///
     /// [`Router::findings`] tells what remains. User requests are not disturbed: no more probes than `budget` × members
     /// go out, and copies keep to their own budget.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, Inspection, Router, Timestamp};
+    ///
+    /// let mut router = Router::new(Config::builder().build()?);
+    /// let round = router.inspect(Timestamp::from_millis(1), Inspection::Full(None), 100);
+    /// assert_eq!((round.looked_at, round.last), (0, None)); // no repository yet: the scan is complete
+    /// # Ok::<(), tenon_quorum::ConfigError>(())
+    /// ```
     pub fn inspect(&mut self, now: Timestamp, inspection: Inspection, budget: u32) -> Round {
         self.lift(now);
         let count = usize::try_from(budget).unwrap_or(usize::MAX);
@@ -166,6 +175,19 @@ impl Router {
     }
 
     /// Runs `event` on a copy: returns the copy and the effects that it would give. This router is unchanged.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, Health, Incarnation, NodeId, NodeState, Router, Timestamp};
+    ///
+    /// let now = Timestamp::from_millis(1);
+    /// let mut router = Router::new(Config::builder().build()?);
+    /// router.handle_node(now, NodeId(1), NodeState::up(Incarnation(1)));
+    /// let down = NodeState::up(Incarnation(1)).health(Health::Down);
+    /// let (after, _) = router.what_if(|copy| copy.handle_node(now, NodeId(1), down));
+    /// assert_eq!(after.node(NodeId(1)).map(|node| node.health), Some(Health::Down));
+    /// assert_eq!(router.node(NodeId(1)).map(|node| node.health), Some(Health::Up));
+    /// # Ok::<(), tenon_quorum::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn what_if(&self, event: impl FnOnce(&mut Self)) -> (Self, Vec<Effect>) {
         let mut copy = self.clone();

@@ -40,6 +40,13 @@ pub struct NodeState {
 
 impl NodeState {
     /// A healthy node in domain 0, without load.
+    ///
+    /// ```
+    /// use tenon_quorum::{DomainId, Health, Incarnation, NodeState};
+    ///
+    /// let state = NodeState::up(Incarnation(1)).domain(DomainId(2)).health(Health::Draining);
+    /// assert_eq!((state.domain, state.health, state.load), (DomainId(2), Health::Draining, 0));
+    /// ```
     #[must_use]
     pub const fn up(incarnation: Incarnation) -> Self {
         Self { incarnation, health: Health::Up, domain: DomainId(0), load: 0 }

@@ -29,6 +29,13 @@ pub struct Survival {
 /// A write needs W voters. A linearizable read needs one voter that holds the newest state: the newest state is on W of
 /// them, so a read is safe from the loss of any W − 1. Two domains cannot survive, for writes, the one with more
 /// than N − W voters.
+///
+/// ```
+/// use tenon_quorum::{DomainId, Quorum, survival};
+///
+/// let two_racks = survival(Quorum::THREE, &[DomainId(1), DomainId(1), DomainId(2)]);
+/// assert!(two_racks.writes.a_node && !two_racks.writes.a_domain);
+/// ```
 #[must_use]
 pub fn survival(quorum: Quorum, domains: &[DomainId]) -> Survival {
     let voters = u32::try_from(domains.len()).unwrap_or(u32::MAX);
@@ -90,6 +97,16 @@ pub enum Strictness {
 /// arguments give the same shard.
 ///
 /// A fork goes to `family`, the shard of its family, and nowhere else: forks share objects.
+///
+/// ```
+/// use tenon_quorum::{DomainId, PlacementError, Quorum, RepoId, Shard, ShardId, Strictness, place};
+///
+/// let full = Shard { shard: ShardId(1), domains: [1, 2, 3].map(DomainId).to_vec(), load: 10, room: 10 };
+/// let free = Shard { shard: ShardId(2), load: 4, ..full.clone() };
+/// let found = place(Quorum::THREE, &[full.clone(), free], RepoId(7), None, Strictness::SurvivesADomain);
+/// assert_eq!(found, Ok(ShardId(2)));
+/// assert_eq!(place(Quorum::THREE, &[full], RepoId(7), None, Strictness::Any), Err(PlacementError::Full));
+/// ```
 ///
 /// # Errors
 /// [`PlacementError`]: nothing fits.

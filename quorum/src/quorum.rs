@@ -27,6 +27,15 @@ impl Quorum {
 
     /// A quorum of `n` voters, `r` to read, `w` to write.
     ///
+    /// ```
+    /// use tenon_quorum::{ConfigError, Quorum};
+    ///
+    /// let quorum = Quorum::new(5, 3, 3)?;
+    /// assert_eq!((quorum.voters(), quorum.write(), quorum.blocking()), (5, 3, 3));
+    /// assert_eq!(Quorum::new(4, 2, 2), Err(ConfigError::Quorum { n: 4, r: 2, w: 2 }));
+    /// # Ok::<(), ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ConfigError::Quorum`] unless 1 ≤ r, w ≤ n ≤ [`Quorum::MOST`], r + w > n and 2 w > n.
     pub const fn new(n: u8, r: u8, w: u8) -> Result<Self, ConfigError> {
@@ -55,6 +64,13 @@ impl Quorum {
     /// The smallest number of voters that intersects every write quorum: N − W + 1.
     ///
     /// Once as many gates are raised, no older write can gather W votes.
+    ///
+    /// ```
+    /// use tenon_quorum::Quorum;
+    ///
+    /// // Of three voters with W = 2, two gates must be raised before no older write can commit.
+    /// assert_eq!(Quorum::THREE.blocking(), 2);
+    /// ```
     #[must_use]
     pub const fn blocking(self) -> u32 {
         (self.n - self.w) as u32 + 1
@@ -62,6 +78,13 @@ impl Quorum {
 
     /// The probability that R voters (reads) and W voters (writes) are up, each up with probability `p` (0 to 1) on its
     /// own.
+    ///
+    /// ```
+    /// use tenon_quorum::Quorum;
+    ///
+    /// let chance = Quorum::THREE.availability(0.99);
+    /// assert!((chance.writes - 0.999_702).abs() < 1e-9);
+    /// ```
     #[must_use]
     pub fn availability(self, p: f64) -> Availability {
         Availability { reads: at_least(self.n, self.r, p), writes: at_least(self.n, self.w, p) }
@@ -74,6 +97,14 @@ impl Quorum {
     ///
     /// Voters that `domains` does not account for count as down. Domains beyond the first [`Quorum::MOST`] are not
     /// looked at, nor voters beyond N.
+    ///
+    /// ```
+    /// use tenon_quorum::Quorum;
+    ///
+    /// let apart = Quorum::THREE.availability_by_domain(0.99, 0.999, &[1, 1, 1]);
+    /// let together = Quorum::THREE.availability_by_domain(0.99, 0.999, &[3]);
+    /// assert!(apart.writes > together.writes);
+    /// ```
     #[must_use]
     pub fn availability_by_domain(self, p: f64, domain_p: f64, domains: &[u8]) -> Availability {
         // up[k] is the chance that exactly k voters are up, over the domains seen so far.

@@ -92,6 +92,15 @@ pub struct ReadRequest {
 
 impl ReadRequest {
     /// A linearizable read: it sees every write that was answered before `began`.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, DomainId, ReadRequest, RepoId, Router};
+    ///
+    /// let mut router = Router::new(Config::builder().build()?);
+    /// let read = ReadRequest::linearizable(RepoId(7), router.begin_read()).near(DomainId(1));
+    /// assert_eq!(read.near, Some(DomainId(1)));
+    /// # Ok::<(), tenon_quorum::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn linearizable(repo: RepoId, began: Ask) -> Self {
         Self { repo, began, freshness: Freshness::Linearizable, near: None, request: None, via: None }

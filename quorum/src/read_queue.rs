@@ -94,6 +94,17 @@ impl<W> ReadQueue<W> {
 
     /// Routes a read, now or as soon as enough is known. Poll the result.
     ///
+    /// ```
+    /// use tenon_quorum::{Config, ReadEvent, ReadQueue, ReadRequest, RepoId, Router, Timestamp};
+    ///
+    /// let (now, mut queue) = (Timestamp::from_millis(1), ReadQueue::new(1_000, 5_000));
+    /// let mut router = Router::new(Config::builder().build()?);
+    /// let read = ReadRequest::linearizable(RepoId(7), router.begin_read());
+    /// queue.begin(&mut router, now, read, "caller 1")?;
+    /// assert!(matches!(queue.poll(), Some(ReadEvent::FetchRow(_, RepoId(7)))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The waiter, with nothing changed: the queue is full.
     pub fn begin(&mut self, router: &mut Router, now: Timestamp, request: ReadRequest, waiter: W) -> Result<(), W> {

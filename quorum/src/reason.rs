@@ -331,6 +331,14 @@ pub enum Reason {
 
 impl Reason {
     /// The stable number of this reason.
+    ///
+    /// ```
+    /// use tenon_quorum::{Reason, RepoId};
+    ///
+    /// let reason = Reason::NoSuchRepository { repo: RepoId(7) };
+    /// assert_eq!(reason.to_string(), "repo 7 does not exist");
+    /// assert_eq!(reason.code(), 200);
+    /// ```
     #[must_use]
     pub const fn code(&self) -> u16 {
         match self {

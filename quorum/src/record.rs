@@ -110,6 +110,18 @@ impl Router {
     ///
     /// The same inputs at the same times, from the same configuration, give the same outputs and the same router: keep
     /// them, and [`Router::digest`] says whether a replay went as the recording did.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, Incarnation, Input, NodeId, NodeState, Router, Timestamp};
+    ///
+    /// let config = Config::builder().build()?;
+    /// let (mut router, mut replay) = (Router::new(config.clone()), Router::new(config));
+    /// let input = Input::Node { node: NodeId(1), state: NodeState::up(Incarnation(1)) };
+    /// router.apply(Timestamp::from_millis(1), &input);
+    /// replay.apply(Timestamp::from_millis(1), &input);
+    /// assert_eq!(router.digest(), replay.digest());
+    /// # Ok::<(), tenon_quorum::ConfigError>(())
+    /// ```
     pub fn apply(&mut self, now: Timestamp, input: &Input) -> Output {
         match input {
             Input::BeginRead => Output::Began(self.begin_read()),

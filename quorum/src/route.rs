@@ -17,6 +17,16 @@ use crate::time::Timestamp;
 impl Router {
     /// Routes a read: to a node, or to what must happen first.
     ///
+    /// ```
+    /// use tenon_quorum::{Config, First, ReadRequest, ReadStep, RepoId, Router, Timestamp};
+    ///
+    /// let mut router = Router::new(Config::builder().build()?);
+    /// let read = ReadRequest::linearizable(RepoId(7), router.begin_read());
+    /// let step = router.route_read(Timestamp::from_millis(1), &read)?;
+    /// assert!(matches!(step, ReadStep::First(First::FetchRow(_)))); // fetch the row, tell it, ask again
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Refusal`], with nothing changed: the repository does not exist, is deleted, is of an older generation of the
     /// store, its lineage is not the token's, or no node that can be reached holds what must be seen.

@@ -67,6 +67,15 @@ impl Router {
     /// Asks, tickets and ids are those of one router's life. Whoever puts a new router in an old one's place within a
     /// process ends the tasks that carry out the old one's effects, or drops what they tell: their tickets could be
     /// taken for the new one's.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, Router};
+    ///
+    /// let mut router = Router::new(Config::builder().build()?);
+    /// assert_eq!(router.repositories(), (0, 0));
+    /// assert_eq!(router.poll_effect(), None);
+    /// # Ok::<(), tenon_quorum::ConfigError>(())
+    /// ```
     #[must_use]
     pub const fn new(config: Config) -> Self {
         let state = State::new(config.seed, config.generation);
@@ -146,6 +155,18 @@ impl Router {
     }
 
     /// Creates a repository: first its row, then its empty state on every member. Ends in an [`Effect::Changed`].
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, CreateRequest, Digest, Effect, Incarnation, Member, Members, NodeId};
+    /// use tenon_quorum::{RepoId, Router, ShardId, Timestamp};
+    ///
+    /// let mut router = Router::new(Config::builder().build()?);
+    /// let members: Members = (1..=3).map(|node| Member::voter(NodeId(node), Incarnation(1))).collect();
+    /// let request = CreateRequest::new(RepoId(7), ShardId(1), members, Digest([0; 16]));
+    /// router.create(Timestamp::from_millis(1), &request)?;
+    /// assert!(matches!(router.poll_effect(), Some(Effect::FetchRow { repo: RepoId(7), .. } | Effect::SwapRow { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Refusal`], with nothing changed: a limit is reached, or the members are not N voters, each node once.
@@ -364,6 +385,17 @@ impl Router {
     /// A snapshot: all state that decides, as plain data.
     ///
     /// A router needs none of it to be safe: the truth is in rows and gates.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, Incarnation, NodeId, NodeState, Router, Timestamp};
+    ///
+    /// let config = Config::builder().build()?;
+    /// let mut router = Router::new(config.clone());
+    /// router.handle_node(Timestamp::from_millis(1), NodeId(1), NodeState::up(Incarnation(1)));
+    /// let copy = Router::restore(config, router.snapshot())?;
+    /// assert_eq!(copy.digest(), router.digest());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(&self.state)
     }

@@ -35,6 +35,15 @@ impl Shared {
     ///
     /// Some 32 stripes for each thread are a good number: two threads meet in one of n with chance 1/n, and a stripe
     /// costs a few kilobytes.
+    ///
+    /// ```
+    /// use tenon_quorum::{Config, RepoId, Shared};
+    ///
+    /// let routers = Shared::new(&Config::builder().build()?, 64);
+    /// assert_eq!(routers.stripe(RepoId(7)), routers.stripe(RepoId(7)));
+    /// assert_eq!(routers.of(RepoId(7), |router| router.repositories()), (0, 0));
+    /// # Ok::<(), tenon_quorum::ConfigError>(())
+    /// ```
     #[must_use]
     pub fn new(config: &Config, stripes: u32) -> Self {
         let seeded = |stripe: u32| {

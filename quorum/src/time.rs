@@ -27,6 +27,14 @@ impl Timestamp {
     }
 
     /// The instant `ms` milliseconds later, or [`Timestamp::MAX`] if that cannot be represented.
+    ///
+    /// ```
+    /// use tenon_quorum::Timestamp;
+    ///
+    /// let now = Timestamp::from_millis(1_000);
+    /// assert_eq!(now.after_millis(500).as_millis(), 1_500);
+    /// assert_eq!(Timestamp::MAX.after_millis(1), Timestamp::MAX);
+    /// ```
     #[must_use]
     pub const fn after_millis(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))

@@ -23,6 +23,13 @@ pub struct WriteRequest {
 
 impl WriteRequest {
     /// A request for a write through any node that qualifies.
+    ///
+    /// ```
+    /// use tenon_quorum::{NodeId, RepoId, RequestId, WriteRequest};
+    ///
+    /// let any = WriteRequest::new(RepoId(7), RequestId(1));
+    /// assert_eq!((any.writer, any.through(NodeId(2)).writer), (None, Some(NodeId(2))));
+    /// ```
     #[must_use]
     pub const fn new(repo: RepoId, request: RequestId) -> Self {
         Self { repo, request, writer: None }
