@@ -26,6 +26,20 @@ impl Refs {
     /// symbolic ref, passes the same checks. Whether objects exist, and whether a branch may move back, is the
     /// host's to ask: objects never pass through here.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// let create: Transaction = [Command::create(main, id)].into_iter().collect();
+    /// let record = refs.admit(&create)?.into_record().expect("the ref is new"); // append it to the log
+    /// refs.apply(&record)?;
+    /// let refused = refs.admit(&create).unwrap_err();
+    /// assert_eq!(refused.to_string(), format!("command 0: the ref exists already, with {}", "a".repeat(40)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// A verdict per command, at least one of which is refused.
     pub fn admit(&self, transaction: &Transaction) -> Result<Admitted, Refused> {

@@ -229,6 +229,23 @@ impl Segment {
 
 /// Folds records, which must be adjacent and start at `base`, into one segment.
 ///
+/// ```
+/// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+/// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+/// # let mut refs = Refs::new(config.clone(), LineageId(1));
+/// # let main = RefName::new("refs/heads/main")?;
+/// # let id = ObjectId::from_hex("a".repeat(40))?;
+/// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+/// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+/// # let before = refs.clone();
+/// # refs.apply(&record)?;
+/// use tenon_refslog::{Mode, compact};
+///
+/// let segment = compact(before.point(), Mode::Cover, [&record])?;
+/// assert_eq!((segment.base(), segment.end()), (before.point(), refs.point()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// The records are not adjacent, contradict each other, or lack the old values that exact mode needs.
 pub fn compact<'a>(

@@ -161,6 +161,13 @@ impl ConfigBuilder {
 
     /// Builds the configuration, if it is valid.
     ///
+    /// ```
+    /// use tenon_refslog::{ChecksumKey, Config, ConfigError, ObjectFormat};
+    ///
+    /// let builder = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32]));
+    /// assert_eq!(builder.max_commands(0).build().unwrap_err(), ConfigError::NoCommands);
+    /// ```
+    ///
     /// # Errors
     /// A limit that lets nothing through, or that cannot be represented.
     pub fn build(self) -> Result<Config, ConfigError> {

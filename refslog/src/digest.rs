@@ -39,6 +39,15 @@ impl Checksum {
     }
 
     /// The checksum with the entries of `other` added.
+    ///
+    /// ```
+    /// use tenon_refslog::{Checksum, ChecksumKey, ObjectId, RefName, Value};
+    ///
+    /// let key = ChecksumKey::new([42; 32]);
+    /// let entry = key.entry(&RefName::new("refs/heads/main")?, &Value::from(ObjectId::from_hex("a".repeat(40))?));
+    /// assert_eq!(Checksum::EMPTY.plus(entry).minus(entry), Checksum::EMPTY);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let mut sum = [0; 32];

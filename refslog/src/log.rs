@@ -85,6 +85,24 @@ pub struct Log {
 
 impl Log {
     /// A log that starts at a snapshot.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::{Log, LogConfig, Taken};
+    ///
+    /// let mut log = Log::new(LogConfig::builder().build()?, before.snapshot());
+    /// assert_eq!(log.append(record)?, Taken::Taken); // once the record is durable
+    /// assert_eq!(log.end(), refs.point());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn new(config: LogConfig, snapshot: Snapshot) -> Self {
         Self { config, snapshot, pieces: Vec::new(), replicas: BTreeMap::new(), pins: BTreeMap::new() }
@@ -167,6 +185,25 @@ impl Log {
 
     /// Lists the pieces that a replica at `version` has to replay, oldest first. The first may reach back before
     /// `version`.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::{Log, LogConfig, Version};
+    ///
+    /// let mut log = Log::new(LogConfig::builder().build()?, before.snapshot());
+    /// log.append(record)?;
+    /// assert_eq!(log.since(Version(0))?.count(), 1);
+    /// assert_eq!(log.since(Version(1))?.count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The version is before the snapshot, so that it must be taken whole, or after the end.

@@ -87,6 +87,13 @@ impl RefName {
 
     /// A well-formed name. One level is enough here (`HEAD`); admission has a rule of its own for those.
     ///
+    /// ```
+    /// use tenon_refslog::{NameError, RefName};
+    ///
+    /// assert!(RefName::new("refs/heads/main").is_ok());
+    /// assert_eq!(RefName::new("refs/heads/a..b"), Err(NameError::DoubleDot));
+    /// ```
+    ///
     /// # Errors
     /// The first rule of `git check-ref-format --allow-onelevel` that the name breaks.
     pub fn new(name: impl AsRef<[u8]>) -> Result<Self, NameError> {
@@ -113,6 +120,13 @@ impl RefName {
     }
 
     /// Checks a name by the rules of `git check-ref-format`, without building it.
+    ///
+    /// ```
+    /// use tenon_refslog::{NameError, OneLevel, RefName};
+    ///
+    /// assert_eq!(RefName::check(b"main", OneLevel::Refuse), Err(NameError::OneLevel));
+    /// assert_eq!(RefName::check(b"main", OneLevel::Allow), Ok(()));
+    /// ```
     ///
     /// # Errors
     /// The first rule that the name breaks.
@@ -184,6 +198,14 @@ impl RefName {
     }
 
     /// The proper prefixes that end before a slash, shortest first: `refs`, `refs/heads` for `refs/heads/main`.
+    ///
+    /// ```
+    /// use tenon_refslog::RefName;
+    ///
+    /// let name = RefName::new("refs/heads/main")?;
+    /// assert_eq!(name.parents().collect::<Vec<_>>(), [b"refs".as_slice(), b"refs/heads"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn parents(&self) -> impl Iterator<Item = &[u8]> {
         let bytes = self.as_bytes();
         bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').filter_map(move |(at, _)| bytes.get(..at))

@@ -109,6 +109,15 @@ impl ObjectId {
 
     /// An id from 40 or 64 hexadecimal digits.
     ///
+    /// ```
+    /// use tenon_refslog::{ObjectFormat, ObjectId, OidError};
+    ///
+    /// let id = ObjectId::from_hex("a".repeat(64))?;
+    /// assert_eq!(id.format(), ObjectFormat::Sha256);
+    /// assert_eq!(ObjectId::from_hex("abc"), Err(OidError::Length { len: 3 }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Another length, another character, or all zeros.
     pub fn from_hex(hex: impl AsRef<[u8]>) -> Result<Self, OidError> {
@@ -116,6 +125,14 @@ impl ObjectId {
     }
 
     /// An id from 40 or 64 hexadecimal digits; `None` for Git's null id.
+    ///
+    /// ```
+    /// use tenon_refslog::ObjectId;
+    ///
+    /// assert_eq!(ObjectId::from_hex_or_null("0".repeat(40)), Ok(None));
+    /// assert!(ObjectId::from_hex_or_null("a".repeat(40))?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -10,6 +10,24 @@ use crate::refs::Refs;
 /// The changes that lead from the refs of `from` to those of `to`, in the order of names.
 ///
 /// If both checksums are equal under one key, the refs are not compared.
+///
+/// ```
+/// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+/// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+/// # let mut refs = Refs::new(config.clone(), LineageId(1));
+/// # let main = RefName::new("refs/heads/main")?;
+/// # let id = ObjectId::from_hex("a".repeat(40))?;
+/// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+/// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+/// # let before = refs.clone();
+/// # refs.apply(&record)?;
+/// use tenon_refslog::diff;
+///
+/// let changes = diff(&before, &refs);
+/// assert_eq!(changes.len(), 1);
+/// assert_eq!(changes[0].name(), &main);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn diff(from: &Refs, to: &Refs) -> Vec<Change> {
     if from.config.key == to.config.key && from.checksum() == to.checksum() {
@@ -105,6 +123,16 @@ impl Bisection {
     /// A search between `equal`, where the logs agree, and the later version `different`, where they differ.
     ///
     /// `None` if `different` is not later.
+    ///
+    /// ```
+    /// use tenon_refslog::{Agreement, Bisection, Version};
+    ///
+    /// let mut search = Bisection::new(Version(0), Version(100)).expect("the second version is later");
+    /// while let Some(version) = search.probe() {
+    ///     search.handle_answer(version, if version <= Version(41) { Agreement::Equal } else { Agreement::Different });
+    /// }
+    /// assert_eq!(search.parting(), Some(Version(41)));
+    /// ```
     #[must_use]
     pub fn new(equal: Version, different: Version) -> Option<Self> {
         (equal < different).then_some(Self { equal, different, folded: None })

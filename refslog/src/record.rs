@@ -135,6 +135,19 @@ impl Record {
     /// Payloads live as long as their record: a fold keeps changes, not payloads.
     /// [`LogConfigBuilder::retain_versions`](crate::LogConfigBuilder::retain_versions) says how many records stay as they are.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// let record = record.with_payload("pushed by alice")?;
+    /// assert_eq!(record.payload(), b"pushed by alice");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// More than [`Record::MAX_PAYLOAD`] bytes.
     pub fn with_payload(mut self, payload: impl Into<Vec<u8>>) -> Result<Self, PayloadTooLong> {

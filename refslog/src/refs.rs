@@ -60,6 +60,19 @@ impl Refs {
 
     /// The refs of an existing repository, as a host reads them from Git, at a version of its log.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// use tenon_refslog::{Value, Version};
+    ///
+    /// let refs = Refs::from_entries(config, LineageId(1), Version(7), [(main.clone(), Value::from(id))])?;
+    /// assert_eq!((refs.version(), refs.get(&main)), (Version(7), Some(Value::from(id))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// A name stands twice, or an id is of another object format.
     pub fn from_entries(
@@ -141,6 +154,21 @@ impl Refs {
     }
 
     /// The refs whose names start with `prefix`, in the order of names.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// assert_eq!(refs.iter_prefix(b"refs/heads/").count(), 1);
+    /// assert_eq!(refs.iter_prefix(b"refs/tags/").count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn iter_prefix<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (RefName, Value)> + 'a {
         self.map.iter_from(self.map.seek(prefix)).take_while(move |(name, _)| name.as_bytes().starts_with(prefix))
     }
@@ -211,6 +239,21 @@ impl Refs {
     pub const READ_DEPTH: usize = 4;
 
     /// Applies a record's changes. An error leaves the refs as they were: the checksum is computed first.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// use tenon_refslog::Replayed;
+    ///
+    /// assert_eq!(refs.apply(&record)?, Replayed::Applied);
+    /// assert_eq!(refs.apply(&record)?, Replayed::AlreadyApplied);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// See [`ReplayError`](crate::ReplayError); nothing is changed.

@@ -125,6 +125,25 @@ impl<'a> Part<'a> {
 impl Refs {
     /// Applies a segment of the log. An error leaves the refs as they were: the checksum is computed first.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::{Mode, Replayed, Segment};
+    ///
+    /// let mut replica = before;
+    /// let segment = Segment::of_record(replica.point(), &record, Mode::Cover)?;
+    /// assert_eq!(replica.replay(&segment)?, Replayed::Applied);
+    /// assert_eq!(replica.checksum(), refs.checksum());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`ReplayError`]; nothing is changed.
     pub fn replay(&mut self, segment: &Segment) -> Result<Replayed, ReplayError> {
@@ -155,6 +174,24 @@ impl Refs {
     /// Rolls a segment back by its old values: for a replica that went ahead of the log, or along a fork of it.
     ///
     /// The refs must be at the segment's end, in its very state. A record is rolled back as [`Segment::of_record`].
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::{Mode, Segment};
+    ///
+    /// let segment = Segment::of_record(before.point(), &record, Mode::Cover)?;
+    /// refs.rollback(&segment)?;
+    /// assert_eq!(refs.point(), before.point());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// See [`ReplayError`]; nothing is changed.

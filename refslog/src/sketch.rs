@@ -238,6 +238,28 @@ impl Reconciler {
 
     /// Takes in the next cell, and returns the difference once it is known. Further cells change nothing then.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::{Reconciler, Sketch};
+    ///
+    /// let (mut sender, mut receiver) = (Sketch::new(&refs), Reconciler::new(&before, 100));
+    /// let difference = loop {
+    ///     if let Some(found) = receiver.handle_cell(sender.next_cell())? {
+    ///         break found.clone();
+    ///     }
+    /// };
+    /// assert_eq!(refs.entries_of(&difference.there)[0].0, main);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The cells cannot be resolved, or too many were needed.
     pub fn handle_cell(&mut self, cell: Cell) -> Result<Option<&Difference>, SketchError> {

@@ -41,6 +41,24 @@ pub struct Snapshot {
 impl Snapshot {
     /// Opens a snapshot: shares `bytes` and reads the footer.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::Snapshot;
+    ///
+    /// let snapshot = Snapshot::open(refs.snapshot().as_bytes().clone())?;
+    /// assert!(snapshot.get(&main)?.is_some());
+    /// assert!(Snapshot::open(b"not a snapshot".to_vec()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The footer is not one of a snapshot, or is damaged.
     pub fn open(bytes: impl Into<Bytes>) -> Result<Self, DecodeError> {
@@ -220,6 +238,22 @@ impl Refs {
     ///
     /// Equal refs at equal points give equal bytes on every replica with the same knowledge of peeled ids. Those are
     /// kept, count for no equality, and may be known on one replica only.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// let snapshot = refs.snapshot();
+    /// assert_eq!((snapshot.len(), snapshot.point()), (1, refs.point()));
+    /// assert_eq!(Refs::restore(config, &snapshot)?.checksum(), refs.checksum());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn snapshot(&self) -> Snapshot {
         let mut writer = Writer::new(self.config().format(), self.len() * 32 + 256);
         for (name, value) in self.iter() {

@@ -64,6 +64,24 @@ pub enum AdmitError {
 impl Tip {
     /// The refs of a snapshot, none of which is read yet.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::Tip;
+    ///
+    /// let tip = Tip::new(config, refs.snapshot())?; // reads no ref yet
+    /// assert_eq!((tip.point(), tip.changed()), (refs.point(), 0));
+    /// assert!(tip.get(&main)?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The snapshot is of another object format.
     pub fn new(config: Config, snapshot: Snapshot) -> Result<Self, RestoreError> {

@@ -83,6 +83,19 @@ impl Command {
     }
 
     /// Sets the expected old value.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// use tenon_refslog::{Old, Value};
+    ///
+    /// let command = Command::update(main, id).expecting(Old::Absent);
+    /// assert!(!command.old().matches(Some(&Value::from(id))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn expecting(mut self, old: Old) -> Self {
         self.old = old;

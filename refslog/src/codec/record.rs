@@ -62,6 +62,22 @@ pub(crate) fn settle_peels(changes: &mut [Change], known: bool) -> bool {
 
 impl Record {
     /// Encodes the record as one frame, to append to a file or to keep in a row. [`Record::decode`] reads it back.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// use tenon_refslog::Record;
+    ///
+    /// let bytes = record.encode();
+    /// assert_eq!(Record::decode(&bytes)?, record);
+    /// assert!(Record::decode(&bytes[..bytes.len() - 1]).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::new();

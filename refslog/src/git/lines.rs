@@ -37,6 +37,15 @@ impl HookLine {
 
 /// Parses one line, without its line feed.
 ///
+/// ```
+/// use tenon_refslog::{ObjectFormat, git};
+///
+/// let text = format!("{} {} refs/heads/main", "0".repeat(40), "a".repeat(40));
+/// let line = git::parse_hook_line(text.as_bytes(), ObjectFormat::Sha1)?;
+/// assert_eq!((line.name.to_string(), line.old), ("refs/heads/main".to_owned(), None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// The line is not `old new name`.
 pub fn parse_hook_line(line: &[u8], format: ObjectFormat) -> Result<HookLine, ParseError> {

@@ -39,6 +39,14 @@ impl Peeled {
 ///
 /// The header's statement about peeled ids is believed, as Git does.
 ///
+/// ```
+/// use tenon_refslog::{ObjectFormat, git};
+///
+/// let text = format!("{} refs/heads/main\n", "a".repeat(40));
+/// assert_eq!(git::parse_packed_refs(text.as_bytes(), ObjectFormat::Sha1)?.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// The first line that Git would not have written.
 pub fn parse_packed_refs(text: &[u8], format: ObjectFormat) -> Result<Vec<(RefName, Value)>, ParseError> {

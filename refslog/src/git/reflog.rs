@@ -33,6 +33,15 @@ pub fn parse_reflog(text: &[u8], format: ObjectFormat) -> Result<Vec<ReflogLine>
 
 /// Parses one line, without its line feed.
 ///
+/// ```
+/// use tenon_refslog::{ObjectFormat, git};
+///
+/// let text = format!("{} {} Ann <ann@example.org> 1700000000 +0530\tpush", "0".repeat(40), "a".repeat(40));
+/// let line = git::parse_reflog_line(text.as_bytes(), ObjectFormat::Sha1)?;
+/// assert_eq!((line.seconds, line.zone_minutes), (1_700_000_000, 330));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Git would not have written it.
 pub fn parse_reflog_line(line: &[u8], format: ObjectFormat) -> Result<ReflogLine, ParseError> {

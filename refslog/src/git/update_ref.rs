@@ -168,6 +168,14 @@ impl Stage {
 /// after `commit` and anything but `commit` after `prepare`. Where Git's transaction was begun, the input has to end with
 /// `commit`: Git aborts one that is cut off.
 ///
+/// ```
+/// use tenon_refslog::{ObjectFormat, git};
+///
+/// let text = format!("create refs/heads/main\0{}\0", "a".repeat(40));
+/// assert_eq!(git::parse_update_ref(text.as_bytes(), ObjectFormat::Sha1)?.commands().len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// The first field that Git would not have taken, or [`ParseErrorKind::Unfinished`].
 pub fn parse_update_ref(text: &[u8], format: ObjectFormat) -> Result<Transaction, ParseError> {

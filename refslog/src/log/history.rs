@@ -54,6 +54,25 @@ impl Log {
     ///
     /// Within a folded stretch, refs that it did not touch are still known.
     ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::{Log, LogConfig, Value, Version};
+    ///
+    /// let mut log = Log::new(LogConfig::builder().build()?, before.snapshot());
+    /// log.append(record)?;
+    /// assert_eq!(log.get(&main, Version(0))?, None);
+    /// assert_eq!(log.get(&main, Version(1))?, Some(Value::from(id)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The version is not in the log, or was folded away for this ref.
     pub fn get(&self, name: &RefName, version: Version) -> Result<Option<Value>, LogError> {

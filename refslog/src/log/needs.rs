@@ -103,6 +103,25 @@ impl Log {
     }
 
     /// The progress of a replica at this version.
+    ///
+    /// ```
+    /// # use tenon_refslog::{ChecksumKey, Command, Config, LineageId, ObjectFormat, ObjectId, RefName, Refs, Transaction};
+    /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
+    /// # let mut refs = Refs::new(config.clone(), LineageId(1));
+    /// # let main = RefName::new("refs/heads/main")?;
+    /// # let id = ObjectId::from_hex("a".repeat(40))?;
+    /// # let transaction: Transaction = [Command::create(main.clone(), id)].into_iter().collect();
+    /// # let record = refs.admit(&transaction)?.into_record().expect("the ref is new");
+    /// # let before = refs.clone();
+    /// # refs.apply(&record)?;
+    /// use tenon_refslog::{Log, LogConfig, Standing, Version};
+    ///
+    /// let mut log = Log::new(LogConfig::builder().build()?, before.snapshot());
+    /// log.append(record)?;
+    /// assert_eq!(log.standing(Version(1)), Standing::Current);
+    /// assert!(matches!(log.standing(Version(0)), Standing::Behind { versions: 1, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn standing(&self, version: Version) -> Standing {
         let end = self.end().version;
         let versions = end.0.saturating_sub(version.0);
