@@ -53,7 +53,7 @@ impl Repository {
             "refs/heads/main",
             "refs/heads/master",
         ]);
-        let default_branch = default_branch(&refs.unwrap_or_default(), branch.as_deref());
+        let default_branch = default_branch(&refs.unwrap_or_default());
         let remote = git(&["config", "--get", "remote.origin.url"]).unwrap_or_default();
         let (host, project) = place_of(remote.trim(), &root);
         let before = parents.split(' ').next().filter(|parent| !parent.is_empty());
@@ -158,12 +158,12 @@ fn run(folder: &Path, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-fn default_branch(refs: &str, current: Option<&str>) -> String {
+fn default_branch(refs: &str) -> String {
     let remote = refs.lines().find_map(|line| line.strip_prefix("refs/remotes/origin/HEAD refs/remotes/origin/"));
     let own = ["main", "master"]
         .into_iter()
         .find(|name| refs.lines().any(|line| line.trim() == format!("refs/heads/{name}")));
-    remote.or(own).or(current).unwrap_or("main").to_owned()
+    remote.or(own).unwrap_or("main").to_owned()
 }
 
 /// Host and path of a remote's URL; for a project without one, a path of its own.
@@ -199,11 +199,9 @@ mod tests {
 
     #[test]
     fn the_default_branch_is_the_remotes_or_main() {
-        assert_eq!(
-            default_branch("refs/heads/main \nrefs/remotes/origin/HEAD refs/remotes/origin/trunk\n", Some("x")),
-            "trunk"
-        );
-        assert_eq!(default_branch("refs/heads/master \n", Some("x")), "master");
-        assert_eq!(default_branch("", Some("x")), "x");
+        let remote = "refs/heads/main \nrefs/remotes/origin/HEAD refs/remotes/origin/trunk\n";
+        assert_eq!(default_branch(remote), "trunk");
+        assert_eq!(default_branch("refs/heads/master \n"), "master");
+        assert_eq!(default_branch(""), "main");
     }
 }

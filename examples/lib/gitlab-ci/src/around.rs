@@ -94,7 +94,8 @@ pub(crate) fn trigger(view: &View<'_>, skip: bool, remarks: &mut Remarks) -> Res
         if !skip {
             let message =
                 format!("starts {what}, which cannot be done on this machine: `--skip-triggers` leaves it out");
-            return Err(view.error(message));
+            remarks.refused.push(view.error(message));
+            return Ok(None);
         }
         remarks.push((at, "trigger".to_owned(), format!("{what} is not started: --skip-triggers")));
         Ok(None)

@@ -144,6 +144,8 @@ pub(crate) struct JobConfig {
     pub(crate) tags: Vec<String>,
     pub(crate) parallel: Option<Parallel>,
     pub(crate) trigger: Option<Trigger>,
+    /// What is in the way if the job is in the pipeline.
+    pub(crate) refused: Option<Error>,
 }
 
 impl Config {
@@ -290,6 +292,7 @@ impl JobConfig {
         let name = key.name.clone();
         let node = Node::new(yaml::Value::Map(map.clone()), key.at);
         let view = View::new(&node, name.clone());
+        remarks.refused.clear();
         check_keys(&view, map, context, remarks)?;
         let (stage, stage_index) = stage(&view, stages)?;
         let commands = |key: &str| view.get(key)?.map_or(Ok(Vec::new()), |script| keys::script(&script));
@@ -327,7 +330,7 @@ impl JobConfig {
         }
         let dependencies = view.get("dependencies")?;
         let dependencies = dependencies.map(|list| Ok::<_, Error>((list.at(), keys::texts(&list)?))).transpose()?;
-        Ok(Self {
+        let mut job = Self {
             at: key.at,
             stage,
             stage_index,
@@ -363,8 +366,11 @@ impl JobConfig {
                     forwards_pipeline_variables: false,
                 })
             }),
+            refused: None,
             name,
-        })
+        };
+        job.refused = remarks.refused.first().cloned();
+        Ok(job)
     }
 }
 
@@ -372,7 +378,7 @@ impl JobConfig {
 fn needs(view: &View<'_>, context: &Context, remarks: &mut Remarks) -> Result<Option<Vec<NeedName>>, Error> {
     let Some(needs) = view.get("needs")? else { return Ok(None) };
     if !context.ignore.iter().any(|key| key == "needs:project") {
-        return keys::needs(&needs).map(Some);
+        return keys::needs(&needs, remarks).map(Some);
     }
     let is_foreign =
         |node: &Node| node.as_map().is_some_and(|map| map.get("project").is_some() || map.get("pipeline").is_some());
@@ -385,7 +391,7 @@ fn needs(view: &View<'_>, context: &Context, remarks: &mut Remarks) -> Result<Op
         return Ok(None);
     }
     let own = Node::new(yaml::Value::List(own.into_iter().cloned().collect()), needs.at());
-    keys::needs(&View::new(&own, needs.path().to_owned())).map(Some)
+    keys::needs(&View::new(&own, needs.path().to_owned()), remarks).map(Some)
 }
 
 fn stage(view: &View<'_>, stages: &[String]) -> Result<(String, usize), Error> {
@@ -409,7 +415,7 @@ fn check_keys(view: &View<'_>, map: &Map, context: &Context, remarks: &mut Remar
             continue;
         }
         if matches!(name, "id_tokens" | "secrets") {
-            tokens(view, key, node, context, remarks)?;
+            tokens(view, key, node, context, remarks);
             continue;
         }
         if EFFECTIVE.contains(&name) {
@@ -420,6 +426,10 @@ fn check_keys(view: &View<'_>, map: &Map, context: &Context, remarks: &mut Remar
             continue;
         }
         let refused = REFUSED.iter().find(|(known, _)| *known == name).map(|(_, why)| (*why).to_owned());
+        if matches!(name, "hooks" | "release") {
+            remarks.refused.extend(refused.map(|why| view.key_error(key, why)));
+            continue;
+        }
         return Err(view.key_error(
             key,
             refused.unwrap_or_else(|| {
@@ -431,21 +441,21 @@ fn check_keys(view: &View<'_>, map: &Map, context: &Context, remarks: &mut Remar
 }
 
 /// A token or secret is never invented: its value comes from the variables of the project.
-fn tokens(view: &View<'_>, key: &Key, node: &Node, context: &Context, remarks: &mut Remarks) -> Result<(), Error> {
+fn tokens(view: &View<'_>, key: &Key, node: &Node, context: &Context, remarks: &mut Remarks) {
     let names =
         node.as_map().map(|map| map.iter().map(|(key, _)| key.name.clone()).collect::<Vec<_>>()).unwrap_or_default();
     let is_known = |name: &String| context.project.contains_key(name) || context.given.contains_key(name);
     if let Some(missing) = names.iter().find(|name| !is_known(name)) {
         if context.ignore.contains(&key.name) {
             remarks.push((key.at, key.name.clone(), format!("`{missing}` is not set: --ignore {}", key.name)));
-            return Ok(());
+            return;
         }
         let message = format!(
             "`{missing}` is made by GitLab alone: give it a value in the variables file or with `--variable`, or run with `--ignore {}`",
             key.name
         );
-        return Err(view.key_error(key, message));
+        remarks.refused.push(view.key_error(key, message));
+        return;
     }
     remarks.push((key.at, key.name.clone(), "values are taken from the variables given for this run".to_owned()));
-    Ok(())
 }

@@ -73,8 +73,20 @@ pub(crate) enum Parallel {
     Matrix(Vec<Cell>),
 }
 
-/// What remains to be said about a key that was read.
-pub(crate) type Remarks = Vec<(yaml::Mark, String, String)>;
+/// What remains to be said about keys that were read.
+#[derive(Debug, Default)]
+pub(crate) struct Remarks {
+    /// Where, about which key, and what.
+    pub(crate) notes: Vec<(yaml::Mark, String, String)>,
+    /// What cannot be done here: in the way only if the job is in the pipeline.
+    pub(crate) refused: Vec<Error>,
+}
+
+impl Remarks {
+    pub(crate) fn push(&mut self, note: (yaml::Mark, String, String)) {
+        self.notes.push(note);
+    }
+}
 
 /// A scalar's text, as GitLab makes one of a number or a boolean.
 pub(crate) fn scalar(node: &Node) -> Option<String> {
@@ -264,7 +276,7 @@ fn rule(view: &View<'_>, remarks: &mut Remarks) -> Result<Rule, Error> {
         when: view.get("when")?.map(|view| when(&view, true)).transpose()?,
         allow_failure: view.get("allow_failure")?.map(|view| allow_failure(&view)).transpose()?,
         variables: view.get("variables")?.map(|view| variables(&view, remarks)).transpose()?.unwrap_or_default(),
-        needs: view.get("needs")?.map(|view| needs(&view)).transpose()?,
+        needs: view.get("needs")?.map(|view| needs(&view, remarks)).transpose()?,
         start_in: view.get("start_in")?.map(|view| time(&view)).transpose()?,
     })
 }
@@ -304,7 +316,7 @@ fn check_refs(view: &View<'_>, refs: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-pub(crate) fn needs(view: &View<'_>) -> Result<Vec<NeedName>, Error> {
+pub(crate) fn needs(view: &View<'_>, remarks: &mut Remarks) -> Result<Vec<NeedName>, Error> {
     let nodes = flat(view.node());
     if nodes.len() > MAX_NEEDS {
         return Err(view.error(format!("a job may need at most {MAX_NEEDS} others")));
@@ -318,12 +330,12 @@ pub(crate) fn needs(view: &View<'_>) -> Result<Vec<NeedName>, Error> {
             continue;
         }
         need.only(&["job", "artifacts", "optional", "parallel", "pipeline", "project", "ref"])?;
-        for other in ["project", "pipeline"] {
-            if let Some(there) = need.get(other)? {
-                return Err(there.error(
-                    "artifacts of other pipelines are not there on this machine: take this need out with a rule, or run with `--ignore needs:project`",
-                ));
-            }
+        let other = need.get("project")?.or(need.get("pipeline")?);
+        if let Some(there) = other {
+            remarks.refused.push(there.error(
+                "artifacts of other pipelines are not there on this machine: take this need out with a rule, or run with `--ignore needs:project`",
+            ));
+            continue;
         }
         let flag = |name: &str, default: bool| need.get(name)?.map_or(Ok(default), |flag| flag.boolean());
         let cells = need.get("parallel")?.map(|parallel| {

@@ -56,6 +56,7 @@ pub use source::{Changed, Files};
 pub use variables::{CycleError, Layers, Value, Variables, dotenv, expand, expand_all, is_name};
 
 use config::Config;
+use keys::Remarks;
 use plan::Read;
 use rules::World;
 use source::{Given, Reader, Remark};
@@ -83,7 +84,7 @@ pub fn plan_of(files: &dyn Files, paths: &[String], context: &Context) -> Result
     let mut reader = Reader::new(given);
     let root = reader.read(files, paths);
     let sources = std::mem::take(&mut reader.sources);
-    let mut remarks = std::mem::take(&mut reader.remarks);
+    let mut remarks = Remarks { notes: std::mem::take(&mut reader.remarks), ..Remarks::default() };
     let place = |at: Mark| {
         let file = usize::try_from(at.file).ok().and_then(|file| sources.get(file)).cloned().unwrap_or_default();
         Place { file, line: at.line.max(1), column: at.column.max(1) }
@@ -93,8 +94,8 @@ pub fn plan_of(files: &dyn Files, paths: &[String], context: &Context) -> Result
     let config = Config::read(&root, context, &mut remarks).map_err(wrong)?;
     let world = World::new(files, context);
     let read = Read { config: &config, world: &world, context, place: &place };
-    let mut outcome = read.plan(&mut remarks).map_err(wrong)?;
-    let told = notes(remarks, &place);
+    let mut outcome = read.plan(&mut remarks.notes).map_err(wrong)?;
+    let told = notes(remarks.notes, &place);
     match &mut outcome {
         Outcome::Pipeline(plan) => {
             plan.notes = told;

@@ -174,6 +174,9 @@ impl Read<'_> {
                     continue;
                 }
             };
+            if let Some(refused) = &config.refused {
+                return Err(refused.clone());
+            }
             if chosen.len() == MAX_JOBS {
                 return Err(wrong(format!("the pipeline has more than {MAX_JOBS} jobs")));
             }

@@ -122,7 +122,10 @@ impl<'g> Reader<'g> {
         if bytes.is_some() || self.sources.is_empty() {
             self.sources.push(name.clone());
         }
-        let bytes = bytes.ok_or_else(|| wrong(format!("there is no file `{name}`")))?;
+        let bytes = bytes.ok_or_else(|| {
+            let key = if from.depth == 0 { "" } else { "include" };
+            Error::new(at, key, format!("there is no file `{name}`"))
+        })?;
         let text = String::from_utf8(bytes).map_err(|_| wrong(format!("`{name}` is not UTF-8")))?;
         let options = Options { schema: Schema::Yaml11, file: number, max_bytes: MAX_FILE_BYTES, ..Options::default() };
         let documents = parse(&text, &options)?;

@@ -147,6 +147,15 @@ fn what_only_informs_is_said_once() {
 }
 
 #[test]
+fn what_cannot_be_done_is_in_the_way_only_of_jobs_that_run() {
+    let plan = of(
+        "a: {script: x}\nb: {rules: [{when: never}], script: x, release: {tag_name: v1}, id_tokens: {T: {aud: x}}}\n\
+         c: {rules: [{when: never}], trigger: x/y}\nd: {rules: [{when: never}], needs: [{project: x/y, job: z, ref: m}], script: x}\n",
+    );
+    assert_eq!(names(&plan), ["a"]);
+}
+
+#[test]
 fn a_refused_key_can_be_ignored() {
     let files = Memory::new([(
         ".gitlab-ci.yml",
