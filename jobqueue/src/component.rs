@@ -110,6 +110,16 @@ impl Lifecycle {
 
     /// The next state, with the step to take then. Persist the state first, then take the step.
     ///
+    /// ```
+    /// use tenon_jobqueue::component::{Happened, Lifecycle, Phase, Step};
+    /// use tenon_jobqueue::Entry;
+    ///
+    /// let (job, step) = Lifecycle::default().advance(Happened::Delivered(Entry::Run))?; // persist `job`
+    /// assert_eq!((job.phase(), step), (Phase::Init, Step::Init));
+    /// assert!(job.advance(Happened::Uploaded).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`OutOfPhase`] if the event is impossible now. Late and repeated events are such, and may be ignored.

@@ -116,6 +116,15 @@ impl Config {
 
     /// The tag of a job: the first declared of (component, class), (component, other), (other, class); else (other,
     /// other).
+    ///
+    /// ```
+    /// use tenon_jobqueue::{Class, Component, Config, Incarnation, Tag};
+    ///
+    /// let config = Config::builder(Incarnation::new(1)).tag(Tag::new(3, 0)).build()?;
+    /// assert_eq!(config.tag(Component::new(3), Class::new(9)), Tag::new(3, 0)); // declared for any class
+    /// assert_eq!(config.tag(Component::new(4), Class::new(9)), Tag::OTHER);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn tag(&self, component: Component, class: Class) -> Tag {
         let exact = Tag { component, class };
@@ -210,6 +219,13 @@ impl ConfigBuilder {
 
     /// Builds the configuration, if it is valid.
     ///
+    /// ```
+    /// use tenon_jobqueue::{Config, ConfigError, Incarnation};
+    ///
+    /// assert!(Config::builder(Incarnation::new(1)).seed(7).build().is_ok());
+    /// assert_eq!(Config::builder(Incarnation::new(1)).tries(0).build().unwrap_err(), ConfigError::ZeroTries);
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError`] says what cannot be.
@@ -289,6 +305,13 @@ pub enum Turns {
 }
 
 /// The declaration of a pool, by an operator.
+///
+/// ```
+/// use tenon_jobqueue::{PoolId, PoolSpec, Service, Tag};
+///
+/// let pool = PoolSpec { id: PoolId::new(1), tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() };
+/// assert_eq!((pool.service, pool.rate), (Service::Open, None));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PoolSpec {

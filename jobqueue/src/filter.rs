@@ -66,6 +66,15 @@ pub struct Filters {
 
 impl Filters {
     /// Switches a component off: while it is off, its jobs are skipped. Returns whether that changed anything.
+    ///
+    /// ```
+    /// use tenon_jobqueue::{Component, Filters};
+    ///
+    /// let mut filters = Filters::default();
+    /// assert!(filters.degrade(Component::new(3)));
+    /// assert_eq!(filters.len(), 1);
+    /// assert!(filters.restore(Component::new(3)));
+    /// ```
     pub fn degrade(&mut self, component: Component) -> bool {
         self.degraded.insert(component)
     }

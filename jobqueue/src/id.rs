@@ -146,6 +146,13 @@ impl Tag {
     pub const OTHER: Self = Self { component: Component::new(0), class: Class::new(0) };
 
     /// The tag with this component and class.
+    ///
+    /// ```
+    /// use tenon_jobqueue::{Component, Tag};
+    ///
+    /// assert_eq!(Tag::new(3, 1).component, Component::new(3));
+    /// assert_eq!(Tag::new(0, 0), Tag::OTHER);
+    /// ```
     #[must_use]
     pub const fn new(component: u32, class: u32) -> Self {
         Self { component: Component::new(component), class: Class::new(class) }

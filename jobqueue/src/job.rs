@@ -69,6 +69,13 @@ impl State {
     ];
 
     /// Whether the state is final.
+    ///
+    /// ```
+    /// use tenon_jobqueue::State;
+    ///
+    /// assert!(State::Succeeded.is_terminal());
+    /// assert!(!State::Suspended.is_terminal());
+    /// ```
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         self as u8 >= Self::Succeeded as u8
@@ -87,6 +94,13 @@ impl State {
     }
 
     /// The state with this number.
+    ///
+    /// ```
+    /// use tenon_jobqueue::State;
+    ///
+    /// assert_eq!(State::from_code(State::Running.code()), Some(State::Running));
+    /// assert_eq!(State::from_code(99), None);
+    /// ```
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()

@@ -73,6 +73,16 @@ impl MemoryRows {
     }
 
     /// Makes a write, all of it or nothing. Returns `false` if a row had another version.
+    ///
+    /// ```
+    /// use tenon_jobqueue::memory::MemoryRows;
+    /// use tenon_jobqueue::{Change, Key, KeyRow, Row};
+    ///
+    /// let mut db = MemoryRows::default();
+    /// let insert = Change { expect: None, row: Row::Key(KeyRow::new(Key::new(5))) };
+    /// assert!(db.write(&[insert.clone()]));
+    /// assert!(!db.write(&[insert])); // the row exists now
+    /// ```
     #[must_use = "a write that conflicts was not made"]
     pub fn write(&mut self, changes: &[Change]) -> bool {
         let allowed = self.allows(changes);

@@ -106,6 +106,14 @@ impl Outcomes {
     }
 
     /// Sets the class of the job at this place. Does nothing beyond the end.
+    ///
+    /// ```
+    /// use tenon_jobqueue::{JobClass, Outcomes};
+    ///
+    /// let mut outcomes = Outcomes::new(3);
+    /// outcomes.set(1, JobClass::Good);
+    /// assert_eq!((outcomes.get(0), outcomes.get(1)), (JobClass::Undecided, JobClass::Good));
+    /// ```
     pub fn set(&mut self, place: usize, class: JobClass) {
         if let Some(byte) = self.0.get_mut(place / 2) {
             let code = class as u8;

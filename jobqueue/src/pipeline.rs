@@ -178,6 +178,16 @@ pub enum NeedsError {
 ///
 /// A job's order is one more than the largest among the jobs it needs, and at least 1.
 ///
+/// ```
+/// use tenon_jobqueue::{JobId, NeedsError, run_orders};
+///
+/// let [build, test, deploy] = [1, 2, 3].map(JobId::new);
+/// let orders = run_orders(&[(deploy, &[build, test]), (build, &[]), (test, &[build])])?;
+/// assert_eq!(orders, [3, 1, 2]);
+/// assert_eq!(run_orders(&[(build, &[test])]), Err(NeedsError::Missing(build, test)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`NeedsError`] names the jobs that cannot be ordered.

@@ -18,6 +18,14 @@ pub struct Rate {
 
 impl Rate {
     /// The rate, unless one of the numbers is 0.
+    ///
+    /// ```
+    /// use tenon_jobqueue::Rate;
+    ///
+    /// let rate = Rate::new(10, 1_000).expect("neither number is 0"); // ten jobs a second
+    /// assert_eq!((rate.jobs.get(), rate.per_ms.get()), (10, 1_000));
+    /// assert_eq!(Rate::new(0, 1_000), None);
+    /// ```
     #[must_use]
     pub fn new(jobs: u32, per_ms: u32) -> Option<Self> {
         Some(Self { jobs: NonZeroU32::new(jobs)?, per_ms: NonZeroU32::new(per_ms)? })

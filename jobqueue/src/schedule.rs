@@ -113,6 +113,20 @@ impl Schedule {
     }
 
     /// The decision to carry out now; `None` if the next firing is yet to come.
+    ///
+    /// ```
+    /// use tenon_jobqueue::Timestamp;
+    /// use tenon_jobqueue::schedule::{Missed, Schedule};
+    /// use tenon_jobqueue::trigger::{Civil, Cron};
+    ///
+    /// let minute = |at: Timestamp| u8::try_from(at.as_millis() / 60_000 % 60).unwrap_or(0);
+    /// let utc = |at: Timestamp| Civil { minute: minute(at), hour: 0, day: 1, month: 1, weekday: 4 };
+    /// let cron = Cron::new("*/5 * * * *")?;
+    /// let schedule = Schedule::new(&cron, Missed::Skip, Timestamp::ZERO, utc);
+    /// let due = schedule.next.expect("every fifth minute");
+    /// assert_eq!(schedule.decide(&cron, due, utc).and_then(|decision| decision.fire), Some(due));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn decide(&self, cron: &Cron, now: Timestamp, clocks: impl Fn(Timestamp) -> Civil) -> Option<Decision> {
         let first = self.next.filter(|next| *next <= now)?;

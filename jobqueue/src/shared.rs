@@ -109,6 +109,16 @@ impl Shared {
     /// A concurrent engine with a stripe for each of these lives; `config`'s own life is not used.
     ///
     /// `None` without lives, or if two are the same: write ids are made from them.
+    ///
+    /// ```
+    /// use tenon_jobqueue::{Config, Incarnation, PipelineId, Shared};
+    ///
+    /// let lives = [1, 2, 3].map(Incarnation::new); // never used before, on any host
+    /// let shared = Shared::new(&Config::builder(lives[0]).build()?, &lives).expect("three different lives");
+    /// assert_eq!(shared.stripes().count(), 3);
+    /// assert_eq!(shared.stripe(PipelineId::new(1)), shared.stripe(PipelineId::new(1)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(config: &Config, lives: &[Incarnation]) -> Option<Self> {
         let mut sorted = lives.to_vec();

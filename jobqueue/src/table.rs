@@ -37,6 +37,14 @@ pub enum Cell {
 }
 
 /// The effect of `event` on a job in `state`.
+///
+/// ```
+/// use tenon_jobqueue::table::{Cell, Rule, cell};
+/// use tenon_jobqueue::{EventKind, State};
+///
+/// assert_eq!(cell(State::Pending, EventKind::Deliver), Cell::To(&[State::Scheduled]));
+/// assert_eq!(cell(State::Succeeded, EventKind::Deliver), Cell::No(Rule::Terminal));
+/// ```
 #[must_use]
 pub const fn cell(state: State, event: EventKind) -> Cell {
     CELLS[state as usize][event as usize]
@@ -129,6 +137,10 @@ const fn rule(state: State, event: EventKind) -> Cell {
 }
 
 /// The table as GitHub-flavoured Markdown: one line a move, refusals left out.
+///
+/// ```
+/// assert!(tenon_jobqueue::table::markdown().starts_with('|'));
+/// ```
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::from("| from | event | to |\n|---|---|---|\n");

@@ -248,6 +248,13 @@ pub fn revive(now: Timestamp, job: &Job, stamp: &Stamp) -> Result<Job, Refused> 
 /// The `count`-th back-off in milliseconds: doubled each time, capped, then longer by a random part of up to a half.
 ///
 /// A third of the result is random, as "equal jitter" leaves a half (Brooker, "Exponential Backoff And Jitter", 2015).
+///
+/// ```
+/// use tenon_jobqueue::{Policy, backoff};
+///
+/// let policy = Policy { backoff_ms: 1_000, backoff_cap_ms: 60_000, ..Policy::default() };
+/// assert!((4_000..=6_000).contains(&backoff(&policy, 3, 42))); // doubled twice, then up to a half longer
+/// ```
 #[must_use]
 pub fn backoff(policy: &Policy, count: u16, chance: u64) -> u64 {
     let doublings = u32::from(count.saturating_sub(1)).min(31);

@@ -79,6 +79,15 @@ impl Glob {
     }
 
     /// Whether the whole of `text` matches. Takes time in proportion to the two lengths multiplied, and no more.
+    ///
+    /// ```
+    /// use tenon_jobqueue::trigger::Glob;
+    ///
+    /// let glob = Glob::new("**/*.rs")?;
+    /// assert!(glob.matches("src/engine/mod.rs") && glob.matches("lib.rs"));
+    /// assert!(!glob.matches("README.md"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         // fits[i]: the tokens so far fit the first i characters.
@@ -156,6 +165,16 @@ impl Cron {
     }
 
     /// Whether the schedule names this minute.
+    ///
+    /// ```
+    /// use tenon_jobqueue::trigger::{Civil, Cron};
+    ///
+    /// let weekdays_at_nine = Cron::new("0 9 * * 1-5")?;
+    /// let monday = Civil { minute: 0, hour: 9, day: 30, month: 11, weekday: 1 };
+    /// assert!(weekdays_at_nine.matches(&monday));
+    /// assert!(!weekdays_at_nine.matches(&Civil { weekday: 0, ..monday }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn matches(&self, at: &Civil) -> bool {
         let [minutes, hours, ..] = self.fields;
@@ -296,6 +315,16 @@ impl Rule {
 }
 
 /// Lists the orchestrations that an event starts, in the order of the rules, each once.
+///
+/// ```
+/// use tenon_jobqueue::trigger::{Glob, Happening, On, Rule, TemplateId, triggered};
+///
+/// let on = On::Push { branches: vec![Glob::new("main")?], paths: vec![Glob::new("src/**")?] };
+/// let rules = [Rule { on, template: TemplateId(7) }];
+/// let push = Happening::Push { branch: "main", paths: &["src/lib.rs"] };
+/// assert_eq!(triggered(&rules, &push), [TemplateId(7)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn triggered(rules: &[Rule], happening: &Happening<'_>) -> Vec<TemplateId> {
     let mut started = Vec::new();

@@ -148,6 +148,24 @@ impl Engine {
     /// Submits a pipeline with all its jobs. Answered with [`Answer::Submitted`](crate::Answer::Submitted) once they
     /// are written.
     ///
+    /// ```
+    /// # use tenon_jobqueue::{Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, PipelineId, PoolId, PoolSpec};
+    /// # use tenon_jobqueue::{PullRequest, Submission, Tag, Timestamp, Worker, WorkerName};
+    /// # let now = Timestamp::from_millis(1);
+    /// # let mut engine = Engine::new(Config::builder(Incarnation::new(1)).recheck_ms(0).build()?);
+    /// # let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
+    /// # engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
+    /// # let jobs = [NewJob { id: JobId::new(1), spec: JobSpec::default(), tag: None }];
+    /// # let submission = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] };
+    /// use tenon_jobqueue::Answer;
+    ///
+    /// let call = engine.submit(now, &submission)?;
+    /// let Some(Effect::Persist { ticket }) = engine.poll_effect() else { panic!("the submission is to be written") };
+    /// engine.handle_committed(now, ticket); // once the rows are written
+    /// assert_eq!(engine.poll_effect(), Some(Effect::Answer { call, answer: Answer::Submitted }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Refused::Invalid`] without jobs, with a job twice, or with a policy that allows nothing; [`Refused::Needs`] with a
@@ -283,6 +301,34 @@ impl Engine {
     ///
     /// Then the pull is answered with [`Answer::Pulled`](crate::Answer::Pulled). If there is no job, the pull is parked
     /// until one comes or its patience ends.
+    ///
+    /// ```
+    /// # use tenon_jobqueue::{Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, PipelineId, PoolId, PoolSpec};
+    /// # use tenon_jobqueue::{PullRequest, Submission, Tag, Timestamp, Worker, WorkerName};
+    /// # let now = Timestamp::from_millis(1);
+    /// # let mut engine = Engine::new(Config::builder(Incarnation::new(1)).recheck_ms(0).build()?);
+    /// # let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
+    /// # engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
+    /// # let jobs = [NewJob { id: JobId::new(1), spec: JobSpec::default(), tag: None }];
+    /// # let submission = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] };
+    /// # let persist = |engine: &mut Engine| {
+    /// #     let mut others = Vec::new();
+    /// #     while let Some(effect) = engine.poll_effect() {
+    /// #         match effect {
+    /// #             Effect::Persist { ticket } => engine.handle_committed(now, ticket),
+    /// #             other => others.push(other),
+    /// #         }
+    /// #     }
+    /// #     others
+    /// # };
+    /// # engine.submit(now, &submission)?;
+    /// # persist(&mut engine);
+    /// let call = engine.pull(now, &PullRequest { pool, worker, want: 1, wait_ms: 1_000, previous: None })?;
+    /// let effects = persist(&mut engine); // writes what the engine asks for
+    /// assert!(effects.iter().any(|effect| matches!(effect, Effect::Assign { call: by, .. } if *by == call)));
+    /// assert_eq!(engine.leased(pool), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

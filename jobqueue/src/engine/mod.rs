@@ -155,6 +155,14 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without rows and pools.
+    ///
+    /// ```
+    /// use tenon_jobqueue::{Config, Engine, Incarnation};
+    ///
+    /// let mut engine = Engine::new(Config::builder(Incarnation::new(1)).build()?);
+    /// assert_eq!((engine.jobs(), engine.poll_effect()), (0, None));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -210,6 +218,23 @@ impl Engine {
     }
 
     /// The changes of a write that is under way: all are to be written, or none. Empty once the write is settled.
+    ///
+    /// ```
+    /// # use tenon_jobqueue::{Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, PipelineId, PoolId, PoolSpec};
+    /// # use tenon_jobqueue::{PullRequest, Submission, Tag, Timestamp, Worker, WorkerName};
+    /// # let now = Timestamp::from_millis(1);
+    /// # let mut engine = Engine::new(Config::builder(Incarnation::new(1)).recheck_ms(0).build()?);
+    /// # let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
+    /// # engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
+    /// # let jobs = [NewJob { id: JobId::new(1), spec: JobSpec::default(), tag: None }];
+    /// # let submission = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] };
+    /// engine.submit(now, &submission)?;
+    /// let Some(Effect::Persist { ticket }) = engine.poll_effect() else { panic!("the submission is to be written") };
+    /// assert_eq!(engine.changes(ticket).len(), 2); // the pipeline's row and the job's
+    /// engine.handle_committed(now, ticket);
+    /// assert!(engine.changes(ticket).is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn changes(&self, ticket: Ticket) -> &[Change] {
         self.flights.get(ticket).and_then(Option::as_ref).map_or(&[], |flight| &flight.changes)

@@ -223,6 +223,35 @@ impl Engine {
     /// Explains why a job is not running.
     ///
     /// Reads the job's whole queue: for people, not for every turn of a loop.
+    ///
+    /// ```
+    /// # use tenon_jobqueue::{Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, PipelineId, PoolId, PoolSpec};
+    /// # use tenon_jobqueue::{PullRequest, Submission, Tag, Timestamp, Worker, WorkerName};
+    /// # let now = Timestamp::from_millis(1);
+    /// # let mut engine = Engine::new(Config::builder(Incarnation::new(1)).recheck_ms(0).build()?);
+    /// # let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
+    /// # engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
+    /// # let jobs = [NewJob { id: JobId::new(1), spec: JobSpec::default(), tag: None }];
+    /// # let submission = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] };
+    /// # let persist = |engine: &mut Engine| {
+    /// #     let mut others = Vec::new();
+    /// #     while let Some(effect) = engine.poll_effect() {
+    /// #         match effect {
+    /// #             Effect::Persist { ticket } => engine.handle_committed(now, ticket),
+    /// #             other => others.push(other),
+    /// #         }
+    /// #     }
+    /// #     others
+    /// # };
+    /// # engine.submit(now, &submission)?;
+    /// # persist(&mut engine);
+    /// use tenon_jobqueue::{State, Why};
+    ///
+    /// let explanation = engine.explain(JobId::new(1)).expect("the job has not ended");
+    /// assert_eq!(explanation.state, State::Pending);
+    /// assert!(matches!(explanation.why, Why::Queue { ahead: 0, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn explain(&self, id: JobId) -> Option<Explanation> {
         let at = self.store.find_job(id)?;

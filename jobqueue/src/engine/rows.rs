@@ -34,6 +34,35 @@ impl Engine {
     /// Loads rows: supply all open pipelines and all unfinished jobs, in any order and in any number of portions.
     ///
     /// A newer row in memory is kept.
+    ///
+    /// ```
+    /// # use tenon_jobqueue::{Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, PipelineId, PoolId, PoolSpec};
+    /// # use tenon_jobqueue::{PullRequest, Submission, Tag, Timestamp, Worker, WorkerName};
+    /// # let now = Timestamp::from_millis(1);
+    /// # let mut engine = Engine::new(Config::builder(Incarnation::new(1)).recheck_ms(0).build()?);
+    /// # let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
+    /// # engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
+    /// # let jobs = [NewJob { id: JobId::new(1), spec: JobSpec::default(), tag: None }];
+    /// # let submission = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] };
+    /// # let persist = |engine: &mut Engine| {
+    /// #     let mut others = Vec::new();
+    /// #     while let Some(effect) = engine.poll_effect() {
+    /// #         match effect {
+    /// #             Effect::Persist { ticket } => engine.handle_committed(now, ticket),
+    /// #             other => others.push(other),
+    /// #         }
+    /// #     }
+    /// #     others
+    /// # };
+    /// # engine.submit(now, &submission)?;
+    /// # persist(&mut engine);
+    /// use tenon_jobqueue::Row;
+    ///
+    /// let rows: Vec<Row> = engine.job(JobId::new(1)).map(Row::Job).into_iter().collect();
+    /// let mut next = Engine::new(Config::builder(Incarnation::new(2)).build()?); // a new life, after a restart
+    /// assert_eq!(next.load(now, &rows).taken, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn load(&mut self, now: Timestamp, rows: &[Row]) -> Compensated {
         self.lift(now);
         let told = self.take_all(rows);

@@ -195,6 +195,33 @@ impl Engine {
 
     /// Restores the engine of this snapshot.
     ///
+    /// ```
+    /// # use tenon_jobqueue::{Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, PipelineId, PoolId, PoolSpec};
+    /// # use tenon_jobqueue::{PullRequest, Submission, Tag, Timestamp, Worker, WorkerName};
+    /// # let now = Timestamp::from_millis(1);
+    /// # let mut engine = Engine::new(Config::builder(Incarnation::new(1)).recheck_ms(0).build()?);
+    /// # let (pool, worker) = (PoolId::new(1), Worker { name: WorkerName::new(1), incarnation: Incarnation::new(1) });
+    /// # engine.put_pool(now, PoolSpec { id: pool, tags: vec![Tag::OTHER], max_leases: 10, ..PoolSpec::default() })?;
+    /// # let jobs = [NewJob { id: JobId::new(1), spec: JobSpec::default(), tag: None }];
+    /// # let submission = Submission { id: PipelineId::new(1), class: Class::new(0), priority: 0, jobs: &jobs, needs: &[] };
+    /// # let persist = |engine: &mut Engine| {
+    /// #     let mut others = Vec::new();
+    /// #     while let Some(effect) = engine.poll_effect() {
+    /// #         match effect {
+    /// #             Effect::Persist { ticket } => engine.handle_committed(now, ticket),
+    /// #             other => others.push(other),
+    /// #         }
+    /// #     }
+    /// #     others
+    /// # };
+    /// # engine.submit(now, &submission)?;
+    /// # persist(&mut engine);
+    /// let config = Config::builder(Incarnation::new(1)).recheck_ms(0).build()?;
+    /// let copy = Engine::restore(config, &engine.snapshot())?;
+    /// assert_eq!(copy.snapshot(), engine.snapshot());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RestoreError`] says what is wrong with it; there is no engine then.
