@@ -215,6 +215,15 @@ impl ConfigBuilder {
 
     /// Builds the configuration, if it is valid.
     ///
+    /// ```
+    /// use tenon_scaler::{Config, ConfigError};
+    ///
+    /// let config = Config::builder().tick_ms(30_000).build()?;
+    /// assert_eq!(config.tick_ms(), 30_000);
+    /// assert!(Config::builder().tick_ms(0).build().is_err());
+    /// # Ok::<(), ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     /// A [`ConfigError`] that names the field.
     pub fn build(self) -> Result<Config, ConfigError> {

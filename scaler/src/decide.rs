@@ -16,6 +16,16 @@ use crate::state::GroupState;
 /// Decides the size of `group`, and returns its state afterwards.
 ///
 /// Calling it again with the new state and the same inputs, before [`Decision::next_change`], gives the same target.
+///
+/// ```
+/// use tenon_scaler::{Group, GroupState, Inputs, Limits, Policy, Timestamp, Zones, decide};
+///
+/// let group = Group::new(Policy { min: 2, max: 8, ..Policy::default() }, &Zones::new(), Limits::default())?;
+/// let state = GroupState::new(&group, 0);
+/// let (decision, _) = decide(&group, &state, &Inputs::default(), Timestamp::from_millis(1));
+/// assert_eq!(decision.target, 2); // the policy's minimum
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn decide(group: &Group, state: &GroupState, inputs: &Inputs<'_>, now: Timestamp) -> (Decision, GroupState) {
     decide_with(group, state, inputs, now, Haste::Usual)
 }

@@ -161,6 +161,29 @@ impl Engine {
     ///
     /// A quota below the present use takes nothing away: it prevents additions.
     ///
+    /// ```
+    /// # use tenon_scaler::strategy::{QueueLength, Strategy};
+    /// # use tenon_scaler::{Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind};
+    /// # use tenon_scaler::{ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId};
+    /// # let now = Timestamp::from_millis(1_000_000);
+    /// # let mut engine = Engine::new(Config::builder().build()?);
+    /// # let (group, depth, shape, tenant, release) = (GroupId(1), MetricId(1), ShapeId(1), TenantId(1), ReleaseId(1));
+    /// # let (kind, watermark) = (PoolKind::Resident, tenon_scaler::Watermark::default());
+    /// # let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 250, watermark, stock: vec![(shape, 10)] };
+    /// # engine.put_pool(now, pool)?;
+    /// # engine.put_release(now, release, VersionId(42));
+    /// # let traffic = Traffic { id: group, idcs: vec![], tenant, release, shape };
+    /// # let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) });
+    /// # let metrics = vec![Metric { id: depth, stale_after_ms: 60_000, when_stale: Staleness::ForbidIn }];
+    /// # let rules = vec![Rule { id: RuleId(1), kind: RuleKind::Metric(depth, queue) }];
+    /// # engine.put_group(now, traffic, Policy { min: 1, max: 8, metrics, rules, ..Policy::default() })?;
+    /// use tenon_scaler::Quota;
+    ///
+    /// engine.put_quota(now, Quota { tenant, parent: None, limit: 20 })?;
+    /// assert_eq!(engine.quota(tenant).map(|quota| (quota.quota.limit, quota.used)), Some((20, 0)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Refused::QuotaCycle`] or [`Refused::Full`]; nothing has changed.
     pub fn put_quota(&mut self, now: Timestamp, quota: Quota) -> Result<(), Refused> {
@@ -351,6 +374,30 @@ impl Engine {
     }
 
     /// The decision that a tick would make for a group now, with its reasons. Nothing changes.
+    ///
+    /// ```
+    /// # use tenon_scaler::strategy::{QueueLength, Strategy};
+    /// # use tenon_scaler::{Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind};
+    /// # use tenon_scaler::{ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId};
+    /// # let now = Timestamp::from_millis(1_000_000);
+    /// # let mut engine = Engine::new(Config::builder().build()?);
+    /// # let (group, depth, shape, tenant, release) = (GroupId(1), MetricId(1), ShapeId(1), TenantId(1), ReleaseId(1));
+    /// # let (kind, watermark) = (PoolKind::Resident, tenon_scaler::Watermark::default());
+    /// # let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 250, watermark, stock: vec![(shape, 10)] };
+    /// # engine.put_pool(now, pool)?;
+    /// # engine.put_release(now, release, VersionId(42));
+    /// # let traffic = Traffic { id: group, idcs: vec![], tenant, release, shape };
+    /// # let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) });
+    /// # let metrics = vec![Metric { id: depth, stale_after_ms: 60_000, when_stale: Staleness::ForbidIn }];
+    /// # let rules = vec![Rule { id: RuleId(1), kind: RuleKind::Metric(depth, queue) }];
+    /// # engine.put_group(now, traffic, Policy { min: 1, max: 8, metrics, rules, ..Policy::default() })?;
+    /// use tenon_scaler::Reason;
+    ///
+    /// engine.handle_sample(now, group, depth, now, Some(Milli::from_units(19)));
+    /// let decision = engine.explain(now, group).ok_or("no such group")?;
+    /// assert_eq!((decision.target, decision.reason), (5, Reason::Metric(RuleId(1))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn explain(&self, now: Timestamp, group: GroupId) -> Option<Decision> {
         let slot = self.place(group).ok().map(|at| &self.slots[at])?;

@@ -81,6 +81,31 @@ impl Engine {
     }
 
     /// Tells the progress of a launch: see [`Progress`]. A failure leaves the pool alone for a while.
+    ///
+    /// ```
+    /// # use tenon_scaler::strategy::{QueueLength, Strategy};
+    /// # use tenon_scaler::{Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind};
+    /// # use tenon_scaler::{ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId};
+    /// # let now = Timestamp::from_millis(1_000_000);
+    /// # let mut engine = Engine::new(Config::builder().build()?);
+    /// # let (group, depth, shape, tenant, release) = (GroupId(1), MetricId(1), ShapeId(1), TenantId(1), ReleaseId(1));
+    /// # let (kind, watermark) = (PoolKind::Resident, tenon_scaler::Watermark::default());
+    /// # let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 250, watermark, stock: vec![(shape, 10)] };
+    /// # engine.put_pool(now, pool)?;
+    /// # engine.put_release(now, release, VersionId(42));
+    /// # let traffic = Traffic { id: group, idcs: vec![], tenant, release, shape };
+    /// # let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) });
+    /// # let metrics = vec![Metric { id: depth, stale_after_ms: 60_000, when_stale: Staleness::ForbidIn }];
+    /// # let rules = vec![Rule { id: RuleId(1), kind: RuleKind::Metric(depth, queue) }];
+    /// # engine.put_group(now, traffic, Policy { min: 1, max: 8, metrics, rules, ..Policy::default() })?;
+    /// use tenon_scaler::Progress;
+    ///
+    /// engine.handle_timeout(now);
+    /// let Some(Effect::Launch { request, count, .. }) = engine.poll_effect() else { panic!("the group grows") };
+    /// engine.handle_launch(now, request, Progress::done(count));
+    /// assert_eq!(engine.holdings(group)[0].ready, 1); // the policy's minimum serves
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn handle_launch(&mut self, now: Timestamp, request: RequestId, progress: Progress) {
         let now = self.lift(now);
         let Some((held, place)) = self.progress(request, RequestKind::Launch, progress) else {

@@ -48,6 +48,15 @@ pub enum ForecastError {
 impl Series {
     /// A history from `start` on, with one value each `step_ms`; `None` is a hole.
     ///
+    /// ```
+    /// use tenon_scaler::forecast::Series;
+    /// use tenon_scaler::{Milli, Timestamp};
+    ///
+    /// let series = Series::new(Timestamp::ZERO, 3_600_000, vec![Some(Milli::from_units(5)), None])?;
+    /// assert_eq!((series.len(), series.value(1)), (2, None)); // a hole is missing data, not a zero
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ForecastError::Step`].
     pub fn new(start: Timestamp, step_ms: u64, values: Vec<Option<Milli>>) -> Result<Self, ForecastError> {
@@ -236,6 +245,18 @@ impl Learned {
 
 impl Forecast {
     /// Chooses a model for `series` by the error on its last `test_days` days.
+    ///
+    /// ```
+    /// use tenon_scaler::forecast::{Forecast, Series};
+    /// use tenon_scaler::{Milli, Timestamp};
+    ///
+    /// const HOUR_MS: u64 = 3_600_000;
+    /// let load = |hour: u64| Some(Milli::from_units(if (8..20).contains(&(hour % 24)) { 60 } else { 10 }));
+    /// let series = Series::new(Timestamp::ZERO, HOUR_MS, (0..28 * 24).map(load).collect())?;
+    /// let forecast = Forecast::choose(series, vec![], 7)?;
+    /// assert_eq!(forecast.at(Timestamp::from_millis((28 * 24 + 9) * HOUR_MS)), Some(Milli::from_units(60)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`ForecastError::TooShort`] or [`ForecastError::Empty`].

@@ -79,6 +79,16 @@ impl Formula {
     /// The value of the formula, and the time of its oldest sample.
     ///
     /// `None` if a sample is missing, or a divisor is zero.
+    ///
+    /// ```
+    /// use tenon_scaler::{Formula, MetricId, Milli, Sample, Term, Timestamp};
+    ///
+    /// // The load of each instance: metric 1 over the number of instances that serve.
+    /// let formula = Formula { metric: MetricId(2), terms: vec![Term::Metric(MetricId(1)), Term::Ready, Term::Div] };
+    /// let at = Timestamp::from_millis(1);
+    /// let load = |_| Some(Sample { at, value: Milli::from_units(30), over: 4 });
+    /// assert_eq!(formula.value(load, 4), Some((Milli::from_thousandths(7_500), at)));
+    /// ```
     #[must_use]
     pub fn value(&self, sample: impl Fn(MetricId) -> Option<Sample>, ready: u32) -> Option<(Milli, Timestamp)> {
         let mut stack: SmallVec<[i64; 8]> = SmallVec::new();

@@ -150,6 +150,13 @@ impl Default for Limits {
 impl Group {
     /// Checks a policy.
     ///
+    /// ```
+    /// use tenon_scaler::{Group, Limits, Policy, PolicyError, Zones};
+    ///
+    /// let wrong = Policy { min: 9, max: 8, ..Policy::default() };
+    /// assert_eq!(Group::new(wrong, &Zones::new(), Limits::default()).unwrap_err(), PolicyError::MinAboveMax);
+    /// ```
+    ///
     /// # Errors
     /// A [`PolicyError`] that names the rule which can be read in two ways, or never holds.
     pub fn new(policy: Policy, zones: &Zones, limits: Limits) -> Result<Self, PolicyError> {

@@ -346,6 +346,12 @@ impl Buckets {
 }
 
 /// The weight of the newest bucket with which `buckets` of them weigh `precision` together; not below `minimum`.
+///
+/// ```
+/// use tenon_scaler::kpa::smoothing_coefficient;
+///
+/// assert!(smoothing_coefficient(60, 0.9999, 0.2) >= 0.2);
+/// ```
 #[must_use]
 pub fn smoothing_coefficient(buckets: u32, precision: f64, minimum: f64) -> f64 {
     libm::fmax(1.0 - libm::pow(1.0 - precision, 1.0 / f64::from(buckets)), minimum)

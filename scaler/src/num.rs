@@ -27,6 +27,13 @@ impl Milli {
     }
 
     /// The nearest thousandth to `value`; `None` for a NaN, which is a missing sample and not a number.
+    ///
+    /// ```
+    /// use tenon_scaler::Milli;
+    ///
+    /// assert_eq!(Milli::from_f64(1.5), Some(Milli::from_thousandths(1_500)));
+    /// assert_eq!(Milli::from_f64(f64::NAN), None);
+    /// ```
     #[must_use]
     pub fn from_f64(value: f64) -> Option<Self> {
         if value.is_nan() {

@@ -156,6 +156,17 @@ impl Board {
 }
 
 /// Chooses hosts for `count` more instances of a service. Hosts that are listed twice count twice.
+///
+/// ```
+/// use tenon_scaler::place::{Health, Host, Spread, place};
+/// use tenon_scaler::{HostId, IdcId};
+///
+/// let host = |id, load_permille| {
+///     Host { id: HostId(id), idc: IdcId(1), room: 2, here: 0, load_permille, health: Health::Good }
+/// };
+/// let found = place(&[host(1, 800), host(2, 300)], 1, Spread::default());
+/// assert_eq!((found.on, found.missing), (vec![(HostId(2), 1)], 0)); // the least loaded one
+/// ```
 pub fn place(hosts: &[Host], count: u32, spread: Spread) -> Placement {
     let mut board = Board::new(hosts, spread);
     let mut on: BTreeMap<HostId, u32> = BTreeMap::new();
@@ -191,6 +202,15 @@ pub fn place(hosts: &[Host], count: u32, spread: Spread) -> Placement {
 ///
 /// Bad hosts come first, then crowded ones, then data centres that have over one more than another. Once carried out,
 /// the advice needs no further advice, but for its bound.
+///
+/// ```
+/// use tenon_scaler::place::{Health, Host, Spread, Why, rebalance};
+/// use tenon_scaler::{HostId, IdcId};
+///
+/// let host = |id, here, health| Host { id: HostId(id), idc: IdcId(1), room: 2, here, load_permille: 0, health };
+/// let moves = rebalance(&[host(1, 1, Health::Bad), host(2, 0, Health::Good)], Spread::default(), 10);
+/// assert_eq!((moves.len(), moves[0].to, moves[0].why), (1, HostId(2), Why::Bad));
+/// ```
 #[must_use]
 pub fn rebalance(hosts: &[Host], spread: Spread, most: usize) -> Vec<Shift> {
     let mut board = Board::new(hosts, Spread { skew: None, ..spread });

@@ -72,6 +72,13 @@ impl Reason {
     }
 
     /// The stable number of the reason, the same in every version.
+    ///
+    /// ```
+    /// use tenon_scaler::{Reason, RuleId};
+    ///
+    /// assert_eq!(Reason::Metric(RuleId(1)).to_string(), "rule 1 wants this size");
+    /// assert_ne!(Reason::Steady.code(), Reason::Broken.code());
+    /// ```
     #[must_use]
     pub const fn code(self) -> u16 {
         match self {

@@ -53,6 +53,16 @@ impl Zones {
 
     /// Adds a zone from the data that this crate carries, such as `Europe/Berlin`.
     ///
+    /// ```
+    /// use tenon_scaler::{ZoneError, Zones};
+    ///
+    /// let mut zones = Zones::new();
+    /// let berlin = zones.bundled("Europe/Berlin")?;
+    /// assert!(zones.get(berlin).is_some());
+    /// assert_eq!(zones.bundled("Europe/Nowhere"), Err(ZoneError::Unknown));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`ZoneError::Unknown`] for a name that is not in the data, [`ZoneError::Full`]; nothing is added.
     #[cfg(feature = "tzdb")]
@@ -170,6 +180,18 @@ const DAY_MS: u64 = 86_400_000;
 
 impl Window {
     /// The position of `now` relative to the window.
+    ///
+    /// ```
+    /// use tenon_scaler::jiff::civil::time;
+    /// use tenon_scaler::{Days, Timestamp, Window, ZoneId, Zones};
+    ///
+    /// let (zones, utc) = (Zones::new(), ZoneId(0));
+    /// let zone = zones.get(utc).ok_or("UTC is always there")?;
+    /// let window = Window { zone: utc, days: Days::Every, from: time(8, 0, 0, 0), until: time(20, 0, 0, 0), lead_ms: 0 };
+    /// let nine = Timestamp::from_millis(9 * 3_600_000); // 1970-01-01 09:00
+    /// assert!(window.standing(zone, nine).inside);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn standing(&self, zone: &TimeZone, now: Timestamp) -> Standing {
         let look_again = now.after_millis(DAY_MS.saturating_mul(u64::from(HORIZON_DAYS.unsigned_abs())));

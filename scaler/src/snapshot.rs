@@ -136,6 +136,27 @@ impl Engine {
 
     /// Restores an engine, after checking that the snapshot is consistent.
     ///
+    /// ```
+    /// # use tenon_scaler::strategy::{QueueLength, Strategy};
+    /// # use tenon_scaler::{Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind};
+    /// # use tenon_scaler::{ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId};
+    /// # let now = Timestamp::from_millis(1_000_000);
+    /// # let mut engine = Engine::new(Config::builder().build()?);
+    /// # let (group, depth, shape, tenant, release) = (GroupId(1), MetricId(1), ShapeId(1), TenantId(1), ReleaseId(1));
+    /// # let (kind, watermark) = (PoolKind::Resident, tenon_scaler::Watermark::default());
+    /// # let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 250, watermark, stock: vec![(shape, 10)] };
+    /// # engine.put_pool(now, pool)?;
+    /// # engine.put_release(now, release, VersionId(42));
+    /// # let traffic = Traffic { id: group, idcs: vec![], tenant, release, shape };
+    /// # let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) });
+    /// # let metrics = vec![Metric { id: depth, stale_after_ms: 60_000, when_stale: Staleness::ForbidIn }];
+    /// # let rules = vec![Rule { id: RuleId(1), kind: RuleKind::Metric(depth, queue) }];
+    /// # engine.put_group(now, traffic, Policy { min: 1, max: 8, metrics, rules, ..Policy::default() })?;
+    /// let copy = Engine::restore(Config::builder().build()?, engine.snapshot())?;
+    /// assert_eq!(copy.snapshot(), engine.snapshot());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// A [`RestoreError`] that names what does not fit; there is no engine then.
     pub fn restore(config: Config, snapshot: Snapshot) -> Result<Self, RestoreError> {

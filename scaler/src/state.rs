@@ -54,6 +54,13 @@ pub struct Drain {
 
 impl Drain {
     /// The size left at `now`.
+    ///
+    /// ```
+    /// use tenon_scaler::{Drain, Timestamp};
+    ///
+    /// let drain = Drain { size: 10, since: Timestamp::ZERO, over_ms: 600_000 };
+    /// assert_eq!(drain.left(Timestamp::from_millis(300_000)), 5);
+    /// ```
     #[must_use]
     pub fn left(&self, now: Timestamp) -> u32 {
         let left_ms = self.over_ms.saturating_sub(now.millis_since(self.since));

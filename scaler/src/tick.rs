@@ -34,6 +34,29 @@ impl Engine {
     /// A late tick is taken at `now`; the next one falls on the next multiple of the period. Pass the reading of one clock
     /// that is meant to go forward, such as the machine's time kept by NTP. A single wrong reading takes nothing away, and
     /// ticks go on with the second reading after it that is right.
+    ///
+    /// ```
+    /// # use tenon_scaler::strategy::{QueueLength, Strategy};
+    /// # use tenon_scaler::{Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind};
+    /// # use tenon_scaler::{ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId};
+    /// # let now = Timestamp::from_millis(1_000_000);
+    /// # let mut engine = Engine::new(Config::builder().build()?);
+    /// # let (group, depth, shape, tenant, release) = (GroupId(1), MetricId(1), ShapeId(1), TenantId(1), ReleaseId(1));
+    /// # let (kind, watermark) = (PoolKind::Resident, tenon_scaler::Watermark::default());
+    /// # let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 250, watermark, stock: vec![(shape, 10)] };
+    /// # engine.put_pool(now, pool)?;
+    /// # engine.put_release(now, release, VersionId(42));
+    /// # let traffic = Traffic { id: group, idcs: vec![], tenant, release, shape };
+    /// # let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) });
+    /// # let metrics = vec![Metric { id: depth, stale_after_ms: 60_000, when_stale: Staleness::ForbidIn }];
+    /// # let rules = vec![Rule { id: RuleId(1), kind: RuleKind::Metric(depth, queue) }];
+    /// # engine.put_group(now, traffic, Policy { min: 1, max: 8, metrics, rules, ..Policy::default() })?;
+    /// engine.handle_sample(now, group, depth, now, Some(Milli::from_units(19))); // nineteen jobs wait
+    /// engine.handle_timeout(now);
+    /// let Some(Effect::Launch { count, .. }) = engine.poll_effect() else { panic!("the group grows") };
+    /// assert_eq!(count, 5); // one instance for four jobs
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn handle_timeout(&mut self, now: Timestamp) {
         let Some((now, haste)) = self.read_clock(now) else { return };
         self.moves.clear();

@@ -139,6 +139,19 @@ impl Chain {
     /// and the weakest link.
     ///
     /// `entries` are the loads that enter the chain.
+    ///
+    /// ```
+    /// use tenon_scaler::chain::{Call, Chain, Link};
+    /// use tenon_scaler::{GroupId, Milli};
+    ///
+    /// let (web, store) = (GroupId(1), GroupId(2));
+    /// let link = |group, units| Link { group, per_instance: Milli::from_units(units), limit: None };
+    /// let call = Call { caller: web, callee: store, permille: 2_000 }; // two calls for each request
+    /// let chain = Chain::new(vec![link(web, 100), link(store, 50)], vec![call])?;
+    /// let assessment = chain.assess(&[(web, Milli::from_units(300))], |_| 4);
+    /// assert_eq!(assessment.weakest, Some(store)); // 600 calls reach it, and its four instances carry 200
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn assess(&self, entries: &[(GroupId, Milli)], instances: impl Fn(GroupId) -> u32) -> Assessment {
         let strength = |(link, (_, load)): (&Link, (GroupId, Milli))| {
             let count = instances(link.group);

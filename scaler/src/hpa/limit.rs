@@ -181,6 +181,14 @@ fn remember(log: &mut Vec<Recommendation>, place: Option<usize>, new: Recommenda
 
 /// Limits without behaviour: the bounds, and growth to `factor` times the size or to `minimum`
 /// (`convertDesiredReplicasWithRules`).
+///
+/// ```
+/// use tenon_scaler::hpa::{Bound, Limited, limit_default};
+///
+/// // From 3 replicas, growth is limited to the larger of twice the size and 4.
+/// let limited = limit_default(3, 20, (1, 10), (2, 4));
+/// assert_eq!(limited, Limited { replicas: 6, bound: Bound::ScaleUpLimit });
+/// ```
 pub fn limit_default(current: u32, desired: u32, bounds: (u32, u32), growth: (u32, u32)) -> Limited {
     let ceiling = current.saturating_mul(growth.0).max(growth.1);
     let (most, above) =

@@ -160,6 +160,19 @@ const STEP_PERMILLE: u32 = 25;
 
 /// Finds rules for the load in `history`, which counts what all instances together carry.
 ///
+/// ```
+/// use tenon_scaler::forecast::Series;
+/// use tenon_scaler::recommend::{Objective, RecommendError, recommend};
+/// use tenon_scaler::{Milli, Timestamp, ZoneId, Zones};
+///
+/// let history = Series::new(Timestamp::ZERO, 3_600_000, vec![Some(Milli::from_units(5)); 24])?; // one day is too short
+/// let (zone, shortage_millionths) = (ZoneId(0), 1_000);
+/// let (per_instance, start_ms, min, max, test_days) = (Milli::from_units(2), 60_000, 1, 20, 7);
+/// let objective = Objective { per_instance, start_ms, shortage_millionths, min, max, zone, test_days };
+/// assert_eq!(recommend(&history, &objective, &Zones::new()).unwrap_err(), RecommendError::TooShort);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// A [`RecommendError`].
 pub fn recommend(history: &Series, objective: &Objective, zones: &Zones) -> Result<Recommendation, RecommendError> {

@@ -208,6 +208,38 @@ impl Engine {
     ///
     /// Groups meet only in their pools. Where no pool comes to its mark, they do not meet at all, and are rehearsed some
     /// at a time; where one does, all of them together, tick by tick.
+    ///
+    /// ```
+    /// # use tenon_scaler::strategy::{QueueLength, Strategy};
+    /// # use tenon_scaler::{Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind};
+    /// # use tenon_scaler::{ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, VersionId};
+    /// # let now = Timestamp::from_millis(1_000_000);
+    /// # let mut engine = Engine::new(Config::builder().build()?);
+    /// # let (group, depth, shape, tenant, release) = (GroupId(1), MetricId(1), ShapeId(1), TenantId(1), ReleaseId(1));
+    /// # let (kind, watermark) = (PoolKind::Resident, tenon_scaler::Watermark::default());
+    /// # let pool = Pool { id: PoolId(1), kind, idc: IdcId(1), price: 250, watermark, stock: vec![(shape, 10)] };
+    /// # engine.put_pool(now, pool)?;
+    /// # engine.put_release(now, release, VersionId(42));
+    /// # let traffic = Traffic { id: group, idcs: vec![], tenant, release, shape };
+    /// # let queue = Strategy::QueueLength(QueueLength { per_instance: Milli::from_units(4) });
+    /// # let metrics = vec![Metric { id: depth, stale_after_ms: 60_000, when_stale: Staleness::ForbidIn }];
+    /// # let rules = vec![Rule { id: RuleId(1), kind: RuleKind::Metric(depth, queue) }];
+    /// # engine.put_group(now, traffic, Policy { min: 1, max: 8, metrics, rules, ..Policy::default() })?;
+    /// use tenon_scaler::{Rehearsal, World};
+    ///
+    /// struct Steady; // twelve jobs wait at any time
+    /// impl World for Steady {
+    ///     fn measure(&mut self, _: Timestamp, _: GroupId, _: MetricId, _: u32) -> Option<Milli> {
+    ///         Some(Milli::from_units(12))
+    ///     }
+    ///     fn needed(&mut self, _: Timestamp, _: GroupId) -> u32 {
+    ///         3
+    ///     }
+    /// }
+    /// let hour = Rehearsal { from: now, until: now.after_millis(3_600_000), sample_ms: 15_000, ..Rehearsal::default() };
+    /// assert_eq!(engine.rehearse(hour, &mut Steady).launched, 3); // this engine does not change
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn rehearse<W: World>(&self, run: Rehearsal, world: &mut W) -> Report {
         let closed = self.ledger.accounts.iter().flat_map(|account| &account.stock).any(|stock| stock.closed);

@@ -17,6 +17,13 @@ pub enum Change {
 
 impl Change {
     /// The number of instances, for a group of `size`.
+    ///
+    /// ```
+    /// use tenon_scaler::strategy::Change;
+    ///
+    /// assert_eq!(Change::Count(2).of(10), 2);
+    /// assert_eq!(Change::Permille(150).of(10), 2); // 1.5, rounded up
+    /// ```
     #[must_use]
     pub fn of(self, size: u32) -> u32 {
         match self {
