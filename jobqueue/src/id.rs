@@ -42,8 +42,8 @@ ids! {
     Class(u32);
     /// The id of a pool of resources whose workers pull.
     PoolId(u32);
-    /// A key: a resource that jobs share and that only so many may hold at a time, such as an environment, a lock or a
-    /// branch.
+    /// A key: a resource that jobs share and that a limited number may hold at a time, such as an environment, a lock
+    /// or a branch.
     Key(u64);
     /// The lasting name of a worker.
     WorkerName(u64);

@@ -1,9 +1,9 @@
-//! Which job runs next, where, and what its state may become.
+//! Decides which job runs next, where, and what its state may become.
 //!
 //! `tenon-jobqueue` is the task centre of a pipeline engine as a plain value: no socket, file, thread, clock or hidden
-//! chance is in it. It knows jobs, pipelines and workers by number. It opens a pipeline's batches in order, keeps a
+//! randomness is in it. It knows jobs, pipelines and workers by number. It opens a pipeline's batches in order, keeps a
 //! queue for each tag, gives jobs to the workers that pull, watches leases and deadlines, and stops or retries what
-//! must be. It does *not* run anything, store anything or call anybody, and it does not know what a job does: your
+//! must be. It does *not* run anything, store anything or call anything, and it does not know what a job does: your
 //! server asks it, does what it says, and tells it what happened.
 //!
 //! # Two layers
@@ -183,8 +183,8 @@
 //! | [`Turns::Rotation`] | a pull takes one job from each tag of its pool in turn, from a random one | cost does not depend on tags outside the pool |
 //! | [`Turns::Priority`] | the best job of all tags of the pool | with [`ageing`](ConfigBuilder::ageing_ms): behind nothing that came more than `(255 - priority) × ageing` later |
 //! | [`Turns::Fair`] | tags by weight, start-time fair queueing | of two busy tags, `abs(W_a / w_a - W_b / w_b) <= 1 / w_a + 1 / w_b` jobs |
-//! | [`PoolSpec::rate`], [`Engine::set_key_rate`] | holds a pool, or a key's jobs, back | nobody else waits |
-//! | [`JobSpec::key`] with [`OnNewer`] | so many at a time ([`JobSpec::key_limit`], [`JobSpec::key_weight`]) over all engines; or the newest only; or unique from its opening to its end | the others block no queue |
+//! | [`PoolSpec::rate`], [`Engine::set_key_rate`] | holds a pool, or a key's jobs, back | no other job waits |
+//! | [`JobSpec::key`] with [`OnNewer`] | a limited number at a time ([`JobSpec::key_limit`], [`JobSpec::key_weight`]) over all engines; or the newest only; or unique from its opening to its end | the others block no queue |
 //!
 //! [`Engine::explain`] says of any job what it waits for. With feature `shared`, `Shared` stripes pipelines over many
 //! engines behind `&self`, so that pools on many threads pull at once.
@@ -197,7 +197,7 @@
 //! | `Failed`, `TimedOut` with an attempt left | goes on with the next attempt | the same |
 //! | `Failed`, `TimedOut`, `Dead` | later jobs run only if [`When::Always`] or [`When::OnFailure`]; ends `Failed` | goes on |
 //! | `Aborted`, `Superseded` | the same, but ends `Aborted` if nothing failed | goes on |
-//! | none: waits for an approval | the pipeline waits | nobody waits; approving it later opens the pipeline again |
+//! | none: waits for an approval | the pipeline waits | the pipeline does not wait; approving it later opens the pipeline again |
 //!
 //! A retry revives what was skipped because of the job. What succeeded, was reused or was superseded is not retried
 //! ([`Refused::Terminal`]): submit a new job for it.
@@ -222,14 +222,15 @@
 //! * Execution is at least once; a result is accepted once. Each delivery has a token that no other delivery shares.
 //! * A worker that fell silent is not believed later, nor is the life before its restart.
 //! * A pipeline's batch opens once, however many completions decide at once, on however many engines.
-//! * Of all jobs with one [`Key`], one is out at a time; which one is in the key's row, written with the delivery. The
-//!   others block no queue while they wait.
+//! * Of all jobs with one [`Key`], as many are out at a time as [`JobSpec::key_limit`] allows (one by default); the key's
+//!   row, written with the delivery, counts them. The others block no queue while they wait.
 //! * A row moves only as [`table`] says, and no row leaves a terminal state: a retry is a new row.
 //! * Within a queue: the larger priority, then the older, then the smaller sequence number, then the smaller id. With
-//!   [`ageing`](ConfigBuilder::ageing_ms) nobody waits behind what came too much later; without, the lower may starve.
+//!   [`ageing`](ConfigBuilder::ageing_ms) no job waits behind one that came too much later; without, the lower may
+//!   starve.
 //! * Same configuration and inputs, same outputs. When effects are drained changes nothing. A refusal changes nothing.
-//!   Late, repeated, unknown and early facts change nothing. A [`Snapshot`]'s twin answers alike for ever. Nothing
-//!   outgrows its limit, and [`Refused::Full`] is an answer.
+//!   Late, repeated, unknown and early facts change nothing. An engine restored from a [`Snapshot`] behaves
+//!   identically. Nothing outgrows its limit, and [`Refused::Full`] is an answer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 

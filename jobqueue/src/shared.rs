@@ -92,12 +92,15 @@ const DOORS: u64 = 16;
 ///
 /// A pipeline and its jobs belong to one stripe for good, and no call holds two locks: an engine's lock is given back
 /// before another's, or a hall's, is taken, since none is reachable from inside another. Changes of one pipeline are
-/// linearizable, those of different stripes are not ordered. Limits, leases and rates of a pool hold for each stripe.
+/// linearizable, those of different stripes are not ordered.
+///
+/// The leases and the rate of a pool hold over all stripes, by the pool's row. They hold for each stripe alone if
+/// [`recheck_ms`](crate::ConfigBuilder::recheck_ms) is 0. The [`Limits`](crate::Limits) always hold for each stripe.
 ///
 /// A pull looks into the stripes one after another and takes from the first that has something. If none has, it parks:
 /// it notes how often work has come to its pool *before* it looks, and again *after* it has parked, and looks again if
-/// that has moved. Whoever brings work counts it *before* looking for who is parked. So of a pull and of work that meet,
-/// one sees the other, and each wait ends exactly once.
+/// that has moved. A call that brings work counts it *before* looking for parked pulls. So of a pull and of work that
+/// meet, one sees the other, and each wait ends exactly once.
 #[derive(Debug)]
 pub struct Shared {
     stripes: Vec<Padded>,

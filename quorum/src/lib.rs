@@ -1,7 +1,7 @@
 //! Decides which replica of a repository serves a read or takes a write, and what is repaired.
 //!
 //! `tenon-quorum` is the router of a replicated, sharded platform as a plain value: no socket, file, thread, clock or
-//! hidden chance is in it. It knows repositories by number, nodes, versions and digests; it does *not* know what a
+//! hidden randomness is in it. It knows repositories by number, nodes, versions and digests; it does *not* know what a
 //! repository holds, does not move bytes, does not store anything, and does not elect a leader. Your server asks it,
 //! does what it says, and tells it what happened.
 //!
@@ -175,14 +175,14 @@
 //!   once ([`Router::reserve`], [`Router::handle_row`]): tombstones too, so that a full [`Router::inspect`] finds nodes
 //!   that missed a delete. A node opens its gates before its port, answers probes at once, and needs nothing from the
 //!   router to start. Requests may come in as soon as the nodes are told.
-//! * **May the coordinator send the orders to stage itself?** Yes. [`Grant::stage`] is data: whoever has the grant and
-//!   the content may send it to every member. What counts is that the writer's node took the grant first (it raises its
-//!   gate to `base`), and that each node makes content and gate durable before it reports.
+//! * **May the coordinator send the orders to stage itself?** Yes. [`Grant::stage`] is data: any process that has the
+//!   grant and the content may send it to every member. What counts is that the writer's node took the grant first (it
+//!   raises its gate to `base`), and that each node makes content and gate durable before it reports.
 //! * **In which order does a node stage?** [`FenceGate::show`] the order's base (it may prove the vote before), make the
 //!   content durable, [`FenceGate::stage`], persist, report. Raising and voting is one persist.
 //! * **In which order does a node take a copy?** Two persists, with the copy between them: [`FenceGate::raise`] to the
-//!   row and persist; copy and make durable; [`FenceGate::install`] and persist. Who copies first and raises afterwards is
-//!   refused as stale by a fence that rose meanwhile, and has copied in vain.
+//!   row and persist; copy and make durable; [`FenceGate::install`] and persist. A node that copies first and raises
+//!   afterwards is refused as stale by a fence that rose meanwhile, and has copied in vain.
 //! * **What does the source of a copy serve when it has moved on?** What the row of the order shows, if it still can
 //!   (contents by digest, a log by version); else it refuses, the host tells [`SyncResult::Failed`], and the copy is asked
 //!   again with the newer row. Never a newer state under the older row, and never what is only staged.
@@ -240,13 +240,13 @@
 //! # Limits
 //!
 //! * A recovery writes one entry of the feed, that of the newest state: between it and the backup's last one is a gap.
-//!   Who follows the feed takes the state whole there, and a write that was under way, if its version lies in the gap,
+//!   A reader of the feed takes the state whole there, and a write that was under way, if its version lies in the gap,
 //!   ends as [`Outcome::Unknown`] ([`Reason::FeedGap`]).
 //! * A fork family moves behind its root. One whose root is deleted stays on its shard ([`Reason::Deleted`]); its members
 //!   are still replaced, one at a time.
-//! * [`Router::accept_loss`] says what is newest and makes no copies: while fewer than W voters hold that, the repository
-//!   is pinned to the survivor again, until repair has made them. Turn a migration back, or end it, before that verb: whoever
-//!   was learning stays a learner.
+//! * [`Router::accept_loss`] says what is newest and makes no copies: while fewer than W voters hold that, the
+//!   repository is pinned to the survivor again, until repair has made them. Turn a migration back, or end it, before
+//!   that command: its learners stay learners.
 //! * What the old nodes hold of a family that has moved is yours to throw away, and what a node holds of any repository
 //!   whose row does not name it: ask its gate first ([`FenceGate::discard`]), so that no read that an old router sends finds
 //!   nothing. The gates stay, for a store that comes back from an earlier backup.
@@ -260,11 +260,11 @@
 //! # Several routers
 //!
 //! They share the store and the nodes, and nothing else: give each a number ([`ConfigBuilder::router`]) that it keeps
-//! through restarts. A grant writes its holder and its lease into the row; other routers leave it alone for the lease and
-//! two polls, each by its own clock from when it first saw that fence, then anyone raises the fence. A router that waits
-//! leaves a note beside the row, and whoever commits while another's note stands lets that one go first. No lease decides
-//! safety, so a wrong clock costs time at most. A router that restarts may forget everything: what it knew is fetched and
-//! probed again; what operators declared [`Router::lost`] is to be declared again.
+//! through restarts. A grant writes its holder and its lease into the row; other routers leave it alone for the lease
+//! and two polls, each by its own clock from when it first saw that fence, then anyone raises the fence. A router that
+//! waits leaves a note beside the row, and a router that commits while another's note stands lets that one go first. No
+//! lease decides safety, so a wrong clock costs time at most. A router that restarts may forget everything: what it
+//! knew is fetched and probed again; what operators declared [`Router::lost`] is to be declared again.
 //!
 //! # Disks that go back in time
 //!

@@ -7,7 +7,7 @@
 //!
 //! The decision is one swap, which also settles who decided if several tried: from then on the row names the newest
 //! state, and is closed to reads and writes until W voters hold that state ([`RowState::Recovering`]). A second swap
-//! opens it. Where the newest state is a vote of which nobody can say whether it was committed, one swap more comes
+//! opens it. Where the newest state is a vote that may or may not have been committed, one swap more comes
 //! first ([`RowState::Decided`]): nodes act on the decision only once W gates know of it, so that a store restored
 //! again, in the midst of it, cannot lead to another one.
 
@@ -70,7 +70,7 @@ pub(crate) struct Recovery {
 enum Ruling {
     /// More must speak, or else this is why it cannot be decided.
     Open(Reason),
-    /// A vote that may have been committed; whoever has not spoken may know better.
+    /// A vote that may have been committed; a voter that has not spoken may know better.
     Likely(Row),
     /// Committed, and nothing beyond it can have been.
     Sure(Row),

@@ -64,9 +64,8 @@ impl core::hash::Hash for Router {
 impl Router {
     /// An empty router. Rows, nodes and reports are told as they are needed.
     ///
-    /// Asks, tickets and ids are those of one router's life. Whoever puts a new router in an old one's place within a
-    /// process ends the tasks that carry out the old one's effects, or drops what they tell: their tickets could be
-    /// taken for the new one's.
+    /// Before replacing a router in a running process, cancel the tasks that still carry out its effects, or drop their
+    /// results: asks, tickets and ids restart with the new router, so an old result could be taken for a new one.
     ///
     /// ```
     /// use tenon_quorum::{Config, Router};

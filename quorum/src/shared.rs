@@ -64,7 +64,7 @@ impl Shared {
 
     /// Locks the router of a stripe and calls `act` with it, to tell the results of its effects.
     ///
-    /// `None` if this face has no such stripe.
+    /// `None` if there is no such stripe.
     pub fn with<T>(&self, stripe: Stripe, act: impl FnOnce(&mut Router) -> T) -> Option<T> {
         let lock = self.stripes.get(usize::try_from(stripe.0).ok()?)?;
         Some(act(&mut lock.lock()))

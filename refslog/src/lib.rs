@@ -7,8 +7,8 @@
 //!
 //! It does **not** read or write files, talk to Git or to other nodes, choose a writer, or order concurrent appends: one
 //! writer at a time appends to a log, and the host sees to that (by a lock with a fence, and by compare-and-set on the
-//! version). It does not ask whether an object exists, nor whether a branch may move back: those are questions for whoever
-//! has the objects.
+//! version). It does not ask whether an object exists, nor whether a branch may move back: those are questions for the
+//! host, which has the objects.
 //!
 //! # Ask, do, tell
 //!
@@ -69,21 +69,23 @@
 //!
 //! # Keeping a log short, and reading it back
 //!
-//! [`Log`] holds a snapshot, folded segments and the newest records, and knows which versions replicas and pins still need.
-//! Ask [`Log::plan`] what to fold next (within a budget; the numbers in the answer say why), do it ([`Log::fold`],
-//! [`Log::absorb`]), make the result durable, and tell ([`Log::handle_folded`], [`Log::handle_absorbed`]); then delete what
-//! it replaces. A tombstone goes only when it is merged into the snapshot, and that never passes the *horizon*: the lowest
-//! version that somebody within the limits still needs. [`Log::standing`] tells a replica that fell behind the limits to
-//! take a snapshot. [`Log::get`] answers what a ref held at an earlier version, or says that it was compacted; [`Log::diff`]
-//! says what two versions differ in, each ref with the version that touched it last.
+//! [`Log`] holds a snapshot, folded segments and the newest records, and knows which versions replicas and pins still
+//! need. Ask [`Log::plan`] what to fold next (within a budget; the numbers in the answer say why), do it
+//! ([`Log::fold`], [`Log::absorb`]), make the result durable, and tell ([`Log::handle_folded`],
+//! [`Log::handle_absorbed`]); then delete what it replaces. A tombstone goes only when it is merged into the snapshot,
+//! and that never passes the *horizon*: the lowest version that a replica or pin within the limits still needs.
+//! [`Log::standing`] tells a replica that fell behind the limits to take a snapshot. [`Log::get`] answers what a ref
+//! held at an earlier version, or says that it was compacted; [`Log::diff`] says what two versions differ in, each ref
+//! with the version that touched it last.
 //!
 //! A replica that went ahead of the log is taken back ([`Refs::rollback`]); [`Bisection`] finds where two logs part;
 //! [`diff`] says what two states differ in, and [`Sketch`] and [`Reconciler`] find that over a wire, at some 32 to 36 bytes
 //! a difference, where there is no common log.
 //!
-//! A record can carry bytes of yours ([`Record::with_payload`]): who, when, by which push. [`Log::undo`] then gives back what
-//! an actor, a push or a version changed, where nobody has moved the ref since, and lists what it cannot give back. Payloads
-//! live as long as their records: [`LogConfigBuilder::retain_versions`] says how many stay as they are; a fold keeps none.
+//! A record can carry bytes of yours ([`Record::with_payload`]): who, when, by which push. [`Log::undo`] then restores
+//! what an actor, a push or a version changed, where no other record has moved the ref since, and lists what it cannot
+//! restore. Payloads live as long as their records: [`LogConfigBuilder::retain_versions`] says how many stay as they
+//! are; a fold keeps none.
 //!
 //! A process that starts for one push need not read all refs: [`Tip`] admits over a snapshot and what came after it.
 //!
@@ -104,7 +106,7 @@
 //! | [`Refs::snapshot`] | whenever replay from the last one takes too long | replay from an older one |
 //! | a compacted [`Segment`] | before the records that it covers are deleted | keep the records |
 //! | [`Log::fold`]'s and [`Log::absorb`]'s results | before [`Log::handle_folded`], [`Log::handle_absorbed`] | plan again |
-//! | [`Log::pins`] and [`Log::replicas`] | when they change, before whoever asked is answered; told again when the log is read back, **before** it is compacted | what they held may be folded or absorbed |
+//! | [`Log::pins`] and [`Log::replicas`] | when they change, before the caller is answered; told again when the log is read back, **before** it is compacted | what they held may be folded or absorbed |
 //! | lineage and [`ChecksumKey`] | when the repository is created | start a new lineage; every replica resynchronises |
 //!
 //! A write whose outcome is unknown is no failure: read the log back, and apply what is there. The feature `testkit` brings

@@ -192,8 +192,8 @@ impl Refs {
     ///
     /// `None` if they are equal, or no version is left.
     ///
-    /// For a log that follows what somebody else has decided, such as Git behind a `post-receive` hook: take `wanted` from a
-    /// listing of Git's ([`Refs::from_entries`]), and nothing can be refused, whatever order the hooks ran in.
+    /// For a log that follows decisions made elsewhere, such as Git's behind a `post-receive` hook: take `wanted` from
+    /// a listing of Git's ([`Refs::from_entries`]), and nothing can be refused, whatever order the hooks ran in.
     ///
     /// # Errors
     /// The two are of different object formats.

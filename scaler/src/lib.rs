@@ -1,4 +1,4 @@
-//! How many instances each group gets, from which pool, and what the next 24 hours hold.
+//! Decides how many instances each group gets, from which pool, and what the next 24 hours hold.
 //!
 //! `tenon-scaler` is the decision core of an autoscaler. It reads no clock, opens no socket and starts no machine: a host
 //! tells it what was measured, asks it with a tick, does the launches and releases that come out, and tells how they went.
@@ -12,8 +12,8 @@
 //!   grants it or says which pool would go over its mark, when, and by how much.
 //! * **A [`forecast`]** learns from past days and weeks which model fits; its upper bound is what admission counts with.
 //!   Within the day, a [`forecast::Nowcast`] corrects it by what has come so far.
-//! * **[`place`]** chooses hosts for who has hosts: even over data centres, no more than two of one service on one; and
-//!   advises what should move.
+//! * **[`place`]** chooses hosts, for a platform that has its own: even over data centres, no more than two of one
+//!   service on one; and advises what should move.
 //! * **A [`chain`]** of services that call one another is planned as one: who is called first, no caller past what its
 //!   callees carry, all or as much as there is; its assessment names the weakest link.
 //! * **A [`portrait`]** says when a service is busy, whether that comes back, and whether it suits elastic scaling;

@@ -80,7 +80,7 @@ impl fmt::Display for More {
 /// Parses the output of `git for-each-ref` with [`FOR_EACH_REF_FORMAT`], in the order of the output, if it is complete.
 ///
 /// Git passes over what it cannot read, says so on standard error only, and ends with status 0. So both texts of the
-/// process are needed, printed in English (`LC_ALL=C`), and whoever runs it has seen that its status was 0. Git does
+/// process are needed, printed in English (`LC_ALL=C`), and the caller must check that its status was 0. Git does
 /// **not** say that it passes over symbolic refs that lead nowhere: ask `git symbolic-ref` for those that may be there.
 ///
 /// Of a chain of symbolic refs, Git prints the end only: a host that serves such chains asks `git symbolic-ref

@@ -135,7 +135,7 @@ impl Chain {
         loads
     }
 
-    /// Assesses a chain: the load that each service carries with so many instances against the load that reaches it,
+    /// Assesses a chain: the load that each service carries with its instances against the load that reaches it,
     /// and the weakest link.
     ///
     /// `entries` are the loads that enter the chain.

@@ -1,7 +1,7 @@
 //! Metric rules: how a measurement becomes a wanted count.
 //!
 //! A strategy's rule of arithmetic stands in its *evidence*: the numbers it read, with one pure function from them to the
-//! verdict. The live decision calls that function, and so does whoever verifies the record of it.
+//! verdict. The live decision calls that function, and so does the verification of its record.
 
 mod hpa;
 mod kpa;
