@@ -109,7 +109,7 @@ fn of_one(outcome: &Outcome, plant: &Plant) -> Markup {
     html! {
         section {
             h2 { (outcome.title) }
-            p { (outcome.initial) " pods at first, " (outcome.last) " at last, " (outcome.changes.len()) " changes." }
+            p { "Replicas at first: " (outcome.initial) "; at last: " (outcome.last) "; changes: " (outcome.changes.len()) "." }
             @if !outcome.demand.is_empty() { (demand(outcome, &run, plant)) }
             (pods(outcome, &run, plant))
             (list(&outcome.findings, "Worth knowing"))
