@@ -39,7 +39,10 @@
 //!
 //! ```
 //! use tenon_jobqueue::memory::MemoryRows;
-//! use tenon_jobqueue::*;
+//! use tenon_jobqueue::{
+//!     Act, Answer, Class, Config, Effect, Engine, Incarnation, JobId, JobSpec, NewJob, Outcome, PipelineId,
+//!     PipelineState, PoolId, PoolSpec, PullRequest, Submission, Tag, Timestamp, Want, Worker, WorkerName,
+//! };
 //!
 //! // Yours: tables in a database. A write changes all its rows, each from the version it expects, or none.
 //! let (mut db, mut now) = (MemoryRows::default(), Timestamp::from_millis(1));

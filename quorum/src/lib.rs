@@ -62,7 +62,11 @@
 //!
 //! ```
 //! use std::{collections::BTreeMap, error::Error};
-//! use tenon_quorum::*;
+//! use tenon_quorum::{
+//!     Admission, Config, CreateRequest, Digest, Effect, FeedEntry, FenceGate, First, Generation, Incarnation,
+//!     Member, Members, NodeId, NodeState, Outcome, ReadRequest, ReadStep, RepoId, RequestId, Router, Row, ShardId,
+//!     StoreMeta, SwapResult, SyncResult, Timestamp, Version, WriteRequest,
+//! };
 //!
 //! fn main() -> Result<(), Box<dyn Error>> {
 //!     let (repo, now) = (RepoId(7), Timestamp::from_millis(1));

@@ -121,7 +121,7 @@ impl FenceGate {
     /// In one transaction with the content, or gate first:
     ///
     /// ```
-    /// # use tenon_quorum::*;
+    /// # use tenon_quorum::{Act, FenceGate, GateRefusal, Order};
     /// # fn persist(_: &FenceGate) {}
     /// # fn content(_: &Order, _: Act) {}
     /// fn handle(mut gate: FenceGate, order: &Order) -> Result<FenceGate, GateRefusal> {

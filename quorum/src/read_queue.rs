@@ -46,7 +46,10 @@ pub enum ReadEvent<W> {
 /// each fact that it told about a repository, and [`ReadQueue::handle_timeout`] at [`ReadQueue::next_deadline`].
 ///
 /// ```
-/// use tenon_quorum::*;
+/// use tenon_quorum::{
+///     Config, ConfigError, Generation, ReadEvent, ReadQueue, ReadRequest, Reason, RepoId, Router, StoreMeta,
+///     Timestamp,
+/// };
 ///
 /// let (repo, now) = (RepoId(7), Timestamp::from_millis(1));
 /// let mut router = Router::new(Config::builder().build()?);

@@ -36,7 +36,11 @@
 //!
 //! ```
 //! use tenon_scaler::strategy::{QueueLength, Strategy};
-//! use tenon_scaler::*;
+//! use tenon_scaler::{
+//!     Config, Effect, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind, Progress,
+//!     Reason, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, Stock, TenantId, Timestamp, Traffic,
+//!     VersionId, Watermark,
+//! };
 //!
 //! let mut engine = Engine::new(Config::builder().build()?);
 //! let mut now = Timestamp::from_millis(1_000_000);
@@ -100,7 +104,11 @@
 //!
 //! ```
 //! use tenon_scaler::forecast::{Forecast, Series};
-//! use tenon_scaler::*;
+//! use tenon_scaler::{
+//!     Authority, Config, Engine, GroupId, IdcId, Metric, MetricId, Milli, Policy, Pool, PoolId, PoolKind,
+//!     Rehearsal, ReleaseId, Rule, RuleId, RuleKind, ShapeId, Staleness, TenantId, Timestamp, Traffic, Verdict,
+//!     VersionId, Watermark, World,
+//! };
 //! # use tenon_scaler::strategy::{QueueLength, Strategy};
 //!
 //! // Four weeks of hours: sixty jobs wait by day, ten by night.

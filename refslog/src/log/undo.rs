@@ -78,7 +78,9 @@ impl Log {
     /// folded: see [`Undo::folded`].
     ///
     /// ```
-    /// # use tenon_refslog::*;
+    /// # use tenon_refslog::{
+    /// #     ChecksumKey, Command, Config, LineageId, Log, LogConfig, ObjectFormat, ObjectId, RefName, Refs, Version,
+    /// # };
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = Config::builder(ObjectFormat::Sha1, ChecksumKey::new([42; 32])).build()?;
     /// # let mut refs = Refs::new(config, LineageId(1));
