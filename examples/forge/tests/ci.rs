@@ -150,19 +150,19 @@ release:
 #[test]
 fn what_is_wrong_in_the_file_is_named_on_the_pipeline() {
     let forge = forge();
-    let client = with_file(&forge, "app", "a:\n  script: [x]\n  cache: {}\n");
+    let client = with_file(&forge, "app", "a:\n  script: [x]\n  after_script: [y]\n");
     let id = the_pipeline(&forge, "app");
     assert_eq!(mark(&forge, id), "failed");
     let line = get(&forge, &format!("/api/pipelines/{id}"))["line"].clone();
-    assert_eq!(line["error"], "line 3: the key `cache` is not supported");
-    assert!(text(&forge, &format!("/-/pipelines/{id}")).contains("line 3: the key `cache` is not supported"));
+    assert_eq!(line["error"], "line 1: `a`: `after_script` is not supported");
+    assert!(text(&forge, &format!("/-/pipelines/{id}")).contains("line 1: `a`: `after_script` is not supported"));
 
     std::fs::write(client.home.join("w/.gitlab-ci.yml"), "a: {script: x, needs: [b]}\nb: {script: x, needs: [a]}\n")
         .unwrap();
     client.ok("w", &["commit", "-qam", "a circle"]);
     client.ok("w", &["push", "-q", "origin", "HEAD:circle"]);
     await_that("the second push has its pipeline", || pipelines(&forge, "app").len() == 2);
-    assert_eq!(pipelines(&forge, "app")[0]["error"], "line 1: jobs need each other in a circle: a → b");
+    assert_eq!(pipelines(&forge, "app")[0]["error"], "line 1: `a.needs`: jobs need each other in a circle: a → b → a");
 
     // Without a CI file there is no pipeline.
     client.ok("w", &["rm", "-q", ".gitlab-ci.yml"]);

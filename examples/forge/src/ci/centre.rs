@@ -280,7 +280,7 @@ impl Core {
             Effect::Persist { ticket } => {
                 let changes = self.engine.changes(ticket).to_vec();
                 let birth = changes.iter().find_map(|change| self.births.get(&new_pipeline(change)?)).cloned();
-                self.hand(Task::Persist(ticket, Write { changes, birth }));
+                self.hand(Task::Persist(ticket, Box::new(Write { changes, birth })));
             }
             Effect::Fetch { ask, want } => {
                 let written = if let Want::Written(ticket) = want { self.engine.changes(ticket) } else { &[] }.to_vec();

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use gitlab_ci::Context;
 use tenon_jobqueue::Refused;
 use tenon_refslog::{Record, Value};
 
 use super::centre::{Centre, Failed, Pushed};
-use super::file::{self, CiFile};
-use super::plan::Plan;
+use super::file::{self, CiFile, Fetched};
+use super::plan::{self, Plan};
 use super::store::Cursor;
 use crate::router::Host;
 use crate::router::store::Pipelines;
@@ -126,6 +127,36 @@ fn sets(record: &Record) -> Vec<Set> {
     all.into_iter().take(MOST_REFS).collect()
 }
 
+/// Reads the CI file of a commit with all that it includes, each as it turns out to be wanted. What it comes to, or what is
+/// wrong with it.
+async fn read(
+    host: &Host,
+    repo: u64,
+    set: &Set,
+    first: FileText,
+    context: &Context,
+) -> Result<Result<Result<CiFile, String>, String>> {
+    let mut files = Fetched::default();
+    let (mut path, mut text) = (file::FILE.to_owned(), Some(first));
+    loop {
+        match text {
+            Some(FileText::TooLarge) => {
+                return Ok(Err(format!("{path} is larger than {} KiB", file::MOST_BYTES >> 10)));
+            }
+            Some(FileText::NotText) => return Ok(Err(format!("{path} is no text"))),
+            Some(FileText::Text(text)) => files.put(&path, Some(text)),
+            None => files.put(&path, None),
+        }
+        let read = CiFile::read(&files, context);
+        let Some(missing) = files.missing() else { return Ok(read.map_err(|e| e.to_string())) };
+        if files.len() == file::MOST_FILES {
+            return Ok(Err(format!("more than {} files are included", file::MOST_FILES)));
+        }
+        text = host.file(repo, &set.object, &missing, file::MOST_BYTES).await?.file;
+        path = missing;
+    }
+}
+
 async fn one(host: &Host, centre: &Centre, repo: u64, version: u64, set: &Set, cursor: (Cursor, Cursor)) -> Result<()> {
     let view = host.file(repo, &set.object, file::FILE, file::MOST_BYTES).await?;
     let (Some(commit), Some(text), false) = (view.commit, view.file, view.skip_ci) else {
@@ -133,16 +164,17 @@ async fn one(host: &Host, centre: &Centre, repo: u64, version: u64, set: &Set, c
         return Ok(());
     };
     let reference = set.reference.clone();
+    let subject = view.subject.clone();
     let pushed = Pushed { repo, reference, hash: commit, subject: view.subject, version, cursor };
-    let plan = match text {
-        FileText::Text(text) => {
-            CiFile::parse(&text).map_err(|e| e.to_string()).and_then(|f| Plan::new(f, &set.reference))
+    let repository = centre.store.repository(repo)?.unwrap_or_default();
+    let context = plan::context(&set.reference, &pushed.hash, &subject, &repository, 0);
+    let made = match read(host, repo, set, text, &context).await? {
+        Ok(Ok(file)) => centre.create(pushed.clone(), Plan::new(file, &set.reference)).await,
+        Ok(Err(reason)) => {
+            tracing::info!(repo, reference = pushed.reference, "no pipeline: {reason}");
+            centre.store.pass(repo, cursor, None)?;
+            return Ok(());
         }
-        FileText::TooLarge => Err(format!("the file is larger than {} KiB", file::MOST_BYTES >> 10)),
-        FileText::NotText => Err("the file is no text".to_owned()),
-    };
-    let made = match plan {
-        Ok(plan) => centre.create(pushed.clone(), plan).await,
         Err(wrong) => centre.create_wrong(&pushed, wrong),
     };
     match made {

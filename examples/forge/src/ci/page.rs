@@ -280,6 +280,11 @@ pub(crate) fn pipeline(view: &PipelineView) -> Markup {
             }
             (acts(&format!("/-/pipelines/{}", line.id), &view.acts))
             @if let Some(error) = &line.error { p.error.box { code { ".gitlab-ci.yml" } ": " (error) } }
+            @if !view.notes.is_empty() {
+                details { summary.muted { (view.notes.len()) " notes about the file" }
+                    ul { @for note in &view.notes { li.muted { (note) } } }
+                }
+            }
         }
         div.board data-part="stages" {
             @for stage in &view.stages {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tenon_jobqueue::{
-    Class, Component, JobId, JobSpec, NeedsError, NewJob, OnFailure, Policy, Start, Tag, When, run_orders,
-};
+use gitlab_ci::{Commit, Context, Reference, Value};
+
+use tenon_jobqueue::{Class, Component, JobId, JobSpec, NewJob, OnFailure, Policy, Start, Tag, When};
 
 use super::centre::LEASE_MS;
 use super::file::{CiFile, JobDef, JobWhen};
@@ -60,7 +60,7 @@ impl BranchClass {
     }
 }
 
-/// A CI file whose jobs can be ordered.
+/// A CI file in the queue's terms.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) file: CiFile,
@@ -69,25 +69,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Orders the jobs of a file that was pushed to `reference`.
-    ///
-    /// # Errors
-    /// What is wrong, with its line: jobs that need each other in a circle.
-    pub(crate) fn new(file: CiFile, reference: &str) -> Result<Self, String> {
-        let id = |at: usize| JobId::new(u64::try_from(at).unwrap_or(u64::MAX));
-        let waits: Vec<Vec<JobId>> = file
-            .jobs
-            .iter()
-            .map(|job| {
-                let before = |(_, other): &(usize, &JobDef)| other.stage < job.stage;
-                let all_before = || file.jobs.iter().enumerate().filter(before).map(|(at, _)| at).collect();
-                job.needs.clone().unwrap_or_else(all_before).into_iter().map(id).collect()
-            })
-            .collect();
-        let nodes: Vec<(JobId, &[JobId])> = waits.iter().enumerate().map(|(at, waits)| (id(at), &waits[..])).collect();
-        run_orders(&nodes).map_err(|e| wrong(&file, &e))?;
+    /// The plan of a file that was pushed to `reference`.
+    pub(crate) fn new(file: CiFile, reference: &str) -> Self {
         let orders = file.jobs.iter().map(|job| u32::try_from(job.stage + 1).unwrap_or(u32::MAX)).collect();
-        Ok(Self { file, orders, class: BranchClass::of(reference) })
+        Self { file, orders, class: BranchClass::of(reference) }
     }
 
     pub(crate) fn class(&self) -> Class {
@@ -148,17 +133,6 @@ fn spec(job: &JobDef, order: u32, component: Component, timeout: Duration) -> Jo
     }
 }
 
-fn wrong(file: &CiFile, e: &NeedsError) -> String {
-    let job = |id: &JobId| usize::try_from(id.get()).ok().and_then(|at| file.jobs.get(at));
-    if let NeedsError::Cycle(circle) = e
-        && let Some(first) = circle.first().and_then(&job)
-    {
-        let names: Vec<&str> = circle.iter().filter_map(&job).map(|j| j.name.as_str()).collect();
-        return format!("line {}: jobs need each other in a circle: {}", first.line, names.join(" → "));
-    }
-    e.to_string()
-}
-
 /// What a job's script finds in its environment, besides what the worker adds.
 pub(crate) fn variables(
     pipeline: &PipelineRecord,
@@ -167,28 +141,37 @@ pub(crate) fn variables(
     repository: &str,
     id: JobId,
 ) -> BTreeMap<String, String> {
-    let name = short_reference(&pipeline.reference);
-    let mut all: BTreeMap<String, String> = [
-        ("CI", "true".to_owned()),
-        ("GITLAB_CI", "true".to_owned()),
-        ("CI_PIPELINE_ID", pipeline.id.to_string()),
-        ("CI_PIPELINE_SOURCE", "push".to_owned()),
+    let context = context(&pipeline.reference, &pipeline.hash, &pipeline.subject, repository, pipeline.id);
+    let mut all = context.predefined();
+    all.extend(job.predefined.clone());
+    let of_the_job = [
         ("CI_JOB_ID", id.to_string()),
         ("CI_JOB_NAME", job.name.clone()),
         ("CI_JOB_STAGE", stage.to_owned()),
-        ("CI_COMMIT_SHA", pipeline.hash.clone()),
-        ("CI_COMMIT_SHORT_SHA", pipeline.hash.chars().take(8).collect()),
-        ("CI_COMMIT_REF_NAME", name.to_owned()),
-        ("CI_COMMIT_TITLE", pipeline.subject.clone()),
-        ("CI_PROJECT_PATH", repository.to_owned()),
-        ("CI_PROJECT_NAME", repository.rsplit('/').next().unwrap_or_default().to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
-    let kind = if pipeline.reference.starts_with("refs/tags/") { "CI_COMMIT_TAG" } else { "CI_COMMIT_BRANCH" };
-    all.insert(kind.to_owned(), name.to_owned());
+        // Only the worker knows: it puts the folder in this one's place.
+        ("CI_PROJECT_DIR", PROJECT_DIR.to_owned()),
+    ];
+    all.extend(of_the_job.map(|(name, value)| (name.to_owned(), Value::raw(value))));
     all.extend(job.variables.clone());
-    all
+    // The plan was refused if they refer to each other in a circle.
+    gitlab_ci::expand_all(&all).unwrap_or_default()
+}
+
+/// What stands for the folder of the checkout until a worker has one.
+pub(crate) const PROJECT_DIR: &str = "${CI_PROJECT_DIR}";
+
+/// How a push starts its pipeline.
+pub(crate) fn context(reference: &str, hash: &str, subject: &str, repository: &str, pipeline: u64) -> Context {
+    let commit = Commit {
+        sha: hash.to_owned(),
+        message: subject.to_owned(),
+        project: repository.to_owned(),
+        host: "localhost".to_owned(),
+        ..Commit::default()
+    };
+    let name = short_reference(reference).to_owned();
+    let of = if reference.starts_with("refs/tags/") { Reference::Tag(name) } else { Reference::Branch(name) };
+    Context { pipeline_id: pipeline, ..Context::new(commit, of, "push") }
 }
 
 /// A branch's or tag's name, without where it stands.
@@ -210,7 +193,7 @@ mod tests {
     use super::*;
 
     fn orders(text: &str) -> Vec<(String, u32)> {
-        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/heads/main").unwrap();
+        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/heads/main");
         plan.file.jobs.iter().map(|j| j.name.clone()).zip(plan.orders.clone()).collect()
     }
 
@@ -226,22 +209,21 @@ f: {stage: deploy, script: x, needs: [a]}
 ";
         let wanted = [("a", 1), ("b", 1), ("c", 2), ("d", 2), ("e", 3), ("f", 3)];
         assert_eq!(orders(text), wanted.map(|(name, order)| (name.to_owned(), order)));
-        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/heads/main").unwrap();
+        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/heads/main");
         let id = JobId::new;
         assert_eq!(plan.needs(10), [(id(13), vec![]), (id(15), vec![id(10)])]);
     }
 
     #[test]
     fn a_circle_is_named_with_a_line() {
-        let file = CiFile::parse("a: {script: x, needs: [b]}\nb: {script: x, needs: [a]}\n").unwrap();
-        let e = Plan::new(file, "refs/heads/x").unwrap_err();
-        assert_eq!(e, "line 1: jobs need each other in a circle: a → b");
+        let e = CiFile::parse("a: {script: x, needs: [b]}\nb: {script: x, needs: [a]}\n").unwrap_err();
+        assert_eq!(e.to_string(), "line 1: `a.needs`: jobs need each other in a circle: a → b → a");
     }
 
     #[test]
     fn what_the_file_says_is_what_the_queue_is_told() {
         let text = "a: {script: x, when: manual, retry: 2, timeout: 90s}\nb: {script: x, allow_failure: true}\n";
-        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/tags/v1").unwrap();
+        let plan = Plan::new(CiFile::parse(text).unwrap(), "refs/tags/v1");
         let jobs = plan.jobs(10, &[4, 5], Duration::from_mins(1));
         assert_eq!(jobs.iter().map(|j| j.id.get()).collect::<Vec<_>>(), [10, 11]);
         let (a, b) = (jobs[0].spec, jobs[1].spec);

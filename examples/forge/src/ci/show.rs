@@ -128,7 +128,8 @@ pub(crate) fn pipeline(centre: &Centre, id: u64) -> Result<Option<PipelineView>,
         file.stages.iter().enumerate().map(stage).filter(|stage| !stage.jobs.is_empty()).collect()
     });
     let acts = record.row.as_ref().map_or_else(Vec::new, words::pipeline_acts);
-    Ok(Some(PipelineView { at_ms: now().as_millis(), line, stages, acts }))
+    let notes = record.file.as_ref().map(|file| file.notes.clone()).unwrap_or_default();
+    Ok(Some(PipelineView { at_ms: now().as_millis(), line, stages, notes, acts }))
 }
 
 fn name_of(centre: &Centre, record: &PipelineRecord) -> Result<BTreeMap<u64, String>, CiStoreError> {

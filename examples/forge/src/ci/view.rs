@@ -199,6 +199,8 @@ pub(crate) struct PipelineView {
     pub(crate) at_ms: u64,
     pub(crate) line: PipelineLine,
     pub(crate) stages: Vec<StageView>,
+    /// What of its file has no effect here.
+    pub(crate) notes: Vec<String>,
     pub(crate) acts: Vec<Act>,
 }
 

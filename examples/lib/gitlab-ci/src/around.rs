@@ -93,7 +93,7 @@ pub(crate) fn trigger(view: &View<'_>, skip: bool, remarks: &mut Remarks) -> Res
     let mut refuse = |at: yaml::Mark, what: &str| {
         if !skip {
             let message =
-                format!("starts {what}, which cannot be done on this machine: `--skip-triggers` leaves it out");
+                format!("starts {what}, which cannot be done on this machine\n`--skip-triggers` leaves it out");
             remarks.refused.push(view.error(message));
             return Ok(None);
         }

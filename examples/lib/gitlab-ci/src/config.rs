@@ -96,8 +96,8 @@ const INFORMATIONAL: [(&str, &str); 7] = [
 ];
 /// Keys of a job that are refused, and what to do instead.
 const REFUSED: [(&str, &str); 4] = [
-    ("hooks", "scripts of hooks are not run: put them into `before_script`, or run with `--ignore hooks`"),
-    ("release", "releases are not made on this machine: run with `--ignore release` to run the job's script alone"),
+    ("hooks", "scripts of hooks are not run\nput them into `before_script`, or run with `--ignore hooks`"),
+    ("release", "releases are not made on this machine\nrun with `--ignore release` to run the job's script alone"),
     ("run", "steps are not run: write a `script`"),
     ("type", "is the old name of `stage`: write `stage`"),
 ];
@@ -433,7 +433,7 @@ fn check_keys(view: &View<'_>, map: &Map, context: &Context, remarks: &mut Remar
         return Err(view.key_error(
             key,
             refused.unwrap_or_else(|| {
-                format!("is no key of a job that is known: correct it, or run with `--ignore {name}`")
+                format!("is no key of a job that is known\ncorrect it, or run with `--ignore {name}`")
             }),
         ));
     }
@@ -451,7 +451,7 @@ fn tokens(view: &View<'_>, key: &Key, node: &Node, context: &Context, remarks: &
             return;
         }
         let message = format!(
-            "`{missing}` is made by GitLab alone: give it a value in the variables file or with `--variable`, or run with `--ignore {}`",
+            "`{missing}` is made by GitLab alone\ngive it a value in the variables file or with `--variable`, or run with `--ignore {}`",
             key.name
         );
         remarks.refused.push(view.key_error(key, message));

@@ -30,7 +30,7 @@ pub(crate) fn applied((header, root): (Option<Node>, Node), given: &Map, start: 
             Error::new(
                 start,
                 path.clone(),
-                "has no default and was not given: give it under `include:inputs`, or with `--input`",
+                "has no default and was not given\ngive it under `include:inputs`, or with `--input`",
             )
         })?;
         check(value, option, &path)?;

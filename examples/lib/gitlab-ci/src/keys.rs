@@ -333,7 +333,7 @@ pub(crate) fn needs(view: &View<'_>, remarks: &mut Remarks) -> Result<Vec<NeedNa
         let other = need.get("project")?.or(need.get("pipeline")?);
         if let Some(there) = other {
             remarks.refused.push(there.error(
-                "artifacts of other pipelines are not there on this machine: take this need out with a rule, or run with `--ignore needs:project`",
+                "artifacts of other pipelines are not there on this machine\ntake this need out with a rule, or run with `--ignore needs:project`",
             ));
             continue;
         }

@@ -89,7 +89,12 @@ pub fn plan_of(files: &dyn Files, paths: &[String], context: &Context) -> Result
         let file = usize::try_from(at.file).ok().and_then(|file| sources.get(file)).cloned().unwrap_or_default();
         Place { file, line: at.line.max(1), column: at.column.max(1) }
     };
-    let wrong = |error: yaml::Error| Error { place: place(error.at), key: error.path, message: error.message };
+    // What is wrong, and in a line of its own what to do.
+    let wrong = |error: yaml::Error| {
+        let (message, help) = error.message.split_once('\n').unwrap_or((&error.message, ""));
+        let help = (!help.is_empty()).then(|| help.to_owned());
+        Error { place: place(error.at), message: message.to_owned(), help, key: error.path }
+    };
     let root: Map = merge::resolve_references(&root.map_err(wrong)?).map_err(wrong)?;
     let config = Config::read(&root, context, &mut remarks).map_err(wrong)?;
     let world = World::new(files, context);

@@ -26,14 +26,25 @@ impl fmt::Display for Place {
 
 /// What is wrong with a file: it cannot be run as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {}{message}", KeyAnd(key))]
+#[error("{place}: {}{message}{}", KeyAnd(key), HelpOf(help))]
 pub struct Error {
     /// Where it stands.
     pub place: Place,
     /// Which key it is, such as `build.needs[0]`; empty for the file itself.
     pub key: String,
-    /// What is wrong, and what to do.
+    /// What is wrong.
     pub message: String,
+    /// What to do about it on the command line of the program `pipeline`, if there is something.
+    pub help: Option<String>,
+}
+
+/// What to do, behind what is wrong.
+struct HelpOf<'a>(&'a Option<String>);
+
+impl fmt::Display for HelpOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |help| write!(f, ": {help}"))
+    }
 }
 
 /// A remark about a file that is run all the same.

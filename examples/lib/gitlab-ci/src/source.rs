@@ -268,7 +268,7 @@ impl<'g> Reader<'g> {
         let shown = file.map_or(place.to_owned(), |file| format!("{place}/{file}"));
         let found = from.files.elsewhere(place).map_err(|why| wrong(format!("`{shown}` cannot be read: {why}")))?;
         let Some((files, left)) = found else {
-            return Err(wrong(format!("`{shown}` is not of this repository: {HINT}")));
+            return Err(wrong(format!("`{shown}` is not of this repository\n{HINT}")));
         };
         let path = match file {
             Some(file) if left.is_empty() => file.to_owned(),

@@ -14,7 +14,7 @@ const MOST: usize = 256;
 /// Something for the thread.
 #[derive(Debug)]
 pub(super) enum Task {
-    Persist(Ticket, Write),
+    Persist(Ticket, Box<Write>),
     /// Rows, and the changes of the write that it asks about.
     Fetch(AskId, Want, Vec<Change>),
 }
@@ -38,7 +38,7 @@ fn work(centre: &Centre, store: &CiStore, tasks: Vec<Task>, failures: &mut u32) 
         match task {
             Task::Persist(ticket, write) => {
                 tickets.push(ticket);
-                writes.push(write);
+                writes.push(*write);
             }
             Task::Fetch(ask, want, written) => fetches.push((ask, want, written)),
         }

@@ -41,15 +41,15 @@ release:
 ";
 
 #[test]
-fn every_supported_key_is_taken() {
+fn what_the_queue_needs_is_taken() {
     let file = CiFile::parse(WHOLE).unwrap();
     assert_eq!(file.stages, ["build", "check", "ship"]);
-    let [compile, unit, lint, cleanup, release] = file.jobs.as_slice() else { panic!("five jobs") };
+    let [compile, unit, lint, cleanup, release] = file.jobs.as_slice() else { unreachable!("five jobs") };
     assert_eq!(compile.script, ["echo common", "make", "echo two\necho lines\n"]);
     assert_eq!((compile.line, compile.stage, compile.tags.as_slice()), (7, 0, &["big".into(), "linux".into()][..]));
-    assert_eq!(compile.variables["COUNT"], "3");
+    assert_eq!(compile.variables["COUNT"].text, "3");
     assert_eq!((unit.script.as_slice(), unit.retry), (&["make test".to_owned()][..], 2));
-    assert_eq!((unit.variables["COLOUR"].as_str(), unit.variables["PRICE"].as_str()), ("red", "5$"));
+    assert_eq!((unit.variables["COLOUR"].text.as_str(), unit.variables["PRICE"].text.as_str()), ("red", "5$$"));
     assert_eq!(unit.timeout_s, Some(5400));
     assert_eq!((lint.needs.as_deref(), lint.allow_failure), (Some(&[][..]), true));
     assert_eq!((cleanup.needs.as_deref(), cleanup.when, cleanup.retry), (Some(&[0, 1][..]), JobWhen::Always, 1));
@@ -57,68 +57,80 @@ fn every_supported_key_is_taken() {
 }
 
 #[test]
-fn defaults() {
-    let file = CiFile::parse("a:\n  script: x\nb:\n  script: x\n  when: manual\n").unwrap();
-    assert_eq!(file.stages, ["build", "test", "deploy"]);
-    assert_eq!((file.jobs[0].stage, file.jobs[0].allow_failure, file.jobs[0].timeout_s), (1, false, None));
+fn stages_without_jobs_of_their_own_are_not_shown() {
+    let file = CiFile::parse("a: {script: x}\nb: {stage: .post, script: x, when: manual}\n").unwrap();
+    assert_eq!(file.stages, ["build", "test", "deploy", ".post"]);
+    assert_eq!((file.jobs[0].stage, file.jobs[1].stage), (1, 3));
     assert!(file.jobs[1].allow_failure, "nobody waits for a manual job");
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_line() {
-    let table = [
-        ("- a\n- b\n", "line 1: the file must be a mapping of jobs and settings"),
-        ("stages: [a]\n", "line 1: the file has no job"),
-        ("image: rust\na:\n  script: x\n", "line 1: the key `image` is not supported"),
-        ("a:\n  script: x\n  cache: {}\n", "line 3: the key `cache` is not supported"),
-        ("a:\n  script: x\n  rules:\n    - if: $X\n", "line 3: the key `rules` is not supported"),
-        (".t:\n  script: x\n", "line 1: the hidden job `.t` is not supported"),
-        ("a: 5\n", "line 1: `a` is neither a setting nor a job with a `script`"),
-        ("a:\n  stage: test\n", "line 1: `a` has no `script`"),
-        ("a:\n  script: []\n", "line 1: the `script` of `a` is empty"),
-        ("a:\n  script:\n    - ok\n    - echo: x\n", "line 4: a line of `script` must be text"),
-        ("a:\n  script: x\n  stage: ship\n", "line 3: `a` is in the stage `ship`, which `stages` does not name"),
-        ("stages: [one]\na:\n  script: x\n", "line 2: `a` is in the stage `test`, which `stages` does not name"),
-        ("stages: [one, one]\n", "line 1: the stage `one` is there twice"),
-        ("stages: one\n", "line 1: `stages` must be a list"),
-        ("a:\n  script: x\n  tags: [a b]\n", "line 3: `a b` is no tag"),
-        ("a:\n  script: x\n  retry: 11\n", "line 3: `retry` must be a number from 0 to 10"),
-        ("a:\n  script: x\n  retry:\n    when: always\n", "line 4: the key `when` of `retry` is not supported"),
-        ("a:\n  script: x\n  timeout: soon\n", "line 3: `timeout` must be a time such as"),
-        ("a:\n  script: x\n  timeout: 25h\n", "line 3: `timeout` must be a time such as"),
-        ("a:\n  script: x\n  allow_failure: yes\n", "line 3: `allow_failure` is `true` or `false`"),
-        ("a:\n  script: x\n  when: delayed\n", "line 3: `when: delayed` is not supported"),
-        ("a:\n  script: x\n  needs: [b]\n", "line 3: `a` needs `b`, which is no job of this file"),
-        ("a:\n  script: x\n  needs: [a]\n", "line 3: `a` needs itself"),
-        ("a:\n  script: x\n  needs: [{ job: a, artifacts: true }]\n", "line 3: an entry of `needs` is a job's name"),
+fn rules_references_and_matrices_are_the_readers() {
+    let text = "
+.base: {before_script: [echo base], variables: {A: base}}
+a: {extends: .base, script: [!reference [.base, before_script], echo a], rules: [{if: $CI_COMMIT_BRANCH == \"main\"}]}
+b: {script: x, only: [tags]}
+c: {script: x, parallel: {matrix: [{V: [1, 2]}]}}
+";
+    let file = CiFile::parse(text).unwrap();
+    let names: Vec<&str> = file.jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names, ["a", "c: [1]", "c: [2]"]);
+    assert_eq!(file.jobs[0].script, ["echo base", "echo base", "echo a"]);
+    assert_eq!(
+        (file.jobs[2].variables["V"].text.as_str(), file.jobs[2].predefined["CI_NODE_INDEX"].text.as_str()),
+        ("2", "2")
+    );
+}
+
+#[test]
+fn included_files_are_asked_for_one_by_one() {
+    let mut files = Fetched::default();
+    let context = crate::ci::plan::context("refs/heads/main", &"0".repeat(40), "s", "demo", 1);
+    files.put(FILE, Some("include: [ci/a.yml, ci/none.yml]\nb: {script: x}\n".to_owned()));
+    assert!(CiFile::read(&files, &context).is_err());
+    assert_eq!(files.missing().as_deref(), Some("ci/a.yml"));
+    files.put("ci/a.yml", Some("a:\n  script: x\n  stage: none\n".to_owned()));
+    assert!(CiFile::read(&files, &context).is_err());
+    assert_eq!(files.missing().as_deref(), Some("ci/none.yml"));
+    files.put("ci/none.yml", None);
+    let told = CiFile::read(&files, &context).unwrap_err().to_string();
+    assert_eq!((told.as_str(), files.missing()), ("line 1: `include`: there is no file `ci/none.yml`", None));
+    files.put("ci/none.yml", Some("c: {script: x}".to_owned()));
+    let told = CiFile::read(&files, &context).unwrap_err().to_string();
+    assert!(told.starts_with("ci/a.yml, line 3: `a.stage`: the stage `none` is not among"), "{told}");
+}
+
+#[test]
+fn what_this_host_does_not_do_is_refused_or_noted() {
+    for (job, wanted) in [
+        ("after_script: [x]", "line 1: `a`: `after_script` is not supported"),
+        ("services: [x]", "line 1: `a`: `services` are not supported"),
+        ("environment: x", "line 1: `a`: `environment` is not supported"),
+        ("resource_group: x", "line 1: `a`: `resource_group` is not supported"),
+        ("when: delayed, start_in: 1s", "line 1: `a`: `when: delayed` is not supported"),
+        ("allow_failure: {exit_codes: 1}", "line 1: `a`: `allow_failure:exit_codes` is not supported"),
+        ("retry: {max: 1, when: script_failure}", "line 1: `a`: `retry` is supported as a number alone"),
+        ("artifacts: {paths: [x]}", "line 1: `a`: `artifacts` are not handed to later jobs"),
+        ("timeout: 25h", "line 1: `a`: its `timeout` is longer than 24 h"),
+        ("tags: [a b]", "line 1: `a`: `a b` is no tag"),
         (
-            "a:\n  script: x\n  stage: build\n  needs: [b]\nb:\n  script: x\n",
-            "line 1: `a` needs `b`, which is in the later stage `test`",
+            "rules: [{exists: [x]}]",
+            "line 1: `a`: the files of the commit cannot be listed: this host does not list files",
         ),
-        ("variables:\n  A: $B\na:\n  script: x\n", "line 2: `A` refers to another variable"),
-        ("variables:\n  A-B: x\n", "line 2: `A-B` is no name for a variable"),
-        ("a:\n  script: x\nb:\n  script: x\na:\n  script: y\n", "line 5: `a` is there twice: first on line 1"),
-    ];
-    for (text, wanted) in table {
-        let found = CiFile::parse(text).expect_err(text).to_string();
+        ("rules: [{changes: [x]}]", "line 1: `a`: changes cannot be listed: this host does not compare commits"),
+        ("frob: 1", "line 1: `a.frob`: is no key of a job that is known"),
+        ("needs: [none]", "line 1: `a.needs`: `a` needs `none`, which is no job of the file"),
+    ] {
+        let text = format!("a: {{script: x, {job}}}\nz: {{stage: deploy, script: x}}\n");
+        let found = CiFile::parse(&text).expect_err(&text).to_string();
         assert!(found.starts_with(wanted), "{text:?}\n found {found}\nwanted {wanted}");
+        assert!(!found.contains("--"), "flags of another program are not this one's: {found}");
     }
-}
-
-#[test]
-fn timeouts() {
-    for (text, seconds) in
-        [("90", 90), ("90s", 90), ("10 minutes", 600), ("1 hour 5 minutes", 3900), ("2h30m", 9000), ("1 day", 86_400)]
-    {
-        let file = CiFile::parse(&format!("a:\n  script: x\n  timeout: {text}\n")).unwrap();
-        assert_eq!(file.jobs[0].timeout_s, Some(seconds), "{text}");
-    }
-}
-
-#[test]
-fn too_much_is_refused() {
-    let many: Vec<_> = (0..=MOST_JOBS).map(|i| format!("j{i}: {{script: x}}\n")).collect();
-    let many = many.concat();
-    assert!(CiFile::parse(&many).unwrap_err().message.contains("more than 200 jobs"));
-    assert!(CiFile::parse(&"# x\n".repeat(MOST_BYTES)).unwrap_err().message.contains("larger than"));
+    let file =
+        CiFile::parse("a: {script: x, image: rust, cache: {paths: [x]}, coverage: /xy/, artifacts: {paths: [x]}}\n")
+            .unwrap();
+    let noted = ["image rust", "cache", "artifacts", "coverage"]
+        .iter()
+        .all(|word| file.notes.iter().any(|note| note.contains(word)));
+    assert!(noted, "{:?}", file.notes);
 }

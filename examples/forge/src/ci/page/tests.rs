@@ -193,6 +193,7 @@ fn a_pipeline_shows_its_stages_and_what_can_be_done() {
             ),
             stage("ship", vec![job(5, "release", Mark::Manual, &[Act::Approve, Act::Abort])]),
         ],
+        notes: vec!["a note <b>".to_owned()],
         acts: vec![Act::Abort],
     };
     let page = pipeline(&view);

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::process::{Ended, Guard, Task};
 use crate::ci::Jobs;
+use crate::ci::plan::PROJECT_DIR;
 use crate::ci::wire::{Assignment, RunResult};
 
 /// Where a job apart finds its script.
@@ -120,7 +121,8 @@ fn apart(
     sandbox.give(&place.join("checkout"))?;
     let job = Job::new(place, [shell.program.clone(), SCRIPT.into()]).read_only(script, SCRIPT);
     let job = job.env("LANG", "C.UTF-8").env("CI_PROJECT_DIR", sandbox::CHECKOUT);
-    sandbox.argv(&variables.iter().fold(job, |job, (name, value)| job.env(name, value)))
+    let variables = placed(variables, Path::new(sandbox::CHECKOUT));
+    sandbox.argv(&variables.into_iter().fold(job, |job, (name, value)| job.env(name, value)))
 }
 
 async fn say(output: &mpsc::Sender<Bytes>, line: &str) {
@@ -172,12 +174,18 @@ fn git_token(token: &str) -> [(String, OsString); 3] {
     ]
 }
 
+/// Variables in which the folder of the checkout stands where it was not known before.
+fn placed(variables: &BTreeMap<String, String>, checkout: &Path) -> BTreeMap<String, String> {
+    let folder = checkout.to_string_lossy();
+    variables.iter().map(|(name, value)| (name.clone(), value.replace(PROJECT_DIR, &folder))).collect()
+}
+
 fn environment(variables: &BTreeMap<String, String>, checkout: &Path) -> Vec<(String, OsString)> {
     let passed = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var_os(name)?)));
     let mut env: Vec<_> = passed.collect();
     env.push(("LANG".to_owned(), "C.UTF-8".into()));
     env.push(("CI_PROJECT_DIR".to_owned(), checkout.into()));
-    env.extend(variables.iter().map(|(name, value)| (name.clone(), value.into())));
+    env.extend(placed(variables, checkout).into_iter().map(|(name, value)| (name, value.into())));
     env
 }
 
