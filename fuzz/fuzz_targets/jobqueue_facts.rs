@@ -142,7 +142,9 @@ fuzz_target!(|input: &[u8]| {
     let mut engine = Engine::new(config());
     let tags = vec![Tag::OTHER, Tag::new(1, 0)];
     let (id, kind, service) = (PoolId::new(1), PoolKind::Preset, Service::Open);
-    engine.put_pool(Timestamp::ZERO, PoolSpec { id, kind, tags, max_leases: 6, service, ..PoolSpec::default() }).unwrap();
+    engine
+        .put_pool(Timestamp::ZERO, PoolSpec { id, kind, tags, max_leases: 6, service, ..PoolSpec::default() })
+        .unwrap();
     let (mut now, mut seen, mut written) = (Timestamp::ZERO, Vec::new(), Vec::new());
     while !bytes.0.is_empty() {
         now = now.after_millis(bytes.number());

@@ -5,10 +5,11 @@
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tenon_quorum::{
-    Ask, Boot, Config, CreateRequest, Digest, Effect, Epoch, FeedEntry, Fence, FenceGate, Freshness, Generation, GiveUp,
-    Health, Incarnation, Lease, Member, NodeId, NodeState, Proof, Purpose, ReadRequest, ReadStep, RecoverRequest, ReplaceRequest,
-    RepoId, Report, RequestId, Revision, Role, Router, RouterId, Row, RowState, Served, ShardId, StageOrder, Staged, Stamp,
-    StoreMeta, SwapResult, SyncResult, TaskId, Ticket, Timestamp, Token, Version, WriteId, WriteRequest,
+    Ask, Boot, Config, CreateRequest, Digest, Effect, Epoch, FeedEntry, Fence, FenceGate, Freshness, Generation,
+    GiveUp, Health, Incarnation, Lease, Member, NodeId, NodeState, Proof, Purpose, ReadRequest, ReadStep,
+    RecoverRequest, ReplaceRequest, RepoId, Report, RequestId, Revision, Role, Router, RouterId, Row, RowState, Served,
+    ShardId, StageOrder, Staged, Stamp, StoreMeta, SwapResult, SyncResult, TaskId, Ticket, Timestamp, Token, Version,
+    WriteId, WriteRequest,
 };
 
 /// The life of the store that the router is for.

@@ -50,7 +50,11 @@ impl Tape<'_> {
 
     fn milli(&mut self) -> Milli {
         let size = i64::try_from(self.wide()).unwrap_or(i64::MAX);
-        Milli::from_thousandths(if self.below(6) == 0 { -size } else { size.saturating_mul(if self.flip() { 1_000 } else { 1 }) })
+        Milli::from_thousandths(if self.below(6) == 0 {
+            -size
+        } else {
+            size.saturating_mul(if self.flip() { 1_000 } else { 1 })
+        })
     }
 
     fn id(&mut self) -> u16 {
@@ -82,7 +86,12 @@ fn strategy(tape: &mut Tape<'_>) -> Strategy {
     match tape.below(7) {
         0 => {
             let side = |tape: &mut Tape<'_>| tape.flip().then(|| Trigger { past: tape.milli(), by: change(tape) });
-            Strategy::Threshold(Threshold { out: side(tape), inward: side(tape), need: tape.byte() % 5, of: tape.byte() % 70 })
+            Strategy::Threshold(Threshold {
+                out: side(tape),
+                inward: side(tape),
+                need: tape.byte() % 5,
+                of: tape.byte() % 70,
+            })
         }
         1 => Strategy::Target(Target {
             target: tape.milli(),
@@ -167,8 +176,11 @@ fn policy(tape: &mut Tape<'_>) -> Policy {
             _ => Staleness::Assume(tape.milli()),
         },
     };
-    let behavior =
-        if tape.flip() { Behavior::default() } else { Behavior { out: pace(tape), inward: pace(tape), ..Behavior::default() } };
+    let behavior = if tape.flip() {
+        Behavior::default()
+    } else {
+        Behavior { out: pace(tape), inward: pace(tape), ..Behavior::default() }
+    };
     let metrics = (0..2).map(|id| metric(tape, id)).collect();
     let rules = (0..u16::from(tape.below(4))).map(|id| Rule { id: RuleId(id), kind: kind(tape) }).collect();
     let (min, max) = (u32::from(tape.below(4)), tape.count());
@@ -215,14 +227,17 @@ fn call(engine: &mut Engine, now: Timestamp, tape: &mut Tape<'_>) -> bool {
         }
         7 => {
             let parent = tape.flip().then(|| TenantId(u32::from(tape.id())));
-            engine.put_quota(now, Quota { tenant: TenantId(u32::from(tape.id())), parent, limit: tape.count() }).is_err()
+            engine
+                .put_quota(now, Quota { tenant: TenantId(u32::from(tape.id())), parent, limit: tape.count() })
+                .is_err()
         }
         8 => match tape.below(4) {
             0 => engine.drop_traffic(now, group).is_err(),
             1 => engine.pause(now, group).is_err(),
             2 => engine.resume(now, group).is_err(),
             _ => {
-                let by_hand = tape.flip().then(|| Override { count: tape.count(), until: now.after_millis(tape.wide()) });
+                let by_hand =
+                    tape.flip().then(|| Override { count: tape.count(), until: now.after_millis(tape.wide()) });
                 engine.set_by_hand(now, group, by_hand).is_err()
             }
         },

@@ -60,6 +60,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         apart: ApartArgs,
     },
+    /// Prints what a shell needs to complete commands: `source <(pipeline completions bash)`.
+    Completions { shell: clap_complete::Shell },
     /// Removes old runs and caches of this project.
     Clean {
         #[command(flatten)]
@@ -185,6 +187,9 @@ pub(crate) struct ShowArgs {
     /// For people, or one JSON object a line.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,
+    /// Write the result as a `JUnit` report, one test case a job.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
     /// What jobs with an image run in: containers if docker or podman is there, always the shell, or always containers.
     #[arg(long, value_enum, default_value_t = Executor::Auto)]
     pub(crate) executor: Executor,

@@ -38,23 +38,23 @@ impl Repository {
         let (Some(root), Some(common), Some(own)) = (lines.next(), lines.next(), lines.next()) else {
             bail!("git did not say where the repository of {} is", folder.display());
         };
-        let log = git(&["log", "-1", "--format=%H%x00%P%x00%an <%ae>%x00%aI%x00%B"])
-            .map_err(|_| anyhow::anyhow!("{} has no commit yet: a pipeline runs for a commit", root.display()))?;
+        // Each is a process of its own: together they take as long as the longest.
+        let (log, refs, remote) = std::thread::scope(|scope| {
+            let log = scope.spawn(|| git(&["log", "-1", "--format=%H%x00%P%x00%an <%ae>%x00%aI%x00%B"]));
+            let names = ["refs/remotes/origin/HEAD", "refs/heads/main", "refs/heads/master"];
+            let refs =
+                scope.spawn(move || git(&[&["for-each-ref", "--format=%(refname) %(symref)"][..], &names].concat()));
+            let remote = git(&["config", "--get", "remote.origin.url"]).unwrap_or_default();
+            (log.join().ok().and_then(Result::ok), refs.join().ok().and_then(Result::ok), remote)
+        });
+        let log = log.with_context(|| format!("{} has no commit yet: a pipeline runs for a commit", root.display()))?;
         let mut parts = log.splitn(5, '\0');
         let mut part = || parts.next().unwrap_or_default().to_owned();
         let (sha, parents, author, timestamp) = (part(), part(), part(), part());
         let message = part().trim_end().to_owned();
         let head = fs::read_to_string(own.join("HEAD")).unwrap_or_default();
         let branch = head.trim().strip_prefix("ref: refs/heads/").map(str::to_owned);
-        let refs = git(&[
-            "for-each-ref",
-            "--format=%(refname) %(symref)",
-            "refs/remotes/origin/HEAD",
-            "refs/heads/main",
-            "refs/heads/master",
-        ]);
         let default_branch = default_branch(&refs.unwrap_or_default());
-        let remote = git(&["config", "--get", "remote.origin.url"]).unwrap_or_default();
         let (host, project) = place_of(remote.trim(), &root);
         let before = parents.split(' ').next().filter(|parent| !parent.is_empty());
         let before_sha = before.map_or_else(|| "0".repeat(40), str::to_owned);

@@ -4,6 +4,7 @@
 mod cli;
 mod git;
 mod home;
+mod junit;
 mod mask;
 mod pipelines;
 mod project;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
 use gitlab_ci::{Note, Outcome};
 use report::Format;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         | Command::Explain { .. }
         | Command::Lint(_)
         | Command::Shell { .. }
+        | Command::Completions { .. }
         | Command::Clean { .. } => Format::Text,
     };
     match execute(cli.command) {
@@ -86,6 +88,10 @@ fn execute(command: Command) -> Result<u8> {
                 started.plan.jobs.len()
             ))
         }),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pipeline", &mut std::io::stdout());
+            Ok(0)
+        }
         Command::Clean { place, keep } => {
             let repository = git::Repository::find(&place.directory)?;
             let home = home::Home::of(&repository.root, place.state_dir.as_deref())?;

@@ -380,6 +380,13 @@ impl Run<'_> {
         if ended == Ended::Interrupted {
             tree::remove(&self.folder.join("jobs"))?;
         }
+        if let Some(file) = &show.junit {
+            let project = &self.repository.commit.project;
+            let log = |at: usize| fs::read_to_string(runner.folders.log(at)).ok();
+            let text = crate::junit::report(project, &lines, &log);
+            fs::write(file, report.masks().text(&text))
+                .with_context(|| format!("the report {} cannot be written", file.display()))?;
+        }
         let artifacts = self.folder.join("artifacts");
         let look = if artifacts.is_dir() {
             format!("artifacts are in {}", artifacts.display())

@@ -45,7 +45,13 @@ pub(crate) fn make(
         let what = format!("the {} files of commit {short}", tracked.len());
         Made { tracked, what }
     } else {
-        let (tracked, untracked) = (repository.tracked(false)?, repository.untracked()?);
+        let (tracked, untracked) = std::thread::scope(|scope| {
+            let tracked = scope.spawn(|| repository.tracked(false));
+            let untracked = repository.untracked();
+            (tracked.join(), untracked)
+        });
+        let tracked = tracked.map_err(|_| anyhow::anyhow!("the tracked files cannot be listed"))??;
+        let untracked = untracked?;
         let all: Vec<String> = tracked.iter().chain(&untracked).cloned().collect();
         tree::snapshot(&repository.root, &all, to, with_submodules).context("the project's files cannot be copied")?;
         let what = format!(

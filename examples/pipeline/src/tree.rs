@@ -109,7 +109,15 @@ pub(crate) fn snapshot(root: &Path, names: &[String], to: &Path, with_submodules
                     copy(&from.join(&inner), &inside(&to, &inner)?)?;
                 }
             }
-            Ok(meta) if meta.is_dir() || meta.is_file() || meta.is_symlink() => copy(&from, &to)?,
+            Ok(meta) if meta.is_dir() || meta.is_symlink() => copy(&from, &to)?,
+            Ok(meta) if meta.is_file() => {
+                copy(&from, &to)?;
+                // A checkout's files can be written, whatever somebody did to the user's own.
+                let mode = meta.permissions().mode();
+                if mode & 0o600 != 0o600 {
+                    fs::set_permissions(&to, fs::Permissions::from_mode(mode | 0o600))?;
+                }
+            }
             // A socket or a pipe is nothing that a checkout has.
             Ok(_) => {}
             // Tracked, but deleted and not committed.
@@ -324,6 +332,14 @@ mod tests {
         let tracked = BTreeSet::from(["top".to_owned(), "src/m.c".to_owned()]);
         let untracked = super::choose(dir.path(), &[], &[], Some(&tracked)).unwrap().files;
         assert_eq!(untracked, ["out/a", "out/x/b", "src/m.o"]);
+    }
+
+    #[test]
+    fn files_of_a_snapshot_can_be_written() {
+        let (from, to) = (tree(&["x"]), tempfile::tempdir().unwrap());
+        fs::set_permissions(from.path().join("x"), fs::Permissions::from_mode(0o555)).unwrap();
+        snapshot(from.path(), &["x".to_owned(), "deleted".to_owned()], &to.path().join("s"), false).unwrap();
+        assert_eq!(fs::metadata(to.path().join("s/x")).unwrap().permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

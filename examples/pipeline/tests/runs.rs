@@ -159,12 +159,16 @@ fn masked_values_appear_nowhere_and_file_values_are_files() {
             "TOKEN: {value: s3cret-value, masked: true}\nKEY: {value: \"line one\\nline two\", type: file}\n",
         ),
     ]);
+    let junit = project.state.path().join("junit.xml");
     for format in ["text", "json"] {
-        let (code, text) = project.text(&["run", "--no-sandbox", "--log-format", format]);
+        let file = junit.to_str().unwrap();
+        let (code, text) = project.text(&["run", "--no-sandbox", "--log-format", format, "--junit", file]);
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("token [MASKED], copy x[MASKED]") && text.contains("line two"), "{text}");
         assert!(!text.contains("s3cret-value"), "{text}");
     }
+    let report = fs::read_to_string(&junit).unwrap();
+    assert!(report.contains("tests=\"1\" failures=\"0\"") && report.contains("token [MASKED]"), "{report}");
     let mut left = vec![project.state.path().to_owned()];
     while let Some(path) = left.pop() {
         if path.is_dir() {
@@ -269,6 +273,7 @@ fn what_cannot_be_done_is_said() {
         (&["run", "--variables-file", "none.yml"], 2, "none.yml"),
         (&["run", "--include-root", "x=none"], 2, "is no folder"),
         (&["clean"], 0, "0 runs and caches removed"),
+        (&["completions", "bash"], 0, "complete -F _pipeline"),
     ] {
         let (found, text) = project.text(args);
         assert_eq!(found, code, "{args:?}: {text}");
