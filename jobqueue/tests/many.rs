@@ -130,6 +130,9 @@ fn a_unique_job_is_unique_over_all_engines() {
     hosts[2].submit(20, &[keyed(20, 7, OnNewer::KeepsOut, (1, 1))]);
     pass(&mut hosts, 2 * RECHECK);
     assert_eq!(hosts[2].state(20), Pending, "once the first has ended, another may come");
+    // The engine of the first job took the whole of the pool's limit: it gives back what this pull waits for.
+    hosts[2].pull(1, 1);
+    pass(&mut hosts, 2 * RECHECK);
     hosts[2].one(1);
     finish(&mut hosts[2], 20);
     all_are_empty(&mut hosts);
