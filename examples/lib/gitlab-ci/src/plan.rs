@@ -8,7 +8,7 @@ use crate::around::guessed_tier;
 use crate::config::{Config, JobConfig};
 use crate::context::Context;
 use crate::keys::{Cell, NeedName, Parallel, WhenWord};
-use crate::model::{Absent, AllowFailure, Job, Need, Outcome, Place, Plan, Start, When};
+use crate::model::{Absent, AllowFailure, Job, Need, Outcome, Place, Plan, Start, Trigger, When};
 use crate::rules::{Matched, World};
 use crate::slug::{environment_slug, slug};
 use crate::source::Remark;
@@ -276,7 +276,14 @@ impl Read<'_> {
             coverage: config.coverage.clone(),
             tags: config.tags.iter().map(|tag| expand(tag, &values)).collect(),
             parallel,
-            trigger: config.trigger.clone(),
+            trigger: config.trigger.clone().map(|trigger| Trigger {
+                files: trigger
+                    .files
+                    .iter()
+                    .map(|file| expand(file, &values).trim_start_matches('/').to_owned())
+                    .collect(),
+                ..trigger
+            }),
             name,
         };
         Ok(Chosen { job, config, needs })
@@ -395,9 +402,6 @@ fn of_the_job(config: &JobConfig, name: &str, parallel: Option<(usize, usize)>) 
     if config.when == Some(WhenWord::Manual) {
         all.push(("CI_JOB_MANUAL", "true".to_owned()));
     }
-    if let Some(environment) = &config.environment {
-        all.push(("CI_ENVIRONMENT_ACTION", environment.action.clone()));
-    }
     all.into_iter().map(|(name, value)| (name.to_owned(), Value::raw(value))).collect()
 }
 
@@ -452,6 +456,7 @@ impl Job {
             set(&mut layers, "CI_ENVIRONMENT_SLUG", environment_slug(&name));
             set(&mut layers, "CI_ENVIRONMENT_NAME", name);
             set(&mut layers, "CI_ENVIRONMENT_TIER", environment.tier.clone());
+            set(&mut layers, "CI_ENVIRONMENT_ACTION", environment.action.clone());
             if let Some(url) = &environment.url {
                 let url = expand(url, &layers.expanded()?);
                 set(&mut layers, "CI_ENVIRONMENT_URL", url);

@@ -134,7 +134,6 @@ impl<'w> World<'w> {
         warnings: &mut Vec<String>,
     ) -> Result<Result<String, String>, String> {
         let default = Policy { refs: Some(vec!["branches".to_owned(), "tags".to_owned()]), ..Policy::default() };
-        let refs_of = |policy: &Policy| policy.refs.as_ref().map(|refs| refs.join(", ")).unwrap_or_default();
         let only = only.map_or_else(
             || default.clone(),
             |only| Policy {
@@ -143,10 +142,10 @@ impl<'w> World<'w> {
                 ..only.clone()
             },
         );
-        let clauses = |policy: &Policy, warnings: &mut Vec<String>| -> Result<Vec<bool>, String> {
+        let clauses = |policy: &Policy, warnings: &mut Vec<String>| -> Result<Vec<(String, bool)>, String> {
             let mut clauses = Vec::new();
             if let Some(refs) = &policy.refs {
-                clauses.push(refs.iter().any(|pattern| self.is_ref(pattern)));
+                clauses.push((refs.join(", "), refs.iter().any(|pattern| self.is_ref(pattern))));
             }
             if !policy.variables.is_empty() {
                 let mut any = false;
@@ -155,22 +154,25 @@ impl<'w> World<'w> {
                     warnings.extend(evaluated.warnings.into_iter().map(|warning| format!("`{text}`: {warning}")));
                     any |= evaluated.holds;
                 }
-                clauses.push(any);
+                let texts: Vec<&str> = policy.variables.iter().map(|(text, _)| text.as_str()).collect();
+                clauses.push((format!("variables {}", texts.join(", ")), any));
             }
             if let Some(paths) = &policy.changes {
-                clauses.push(self.changed(paths, None, layers)?);
+                clauses.push((format!("changes {}", paths.join(", ")), self.changed(paths, None, layers)?));
             }
             Ok(clauses)
         };
-        if !clauses(&only, warnings)?.iter().all(|holds| *holds) {
-            return Ok(Err(format!("`only` does not hold ({})", refs_of(&only))));
+        let found = clauses(&only, warnings)?;
+        if let Some((what, _)) = found.iter().find(|(_, holds)| !holds) {
+            return Ok(Err(format!("`only` does not hold ({what})")));
         }
         if let Some(except) = except
-            && clauses(except, warnings)?.iter().any(|holds| *holds)
+            && let Some((what, _)) = clauses(except, warnings)?.iter().find(|(_, holds)| *holds)
         {
-            return Ok(Err(format!("`except` holds ({})", refs_of(except))));
+            return Ok(Err(format!("`except` holds ({what})")));
         }
-        Ok(Ok(format!("`only` holds ({})", refs_of(&only))))
+        let all: Vec<&str> = found.iter().map(|(what, _)| what.as_str()).collect();
+        Ok(Ok(format!("`only` holds ({})", all.join("; "))))
     }
 
     /// Whether one entry of `refs` is what the pipeline runs for.

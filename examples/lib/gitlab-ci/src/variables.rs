@@ -216,8 +216,8 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name_at(name).len() == name.len()
 }
 
-/// The variables of a dotenv report: `KEY=value` lines. Text in quotes loses them; empty lines and comments count for
-/// nothing.
+/// The variables of a dotenv report: `KEY=value` lines. As on GitLab, quotes are part of the value and spaces around it are
+/// not; empty lines and comments count for nothing.
 ///
 /// # Errors
 /// The line that is none, from 1.
@@ -233,9 +233,7 @@ pub fn dotenv(text: &str) -> Result<Variables, (usize, String)> {
         if !is_name(name) {
             return Err((number, format!("`{name}` is no name of a variable")));
         }
-        let value =
-            ['"', '\''].into_iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(value);
-        all.insert(name.to_owned(), Value::raw(value));
+        all.insert(name.to_owned(), Value::raw(value.trim()));
     }
     Ok(all)
 }
@@ -306,9 +304,9 @@ mod tests {
 
     #[test]
     fn a_dotenv_report_is_lines_of_names_and_values() {
-        let read = dotenv("A=1\nB=x=y\r\n# comment\n\nC=\"quoted\"\nD=$A\n").unwrap();
+        let read = dotenv("A=1\nB=x=y\r\n# comment\n\nC= \"quoted\" \nD=$A\n").unwrap();
         let text = |name: &str| read[name].text.as_str();
-        assert_eq!((text("A"), text("B"), text("C"), text("D")), ("1", "x=y", "quoted", "$A"));
+        assert_eq!((text("A"), text("B"), text("C"), text("D")), ("1", "x=y", "\"quoted\"", "$A"));
         assert_eq!(dotenv("A=1\nno\n").unwrap_err().0, 2);
         assert!(dotenv("1A=x").is_err());
     }
