@@ -52,7 +52,9 @@ pub(crate) fn make(
         });
         let tracked = tracked.map_err(|_| anyhow::anyhow!("the tracked files cannot be listed"))??;
         let untracked = untracked?;
-        let all: Vec<String> = tracked.iter().chain(&untracked).cloned().collect();
+        // A file with conflicts is listed once a side.
+        let all: BTreeSet<&String> = tracked.iter().chain(&untracked).collect();
+        let all: Vec<String> = all.into_iter().cloned().collect();
         tree::snapshot(&repository.root, &all, to, with_submodules).context("the project's files cannot be copied")?;
         let what = format!(
             "{} tracked files as they are now on {short}, and {} that are neither tracked nor ignored",

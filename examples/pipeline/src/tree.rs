@@ -1,6 +1,6 @@
 //! Trees of files: the snapshot of the project, a job's own copy of it, and what is taken out of one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
@@ -97,11 +97,36 @@ fn inside(root: &Path, name: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Files of the project, copied once for a run.
+/// Files of the project, copied once for a run into a folder that is new.
 pub(crate) fn snapshot(root: &Path, names: &[String], to: &Path, with_submodules: bool) -> io::Result<()> {
     fs::create_dir_all(to)?;
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(8);
+    let share = names.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = names
+            .chunks(share)
+            .map(|part| scope.spawn(move || snapshot_part(root, part, to, with_submodules)))
+            .collect();
+        parts
+            .into_iter()
+            .try_for_each(|part| part.join().unwrap_or_else(|_| Err(io::Error::other("a thread has ended"))))
+    })
+}
+
+fn snapshot_part(root: &Path, names: &[String], to: &Path, with_submodules: bool) -> io::Result<()> {
+    // Folders that were looked at: whether no link leads to them, so that nothing outside of the project is copied.
+    let mut folders: BTreeMap<&str, bool> = BTreeMap::new();
     for name in names {
-        let (from, to) = (root.join(name), inside(to, name)?);
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let is_new = !folders.contains_key(folder);
+        let is_own = *folders.entry(folder).or_insert_with(|| folder.is_empty() || is_reached(root, name));
+        if !is_own {
+            continue;
+        }
+        if is_new {
+            fs::create_dir_all(to.join(folder))?;
+        }
+        let (from, to) = (root.join(name), to.join(name));
         match fs::symlink_metadata(&from) {
             Ok(meta) if meta.is_dir() && with_submodules => {
                 fs::create_dir_all(&to)?;
@@ -109,9 +134,10 @@ pub(crate) fn snapshot(root: &Path, names: &[String], to: &Path, with_submodules
                     copy(&from.join(&inner), &inside(&to, &inner)?)?;
                 }
             }
-            Ok(meta) if meta.is_dir() || meta.is_symlink() => copy(&from, &to)?,
+            Ok(meta) if meta.is_dir() => fs::create_dir_all(&to)?,
+            Ok(meta) if meta.is_symlink() => symlink(fs::read_link(&from)?, &to)?,
             Ok(meta) if meta.is_file() => {
-                copy(&from, &to)?;
+                fs::copy(&from, &to)?;
                 // A checkout's files can be written, whatever somebody did to the user's own.
                 let mode = meta.permissions().mode();
                 if mode & 0o600 != 0o600 {
@@ -340,6 +366,17 @@ mod tests {
         fs::set_permissions(from.path().join("x"), fs::Permissions::from_mode(0o555)).unwrap();
         snapshot(from.path(), &["x".to_owned(), "deleted".to_owned()], &to.path().join("s"), false).unwrap();
         assert_eq!(fs::metadata(to.path().join("s/x")).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn a_snapshot_follows_no_link_out_of_the_project() {
+        let (from, other, to) = (tree(&["kept/a"]), tree(&["secret"]), tempfile::tempdir().unwrap());
+        symlink(other.path(), from.path().join("link")).unwrap();
+        let names = ["kept/a", "link", "link/secret"].map(str::to_owned);
+        snapshot(from.path(), &names, &to.path().join("s"), false).unwrap();
+        assert!(to.path().join("s/kept/a").is_file());
+        assert!(fs::symlink_metadata(to.path().join("s/link")).unwrap().is_symlink());
+        assert_eq!(walk(&to.path().join("s"), &[]).unwrap(), ["kept/a", "link"]);
     }
 
     #[test]
