@@ -218,7 +218,8 @@ impl Day<'_> {
                 }
             }
             let due = self.queue.peek().map_or(u64::MAX, |Reverse(queued)| queued.0);
-            let wake = [self.repos.next_deadline(self.now), self.jobs.next_deadline()].into_iter().flatten().min();
+            let wake =
+                [self.repos.next_deadline(self.now), self.jobs.next_deadline(self.now)].into_iter().flatten().min();
             if let Some(wake) = wake.filter(|wake| *wake < due) {
                 self.now = self.now.max(wake);
                 self.summary.events += 1;
@@ -393,6 +394,7 @@ impl Day<'_> {
             Fault::BackUp => self.repos.back_up(),
             Fault::Restore => drop(self.repos.restore(now)),
             Fault::EngineCrash(_)
+            | Fault::EnginePause(..)
             | Fault::ClockStep(..)
             | Fault::Loss(..)
             | Fault::Slow(..)
@@ -435,6 +437,7 @@ impl Day<'_> {
                 return Ok(ms);
             }
             Fault::EngineCrash(engine) => self.jobs.crash(now, engine)?,
+            Fault::EnginePause(engine, ms) => self.jobs.stand_still(now, engine, ms),
             Fault::ClockStep(engine, ms) => self.jobs.step_clock(now, engine, ms),
             Fault::WorkersDie(percent) => {
                 for hand in self.fleet.lose(percent) {
@@ -487,6 +490,7 @@ impl Day<'_> {
             | Fault::RouterCrash(_)
             | Fault::RouterPause(..)
             | Fault::EngineCrash(_)
+            | Fault::EnginePause(..)
             | Fault::ClockStep(..)
             | Fault::WorkersDie(_)
             | Fault::MetricsGap(_)
@@ -507,7 +511,7 @@ impl Day<'_> {
         self.calm_since = self.now;
         self.pushed = self.summary.pushes;
         self.repos.calm(self.now);
-        self.jobs.network = Network::GOOD;
+        self.jobs.calm(self.now);
         self.jobs.pause_at(self.now, false);
         self.jobs.set_limit(self.now, jobs::LIMIT);
         self.fleet.calm(self.now);

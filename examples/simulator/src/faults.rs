@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     RouterPause(usize, u64),
     /// A task centre dies, and starts anew from the rows.
     EngineCrash(usize),
+    /// A task centre stands still for so many ms, longer than its share of the limits counts.
+    EnginePause(usize, u64),
     /// A task centre's clock is wrong by so many ms, for one reading.
     ClockStep(usize, u64),
     /// A node hears nothing and is not heard for so many ms.
@@ -65,6 +67,7 @@ impl fmt::Display for Fault {
             Self::RouterCrash(router) => write!(f, "router {router} dies"),
             Self::RouterPause(router, ms) => write!(f, "router {router} stands still for {} s", ms / 1_000),
             Self::EngineCrash(engine) => write!(f, "task centre {engine} dies"),
+            Self::EnginePause(engine, ms) => write!(f, "task centre {engine} stands still for {} s", ms / 1_000),
             Self::ClockStep(engine, ms) => write!(f, "task centre {engine} reads a clock {} s ahead, once", ms / 1_000),
             Self::Partition(node, ms) => write!(f, "node {node} is cut off for {} s", ms / 1_000),
             Self::Loss(permille, ms) => write!(f, "{permille} ‰ of messages are lost for {} s", ms / 1_000),
@@ -122,8 +125,8 @@ pub(crate) fn schedule(weather: Weather, seed: u64, ms: u64, routers: usize, eng
         let (router, engine) = (chance.place(routers), chance.place(engines));
         let kinds: &[u8] = match weather {
             Weather::Calm => &[],
-            Weather::Faulty => &[0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-            Weather::Operators => &[0, 3, 5, 7, 11, 12, 16, 16, 16, 17, 18, 19],
+            Weather::Faulty => &[0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 22, 22],
+            Weather::Operators => &[0, 3, 5, 7, 11, 12, 16, 16, 16, 17, 17, 18, 19, 22],
             Weather::Restored => &[0, 3, 5, 8, 20, 20, 21, 21],
         };
         let kind = kinds.get(chance.place(kinds.len())).copied().unwrap_or(0);
@@ -152,6 +155,7 @@ pub(crate) fn schedule(weather: Weather, seed: u64, ms: u64, routers: usize, eng
             18 => Fault::PauseQueues(minutes / 2),
             19 => Fault::Override(5 + u32::try_from(chance.below(40)).unwrap_or(0), minutes),
             20 => Fault::BackUp,
+            22 => Fault::EnginePause(engine, minutes / 8),
             _ => Fault::Restore,
         };
         all.push((at, fault));

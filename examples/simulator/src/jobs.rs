@@ -74,6 +74,8 @@ struct Hand {
 
 pub(crate) struct Jobs {
     centres: Vec<Centre>,
+    /// Until when a task centre stands still.
+    still: Vec<u64>,
     rows: MemoryRows,
     lives: u64,
     hands: BTreeMap<u64, Hand>,
@@ -105,6 +107,7 @@ impl Jobs {
     pub(crate) fn new(seed: u64, engines: usize) -> anyhow::Result<Self> {
         let mut jobs = Self {
             centres: Vec::new(),
+            still: vec![0; engines],
             rows: MemoryRows::default(),
             lives: 0,
             hands: BTreeMap::new(),
@@ -160,8 +163,20 @@ impl Jobs {
         self.out.push((takes, message));
     }
 
-    fn any(&mut self) -> usize {
-        self.chance.place(self.centres.len())
+    /// A task centre that answers, if there is one.
+    fn any(&mut self, now: u64) -> usize {
+        let awake: Vec<usize> = (0..self.centres.len()).filter(|centre| self.still[*centre] <= now).collect();
+        awake.get(self.chance.place(awake.len())).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn stand_still(&mut self, now: u64, centre: usize, ms: u64) {
+        self.still[centre] = now + ms;
+    }
+
+    /// Everything works again.
+    pub(crate) fn calm(&mut self, now: u64) {
+        self.network = Network::GOOD;
+        self.still.iter_mut().for_each(|until| *until = now);
     }
 
     // ---- the users ----------------------------------------------------------------------------------------------------
@@ -206,7 +221,7 @@ impl Jobs {
         }
         let priority = u8::try_from(self.chance.below(4)).unwrap_or(0);
         let new = Submission { id, class: Class::new(0), priority, jobs: &jobs, needs: &needs };
-        let centre = self.any();
+        let centre = self.any(now);
         self.ledger.asked(id, &ids);
         if let Ok(call) = self.centres[centre].engine.submit(at(now), &new) {
             self.centres[centre].waits.insert(call, Waits::Submit(id));
@@ -216,13 +231,17 @@ impl Jobs {
 
     // ---- task centres -------------------------------------------------------------------------------------------------
 
-    pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.centres.iter().filter_map(|centre| centre.engine.next_deadline()).map(Timestamp::as_millis).min()
+    pub(crate) fn next_deadline(&self, now: u64) -> Option<u64> {
+        let due = |(at, centre): (usize, &Centre)| {
+            centre.engine.next_deadline().map(|due| due.as_millis().max(self.still[at]).max(now))
+        };
+        self.centres.iter().enumerate().filter_map(due).min()
     }
 
     pub(crate) fn tick(&mut self, now: u64) {
         for centre in 0..self.centres.len() {
-            if self.centres[centre].engine.next_deadline().is_some_and(|due| due <= at(now)) {
+            let is_due = self.centres[centre].engine.next_deadline().is_some_and(|due| due <= at(now));
+            if is_due && self.still[centre] <= now {
                 self.centres[centre].engine.handle_timeout(at(now));
                 self.drain(centre);
             }
@@ -334,7 +353,7 @@ impl Jobs {
 
     fn say(&mut self, now: u64, hand: u64, token: LeaseToken, act: Act) {
         // A word may go to any centre.
-        let centre = self.any();
+        let centre = self.any(now);
         match self.centres[centre].engine.work(at(now), worker(hand), token, act) {
             Ok(call) => drop(self.centres[centre].waits.insert(call, Waits::Word(hand, token, act))),
             Err(_) => self.out.push((1_000, Message::Say(hand, token, act))),
@@ -367,6 +386,13 @@ impl Jobs {
     }
 
     pub(crate) fn deliver(&mut self, now: u64, message: Message) -> Result<(), Broken> {
+        if let Message::Written((centre, _), ..) | Message::Rows((centre, _), ..) = &message
+            && self.still[*centre] > now
+        {
+            let wait = self.still[*centre] - now;
+            self.out.push((wait, message));
+            return Ok(());
+        }
         match message {
             Message::Write(life, ticket, changes) => {
                 let made = self.rows.write(&changes);
@@ -446,7 +472,7 @@ impl Jobs {
         }
         let pool = POOLS[usize::from(state.pulls.is_multiple_of(4))];
         let request = PullRequest { pool, worker: worker(hand), want: 1, wait_ms: 10_000, previous: None };
-        let centre = self.any();
+        let centre = self.any(now);
         match self.centres[centre].engine.pull(at(now), &request) {
             Ok(call) => drop(self.centres[centre].waits.insert(call, Waits::Pull(hand))),
             Err(_) => self.out.push((1_000, Message::Pull(hand))),
