@@ -1,5 +1,8 @@
 use job_store::{SqliteStore, Store, Write};
-use tenon_jobqueue::*;
+use tenon_jobqueue::{
+    Act, Answer, Assignment, Class, Config, Effect, Engine, JobId, JobSpec, NewJob, Outcome, PipelineId, PoolId,
+    PoolSpec, PullRequest, Submission, Tag, Timestamp, Want, Worker, WorkerName,
+};
 
 type Fails<T> = Result<T, Box<dyn std::error::Error>>;
 
