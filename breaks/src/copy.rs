@@ -41,6 +41,13 @@ impl Copy {
         copy_folder(&root.join(folder), &copy.crate_dir())?;
         fs::copy(root.join("Cargo.lock"), copy.root.join("Cargo.lock"))?;
         let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
+        for beside in libraries(&manifest, &own).filter(|beside| beside != folder) {
+            let target = copy.root.join(&beside);
+            if target.exists() {
+                fs::remove_dir_all(&target)?;
+            }
+            copy_folder(&root.join(&beside), &target)?;
+        }
         let (start, rest) = manifest.split_once("members = [").context("no members in Cargo.toml")?;
         let (_, end) = rest.split_once(']').context("the members in Cargo.toml have no end")?;
         let manifest = format!("{start}members = [\"{folder}\"]{end}");
@@ -96,6 +103,17 @@ impl Copy {
         let text = [output.stderr, output.stdout].concat();
         Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
     }
+}
+
+/// The folders of the examples' libraries that a crate with this manifest depends on.
+fn libraries(workspace: &str, own: &str) -> impl Iterator<Item = String> {
+    let depends = |name: &str| own.lines().any(|line| line.starts_with(&format!("{name} = ")));
+    let found = workspace.lines().filter_map(|line| {
+        let (name, rest) = line.split_once(" = { path = \"")?;
+        let folder = rest.split('"').next().filter(|folder| folder.starts_with("examples/lib/"))?;
+        depends(name).then(|| folder.to_owned())
+    });
+    found.collect::<Vec<_>>().into_iter()
 }
 
 /// `target: test`, of the first test that failed; the target alone when it died without naming one.

@@ -415,6 +415,7 @@ mod tests {
             ("$REF =~ /^FEAT/i", true),
             (r"$REF =~ /^feature\/x$/", true),
             ("$NOPE =~ /xy/", false),
+            ("$NOPE =~ /^$/", false),
             ("$NOPE !~ /xy/", true),
             ("$EMPTY =~ /^$/", true),
             ("$REF =~ $PATTERN", true),
