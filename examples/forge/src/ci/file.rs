@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use gitlab_ci::{AllowFailure, Changed, Context, Files, Job, Outcome, Start, Variables, When, plan};
-use serde::{Deserialize, Serialize};
+use gitlab_ci::{AllowFailure, Changed, Context, Files, Job, Outcome, Start, Value, Variables, When, plan};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The file's name at the root of a repository.
 pub(crate) const FILE: &str = gitlab_ci::FILE;
@@ -45,8 +45,10 @@ pub(crate) struct JobDef {
     /// Sorted, none twice.
     pub(crate) tags: Vec<String>,
     /// What the job itself predefines, such as `CI_NODE_INDEX`; weaker than all that the file says.
+    #[serde(default)]
     pub(crate) predefined: Variables,
     /// Before others are put into them.
+    #[serde(deserialize_with = "kept_variables")]
     pub(crate) variables: Variables,
     pub(crate) allow_failure: bool,
     /// How many times it runs again after its script has failed.
@@ -56,6 +58,22 @@ pub(crate) struct JobDef {
     /// The jobs it waits for, by their place in [`CiFile::jobs`]; `None`: all of the stages before.
     pub(crate) needs: Option<Vec<usize>>,
     pub(crate) when: JobWhen,
+}
+
+/// Variables as they are kept; an older forge kept bare texts, with others put into them already.
+fn kept_variables<'de, D: Deserializer<'de>>(kept: D) -> Result<Variables, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Kept {
+        Text(String),
+        Value(Value),
+    }
+    let kept = BTreeMap::<String, Kept>::deserialize(kept)?;
+    let value = |kept| match kept {
+        Kept::Text(text) => Value::raw(text),
+        Kept::Value(value) => value,
+    };
+    Ok(kept.into_iter().map(|(name, kept)| (name, value(kept))).collect())
 }
 
 /// What makes a job run.

@@ -134,3 +134,13 @@ fn what_this_host_does_not_do_is_refused_or_noted() {
         .all(|word| file.notes.iter().any(|note| note.contains(word)));
     assert!(noted, "{:?}", file.notes);
 }
+
+#[test]
+fn a_pipeline_that_an_older_forge_has_stored_is_read() {
+    let stored = r#"{"stages":["test"],"jobs":[{"name":"unit","line":3,"stage":0,"script":["make"],"tags":[],
+        "variables":{"PRICE":"5$"},"allow_failure":false,"retry":0,"timeout_s":null,"needs":null,"when":"on_success"}]}"#;
+    let file: CiFile = serde_json::from_str(stored).unwrap();
+    assert_eq!(file.jobs[0].variables["PRICE"], Value::raw("5$"), "as it was, and nothing is put into it again");
+    let again: CiFile = serde_json::from_str(&serde_json::to_string(&file).unwrap()).unwrap();
+    assert_eq!(again, file);
+}
