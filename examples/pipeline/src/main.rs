@@ -28,7 +28,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser as _};
 use cli::{Cli, Command};
 use gitlab_ci::{Note, Outcome};
-use report::Format;
+use report::{Format, counted};
 use start::Started;
 
 /// How long a job runs whose file says nothing: as on GitLab.
@@ -81,12 +81,8 @@ fn execute(command: Command) -> Result<u8> {
         }),
         Command::Lint(args) => look(&args, |started| {
             let notes: Vec<String> = started.plan.notes.iter().map(|note: &Note| format!("{note}\n")).collect();
-            let files = started.plan.files.len();
-            Ok(format!(
-                "{}{} jobs from {files} files: nothing is in the way\n",
-                notes.concat(),
-                started.plan.jobs.len()
-            ))
+            let (jobs, files) = (counted(started.plan.jobs.len(), "job"), counted(started.plan.files.len(), "file"));
+            Ok(format!("{}{jobs} from {files}: nothing is in the way\n", notes.concat()))
         }),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pipeline", &mut std::io::stdout());

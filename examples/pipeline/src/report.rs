@@ -240,3 +240,9 @@ fn with_event(event: &str, line: &JobLine) -> String {
     }
     value.to_string()
 }
+
+/// So many of something, in words: `1 file`, `3 files`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{ending}")
+}

@@ -113,7 +113,7 @@ fn after_kill_9_no_finished_job_runs_again() {
     let (code, text) = project.text(&["resume", "--no-sandbox"]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(lines(&log), ["a", "b", "b", "c"], "{text}");
-    assert!(text.contains("artifacts of a: 1 files") && text.contains("made"), "{text}");
+    assert!(text.contains("artifacts of a: 1 file") && text.contains("made"), "{text}");
     // A run that has ended has nothing left to do.
     let (code, text) = project.text(&["resume", "--no-sandbox"]);
     assert_eq!((code, lines(&log).len()), (0, 4), "{text}");
@@ -258,7 +258,7 @@ fn a_plan_can_be_looked_at() {
     assert!(told.contains("`other` is not in this pipeline: no rule matches"), "{told}");
     let (code, checked) = project.text(&["lint"]);
     assert_eq!(code, 0);
-    assert!(checked.contains("`interruptible`: has no effect") && checked.contains("3 jobs from 1 files"), "{checked}");
+    assert!(checked.contains("`interruptible`: has no effect") && checked.contains("3 jobs from 1 file"), "{checked}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use gitlab_ci::{Artifacts, Cache, CacheKey, dotenv, expand};
 
 use super::{Attempt, Failure, Record, expanded};
 use crate::home::digest;
+use crate::report::counted;
 use crate::tree::{choose, copy, copy_all, remove};
 
 /// The largest report that is read, in bytes.
@@ -26,7 +27,7 @@ impl Attempt<'_> {
             }
             let names = self.put(&kept)?;
             if let Some(other) = self.runner.plan.jobs.get(from) {
-                self.note(&format!("artifacts of {}: {} files", other.name, names));
+                self.note(&format!("artifacts of {}: {}", other.name, counted(names, "file")));
             }
         }
         Ok(())
@@ -90,7 +91,7 @@ impl Attempt<'_> {
             copy(&checkout.join(name), &to.join(name)).map_err(|why| format!("`{name}`: {why}"))?;
         }
         if !chosen.files.is_empty() {
-            self.note(&format!("artifacts: {} files", chosen.files.len()));
+            self.note(&format!("artifacts: {}", counted(chosen.files.len(), "file")));
         }
         Ok(())
     }
@@ -202,7 +203,7 @@ impl Attempt<'_> {
         if had_one {
             remove(&old).map_err(failed)?;
         }
-        self.note(&format!("cache `{key}`: {} files kept", chosen.files.len()));
+        self.note(&format!("cache `{key}`: {} kept", counted(chosen.files.len(), "file")));
         Ok(())
     }
 
