@@ -164,7 +164,7 @@ fn versions_are_kept_told_and_folded() {
         assert_eq!(world.refs(&["diff", &format!("log@{n}"), "log"]), before[n - 1], "version {n} is kept");
     }
     let gone = world.refused(&["diff", "log@2", "log@3"]);
-    assert!(gone.contains("version 2 was compacted: 1 and 7 can be told"), "{gone}");
+    assert!(gone.contains("version 2 was folded: only versions 1 and 7 can be told apart"), "{gone}");
     world.refs(&["verify", "log", "--against", "repo.git"]);
 
     // Nothing is kept: a log as short as its last version, and as good as ever.
