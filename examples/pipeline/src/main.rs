@@ -5,6 +5,7 @@ mod cli;
 mod git;
 mod home;
 mod junit;
+mod live;
 mod mask;
 mod pipelines;
 mod project;

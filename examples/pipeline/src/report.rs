@@ -1,12 +1,13 @@
 //! What a run says while it runs, and in the end: for people, or as lines of JSON.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::live::Live;
 use crate::mask::Masks;
 
 /// How a run speaks.
@@ -98,6 +99,7 @@ pub(crate) struct Report {
     width: usize,
     masks: Masks,
     begun: Instant,
+    live: Live,
     /// One line at a time.
     out: Mutex<()>,
 }
@@ -106,7 +108,8 @@ impl Report {
     pub(crate) fn new(format: Format, masks: Masks, names: impl Iterator<Item = usize>) -> Self {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let width = names.max().unwrap_or(0).min(32);
-        Self { format, colours, width, masks, begun: Instant::now(), out: Mutex::new(()) }
+        let live = Live::new(format == Format::Text);
+        Self { format, colours, width, masks, begun: Instant::now(), live, out: Mutex::new(()) }
     }
 
     pub(crate) const fn masks(&self) -> &Masks {
@@ -120,8 +123,7 @@ impl Report {
 
     fn put(&self, text: &str) {
         let _one_at_a_time = self.out.lock();
-        // Nobody reads on: the run goes on for its own sake.
-        let _closed = writeln!(std::io::stdout().lock(), "{text}");
+        self.live.put(text);
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -138,8 +140,9 @@ impl Report {
     }
 
     pub(crate) fn began(&self, run: u64, name: &str, jobs: usize, what: &str) {
+        self.live.began(jobs);
         match self.format {
-            Format::Text => self.put(&format!("run {run}: {name}, {jobs} jobs; {what}")),
+            Format::Text => self.put(&format!("run {run}: {name}, {}; {what}", counted(jobs, "job"))),
             Format::Json => {
                 self.put(&json!({"event": "began", "run": run, "name": name, "jobs": jobs, "tree": what}).to_string());
             }
@@ -147,6 +150,7 @@ impl Report {
     }
 
     pub(crate) fn job_began(&self, name: &str, attempt: u32) {
+        self.live.job_began(name);
         match self.format {
             Format::Text => {
                 let again = if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
@@ -183,6 +187,7 @@ impl Report {
     }
 
     pub(crate) fn job_ended(&self, line: &JobLine) {
+        self.live.job_ended(&line.name);
         match self.format {
             Format::Text => {
                 let time = duration(line);
@@ -196,6 +201,7 @@ impl Report {
 
     /// The end of the run: what became of each job.
     pub(crate) fn ended(&self, result: &str, exit: u8, jobs: &[JobLine], where_to_look: &str) {
+        self.live.ended();
         if self.format == Format::Json {
             self.put(
                 &json!({"event": "ended", "result": result, "exit": exit, "jobs": jobs, "ms": self.now_ms()})
