@@ -44,7 +44,7 @@ pub(crate) enum Command {
         #[arg(long)]
         mermaid: bool,
     },
-    /// Says why a job is in the pipeline, what it waits for and whose artifacts it takes.
+    /// Says why a job is in the pipeline, what it waits for and whose artifacts it takes; and what became of it in the last run.
     Explain {
         job: String,
         #[command(flatten)]

@@ -78,7 +78,11 @@ fn execute(command: Command) -> Result<u8> {
         Command::Explain { job, start } => look(&start, |started| {
             let wanted = select::Wanted::default().select(&started.plan)?;
             let found = select::named(&started.plan, &job)?;
-            Ok(found.into_iter().map(|at| views::explain(&started.plan, at, wanted.held[at])).collect())
+            let explain = |at: usize| {
+                let told = run::story(&start.place, &started.plan.jobs[at].name);
+                views::explain(&started.plan, at, wanted.held[at], told)
+            };
+            Ok(found.into_iter().map(explain).collect())
         }),
         Command::Lint(args) => look(&args, |started| {
             let notes: Vec<String> = started.plan.notes.iter().map(|note: &Note| format!("{note}\n")).collect();

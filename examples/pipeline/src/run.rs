@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use gitlab_ci::{Job, Outcome, Plan, Variables};
@@ -20,7 +21,7 @@ use crate::mask::Masks;
 use crate::pipelines::{Interrupts, Pipelines, result};
 use crate::queue::Ended;
 use crate::report::{Format, Report};
-use crate::select::{Selected, Wanted};
+use crate::select::{Selected, Wanted, waits_for};
 use crate::settings::Settings;
 use crate::shell::Shell;
 use crate::snapshot::{self, OBJECTS_INSIDE, Which};
@@ -167,6 +168,34 @@ pub(crate) fn shell(job: &str, args: &PlaceArgs, apart_args: &ApartArgs) -> Resu
     };
     let status = command.status().context("the shell cannot be started")?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// What became of a job in the last run of this project, and what it waited for there; nothing if it had no part in it.
+pub(crate) fn story(args: &PlaceArgs, job: &str) -> Option<(u64, String)> {
+    let (repository, home) = place(args).ok()?;
+    let settings = Settings::read(args.variables_file.as_deref(), &repository.root).ok()?;
+    let (number, folder) = home.last_run().ok()?;
+    let plan = saved(&folder, &settings).ok()?.plan;
+    let folders = folders(&folder, &home, &repository);
+    let at = plan.jobs.iter().position(|other| other.name == job)?;
+    let Some(record) = folders.kept(at) else { return Some((number, "it did not run".to_owned())) };
+    let before = waits_for(&plan, at).into_iter().filter_map(|other| {
+        let ended = folders.kept(other)?.finished_ms;
+        Some((ended, plan.jobs[other].name.as_str()))
+    });
+    let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+    let waited = match before.max() {
+        Some((ended, last)) => format!("waited for `{last}`, which ended {:.1} s into the run", seconds(ended)),
+        None => "waited for nothing".to_owned(),
+    };
+    let end = match (&record.reason, record.succeeded) {
+        (_, true) => "success".to_owned(),
+        (Some(reason), false) if record.allowed => format!("warning ({reason})"),
+        (Some(reason), false) => format!("failed ({reason})"),
+        (None, false) => "failed".to_owned(),
+    };
+    let ran = seconds(record.finished_ms.saturating_sub(record.started_ms));
+    Some((number, format!("{waited}; began at {:.1} s; {end} after {ran:.1} s", seconds(record.started_ms))))
 }
 
 fn place(args: &PlaceArgs) -> Result<(Repository, Home)> {

@@ -103,7 +103,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// Everything about one job.
-pub(crate) fn explain(plan: &Plan, at: usize, held: Option<&str>) -> String {
+pub(crate) fn explain(plan: &Plan, at: usize, held: Option<&str>, last: Option<(u64, String)>) -> String {
     let job = &plan.jobs[at];
     let mut out = format!("{} ({}, stage {})\n", job.name, job.place, job.stage);
     let mut row = |name: &str, text: &str| {
@@ -149,6 +149,9 @@ pub(crate) fn explain(plan: &Plan, at: usize, held: Option<&str>) -> String {
     }
     if let Some(artifacts) = &job.artifacts {
         row("keeps", &artifacts.paths.join(", "));
+    }
+    if let Some((run, told)) = last {
+        row(&format!("in run {run}"), &told);
     }
     out
 }

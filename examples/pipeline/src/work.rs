@@ -58,6 +58,11 @@ impl Folders {
         self.run.join("logs").join(format!("{job}.log"))
     }
 
+    /// What was kept of a job, if it has run.
+    pub(crate) fn kept(&self, job: usize) -> Option<Record> {
+        serde_json::from_slice(&fs::read(self.record(job)).ok()?).ok()
+    }
+
     fn record(&self, job: usize) -> PathBuf {
         self.run.join("records").join(format!("{job}.json"))
     }
@@ -172,8 +177,7 @@ impl Runner<'_> {
     pub(crate) fn load(&self) {
         let mut records = self.records();
         for at in 0..self.plan.jobs.len() {
-            let record = fs::read(self.folders.record(at)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            records.extend(record.map(|record| (at, record)));
+            records.extend(self.folders.kept(at).map(|record| (at, record)));
         }
     }
 

@@ -253,6 +253,11 @@ fn a_plan_can_be_looked_at() {
     for part in ["rule 1, line 4 (`$CI`)", "make", "2 times", "90 s", "fails the pipeline"] {
         assert!(explained.contains(part), "{part}: {explained}");
     }
+    assert!(!explained.contains("in run"), "{explained}");
+    assert_eq!(project.text(&["run"]).0, 0);
+    let (_, explained) = project.text(&["explain", "test"]);
+    assert!(explained.contains("in run 1") && explained.contains("waited for `make`, which ended "), "{explained}");
+    assert!(explained.contains("success after "), "{explained}");
     let (code, told) = project.text(&["explain", "other"]);
     assert_eq!(code, 2);
     assert!(told.contains("`other` is not in this pipeline: no rule matches"), "{told}");
