@@ -202,7 +202,7 @@ impl Jobs {
                 last if last == width + 1 => 3,
                 _ => 2,
             };
-            let rare = self.chance.permille(40);
+            let rare = self.chance.permille(200);
             let tag = if rare { RARE } else { TAGS[self.chance.place(2)] };
             let spec = JobSpec { order, policy, ..JobSpec::default() };
             jobs.push(NewJob { id: JobId::new(self.next_job), spec, tag: Some(tag) });
@@ -447,8 +447,11 @@ impl Jobs {
                 }
             }
             Message::Done(hand, token) => {
-                let failed = self.chance.permille(20);
-                let outcome = if failed { Outcome::Failed { code: 1 } } else { Outcome::Succeeded };
+                let outcome = match self.chance.below(1_000) {
+                    0..10 => Outcome::FailedForGood { code: 2 },
+                    10..30 => Outcome::Failed { code: 1 },
+                    _ => Outcome::Succeeded,
+                };
                 self.send(Message::Say(hand, token, Act::Report(outcome)));
             }
             Message::Beat(hand, token) => {
