@@ -100,6 +100,14 @@ pub(crate) struct Settled {
     pub(crate) ready_ms: Option<u64>,
 }
 
+impl PoolShare {
+    /// Whether its owner counts as dead by the store's clock. A share that counts for longer than a term was written while
+    /// that clock was wrong: its owner writes it anew at its next look, and who does not look is dead.
+    pub(crate) const fn has_lapsed(&self, now: Timestamp, term_ms: u64) -> bool {
+        self.until.millis_since(now) > term_ms || now.millis_since(self.until) > 0
+    }
+}
+
 impl PoolRow {
     /// The row of a pool of which nobody has written yet.
     pub(crate) const fn new(pool: PoolId) -> Self {
@@ -154,7 +162,7 @@ pub(crate) fn settle(old: &PoolRow, bounds: Bounds, wish: Wish, is_gone: impl Fn
         return Settled { row: Some(row), keep: 0, gave_way: false, tokens: 0, ready_ms: None };
     }
     let mine = old.share(wish.life).copied().unwrap_or(PoolShare { life: wish.life, ..PoolShare::default() });
-    let is_dead = |share: &PoolShare| share.until < now || is_gone(share.life);
+    let is_dead = |share: &PoolShare| share.has_lapsed(now, bounds.term_ms) || is_gone(share.life);
     let others = || old.shares.iter().filter(|share| share.life != wish.life);
     let lent: u64 = others().map(|share| u64::from(share.leases)).sum();
     let alive = || others().filter(|share| !is_dead(share));
@@ -174,9 +182,11 @@ pub(crate) fn settle(old: &PoolRow, bounds: Bounds, wish: Wish, is_gone: impl Fn
     let missing = missing.min(u64::from(bounds.leases)).saturating_sub(u64::from(kept));
     let mut take = missing.min(free);
     if contested == 0 && take > 0 {
-        // Some more at once, so that not each job costs a write of the row; all of it while there is nobody else.
+        // Some more at once, so that not each job costs a write of the row; all of it while there is nobody else, unless it
+        // is without end.
         let others = alive().count() as u64;
-        take += if others == 0 { free - take } else { (free - take) / (2 * (1 + others)) };
+        let is_whole = others == 0 && bounds.leases < u32::MAX;
+        take += if is_whole { free - take } else { (free - take) / (2 * (1 + others)) };
     } else if contested > 0 {
         // The first lease goes to whoever comes first; what nobody else waits for goes to anybody.
         let first = u64::from(kept == 0 && !wish.is_humble);
@@ -202,7 +212,7 @@ pub(crate) fn settle(old: &PoolRow, bounds: Bounds, wish: Wish, is_gone: impl Fn
     }
     // What is left of the dead is nothing but their leases.
     row.shares.retain(|share| share.life == wish.life || share.leases > 0 || !is_dead(share));
-    let is_late = mine.until.millis_since(now) < bounds.term_ms / 2;
+    let is_late = mine.has_lapsed(now, bounds.term_ms) || mine.until.millis_since(now) < bounds.term_ms / 2;
     let changes = leases != mine.leases || wanted != mine.wanted || tokens > 0 || wish.is_doubtful;
     if changes || (is_late && (leases > 0 || wanted > 0)) {
         row.set_share(PoolShare { life: wish.life, leases, wanted, until: now.after_millis(bounds.term_ms) });
@@ -222,9 +232,10 @@ pub(crate) fn next_dead(
     row: &PoolRow,
     own: Incarnation,
     after: Incarnation,
+    term_ms: u64,
     is_gone: impl Fn(Incarnation) -> bool,
 ) -> Option<Incarnation> {
-    let is_dead = |share: &&PoolShare| share.until < row.clock || is_gone(share.life);
+    let is_dead = |share: &&PoolShare| share.has_lapsed(row.clock, term_ms) || is_gone(share.life);
     let others = row.shares.iter().filter(|share| share.life != own && share.life > after && share.leases > 0);
     others.filter(is_dead).map(|share| share.life).min()
 }

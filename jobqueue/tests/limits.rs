@@ -11,7 +11,8 @@ use std::rc::Rc;
 use common::{Db, Host, new_job, pool, request};
 use tenon_jobqueue::State::{Scheduled, Succeeded};
 use tenon_jobqueue::{
-    Act, Config, Effect, Incarnation, JobId, NewJob, Outcome, PoolSpec, PullRequest, Rate, Standing, Tag, Why,
+    Act, Change, Config, Effect, Incarnation, JobId, NewJob, Outcome, PoolId, PoolSpec, PullRequest, Rate, Standing,
+    Tag, Why,
 };
 
 const RECHECK: u64 = 1_000;
@@ -133,6 +134,56 @@ fn what_a_dead_engine_had_comes_back_when_its_share_has_lapsed() {
 }
 
 #[test]
+fn a_share_that_was_taken_under_a_wrong_clock_of_the_database_comes_back_in_time() {
+    let mut hosts = engines(2, 20, &limit(8));
+    hosts[1].now = hosts[1].now.after_millis(3_600_000);
+    assert_eq!(hosts[1].pull(2, 8).len(), 8);
+    finish_all(&mut hosts[1]);
+    hosts.remove(1);
+    hosts[0].pull(1, 1);
+    pass(&mut hosts, TERM + 3 * RECHECK);
+    assert!(hosts[0].pull(1, 8).len() >= 7, "not only when the hour is over");
+}
+
+#[test]
+fn a_second_engine_has_leases_at_once_in_a_pool_that_has_but_a_rate() {
+    let spec = PoolSpec { rate: Rate::new(100, 1_000), ..limit(u32::MAX) };
+    let mut hosts = engines(2, 20, &spec);
+    assert_eq!(hosts[0].pull(1, 4).len(), 4);
+    assert_eq!(hosts[1].pull(2, 20).len(), 16, "but for those that it meets as given out");
+}
+
+#[test]
+fn a_pull_that_does_not_wait_is_answered_though_its_job_goes_while_the_pools_row_is_read() {
+    let other = Tag::new(7, 0);
+    let mut host = engine(1, &Rc::default(), &limit(2));
+    host.engine.put_pool(host.now, pool(2, &[other], 2)).unwrap();
+    host.submit(1, &[new_job(1, 1)]);
+    host.submit(2, &[NewJob { tag: Some(other), ..new_job(50, 1) }]);
+    let now = host.now;
+    host.engine.pull(now, &request(1, 1)).unwrap();
+    let first = host.engine.poll_effect().unwrap();
+    let call = host.engine.pull(now, &PullRequest { pool: PoolId::new(2), ..request(2, 1) }).unwrap();
+    let second = host.engine.poll_effect().unwrap();
+    // The first pool's row is being written, and the engine's life with it, when the second is told.
+    host.act(first);
+    let write = host.engine.poll_effect().unwrap();
+    let abort = host.engine.abort(now, JobId::new(50)).unwrap();
+    let gone = host.engine.poll_effect().unwrap();
+    host.act(gone);
+    assert!(
+        host.answers.contains_key(&abort) || {
+            host.run();
+            true
+        }
+    );
+    host.act(second);
+    host.act(write);
+    host.run();
+    assert!(host.answers.contains_key(&call), "it waits for nothing that is still to come");
+}
+
+#[test]
 fn what_an_engine_had_that_is_told_to_be_dead_comes_back_at_once() {
     let mut hosts = engines(2, 20, &limit(8));
     assert_eq!(hosts[1].pull(2, 8).len(), 8);
@@ -163,8 +214,8 @@ fn an_engine_that_was_taken_for_dead_gives_out_nothing_by_its_old_share_and_goes
     assert!(!hosts[1].assigned.is_empty(), "it lives, and has a share again");
 }
 
-#[test]
-fn a_delivery_of_which_nobody_knows_is_not_made_later_beyond_the_limit() {
+/// An engine with one of two leases out, and another delivery of which nobody knows whether it was made.
+fn in_doubt() -> (Vec<Host>, Vec<Change>) {
     let mut hosts = engines(1, 10, &limit(2));
     hosts[0].pull(1, 2);
     let (held, now) = (hosts[0].assigned[0].1, hosts[0].now);
@@ -173,6 +224,12 @@ fn a_delivery_of_which_nobody_knows_is_not_made_later_beyond_the_limit() {
     let Some(Effect::Persist { ticket }) = hosts[0].engine.poll_effect() else { panic!("a delivery") };
     let late = hosts[0].engine.changes(ticket).to_vec();
     hosts[0].engine.handle_unknown(now, ticket);
+    (hosts, late)
+}
+
+#[test]
+fn a_delivery_of_which_nobody_knows_is_not_made_later_beyond_the_limit() {
+    let (mut hosts, late) = in_doubt();
     hosts[0].run();
     assert_eq!(out(&hosts), 2, "the pull is served with another delivery");
     assert!(!hosts[0].db.borrow_mut().write(&late), "it comes too late");
@@ -181,14 +238,7 @@ fn a_delivery_of_which_nobody_knows_is_not_made_later_beyond_the_limit() {
 
 #[test]
 fn a_delivery_that_is_made_after_it_was_given_up_counts() {
-    let mut hosts = engines(1, 10, &limit(2));
-    hosts[0].pull(1, 2);
-    let (held, now) = (hosts[0].assigned[0].1, hosts[0].now);
-    hosts[0].say(&held, Act::Report(Outcome::Succeeded));
-    hosts[0].engine.pull(now, &request(1, 1)).unwrap();
-    let Some(Effect::Persist { ticket }) = hosts[0].engine.poll_effect() else { panic!("a delivery") };
-    let late = hosts[0].engine.changes(ticket).to_vec();
-    hosts[0].engine.handle_unknown(now, ticket);
+    let (mut hosts, late) = in_doubt();
     let Some(read) = hosts[0].engine.poll_effect() else { panic!("its rows are read") };
     hosts[0].act(read);
     assert!(hosts[0].db.borrow_mut().write(&late), "before the engine's life is raised");

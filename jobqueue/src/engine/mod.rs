@@ -57,6 +57,8 @@ pub struct PullRequest {
     /// Maximum number of jobs, 1 or more.
     pub want: u32,
     /// Maximum wait for the first job, in milliseconds.
+    ///
+    /// With 0 the pull waits for no job; in a pool whose limits are shared it may wait for one reading of the pool's row.
     pub wait_ms: u64,
     /// The worker's pull before this one, if it never saw that one's answer. Jobs assigned by it are assigned again.
     pub previous: Option<CallId>,

@@ -127,7 +127,8 @@ impl Engine {
 
     /// Whether a job is counted in a pool's leases and was given out here.
     fn is_charged(&self, at: u32) -> bool {
-        self.store.jobs.get(at).is_some_and(|slot| self.store.is_charged(slot, self.config.engine))
+        self.config.recheck_ms > 0
+            && self.store.jobs.get(at).is_some_and(|slot| self.store.is_charged(slot, self.config.engine))
     }
 
     /// Counts the job among what its worker and its pool hold, or not.
@@ -138,7 +139,9 @@ impl Engine {
         let (old, was_held) = self.store.holders(slot);
         let held = &mut self.queues.lanes[slot.lane as usize].held;
         *held = *held + u32::from(delivery.is_some()) - u32::from(was_held);
-        let is_charged = new.is_some() && delivery.is_some_and(|delivery| delivery.write.engine == self.config.engine);
+        let is_charged = self.config.recheck_ms > 0
+            && new.is_some()
+            && delivery.is_some_and(|delivery| delivery.write.engine == self.config.engine);
         if old != new || was_charged != is_charged {
             if let Some(new) = new {
                 self.queues.pools[new as usize].leased += 1;

@@ -36,7 +36,7 @@ impl Engine {
     /// have lapsed. Safe if the engine lives after all: it notices, and starts anew.
     pub fn handle_engine_gone(&mut self, now: Timestamp, life: Incarnation) {
         self.lift(now);
-        let until = self.now.after_millis(TERM_LOOKS * u64::from(self.config.recheck_ms));
+        let until = self.now.after_millis(self.term_ms());
         let is_other = life != self.config.engine && self.config.recheck_ms > 0;
         if is_other && self.gone_lives.len() < DEAD && self.gone_lives.insert(life, until).is_none() {
             for share in self.queues.pools.iter_mut().filter_map(|pool| pool.share.as_mut()) {
@@ -82,6 +82,11 @@ impl Engine {
         } else if pool.share.is_none() {
             pool.share = Some(alloc::boxed::Box::default());
         }
+    }
+
+    /// For how long a share counts without being renewed, in milliseconds.
+    fn term_ms(&self) -> u64 {
+        TERM_LOOKS * u64::from(self.config.recheck_ms)
     }
 
     fn share(&mut self, at: u32) -> Option<&mut Share> {
@@ -168,12 +173,12 @@ impl Engine {
     fn settle_share(&mut self, at: u32, row: PoolRow) {
         let need = self.need(at);
         let (now, life) = (self.now, self.config.engine);
-        let recheck_ms = u64::from(self.config.recheck_ms);
+        let (recheck_ms, term_ms) = (u64::from(self.config.recheck_ms), self.term_ms());
         let (known, lock) = (self.life.row, self.life.lock);
         let gone = &self.gone_lives;
         let Some(pool) = self.queues.pools.get_mut(at as usize) else { return };
         let used = pool.charged + pool.flying;
-        let bounds = Bounds { leases: pool.spec.max_leases, rate: pool.spec.rate, term_ms: TERM_LOOKS * recheck_ms };
+        let bounds = Bounds { leases: pool.spec.max_leases, rate: pool.spec.rate, term_ms };
         let Some(share) = pool.share.as_mut().filter(|share| share.lock.is_none()) else { return };
         share.missed = need;
         if lock.is_some() {
@@ -248,12 +253,14 @@ impl Engine {
     /// Nothing of the pool's row is under way any more: what the dead hold is looked for, and hasty pulls are answered.
     fn settled(&mut self, at: u32) {
         let life = self.config.engine;
+        let term_ms = self.term_ms();
         let gone = &self.gone_lives;
         let Some(pool) = self.queues.pools.get_mut(at as usize) else { return };
         let id = pool.spec.id;
         let Some(share) = pool.share.as_mut() else { return };
         let row = share.row.as_ref().filter(|row| row.share(life).is_some_and(|share| share.wanted > 0));
-        let dead = row.and_then(|row| share::next_dead(row, life, share.after, |life| gone.contains_key(&life)));
+        let dead =
+            row.and_then(|row| share::next_dead(row, life, share.after, term_ms, |life| gone.contains_key(&life)));
         if let Some(dead) = dead {
             (share.asked, share.after) = (true, dead);
             return self.ask(Want::Charged { pool: id, life: dead }, Purpose::Charged(at, dead));
@@ -401,8 +408,15 @@ impl Engine {
             Origin::Call(_) | Origin::Pull(..) | Origin::Expire | Origin::Decide => return,
         }
         if had_lock && self.life.lock.is_none() {
-            // Others waited for this engine's life.
-            self.look_at_shares(|pool| pool.share.as_ref().is_some_and(|share| share.missed > 0));
+            // Others waited for this engine's life; and pulls that wait for nothing else, whose jobs may be gone.
+            let waits = |pool: &Pool| {
+                let missed = pool.share.as_ref().map(|share| share.missed);
+                missed.is_some_and(|missed| missed > 0 || !pool.parked.is_empty())
+            };
+            let waiting = self.queues.pools.iter().zip(0..).filter(|(pool, _)| waits(pool)).map(|(_, at)| at);
+            for at in waiting.collect::<Vec<u32>>() {
+                self.look_at_share(at);
+            }
         }
     }
 
@@ -481,7 +495,7 @@ impl Engine {
             share.humble = share.humble.min(soon);
             share.ready = share.ready.map(|ready| ready.min(soon));
         }
-        let late = now.after_millis(TERM_LOOKS * u64::from(self.config.recheck_ms));
+        let late = now.after_millis(self.term_ms());
         for until in self.gone_lives.values_mut() {
             *until = (*until).min(late);
         }
