@@ -292,7 +292,7 @@ impl Day<'_> {
             Event::Fault(_) | Event::End(_) => {}
             Event::Operators => {
                 self.repos.look_after(self.now);
-                self.jobs.nudge();
+                self.jobs.nudge(self.now);
                 self.push(5_000, Event::Operators);
             }
             Event::Sample => self.sample(),
@@ -324,7 +324,7 @@ impl Day<'_> {
     fn look_at_fleet(&mut self) -> Result<(), Broken> {
         let change = self.fleet.tick(self.now, self.jobs.ledger.load())?;
         for _ in 0..change.come {
-            let hand = self.jobs.hire();
+            let hand = self.jobs.hire(self.now);
             self.fleet.hired(self.now, hand);
         }
         for hand in change.go {

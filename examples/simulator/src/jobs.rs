@@ -1,6 +1,6 @@
 //! Jobs: several task centres on one database, and the workers that pull from them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tenon_jobqueue::memory::MemoryRows;
 use tenon_jobqueue::{
@@ -68,11 +68,14 @@ struct Hand {
     /// How often it has pulled: every fourth time it looks for jobs of the second pool.
     pulls: u64,
     job: Option<LeaseToken>,
+    /// When it asked for a job, or last heard about the one that it has.
+    since: u64,
     /// Whether it goes once its job is done.
     leaves: bool,
 }
 
 pub(crate) struct Jobs {
+    now: u64,
     centres: Vec<Centre>,
     /// Until when a task centre stands still.
     still: Vec<u64>,
@@ -98,6 +101,8 @@ const RARE_LIMIT: u32 = 3;
 /// How many jobs may run at once in the first pool, unless an operator says otherwise.
 pub(crate) const LIMIT: u32 = 60;
 const LEASE_MS: u32 = 60_000;
+/// How long a worker waits for a job.
+const PULL_MS: u64 = 10_000;
 
 fn at(now: u64) -> Timestamp {
     Timestamp::from_millis(now)
@@ -106,6 +111,7 @@ fn at(now: u64) -> Timestamp {
 impl Jobs {
     pub(crate) fn new(seed: u64, engines: usize) -> anyhow::Result<Self> {
         let mut jobs = Self {
+            now: 0,
             centres: Vec::new(),
             still: vec![0; engines],
             rows: MemoryRows::default(),
@@ -239,6 +245,7 @@ impl Jobs {
     }
 
     pub(crate) fn tick(&mut self, now: u64) {
+        self.now = now;
         for centre in 0..self.centres.len() {
             let is_due = self.centres[centre].engine.next_deadline().is_some_and(|due| due <= at(now));
             if is_due && self.still[centre] <= now {
@@ -325,10 +332,10 @@ impl Jobs {
     // ---- workers ------------------------------------------------------------------------------------------------------
 
     /// A worker comes; returns its number.
-    pub(crate) fn hire(&mut self) -> u64 {
+    pub(crate) fn hire(&mut self, now: u64) -> u64 {
         let hand = self.next_hand;
         self.next_hand += 1;
-        self.hands.insert(hand, Hand { pulls: hand, job: None, leaves: false });
+        self.hands.insert(hand, Hand { pulls: hand, job: None, since: now, leaves: false });
         self.out.push((1, Message::Pull(hand)));
         hand
     }
@@ -362,7 +369,9 @@ impl Jobs {
     }
 
     fn heard(&mut self, hand: u64, token: LeaseToken, act: Act, answer: Answer) {
+        let now = self.now;
         let Some(state) = self.hands.get_mut(&hand).filter(|state| state.job == Some(token)) else { return };
+        state.since = now;
         let is_over = match (act, answer) {
             (Act::Ack, Answer::Done { state: State::Running, .. }) => {
                 let takes = 2_000 + self.chance.below(60_000) + if self.chance.permille(30) { 300_000 } else { 0 };
@@ -386,6 +395,7 @@ impl Jobs {
     }
 
     pub(crate) fn deliver(&mut self, now: u64, message: Message) -> Result<(), Broken> {
+        self.now = now;
         if let Message::Written((centre, _), ..) | Message::Rows((centre, _), ..) = &message
             && self.still[*centre] > now
         {
@@ -437,7 +447,7 @@ impl Jobs {
             Message::Pull(hand) => self.pull(now, hand),
             Message::Given(hand, assignment) => {
                 if let Some(state) = self.hands.get_mut(&hand).filter(|state| state.job.is_none()) {
-                    state.job = Some(assignment.token);
+                    (state.job, state.since) = (Some(assignment.token), now);
                     self.send(Message::Say(hand, assignment.token, Act::Ack));
                 }
             }
@@ -471,10 +481,10 @@ impl Jobs {
             return;
         }
         if let Some(state) = self.hands.get_mut(&hand) {
-            state.pulls += 1;
+            (state.pulls, state.since) = (state.pulls + 1, now);
         }
         let pool = POOLS[usize::from(state.pulls.is_multiple_of(4))];
-        let request = PullRequest { pool, worker: worker(hand), want: 1, wait_ms: 10_000, previous: None };
+        let request = PullRequest { pool, worker: worker(hand), want: 1, wait_ms: PULL_MS, previous: None };
         let centre = self.any(now);
         match self.centres[centre].engine.pull(at(now), &request) {
             Ok(call) => drop(self.centres[centre].waits.insert(call, Waits::Pull(hand))),
@@ -483,14 +493,16 @@ impl Jobs {
         self.drain(centre);
     }
 
-    /// A worker that hears nothing any more (its task centre died) asks again: looked for every while.
-    pub(crate) fn nudge(&mut self) {
-        let waiting = self.centres.iter().flat_map(|centre| centre.waits.values());
-        let waiting: BTreeSet<u64> =
-            waiting.filter_map(|waits| if let Waits::Pull(hand) = waits { Some(*hand) } else { None }).collect();
-        let lost = self.hands.iter().filter(|(hand, state)| state.job.is_none() && !waiting.contains(hand));
-        let lost: Vec<u64> = lost.map(|(hand, _)| *hand).collect();
-        self.out.extend(lost.into_iter().map(|hand| (1, Message::Pull(hand))));
+    /// Workers that hear nothing any more: one whose task centre died asks another, and one whose lease nobody extends stops
+    /// what it does, as it must.
+    pub(crate) fn nudge(&mut self, now: u64) {
+        for (hand, state) in &mut self.hands {
+            let patience = if state.job.is_some() { u64::from(LEASE_MS) } else { PULL_MS + 5_000 };
+            if now > state.since + patience {
+                (state.job, state.since) = (None, now);
+                self.out.push((1, Message::Pull(*hand)));
+            }
+        }
     }
 
     /// Whether everything has ended, and no task centre holds anything of it.

@@ -59,6 +59,15 @@ struct Read {
     until: u64,
 }
 
+/// A push that is under way, at a router in one of its lives.
+#[derive(Clone, Copy, Debug)]
+struct Push {
+    repo: RepoId,
+    router: usize,
+    /// The pusher was told that nobody knows; whatever comes later reaches no one.
+    is_told: bool,
+}
+
 /// What happened to clients, for the rest of the world to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -104,7 +113,7 @@ pub(crate) struct Repos {
     copies: BTreeMap<NodeId, Node>,
     reads: BTreeMap<u64, Read>,
     next: u64,
-    pushes: BTreeMap<RequestId, (RepoId, u64)>,
+    pushes: BTreeMap<RequestId, Push>,
     chance: Chance,
     pub(crate) network: Network,
     pub(crate) ledger: RepoLedger,
@@ -230,7 +239,7 @@ impl Repos {
         self.next += 1;
         let begun = self.routers[router].0.begin_write(Timestamp::from_millis(now), &WriteRequest::new(repo, request));
         match begun {
-            Ok(_) => drop(self.pushes.insert(request, (repo, now))),
+            Ok(_) => drop(self.pushes.insert(request, Push { repo, router, is_told: false })),
             Err(refusal) => {
                 *self.failures.entry(words(&refusal.to_string())).or_default() += 1;
                 self.told.push(Told::PushFailed(repo));
@@ -372,7 +381,7 @@ impl Repos {
     }
 
     fn answered(&mut self, request: RequestId, outcome: Outcome, reason: Reason) {
-        let Some((repo, _)) = self.pushes.get(&request).copied() else { return };
+        let Some(Push { repo, is_told, .. }) = self.pushes.get(&request).copied() else { return };
         if let Outcome::Applied(stamp) = outcome {
             self.ledger.applied(repo, request.0, stamp.version.0, stamp.digest.0);
         } else if outcome == Outcome::NotApplied {
@@ -380,6 +389,11 @@ impl Repos {
         }
         if outcome != Outcome::Unknown {
             self.pushes.remove(&request);
+        } else if let Some(push) = self.pushes.get_mut(&request) {
+            push.is_told = true;
+        }
+        if is_told {
+            return;
         }
         let applied = matches!(outcome, Outcome::Applied(_));
         if !applied {

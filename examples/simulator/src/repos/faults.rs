@@ -1,9 +1,9 @@
 //! What goes wrong with nodes, routers and the metadata store, and how it is put right.
 
-use tenon_quorum::{Generation, Health, Incarnation, Member, NodeId, NodeState, RepoId, Router, Timestamp};
+use tenon_quorum::{Generation, Health, Incarnation, Member, NodeId, NodeState, RepoId, RequestId, Router, Timestamp};
 
 use super::node::Node;
-use super::{Backup, Network, Repos, numbered};
+use super::{Backup, Network, Repos, Told, numbered};
 
 impl Repos {
     /// A node's process starts: it draws a boot from the store, and every router is told that it is there.
@@ -84,6 +84,13 @@ impl Repos {
     }
 
     pub(crate) fn crash_router(&mut self, now: u64, router: usize) {
+        // Its pushers hear nothing more, whatever becomes of their pushes.
+        let lost: Vec<RequestId> =
+            self.pushes.iter().filter(|(_, push)| push.router == router).map(|(request, _)| *request).collect();
+        for push in lost.iter().filter_map(|request| self.pushes.remove(request)).filter(|push| !push.is_told) {
+            *self.failures.entry("the router died before it answered".into()).or_default() += 1;
+            self.told.push(Told::PushFailed(push.repo));
+        }
         let life = self.routers[router].1 + 1;
         self.routers[router] = (Router::new(numbered(&self.config, router)), life);
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
